@@ -1,0 +1,66 @@
+"""The 98 points of WFLW (Wu et al., "Look at Boundary", CVPR 2018): groups, mirror pairs, lines, canthi.
+
+Left and right are the picture's: point 60 is the outer corner of the eye on the picture's left side.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+POINTS = 98
+
+CONTOUR = tuple(range(0, 33))
+LEFT_BROW = tuple(range(33, 42))
+RIGHT_BROW = tuple(range(42, 51))
+NOSE_BRIDGE = tuple(range(51, 55))
+NOSE_BASE = tuple(range(55, 60))
+LEFT_EYE = tuple(range(60, 68))
+RIGHT_EYE = tuple(range(68, 76))
+OUTER_LIPS = tuple(range(76, 88))
+INNER_LIPS = tuple(range(88, 96))
+PUPILS = (96, 97)
+
+OUTER_CANTHI = (60, 72)
+"""The two points whose distance divides every error (the inter-ocular normaliser of WFLW)."""
+
+ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
+"""The six subsets, in the order of the official list files."""
+
+LINES: tuple[tuple[int, ...], ...] = (
+    CONTOUR,
+    (*LEFT_BROW, LEFT_BROW[0]),
+    (*RIGHT_BROW, RIGHT_BROW[0]),
+    NOSE_BRIDGE,
+    NOSE_BASE,
+    (*LEFT_EYE, LEFT_EYE[0]),
+    (*RIGHT_EYE, RIGHT_EYE[0]),
+    (*OUTER_LIPS, OUTER_LIPS[0]),
+    (*INNER_LIPS, INNER_LIPS[0]),
+)
+"""Chains of points to draw; the pupils stand alone."""
+
+
+def _mirror() -> NDArray[np.intp]:
+    """The point that each point becomes when the picture is flipped left to right."""
+    facing = [
+        *zip(CONTOUR, reversed(CONTOUR), strict=True),
+        # A brow runs along its upper edge from one end to the other, then back along the lower.
+        *zip(range(33, 38), range(46, 41, -1), strict=True),
+        *zip(range(38, 42), (50, 49, 48, 47), strict=True),
+        *((point, point) for point in NOSE_BRIDGE),
+        *zip(NOSE_BASE, reversed(NOSE_BASE), strict=True),
+        *zip(range(60, 65), range(72, 67, -1), strict=True),
+        *zip(range(65, 68), (75, 74, 73), strict=True),
+        *zip(range(76, 83), range(82, 75, -1), strict=True),
+        *zip(range(83, 88), range(87, 82, -1), strict=True),
+        *zip(range(88, 93), range(92, 87, -1), strict=True),
+        *zip(range(93, 96), range(95, 92, -1), strict=True),
+        (96, 97),
+    ]
+    mirror = np.zeros(POINTS, np.intp)
+    for one, other in facing:
+        mirror[one], mirror[other] = other, one
+    mirror.setflags(write=False)
+    return mirror
+
+
+MIRROR: NDArray[np.intp] = _mirror()

@@ -1,0 +1,154 @@
+"""What a face may look like: turned, shifted, squeezed, dark, blurred, compressed, half hidden."""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.geometry import invert, roi_from_points, to_frame, transform
+from canthus.runtime.types import Roi
+from canthus.runtime.wflw import MIRROR
+
+Image = NDArray[np.uint8]
+Points = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How strongly faces are changed; probabilities are named `..._p`."""
+
+    flip_p: float = 0.5
+    rotation: float = 20.0  # standard deviation, degrees, cut off at 50
+    scale: tuple[float, float] = (0.8, 1.25)  # of the region's side
+    shift: float = 0.06  # standard deviation, in sides
+    squeeze_p: float = 0.4
+    squeeze: float = 0.65  # smallest factor across the face, as a turned head is narrower
+    colour_p: float = 0.7
+    grey_p: float = 0.08
+    blur_p: float = 0.15
+    shrink_p: float = 0.25  # seen from afar: made small, then large again
+    noise_p: float = 0.15
+    compress_p: float = 0.2
+    holes_p: float = 0.4
+
+
+PLAIN = Augmentation(
+    flip_p=0, rotation=0, scale=(1, 1), shift=0, squeeze_p=0, colour_p=0, grey_p=0, blur_p=0,
+    shrink_p=0, noise_p=0, compress_p=0, holes_p=0,
+)  # fmt: skip
+"""Nothing changed: the plain region, for validation."""
+
+
+def augment(
+    image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
+) -> tuple[Image, Points]:
+    """Cut a face out of a roomy crop, changed at random; -> image (size, size, 3), points (98, 2) in its pixels."""
+    image, points = move(image, points, size, how, rng)
+    if rng.random() < how.flip_p:
+        image, points = flip(image, points)
+    return repaint(image, how, rng), points
+
+
+def flip(image: Image, points: Points) -> tuple[Image, Points]:
+    """Mirror left and right, points (98, 2) renamed accordingly."""
+    mirrored = points[MIRROR].copy()
+    mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
+    return np.ascontiguousarray(image[:, ::-1]), mirrored
+
+
+def move(
+    image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
+) -> tuple[Image, Points]:
+    """Turn, squeeze, scale and shift, in one resampling."""
+    angle = math.radians(float(np.clip(rng.normal(0, how.rotation), -50, 50)))
+    upright = roi_from_points(points)
+    narrow = np.eye(3)
+    if rng.random() < how.squeeze_p:
+        middle = np.array([upright.x, upright.y])
+        narrow[0, 0] = rng.uniform(how.squeeze, 1.0)
+        narrow[0, 1] = rng.normal(0, 0.06)
+        narrow[:2, 2] = middle - narrow[:2, :2] @ middle
+    squeezed = transform(narrow[:2], points)
+    region = roi_from_points(squeezed, angle)
+    side = region.side * rng.uniform(*how.scale)
+    right, down = rng.normal(0, how.shift, 2) * side if how.shift else (0.0, 0.0)
+    affine = invert(to_frame(Roi(region.x + right, region.y + down, side, angle), size))
+    affine = affine @ narrow
+    flags = cv2.INTER_AREA if side > 1.6 * size else cv2.INTER_LINEAR
+    border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
+    cut = cv2.warpAffine(image, affine, (size, size), flags=flags, borderMode=border)
+    return cut.astype(np.uint8, copy=False), transform(affine, points)
+
+
+def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
+    """Change light, colour, sharpness, and hide parts; the points stay where they are."""
+    size = image.shape[0]
+    if rng.random() < how.shrink_p:
+        small = max(24, int(size / rng.uniform(1.3, 4.5)))
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    if rng.random() < how.blur_p:
+        image = _blur(image, rng)
+    if rng.random() < how.colour_p:
+        image = _light(image, rng)
+    if rng.random() < how.grey_p:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    if rng.random() < how.holes_p:
+        image = _holes(image, rng)
+    if rng.random() < how.noise_p:
+        grain = rng.normal(0, rng.uniform(3, 16), image.shape)
+        image = np.clip(image + grain, 0, 255).astype(np.uint8)
+    if rng.random() < how.compress_p:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))]
+        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+    return image.astype(np.uint8, copy=False)
+
+
+def _blur(image: Image, rng: np.random.Generator) -> Image:
+    """Out of focus, or moved along a line."""
+    if rng.random() < 0.5:
+        return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 2.5)).astype(np.uint8, copy=False)
+    length = int(rng.integers(3, 11))
+    kernel = np.zeros((length, length), np.float32)
+    turn = rng.uniform(0, math.pi)
+    reach = (length - 1) / 2
+    ends = [
+        (round(reach + side * reach * math.cos(turn)), round(reach + side * reach * math.sin(turn)))
+        for side in (-1, 1)
+    ]
+    cv2.line(kernel, ends[0], ends[1], 1.0)
+    return cv2.filter2D(image, -1, kernel / kernel.sum()).astype(np.uint8, copy=False)
+
+
+def _light(image: Image, rng: np.random.Generator) -> Image:
+    """Exposure, contrast, gamma and colour cast, as one table a channel; then less or more colour."""
+    levels = np.linspace(0, 1, 256)
+    gamma = math.exp(rng.normal(0, 0.35))
+    contrast, brightness = rng.uniform(0.65, 1.35), rng.normal(0, 0.1)
+    cast = 1 + rng.normal(0, 0.08, 3)
+    curve = ((levels**gamma - 0.5) * contrast + 0.5 + brightness)[:, None] * cast
+    table = np.clip(curve * 255, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
+    image = cv2.LUT(image, table).astype(np.uint8, copy=False)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    amount = rng.uniform(0.3, 1.5)
+    return cv2.addWeighted(image, amount, grey, 1 - amount, 0).astype(np.uint8, copy=False)
+
+
+def _holes(image: Image, rng: np.random.Generator) -> Image:
+    """One to six patches of plain colour, noise, or another part of the picture."""
+    image, size = image.copy(), image.shape[0]
+    for _ in range(rng.integers(1, 7)):
+        width, height = (int(side) for side in rng.uniform(0.08, 0.28, 2) * size)
+        x, y = (int(rng.integers(0, size - side)) for side in (width, height))
+        kind = rng.random()
+        if kind < 0.5:
+            patch = rng.integers(0, 256, 3)
+        elif kind < 0.7:
+            patch = rng.integers(0, 256, (height, width, 3))
+        else:
+            from_x, from_y = (int(rng.integers(0, size - side)) for side in (width, height))
+            patch = image[from_y : from_y + height, from_x : from_x + width].copy()
+        image[y : y + height, x : x + width] = patch
+    return image

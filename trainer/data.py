@@ -1,0 +1,219 @@
+"""Labelled faces: the official WFLW layout, tar shards of it, and packs of crops that training reads fast."""
+
+import csv
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
+from canthus.runtime.types import Roi
+from canthus.runtime.wflw import ATTRIBUTES, OUTER_CANTHI, POINTS
+
+LIST_FOLDER = "WFLW_annotations/list_98pt_rect_attr_train_test"
+SHARD_LIST = "list_98pt_rect_attr.txt"
+SHARD_QUALITY = "quality.csv"
+FIELDS = 2 * POINTS + 4 + len(ATTRIBUTES) + 1
+
+PACK_ROOM = 1.4
+"""Side of a packed crop over the side of the region: room for turning, scaling and shifting it."""
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledFace:
+    """One line of a list file."""
+
+    image: str
+    points: NDArray[np.float32]  # (98, 2) image pixels
+    rect: tuple[float, float, float, float]  # x0, y0, x1, y1 of the data set's own box, image pixels
+    attributes: NDArray[np.bool_]  # (6,) as wflw.ATTRIBUTES
+    spread: float = 0.0  # of a pseudo-label, over face size; 0 = labelled by hand
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Faces and a way to their images, by the names that the faces carry."""
+
+    name: str
+    faces: tuple[LabelledFace, ...]
+    read: Callable[[str], bytes]
+
+    def image(self, name: str) -> NDArray[np.uint8]:
+        """The picture (H, W, 3) RGB; InputError when it is missing or no picture."""
+        try:
+            data = self.read(name)
+        except (OSError, KeyError) as missing:
+            raise InputError(f"{self.name}: the image {name} is listed but missing") from missing
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if picture is None:
+            raise InputError(f"{self.name}: {name} is not a readable picture")
+        return picture.astype(np.uint8, copy=False)
+
+
+def open_set(path: Path, split: str = "test") -> LabelledSet:
+    """Open the official WFLW folder (then `split` chooses the list), a shard folder, or a tar shard."""
+    if path.is_file() and tarfile.is_tarfile(path):
+        return _open_tar(path)
+    official = path / LIST_FOLDER / f"list_98pt_rect_attr_{split}.txt"
+    if official.is_file():
+        pictures = path / "WFLW_images"
+        faces = parse_list(official.read_text(), str(official))
+    elif (path / SHARD_LIST).is_file():
+        pictures = path / "images"
+        faces = parse_list((path / SHARD_LIST).read_text(), str(path / SHARD_LIST))
+        if (path / SHARD_QUALITY).is_file():
+            faces = _with_spread(faces, (path / SHARD_QUALITY).read_text())
+    else:
+        raise InputError(
+            f"{path}: found neither {LIST_FOLDER}/list_98pt_rect_attr_{split}.txt (the official WFLW layout) "
+            f"nor {SHARD_LIST} (a shard)"
+        )
+    return LabelledSet(str(path), tuple(faces), lambda name: (pictures / name).read_bytes())
+
+
+def _open_tar(path: Path) -> LabelledSet:
+    with tarfile.open(path) as shard:
+        files = {
+            member.name: _member(shard, member) for member in shard.getmembers() if member.isfile()
+        }
+    if SHARD_LIST not in files:
+        raise InputError(f"{path}: the shard holds no {SHARD_LIST}")
+    faces = parse_list(files[SHARD_LIST].decode(), f"{path}/{SHARD_LIST}")
+    if SHARD_QUALITY in files:
+        faces = _with_spread(faces, files[SHARD_QUALITY].decode())
+    return LabelledSet(str(path), tuple(faces), lambda name: files[f"images/{name}"])
+
+
+def _member(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    content = shard.extractfile(member)
+    assert content is not None, "only files are asked for"
+    return content.read()
+
+
+def parse_list(text: str, source: str) -> list[LabelledFace]:
+    """Read lines of the official form: 196 coordinates, 4 of the rect, 6 attributes, the image's name.
+
+    InputError names the line that does not fit.
+    """
+    faces = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        fields = line.split(maxsplit=FIELDS - 1)
+        if len(fields) != FIELDS:
+            raise InputError(
+                f"{source}, line {number}: expected {FIELDS} fields, got {len(fields)}"
+            )
+        try:
+            numbers = np.array(fields[:-1], np.float64)
+        except ValueError as wrong:
+            raise InputError(f"{source}, line {number}: not a number: {wrong}") from wrong
+        if not np.isfinite(numbers).all():
+            raise InputError(f"{source}, line {number}: a coordinate is not finite")
+        x0, y0, x1, y1 = (float(edge) for edge in numbers[2 * POINTS : 2 * POINTS + 4])
+        faces.append(
+            LabelledFace(
+                image=fields[-1].strip(),
+                points=numbers[: 2 * POINTS].reshape(POINTS, 2).astype(np.float32),
+                rect=(x0, y0, x1, y1),
+                attributes=numbers[2 * POINTS + 4 :] > 0.5,
+            )
+        )
+    if not faces:
+        raise InputError(f"{source}: the list is empty")
+    return faces
+
+
+def _with_spread(faces: Sequence[LabelledFace], quality: str) -> list[LabelledFace]:
+    spread = {row["image"]: float(row["ensemble_sd"]) for row in csv.DictReader(io.StringIO(quality))}
+    return [
+        LabelledFace(f.image, f.points, f.rect, f.attributes, spread.get(f.image, 0.0))
+        for f in faces
+    ]
+
+
+def yaw(points: NDArray[np.floating]) -> NDArray[np.float64]:
+    """How far faces (N, 98, 2) look aside: place of the nose tip between the outer canthi, -1 to 1, 0 = frontal."""
+    left, right = points[:, OUTER_CANTHI[0]], points[:, OUTER_CANTHI[1]]
+    across = right - left
+    place = ((points[:, 54] - left) * across).sum(-1) / np.maximum((across**2).sum(-1), 1e-6)
+    return np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Pack:
+    """Faces cut out once, at one size, for training."""
+
+    crops: NDArray[np.uint8]  # (N, P, P, 3) RGB, memory-mapped
+    points: NDArray[np.float32]  # (N, 98, 2) pixels of the crop
+    spread: NDArray[np.float32]  # (N,)
+    source: NDArray[np.int64]  # (N,) which of `sources`
+    sources: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+
+def write_pack(sets: Sequence[LabelledSet], folder: Path, size: int) -> Pack:
+    """Cut every face of the sets into `folder`, as crops of `size` pixels, and open the result."""
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
+    crops = np.lib.format.open_memmap(
+        folder / "crops.npy", mode="w+", dtype=np.uint8, shape=(len(todo), size, size, 3)
+    )
+    points = np.zeros((len(todo), POINTS, 2), np.float32)
+    for row, (number, face) in enumerate(tqdm(todo, "cutting faces", unit="face", smoothing=0)):
+        roi = roi_from_points(face.points)
+        roomy = Roi(roi.x, roi.y, roi.side * PACK_ROOM)
+        crops[row] = crop(sets[number].image(face.image), roomy, size)
+        points[row] = transform(invert(to_frame(roomy, size)), face.points)
+    crops.flush()
+    np.savez(
+        folder / "labels.npz",
+        points=points,
+        spread=np.array([face.spread for _, face in todo], np.float32),
+        source=np.array([number for number, _ in todo]),
+        sources=np.array([one.name for one in sets]),
+        names=np.array([face.image for _, face in todo]),
+    )
+    return open_pack(folder)
+
+
+def open_pack(folder: Path) -> Pack:
+    """Open what `write_pack` wrote."""
+    try:
+        crops = np.load(folder / "crops.npy", mmap_mode="r")
+        with np.load(folder / "labels.npz") as labels:
+            pack = Pack(
+                crops,
+                labels["points"],
+                labels["spread"],
+                labels["source"],
+                tuple(str(name) for name in labels["sources"]),
+                tuple(str(name) for name in labels["names"]),
+            )
+    except (OSError, KeyError, ValueError) as unreadable:
+        raise InputError(
+            f"{folder}: not a pack of faces; make one with: canthus pack SET... -o {folder}"
+        ) from unreadable
+    if len(pack.crops) != len(pack):
+        raise InputError(f"{folder}: crops and labels differ in number; make the pack again")
+    return pack
+
+
+def read_all(sets: Sequence[LabelledSet]) -> Iterator[tuple[LabelledFace, NDArray[np.uint8]]]:
+    """Every face with its image; faces of one image share one read."""
+    for one in sets:
+        last, picture = "", np.zeros((0, 0, 3), np.uint8)
+        for face in sorted(one.faces, key=lambda face: face.image):
+            if face.image != last:
+                last, picture = face.image, one.image(face.image)
+            yield face, picture

@@ -1,0 +1,83 @@
+"""The small network: a residual encoder-decoder with the same head as HRNet, quick on a CPU."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from canthus.trainer.head import SkpsHead
+
+
+@dataclass(frozen=True)
+class StudentShape:
+    """Widths and residual blocks at strides 4, 8, 16 and 32; `decoder` counts blocks on the way back up."""
+
+    widths: tuple[int, ...] = (48, 80, 160, 256)
+    blocks: tuple[int, ...] = (1, 1, 2, 2)
+    decoder: tuple[int, ...] = (0, 1, 1)
+    head: int = 64
+
+
+def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    """Convolution and batch norm, without activation."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+class Residual(nn.Module):
+    """Two 3x3 convolutions around an identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = convolution(width, width)
+        self.second = convolution(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C, H, W)
+        return functional.relu(x + self.second(functional.relu(self.first(x))))
+
+
+class Student(nn.Module):
+    """Images (B, 3, S, S), normalised -> maps (B, 3K, S/4, S/4)."""
+
+    stride = 4
+
+    def __init__(self, points: int, shape: StudentShape | None = None) -> None:
+        super().__init__()
+        shape = shape or StudentShape()
+        first = shape.widths[0]
+        self.stem = nn.Sequential(
+            convolution(3, first // 2, stride=2),
+            nn.ReLU(),
+            convolution(first // 2, first, stride=2),
+            nn.ReLU(),
+        )
+        down, up, lateral = [], [], []
+        for level, (width, count) in enumerate(zip(shape.widths, shape.blocks, strict=True)):
+            steps: list[nn.Module] = []
+            if level:
+                steps += [convolution(shape.widths[level - 1], width, stride=2), nn.ReLU()]
+            down.append(nn.Sequential(*steps, *(Residual(width) for _ in range(count))))
+        for level, count in enumerate(shape.decoder):
+            fine, coarse = shape.widths[level], shape.widths[level + 1]
+            lateral.append(convolution(coarse, fine, size=1))
+            up.append(nn.Sequential(*(Residual(fine) for _ in range(count))))
+        self.down = nn.ModuleList(down)
+        self.lateral = nn.ModuleList(lateral)
+        self.up = nn.ModuleList(up)
+        self.join = nn.Sequential(convolution(first, shape.head), nn.ReLU())
+        self.head = SkpsHead(shape.head, points)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem(images)
+        seen = []
+        for stage in self.down:
+            x = stage(x)
+            seen.append(x)
+        x = seen.pop()
+        for lateral, up in reversed(list(zip(self.lateral, self.up, strict=True))):
+            fine = seen.pop()
+            coarse = functional.interpolate(lateral(x), scale_factor=2.0, mode="nearest")
+            x = up(functional.relu(fine + coarse))
+        maps: Tensor = self.head(self.join(x))
+        return maps
