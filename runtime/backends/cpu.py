@@ -1,0 +1,63 @@
+"""OpenVINO on the CPU: the default where no NVIDIA GPU is used."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import ModelError
+from canthus.runtime.models import Manifest
+
+
+class OpenVINOBackend:
+    """Runs an exported model (crops in, points and scores out) with OpenVINO."""
+
+    name = "OpenVINO on the CPU"
+
+    def __init__(self, model: Path, manifest: Manifest) -> None:
+        self.size = manifest.size
+        self._points = manifest.points
+        core = openvino.Core()
+        try:
+            compiled = core.compile_model(
+                core.read_model(model), "CPU", {"PERFORMANCE_HINT": "LATENCY"}
+            )
+        except RuntimeError as refused:
+            reason = str(refused).strip().splitlines()[-1]
+            raise ModelError(f"{model}: OpenVINO cannot load it: {reason}") from refused
+        inputs = [tuple(port.partial_shape.to_string() for port in compiled.inputs)]
+        if len(compiled.inputs) != 1 or len(compiled.outputs) != 2:
+            raise ModelError(
+                f"{model}: expected one input (crops) and two outputs (points, scores), got {inputs}"
+            )
+        self._request: openvino.InferRequest | None = compiled.create_infer_request()
+
+    def predict(
+        self, crops: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        assert self._request is not None, "the backend is closed"
+        if not len(crops):
+            return (
+                np.zeros((0, self._points, 2), np.float32),
+                np.zeros((0, self._points), np.float32),
+            )
+        result = self._request.infer([np.ascontiguousarray(crops)])
+        points, scores = (result[port] for port in (0, 1))
+        return points.astype(np.float32), scores.astype(np.float32)
+
+    def close(self) -> None:
+        self._request = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

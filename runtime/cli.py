@@ -1,0 +1,68 @@
+"""The `canthus` command: finds sub-commands by their entry points and imports a room only when its command runs.
+
+A sub-command is a function `command(arguments: list[str]) -> int` in the entry-point group `canthus.commands`; the
+first line of its docstring is its line in the help.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+
+from canthus.runtime.errors import CanthusError
+
+GROUP = "canthus.commands"
+Command = Callable[[list[str]], int]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code: 0 done, 1 could not, 2 asked for wrongly, 130 Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or bool(os.environ.get("CANTHUS_DEBUG"))
+    words = [word for word in words if word != "--debug"]
+    commands = {point.name: point for point in metadata.entry_points(group=GROUP)}
+    if words in (["--version"], ["-V"]):
+        print(f"canthus {metadata.version('canthus')}")
+        return 0
+    if not words or words[0] in ("-h", "--help"):
+        print(_help(commands))
+        return 0 if words else 2
+    if words[0] not in commands:
+        print(f"canthus: no command {words[0]!r}; there are: {', '.join(sorted(commands))}", file=sys.stderr)
+        return 2
+    try:
+        command: Command = commands[words[0]].load()
+        return command(words[1:])
+    except CanthusError as error:
+        if debug:
+            raise
+        print(f"canthus {words[0]}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\ncanthus {words[0]}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone (`canthus doctor | head`); nothing is left to say to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _help(commands: dict[str, metadata.EntryPoint]) -> str:
+    lines = [
+        "usage: canthus COMMAND ...",
+        "",
+        "98 points on every face, from a webcam or a video.",
+        "",
+        "commands:",
+    ]
+    for name, point in sorted(commands.items()):
+        try:
+            summary = (point.load().__doc__ or "").strip().split("\n")[0]
+        except ImportError as missing:
+            summary = f"(not available: {missing})"
+        lines.append(f"  {name:<10} {summary}")
+    lines += [
+        "",
+        "canthus COMMAND --help tells more. --version prints the version; --debug shows where an error arose.",
+    ]
+    return "\n".join(lines)
