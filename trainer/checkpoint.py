@@ -38,9 +38,14 @@ def flatten_optimiser(optimiser: torch.optim.Optimizer) -> Tensors:
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
     """Put back what `flatten_optimiser` took."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         number, kind = name.split(".")
+        parameter = parameters[int(number)]
+        if value.shape == parameter.shape:
+            # The fused optimiser walks memory in step: its averages must lie as the weights do (channels last).
+            value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         state.setdefault(int(number), {})[kind] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
