@@ -12,6 +12,23 @@ from canthus.runtime.errors import ModelError
 from canthus.runtime.models import Manifest
 
 
+def run_exactly(model: Path, crops: NDArray[np.uint8]) -> list[NDArray]:
+    """Every output of an exported model for crops (N, S, S, 3), computed in float32; for checks, not for speed."""
+    result = _compile(model, INFERENCE_PRECISION_HINT="f32").create_infer_request().infer([crops])
+    return [np.array(value) for value in result.values()]
+
+
+def _compile(model: Path, **options: str) -> openvino.CompiledModel:
+    core = openvino.Core()
+    try:
+        return core.compile_model(
+            core.read_model(model), "CPU", {"PERFORMANCE_HINT": "LATENCY", **options}
+        )
+    except RuntimeError as refused:
+        reason = str(refused).strip().splitlines()[-1]
+        raise ModelError(f"{model}: OpenVINO cannot load it: {reason}") from refused
+
+
 class OpenVINOBackend:
     """Runs an exported model (crops in, points and scores out) with OpenVINO."""
 
@@ -20,14 +37,9 @@ class OpenVINOBackend:
     def __init__(self, model: Path, manifest: Manifest) -> None:
         self.size = manifest.size
         self._points = manifest.points
-        core = openvino.Core()
-        try:
-            compiled = core.compile_model(
-                core.read_model(model), "CPU", {"PERFORMANCE_HINT": "LATENCY"}
-            )
-        except RuntimeError as refused:
-            reason = str(refused).strip().splitlines()[-1]
-            raise ModelError(f"{model}: OpenVINO cannot load it: {reason}") from refused
+        # On a CPU with bf16 OpenVINO runs the network in it and what follows the last convolution, the decode,
+        # in float32: points move 0.02 crop pixels at the median and it is a third quicker.
+        compiled = _compile(model)
         inputs = [tuple(port.partial_shape.to_string() for port in compiled.inputs)]
         if len(compiled.inputs) != 1 or len(compiled.outputs) != 2:
             raise ModelError(

