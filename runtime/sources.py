@@ -1,0 +1,192 @@
+"""Where frames come from: a video file (PyAV), a camera (OpenCV), a picture."""
+
+import math
+import queue
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.types import Frame
+
+PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+SILENCE = 3.0
+"""Seconds without a frame after which a camera counts as lost."""
+
+
+class VideoFile:
+    """A video file's frames with their true presentation times, upright as a player shows them.
+
+    `damaged` tells after the last frame why decoding ended early, or is empty.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{path}: no such file")
+        try:
+            self._container = av.open(str(path))
+        except (av.error.FFmpegError, ValueError) as unreadable:
+            raise InputError(f"{path}: not a readable video ({_reason(unreadable)})") from unreadable
+        if not self._container.streams.video:
+            self._container.close()
+            raise InputError(f"{path}: the file holds no video stream")
+        self.stream = self._container.streams.video[0]
+        self.stream.thread_type = "AUTO"
+        self.damaged = ""
+        rate = self.stream.average_rate or self.stream.guessed_rate
+        self.rate = float(rate) if rate else 30.0
+        try:
+            first = next(self._container.decode(self.stream))
+        except (StopIteration, av.error.FFmpegError) as empty:
+            self._container.close()
+            raise InputError(f"{path}: no frame of the video can be decoded") from empty
+        self._turns = round(getattr(first, "rotation", 0) / 90) % 4
+        self._first = self._time(first, 0.0)
+        self.width, self.height = first.width, first.height
+        if self._turns % 2:
+            self.width, self.height = self.height, self.width
+
+    @property
+    def frames(self) -> int:
+        """How many frames to expect; an estimate where the file does not tell, 0 where nothing is known."""
+        if self.stream.frames:
+            return self.stream.frames
+        length = self._container.duration or 0
+        return round(length / 1_000_000 * self.rate)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames from the start; seconds count from the first frame and always grow."""
+        self._container.seek(0)
+        last, self.damaged = -math.inf, ""
+        index = 0
+        decoded = self._container.decode(self.stream)
+        while True:
+            try:
+                picture = next(decoded)
+            except StopIteration:
+                return
+            except av.error.FFmpegError as broken:
+                self.damaged = _reason(broken)
+                return
+            # A frame without a time, or one that does not grow, takes its place by the rate.
+            seconds = self._time(picture, last + 1 / self.rate) - self._first
+            seconds = seconds if seconds > last else last + 1 / self.rate
+            image = picture.to_ndarray(format="rgb24")
+            if self._turns:
+                image = np.ascontiguousarray(np.rot90(image, self._turns))
+            yield Frame(image, index, seconds)
+            last, index = seconds, index + 1
+
+    def _time(self, picture: av.VideoFrame, otherwise: float) -> float:
+        return otherwise if picture.time is None else float(picture.time)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._container.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Camera:
+    """A camera's frames, the newest always; InputError when it cannot be opened or stops giving frames.
+
+    OpenCV's read can block for ever on a camera that was pulled out, so it happens in a thread that is left behind
+    if need be.
+    """
+
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
+        level = cv2.getLogLevel()
+        cv2.setLogLevel(0)  # a missing camera is told below, in one line
+        try:
+            self._capture = cv2.VideoCapture(number)
+        finally:
+            cv2.setLogLevel(level)
+        if not self._capture.isOpened():
+            self._capture.release()
+            raise InputError(f"camera {number} cannot be opened: is it plugged in, and free of other programs?")
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+        self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+        self.height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        self._newest: queue.Queue[tuple[float, NDArray[np.uint8]] | None] = queue.Queue(1)
+        self._closing = threading.Event()
+        self._reader = threading.Thread(target=self._read, name=f"camera {number}", daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        started = cv2.getTickCount()
+        while not self._closing.is_set():
+            arrived, picture = self._capture.read()
+            seconds = (cv2.getTickCount() - started) / cv2.getTickFrequency()
+            while not self._newest.empty():
+                try:
+                    self._newest.get_nowait()
+                except queue.Empty:
+                    break
+            if not arrived:
+                self._newest.put(None)
+                break
+            self._newest.put((seconds, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)))
+        self._capture.release()
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        while not self._closing.is_set():
+            try:
+                taken = self._newest.get(timeout=SILENCE)
+            except queue.Empty:
+                taken = None
+            if taken is None:
+                raise InputError(f"camera {self.number} gives no more pictures: was it unplugged?")
+            yield Frame(taken[1], index, taken[0])
+            index += 1
+
+    def close(self) -> None:
+        """Stop reading; a reader that hangs in the driver is left behind."""
+        self._closing.set()
+        self._reader.join(timeout=1)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture file as (H, W, 3) RGB."""
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as unreadable:
+        raise InputError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable
+    picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    if picture is None:
+        raise InputError(f"{path}: not a readable picture")
+    return picture.astype(np.uint8, copy=False)
+
+
+def _reason(error: Exception) -> str:
+    """The part of FFmpeg's message that a person needs."""
+    return str(getattr(error, "strerror", None) or error).strip()

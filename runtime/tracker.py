@@ -1,0 +1,150 @@
+"""Follows faces from frame to frame by their own points, and detects only when it must."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.backends import Backend
+from canthus.runtime.detector import overlap
+from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, roll_of, transform
+from canthus.runtime.types import FaceBox, Faces, Roi
+
+Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
+
+
+@dataclass(frozen=True)
+class Following:
+    """When faces are looked for, and when one is lost."""
+
+    max_faces: int = 8
+    beat: float = 1.0  # seconds between detections while faces are followed
+    slow_beat: float = 4.0  # the same, while as many as wanted are followed
+    lost_score: float = 0.25  # a mean score below this is no face
+    doubted_score: float = 0.45  # nor is one below this that the detector has not seen for `doubt`
+    doubt: float = 2.5  # seconds
+    memory: float = 0.7  # seconds that a lost face may come back as itself
+    same: float = 0.5  # overlap of boxes that are one face
+
+
+@dataclass
+class _Track:
+    face: int
+    points: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    seen: float  # seconds of the last frame with it
+    confirmed: float  # seconds of the last detection of it
+
+    @property
+    def box(self) -> FaceBox:
+        (x0, y0), (x1, y1) = self.points.min(0), self.points.max(0)
+        return FaceBox(float(x0), float(y0), float(x1), float(y1), float(self.scores.mean()))
+
+
+@dataclass
+class Tracker:
+    """Keeps faces and their ids. `detections` counts how often it had to look for faces."""
+
+    detect: Detect
+    backend: Backend
+    following: Following = field(default_factory=Following)
+    detections: int = 0
+    _tracks: list[_Track] = field(default_factory=list)
+    _lost: list[_Track] = field(default_factory=list)
+    _next: int = 0
+    _looked: float = -1e9
+
+    def restart(self) -> None:
+        """Forget every face, as after a jump to another place of a video; ids go on counting."""
+        self._tracks, self._lost, self._looked = [], [], -1e9
+
+    def update(self, image: NDArray[np.uint8], seconds: float) -> Faces:
+        """The faces of the next frame, in the order of their ids."""
+        followed = [roi_from_points(track.points, roll_of(track.points)) for track in self._tracks]
+        self._follow(image, followed, seconds)
+        if self._must_look(seconds):
+            self._look(image, seconds)
+        self._tracks.sort(key=lambda track: track.face)
+        if not self._tracks:
+            return Faces.none()
+        return Faces(
+            np.stack([track.points for track in self._tracks]),
+            np.stack([track.scores for track in self._tracks]),
+            np.array([track.face for track in self._tracks], np.int64),
+        )
+
+    def _follow(self, image: NDArray[np.uint8], rois: list[Roi], seconds: float) -> None:
+        points, scores = locate(self.backend, image, rois)
+        kept: list[_Track] = []
+        for track, place, score in zip(self._tracks, points, scores, strict=True):
+            mean = float(score.mean())
+            doubted = seconds - track.confirmed > self.following.doubt
+            moved = _Track(track.face, place, score, seconds, track.confirmed)
+            is_face = mean >= (self.following.doubted_score if doubted else self.following.lost_score)
+            # When two tracks slide onto one face, the older one keeps it.
+            if is_face and all(overlap(moved.box, other.box) < self.following.same for other in kept):
+                kept.append(moved)
+            else:
+                self._lost.append(track)
+        self._tracks = kept
+        self._lost = [track for track in self._lost if seconds - track.seen <= self.following.memory]
+
+    def _must_look(self, seconds: float) -> bool:
+        if not self._tracks:
+            return True
+        full = len(self._tracks) >= self.following.max_faces
+        waited = seconds - self._looked
+        # Time that runs backwards is a jump in the source.
+        return waited < 0 or waited >= (self.following.slow_beat if full else self.following.beat) or bool(
+            self._lost and self._lost[-1].seen > self._looked
+        )
+
+    def _look(self, image: NDArray[np.uint8], seconds: float) -> None:
+        self._looked = seconds
+        self.detections += 1
+        fresh = []
+        for box in self.detect(image):
+            inside = [track for track in self._tracks if _same_face(box, track, self.following.same)]
+            for track in inside:
+                track.confirmed = seconds
+            if not inside:
+                fresh.append(roi_from_box(box))
+        fresh = fresh[: self.following.max_faces - len(self._tracks)]
+        points, scores = locate(self.backend, image, fresh, refine=True)
+        for place, score in zip(points, scores, strict=True):
+            found = _Track(-1, place, score, seconds, seconds)
+            if float(score.mean()) < self.following.lost_score or any(
+                overlap(found.box, track.box) >= self.following.same for track in self._tracks
+            ):
+                continue
+            found.face = self._recall(found)
+            self._tracks.append(found)
+
+    def _recall(self, found: _Track) -> int:
+        """The id of the lost face that stood here a moment ago, or a new one."""
+        for track in self._lost:
+            if overlap(found.box, track.box) >= self.following.same:
+                self._lost.remove(track)
+                return track.face
+        self._next += 1
+        return self._next - 1
+
+
+def locate(
+    backend: Backend, image: NDArray[np.uint8], rois: list[Roi], refine: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Points (N, 98, 2) in image pixels and scores (N, 98) of the faces in the regions.
+
+    `refine` looks twice: a detector's box is rough, and the first points tell where the face truly is.
+    """
+    crops = crop_all(image, rois, backend.size)
+    inside, scores = backend.predict(crops.images)
+    points = transform(crops.to_frame, inside)
+    if refine and len(rois):
+        return locate(backend, image, [roi_from_points(face, roll_of(face)) for face in points])
+    return points, scores
+
+
+def _same_face(box: FaceBox, track: _Track, same: float) -> bool:
+    return overlap(box, track.box) >= same
