@@ -24,9 +24,7 @@ class Backend(Protocol):
         """Side of the crops it takes, pixels."""
         ...
 
-    def predict(
-        self, crops: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Crops (N, S, S, 3) RGB -> points (N, 98, 2) in crop pixels and scores (N, 98); N may be 0."""
         ...
 

@@ -13,7 +13,7 @@ from canthus.runtime.models import Manifest
 
 
 def run_exactly(model: Path, crops: NDArray[np.uint8]) -> list[NDArray]:
-    """Every output of an exported model for crops (N, S, S, 3), computed in float32; for checks, not for speed."""
+    """Every output of a model for crops (N, S, S, 3), computed in float32; for checks, not for speed."""
     result = _compile(model, INFERENCE_PRECISION_HINT="f32").create_infer_request().infer([crops])
     return [np.array(value) for value in result.values()]
 
@@ -21,9 +21,7 @@ def run_exactly(model: Path, crops: NDArray[np.uint8]) -> list[NDArray]:
 def _compile(model: Path, **options: str) -> openvino.CompiledModel:
     core = openvino.Core()
     try:
-        return core.compile_model(
-            core.read_model(model), "CPU", {"PERFORMANCE_HINT": "LATENCY", **options}
-        )
+        return core.compile_model(core.read_model(model), "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
     except RuntimeError as refused:
         reason = str(refused).strip().splitlines()[-1]
         raise ModelError(f"{model}: OpenVINO cannot load it: {reason}") from refused
@@ -37,8 +35,8 @@ class OpenVINOBackend:
     def __init__(self, model: Path, manifest: Manifest) -> None:
         self.size = manifest.size
         self._points = manifest.points
-        # On a CPU with bf16 OpenVINO runs the network in it and what follows the last convolution, the decode,
-        # in float32: points move 0.02 crop pixels at the median and it is a third quicker.
+        # On a CPU with bf16 OpenVINO runs the network in it, and what follows the last convolution, the
+        # decode, in float32: points move by 0.02 crop pixels at the median, and it takes a third less time.
         compiled = _compile(model)
         inputs = [tuple(port.partial_shape.to_string() for port in compiled.inputs)]
         if len(compiled.inputs) != 1 or len(compiled.outputs) != 2:
@@ -47,9 +45,7 @@ class OpenVINOBackend:
             )
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
 
-    def predict(
-        self, crops: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         assert self._request is not None, "the backend is closed"
         if not len(crops):
             return (
