@@ -24,7 +24,7 @@ SILENCE = 3.0
 class VideoFile:
     """A video file's frames with their true presentation times, upright as a player shows them.
 
-    `damaged` tells after the last frame why decoding ended early, or is empty.
+    `start` is the file's own time of its first frame, in seconds. `damaged` tells after the last frame why decoding ended early, or is empty.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -49,7 +49,7 @@ class VideoFile:
             self._container.close()
             raise InputError(f"{path}: no frame of the video can be decoded") from empty
         self._turns = round(getattr(first, "rotation", 0) / 90) % 4
-        self._first = self._time(first, 0.0)
+        self.start = self._time(first, 0.0)
         self.width, self.height = first.width, first.height
         if self._turns % 2:
             self.width, self.height = self.height, self.width
@@ -77,7 +77,7 @@ class VideoFile:
                 self.damaged = _reason(broken)
                 return
             # A frame without a time, or one that does not grow, takes its place by the rate.
-            seconds = self._time(picture, last + 1 / self.rate) - self._first
+            seconds = self._time(picture, last + 1 / self.rate) - self.start
             seconds = seconds if seconds > last else last + 1 / self.rate
             image = picture.to_ndarray(format="rgb24")
             if self._turns:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.geometry import invert, roi_from_points, to_frame, transform
+from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.runtime.wflw import MIRROR
 
@@ -49,6 +49,46 @@ def augment(
     if rng.random() < how.flip_p:
         image, points = flip(image, points)
     return repaint(image, how, rng), points
+
+
+NOWHERE = -1e4
+"""Where the points of a crop without a face lie: so far outside that the maps drawn from them are empty."""
+
+
+def without_face(
+    image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
+) -> tuple[Image, Points]:
+    """Make a crop (size, size, 3) that shows no whole face, for the scores to learn what is none."""
+    kind = rng.random()
+    region = roi_from_points(points, rng.uniform(-math.pi, math.pi))
+    if kind < 0.1:
+        coarse = int(rng.integers(2, size // 2))
+        cut = rng.integers(0, 256, (coarse, coarse, 3)).astype(np.uint8)
+        cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+    elif kind < 0.45:  # a part of the face or of what surrounds it
+        side = region.side * rng.uniform(0.2, 0.45)
+        room = max((image.shape[0] - side) / 2, 0)
+        x, y = image.shape[0] / 2 + rng.uniform(-room, room, 2)
+        cut = crop(image, Roi(x, y, side, region.angle), size)
+    elif kind < 0.7:  # a region that misses most of the face
+        turn, reach = rng.uniform(0, 2 * math.pi), region.side * rng.uniform(0.55, 0.8)
+        x, y = region.x + reach * math.cos(turn), region.y + reach * math.sin(turn)
+        cut = crop(image, Roi(x, y, region.side * rng.uniform(0.6, 1.2), region.angle), size)
+    else:
+        cut = _shuffle(move(image, points, size, how, rng)[0], int(rng.integers(2, 6)), rng)
+    return repaint(cut, how, rng), np.full_like(points, NOWHERE)
+
+
+def _shuffle(image: Image, grid: int, rng: np.random.Generator) -> Image:
+    """Cut into a grid of tiles, each turned, and lay them in another order."""
+    side = image.shape[0] // grid
+    cells = [(x * side, y * side) for y in range(grid) for x in range(grid)]
+    mixed = image.copy()
+    for (x, y), source in zip(cells, rng.permutation(len(cells)), strict=True):
+        from_x, from_y = cells[source]
+        tile = image[from_y : from_y + side, from_x : from_x + side]
+        mixed[y : y + side, x : x + side] = np.rot90(tile, int(rng.integers(0, 4)))
+    return mixed
 
 
 def flip(image: Image, points: Points) -> tuple[Image, Points]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from canthus.trainer.augment import PLAIN, augment
+from canthus.trainer.augment import PLAIN, augment, without_face
 from canthus.trainer.data import Pack, yaw
 from canthus.trainer.recipe import Recipe
 
@@ -83,7 +83,8 @@ class Batches:
         crops = np.empty((len(rows), size, size, 3), np.uint8)
         points = np.empty((len(rows), *self.pack.points.shape[1:]), np.float32)
         for place, row in enumerate(rows):
-            crops[place], points[place] = augment(
+            change = without_face if changed and rng.random() < self.recipe.faceless else augment
+            crops[place], points[place] = change(
                 self.pack.crops[row], self.pack.points[row], size, how, rng
             )
         weight = 1 / (1 + (self.pack.spread[rows] / self.recipe.trust) ** 2)

@@ -29,6 +29,7 @@ class Recipe:
     held_out: int = 32  # one face in so many is kept for choosing the checkpoint
     boosts: tuple[tuple[str, float], ...] = ()  # (part of a set's name, how often it is drawn)
     aside: float = 2.5  # how often a face that looks aside (yaw > 0.3) is drawn
+    faceless: float = 0.08  # share of crops that show no face, so that scores tell one from none
     trust: float = 0.02  # a pseudo-label with this spread counts half
     augmentation: Augmentation = field(default_factory=Augmentation)
 

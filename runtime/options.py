@@ -1,0 +1,39 @@
+"""The options that every command with a landmarker shares."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from canthus.runtime.pipeline import Settings
+
+
+def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8) -> None:
+    """Add --model, --detector-model, --max-faces and --no-smoothing."""
+    parser.add_argument("--model", help="a shipped model's name (see `canthus doctor`) or a file")
+    parser.add_argument(
+        "--detector-model", type=Path, metavar="PATH", help="a face detector of your own (.tflite)"
+    )
+    parser.add_argument(
+        "--max-faces", type=_positive, default=max_faces, metavar="N", help="how many faces (default: %(default)s)"
+    )
+    parser.add_argument("--no-smoothing", action="store_true", help="give points as measured, frame by frame")
+
+
+def settings_of(chosen: argparse.Namespace) -> "Settings":
+    """The settings that the parsed options ask for."""
+    from canthus.runtime.pipeline import Settings
+
+    return Settings(
+        model=chosen.model,
+        detector_model=chosen.detector_model,
+        max_faces=chosen.max_faces,
+        smoothing=not chosen.no_smoothing,
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not a positive number")
+    return number
