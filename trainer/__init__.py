@@ -1,0 +1,1 @@
+"""Learns the networks: labelled faces in, checkpoints out, and measures what comes of it."""

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -44,7 +45,10 @@ PLAIN = Augmentation(
 def augment(
     image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, Points]:
-    """Cut a face out of a roomy crop, changed at random; -> image (size, size, 3), points (98, 2) in its pixels."""
+    """Cut a face out of a roomy crop, changed at random.
+
+    Returns the image (size, size, 3) and the points (98, 2) in its pixels.
+    """
     image, points = move(image, points, size, how, rng)
     if rng.random() < how.flip_p:
         image, points = flip(image, points)
@@ -116,9 +120,8 @@ def move(
     right, down = rng.normal(0, how.shift, 2) * side if how.shift else (0.0, 0.0)
     affine = invert(to_frame(Roi(region.x + right, region.y + down, side, angle), size))
     affine = affine @ narrow
-    flags = cv2.INTER_AREA if side > 1.6 * size else cv2.INTER_LINEAR
     border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
-    cut = cv2.warpAffine(image, affine, (size, size), flags=flags, borderMode=border)
+    cut = cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
     return cut.astype(np.uint8, copy=False), transform(affine, points)
 
 
@@ -127,8 +130,8 @@ def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
     size = image.shape[0]
     if rng.random() < how.shrink_p:
         small = max(24, int(size / rng.uniform(1.3, 4.5)))
-        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+        far = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(far, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     if rng.random() < how.blur_p:
         image = _blur(image, rng)
     if rng.random() < how.colour_p:
@@ -142,8 +145,10 @@ def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
         image = np.clip(image + grain, 0, 255).astype(np.uint8)
     if rng.random() < how.compress_p:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
-    return image.astype(np.uint8, copy=False)
+        poor = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        assert poor is not None, "what OpenCV wrote it can read"
+        image = poor.astype(np.uint8, copy=False)
+    return image
 
 
 def _blur(image: Image, rng: np.random.Generator) -> Image:
@@ -183,6 +188,7 @@ def _holes(image: Image, rng: np.random.Generator) -> Image:
         width, height = (int(side) for side in rng.uniform(0.08, 0.28, 2) * size)
         x, y = (int(rng.integers(0, size - side)) for side in (width, height))
         kind = rng.random()
+        patch: NDArray[Any]
         if kind < 0.5:
             patch = rng.integers(0, 256, 3)
         elif kind < 0.7:

@@ -1,9 +1,8 @@
 """Batches drawn from a pack: which faces, how changed, and always one ahead of the network.
 
-Each batch depends on the seed and its number alone, so a resumed run sees what an unbroken one would have seen.
+Each batch depends on the seed and its number alone, so a resumed run sees what an unbroken one would see.
 """
 
-import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from canthus.runtime.errors import InputError
 from canthus.trainer.augment import PLAIN, augment, without_face
-from canthus.trainer.data import Pack, yaw
+from canthus.trainer.data import Pack, kept_aside, yaw
 from canthus.trainer.recipe import Recipe
 
 AHEAD = 3
@@ -36,11 +36,14 @@ class Batches:
     def __init__(self, pack: Pack, recipe: Recipe) -> None:
         self.pack = pack
         self.recipe = recipe
-        kept = np.array(
-            [zlib.crc32(name.encode()) % recipe.held_out == 0 for name in pack.names], np.bool_
-        )
+        kept = np.array([kept_aside(name, recipe.held_out) for name in pack.names], np.bool_)
         self.training = np.flatnonzero(~kept)
         self.held_out = np.flatnonzero(kept)
+        if not len(self.training) or not len(self.held_out):
+            raise InputError(
+                f"the pack's {len(pack)} faces are too few to hold one in {recipe.held_out} out; "
+                "pack more, or lower held_out"
+            )
         self._chance = self._chances()
 
     def _chances(self) -> NDArray[np.float64]:
@@ -49,8 +52,8 @@ class Batches:
             matches = np.array([part in name for name in self.pack.sources], np.bool_)
             often[matches[self.pack.source]] *= times
         often[np.abs(yaw(self.pack.points)) > 0.3] *= self.recipe.aside
-        chance = often[self.training]
-        return chance / chance.sum()
+        chance: NDArray[np.float64] = often[self.training] / often[self.training].sum()
+        return chance
 
     def draw(self, step: int) -> Batch:
         """The training batch of one step."""
@@ -84,9 +87,7 @@ class Batches:
         points = np.empty((len(rows), *self.pack.points.shape[1:]), np.float32)
         for place, row in enumerate(rows):
             change = without_face if changed and rng.random() < self.recipe.faceless else augment
-            crops[place], points[place] = change(
-                self.pack.crops[row], self.pack.points[row], size, how, rng
-            )
+            crops[place], points[place] = change(self.pack.crops[row], self.pack.points[row], size, how, rng)
         weight = 1 / (1 + (self.pack.spread[rows] / self.recipe.trust) ** 2)
         return Batch(
             torch.from_numpy(crops),

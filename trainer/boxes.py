@@ -49,7 +49,7 @@ class Fit:
 
 
 def place(box: FaceBox, points: NDArray[np.floating]) -> tuple[float, float, float]:
-    """Scale, shift right and shift down, along the box's own axes, from it to the region of points (98, 2)."""
+    """Scale, shift right and shift down, along the box's axes, from it to the region of points (98, 2)."""
     side = max(box.x1 - box.x0, box.y1 - box.y0)
     region = roi_from_points(points, box.roll)
     right, below = region.x - (box.x0 + box.x1) / 2, region.y - (box.y0 + box.y1) / 2

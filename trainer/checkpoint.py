@@ -1,18 +1,20 @@
-"""Checkpoints: tensors as safetensors, everything else as json beside them. Nothing is pickled, so nothing can run."""
+"""Checkpoints: one safetensors file each, its facts as json inside and beside. No pickle, so nothing runs."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from canthus.runtime.errors import ModelError
-from canthus.trainer.network import build
+from canthus.trainer.network import Deployed, build
 
 Tensors = dict[str, Tensor]
 
@@ -44,14 +46,17 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> Non
         number, kind = name.split(".")
         parameter = parameters[int(number)]
         if value.shape == parameter.shape:
-            # The fused optimiser walks memory in step: its averages must lie as the weights do (channels last).
+            # The fused optimiser walks raw memory: its averages must lie as the weights do (channels last).
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         state.setdefault(int(number), {})[kind] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write PATH.safetensors and PATH.json; a break in between leaves the former pair whole or the new one."""
+    """Write PATH.safetensors, which holds everything, and PATH.json, its facts for people.
+
+    Each is written aside and then renamed, so a break leaves the former file whole or the new one.
+    """
     parts = {
         "weights": checkpoint.weights,
         "optimiser": checkpoint.optimiser,
@@ -66,22 +71,24 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     text = {"facts": json.dumps(checkpoint.facts)}
     save_file(tensors, weights.with_suffix(".part"), metadata=text)
     facts.with_suffix(".json.part").write_text(json.dumps(checkpoint.facts, indent=2) + "\n")
-    os.replace(weights.with_suffix(".part"), weights)
-    os.replace(facts.with_suffix(".json.part"), facts)
+    weights.with_suffix(".part").replace(weights)
+    facts.with_suffix(".json.part").replace(facts)
 
 
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; ModelError tells what is wrong with it."""
-    path = path.with_suffix(".safetensors")
-    facts = path.with_suffix(".json")
-    try:
-        tensors = load_file(path)
-        told = json.loads(facts.read_text())
-    except FileNotFoundError as missing:
+    if path.suffix not in ("", ".safetensors"):
         raise ModelError(
-            f"{missing.filename or path}: no such file (a checkpoint is a .safetensors and a .json)"
-        ) from missing
-    except (SafetensorError, ValueError, OSError) as damaged:
+            f"{path}: not a .safetensors file; other checkpoints are not opened, as a pickle can run code"
+        )
+    path = path.with_suffix(".safetensors")
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file (a checkpoint is a .safetensors)")
+    try:
+        with safe_open(path, "pt") as file:
+            told = dict(json.loads((file.metadata() or {}).get("facts", "{}")))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, TypeError, ValueError, OSError) as damaged:
         raise ModelError(f"{path}: not a readable checkpoint: {damaged}") from damaged
     parts: dict[str, Tensors] = {"weights": {}, "optimiser": {}, "running": {}}
     for name, value in tensors.items():
@@ -97,9 +104,39 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         network = build(checkpoint.facts["network"], checkpoint.facts["points"])
         network.load_state_dict(checkpoint.weights)
     except KeyError as lacking:
-        raise ModelError(f"{path}: the checkpoint's json lacks {lacking}") from lacking
+        raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its {lacking}") from lacking
     except RuntimeError as other:
-        raise ModelError(
-            f"{path}: the weights do not fit {checkpoint.facts['network']}"
-        ) from other
+        raise ModelError(f"{path}: the weights do not fit {checkpoint.facts['network']}") from other
     return network.eval(), checkpoint.facts
+
+
+class CheckpointBackend:
+    """Runs a checkpoint with torch, behind the backend contract: the reference for every exported form."""
+
+    name = "PyTorch on the CPU"
+
+    def __init__(self, path: Path) -> None:
+        network, facts = load_network(path)
+        if "size" not in facts:
+            raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its 'size'")
+        self.size = int(facts["size"])
+        self._network = Deployed(network, int(facts.get("stride", 4))).eval()
+
+    @torch.inference_mode()
+    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        points, scores = self._network(torch.from_numpy(np.ascontiguousarray(crops)))
+        return points.numpy(), scores.numpy()
+
+    def close(self) -> None:
+        """Nothing is held that Python does not free."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -3,8 +3,11 @@
 import csv
 import io
 import tarfile
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -51,7 +54,7 @@ class LabelledSet:
             data = self.read(name)
         except (OSError, KeyError) as missing:
             raise InputError(f"{self.name}: the image {name} is listed but missing") from missing
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
         if picture is None:
             raise InputError(f"{self.name}: {name} is not a readable picture")
         return picture.astype(np.uint8, copy=False)
@@ -59,17 +62,18 @@ class LabelledSet:
 
 def open_set(path: Path, split: str = "test") -> LabelledSet:
     """Open the official WFLW folder (then `split` chooses the list), a shard folder, or a tar shard."""
-    if path.is_file() and tarfile.is_tarfile(path):
+    if path.is_file():
         return _open_tar(path)
     official = path / LIST_FOLDER / f"list_98pt_rect_attr_{split}.txt"
     if official.is_file():
         pictures = path / "WFLW_images"
-        faces = parse_list(official.read_text(), str(official))
+        faces = parse_list(_text(official), str(official))
     elif (path / SHARD_LIST).is_file():
         pictures = path / "images"
-        faces = parse_list((path / SHARD_LIST).read_text(), str(path / SHARD_LIST))
-        if (path / SHARD_QUALITY).is_file():
-            faces = _with_spread(faces, (path / SHARD_QUALITY).read_text())
+        faces = parse_list(_text(path / SHARD_LIST), str(path / SHARD_LIST))
+        quality = path / SHARD_QUALITY
+        if quality.is_file():
+            faces = _with_spread(faces, _text(quality), str(quality))
     else:
         raise InputError(
             f"{path}: found neither {LIST_FOLDER}/list_98pt_rect_attr_{split}.txt (the official WFLW layout) "
@@ -78,16 +82,37 @@ def open_set(path: Path, split: str = "test") -> LabelledSet:
     return LabelledSet(str(path), tuple(faces), lambda name: (pictures / name).read_bytes())
 
 
+def _text(path: Path) -> str:
+    try:
+        return _decoded(path.read_bytes(), str(path))
+    except OSError as unreadable:
+        raise InputError(f"{path}: {unreadable.strerror}") from unreadable
+
+
+def _decoded(content: bytes, source: str) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as other:
+        raise InputError(f"{source}: not a text file") from other
+
+
 def _open_tar(path: Path) -> LabelledSet:
-    with tarfile.open(path) as shard:
-        files = {
-            member.name: _member(shard, member) for member in shard.getmembers() if member.isfile()
-        }
+    try:
+        with tarfile.open(path) as shard:
+            files = {
+                member.name.removeprefix("./"): _member(shard, member)
+                for member in shard.getmembers()
+                if member.isfile()
+            }
+    except (tarfile.TarError, OSError, EOFError) as unreadable:
+        raise InputError(f"{path}: not a whole tar file: {unreadable}") from unreadable
     if SHARD_LIST not in files:
         raise InputError(f"{path}: the shard holds no {SHARD_LIST}")
-    faces = parse_list(files[SHARD_LIST].decode(), f"{path}/{SHARD_LIST}")
+    source = f"{path}/{SHARD_LIST}"
+    faces = parse_list(_decoded(files[SHARD_LIST], source), source)
     if SHARD_QUALITY in files:
-        faces = _with_spread(faces, files[SHARD_QUALITY].decode())
+        source = f"{path}/{SHARD_QUALITY}"
+        faces = _with_spread(faces, _decoded(files[SHARD_QUALITY], source), source)
     return LabelledSet(str(path), tuple(faces), lambda name: files[f"images/{name}"])
 
 
@@ -108,9 +133,7 @@ def parse_list(text: str, source: str) -> list[LabelledFace]:
             continue
         fields = line.split(maxsplit=FIELDS - 1)
         if len(fields) != FIELDS:
-            raise InputError(
-                f"{source}, line {number}: expected {FIELDS} fields, got {len(fields)}"
-            )
+            raise InputError(f"{source}, line {number}: expected {FIELDS} fields, got {len(fields)}")
         try:
             numbers = np.array(fields[:-1], np.float64)
         except ValueError as wrong:
@@ -131,20 +154,24 @@ def parse_list(text: str, source: str) -> list[LabelledFace]:
     return faces
 
 
-def _with_spread(faces: Sequence[LabelledFace], quality: str) -> list[LabelledFace]:
-    spread = {row["image"]: float(row["ensemble_sd"]) for row in csv.DictReader(io.StringIO(quality))}
-    return [
-        LabelledFace(f.image, f.points, f.rect, f.attributes, spread.get(f.image, 0.0))
-        for f in faces
-    ]
+def _with_spread(faces: Sequence[LabelledFace], quality: str, source: str) -> list[LabelledFace]:
+    rows = csv.DictReader(io.StringIO(quality))
+    try:
+        spread = {row["image"]: float(row["ensemble_sd"]) for row in rows}
+    except (KeyError, TypeError, ValueError) as wrong:
+        raise InputError(
+            f"{source}, line {rows.line_num}: expected the columns image and ensemble_sd, a number"
+        ) from wrong
+    return [LabelledFace(f.image, f.points, f.rect, f.attributes, spread.get(f.image, 0.0)) for f in faces]
 
 
 def yaw(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far faces (N, 98, 2) look aside: place of the nose tip between the outer canthi, -1 to 1, 0 = frontal."""
+    """How far faces (N, 98, 2) look aside: where the nose tip lies between the outer canthi, -1 to 1."""
     left, right = points[:, OUTER_CANTHI[0]], points[:, OUTER_CANTHI[1]]
     across = right - left
     place = ((points[:, 54] - left) * across).sum(-1) / np.maximum((across**2).sum(-1), 1e-6)
-    return np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
+    aside: NDArray[np.float64] = np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
+    return aside
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,12 +190,30 @@ class Pack:
 
 
 def write_pack(sets: Sequence[LabelledSet], folder: Path, size: int) -> Pack:
-    """Cut every face of the sets into `folder`, as crops of `size` pixels, and open the result."""
+    """Cut every face of the sets into `folder`, as crops of `size` pixels, and open the result.
+
+    A pack that was there before stays whole until the new one is.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
-    crops = np.lib.format.open_memmap(
-        folder / "crops.npy", mode="w+", dtype=np.uint8, shape=(len(todo), size, size, 3)
-    )
+    crops_part, labels_part = folder / "crops.part.npy", folder / "labels.part.npz"
+    try:
+        points = _cut(sets, todo, crops_part, size)
+        _write_labels(sets, todo, points, labels_part)
+        crops_part.replace(folder / "crops.npy")
+        labels_part.replace(folder / "labels.npz")
+    finally:
+        crops_part.unlink(missing_ok=True)
+        labels_part.unlink(missing_ok=True)
+    return open_pack(folder)
+
+
+Todo = Sequence[tuple[int, LabelledFace]]
+
+
+def _cut(sets: Sequence[LabelledSet], todo: Todo, path: Path, size: int) -> NDArray[np.float32]:
+    """Write the crops (N, size, size, 3); returns the points (N, 98, 2) in their pixels."""
+    crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(todo), size, size, 3))
     points = np.zeros((len(todo), POINTS, 2), np.float32)
     for row, (number, face) in enumerate(tqdm(todo, "cutting faces", unit="face", smoothing=0)):
         roi = roi_from_points(face.points)
@@ -176,15 +221,18 @@ def write_pack(sets: Sequence[LabelledSet], folder: Path, size: int) -> Pack:
         crops[row] = crop(sets[number].image(face.image), roomy, size)
         points[row] = transform(invert(to_frame(roomy, size)), face.points)
     crops.flush()
+    return points
+
+
+def _write_labels(sets: Sequence[LabelledSet], todo: Todo, points: NDArray[np.float32], path: Path) -> None:
     np.savez(
-        folder / "labels.npz",
+        path,
         points=points,
         spread=np.array([face.spread for _, face in todo], np.float32),
         source=np.array([number for number, _ in todo]),
         sources=np.array([one.name for one in sets]),
         names=np.array([face.image for _, face in todo]),
     )
-    return open_pack(folder)
 
 
 def open_pack(folder: Path) -> Pack:
@@ -200,20 +248,27 @@ def open_pack(folder: Path) -> Pack:
                 tuple(str(name) for name in labels["sources"]),
                 tuple(str(name) for name in labels["names"]),
             )
-    except (OSError, KeyError, ValueError) as unreadable:
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as unreadable:
         raise InputError(
             f"{folder}: not a pack of faces; make one with: canthus pack SET... -o {folder}"
         ) from unreadable
     if len(pack.crops) != len(pack):
         raise InputError(f"{folder}: crops and labels differ in number; make the pack again")
+    if pack.points.shape[1:] != (POINTS, 2):
+        raise InputError(f"{folder}: expected {POINTS} points a face, got {pack.points.shape[1:]}")
     return pack
 
 
-def read_all(sets: Sequence[LabelledSet]) -> Iterator[tuple[LabelledFace, NDArray[np.uint8]]]:
-    """Every face with its image; faces of one image share one read."""
+def by_picture(
+    sets: Sequence[LabelledSet],
+) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
+    """Every picture with its faces, each read once."""
     for one in sets:
-        last, picture = "", np.zeros((0, 0, 3), np.uint8)
-        for face in sorted(one.faces, key=lambda face: face.image):
-            if face.image != last:
-                last, picture = face.image, one.image(face.image)
-            yield face, picture
+        faces = sorted(one.faces, key=lambda face: face.image)
+        for name, together in groupby(faces, key=lambda face: face.image):
+            yield one.image(name), list(together)
+
+
+def kept_aside(name: str, every: int) -> bool:
+    """Is the image of this name one that training with `held_out=every` does not see?"""
+    return zlib.crc32(name.encode()) % every == 0

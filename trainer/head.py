@@ -16,6 +16,7 @@ class SkpsHead(nn.Sequential):
         )
         last = self[3]
         assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
         nn.init.normal_(last.weight, std=0.001)
         nn.init.zeros_(last.bias)
 
@@ -30,7 +31,7 @@ def split_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
 def decode(maps: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """Maps (B, 3K, H, W) -> points (B, K, 2) in crop pixels and scores (B, K), as runtime/decode.py tells.
 
-    Written with the operations that ONNX and OpenVINO take as they are: offsets are gathered from (B, 2, K, HW).
+    Written with operations that ONNX and OpenVINO take as they are: offsets are gathered from (B, 2, K, HW).
     """
     scores, offsets = split_maps(maps)
     batch, points, height, width = scores.shape

@@ -1,7 +1,7 @@
 """The loss of the head: Adaptive Wing on score maps, and an offset loss weighted by them.
 
-Adaptive Wing (Wang, Bo and Fuxin, ICCV 2019): an error e against a target y costs w * ln(1 + (e / epsilon)^(alpha - y))
-up to theta, and from there on the straight line that continues it smoothly.
+Adaptive Wing (Wang, Bo and Fuxin, ICCV 2019): an error e against a target y costs
+omega * ln(1 + (e / epsilon)^(alpha - y)) up to theta, and from there on the line that continues it smoothly.
 """
 
 import math
@@ -27,8 +27,8 @@ class AdaptiveWing:
     def __call__(self, error: Tensor, target: Tensor) -> Tensor:
         """Loss of absolute errors, element by element.
 
-        Written with ln(1 + a^p) = softplus(p ln a), which stays finite where the exponent p = alpha - target turns
-        negative: targets beyond alpha are ordinary for offsets, though the paper had score maps in mind.
+        Written with ln(1 + a^p) = softplus(p ln a), which stays finite where the exponent p = alpha - target
+        turns negative: targets beyond alpha are ordinary for offsets, but the paper had score maps in mind.
         """
         power = self.alpha - target
         bend = power * math.log(self.theta / self.epsilon)
@@ -45,8 +45,8 @@ class SkpsLoss:
     """Loss of the head's maps against points drawn as maps.
 
     Score maps: Adaptive Wing, where the target exceeds 0.2 weighted `1 + near` (the paper's weighted map).
-    Offset maps: weighted by the target score map, so that only cells near the point count; "adaptive-wing" is the
-    published choice, "smooth-l1" the better conditioned one.
+    Offset maps: weighted by the target score map, so that only cells near the point count; "adaptive-wing" is
+    the published choice, "smooth-l1" the better conditioned one.
     """
 
     stride: int = 4

@@ -20,7 +20,8 @@ def nme(predicted: Floats, true: Floats, canthi: tuple[int, int] = OUTER_CANTHI)
     """
     distance = np.linalg.norm(predicted - true, axis=-1).mean(-1)
     ocular = np.linalg.norm(true[:, canthi[0]] - true[:, canthi[1]], axis=-1)
-    return 100 * distance / ocular
+    error: Floats = 100 * distance / ocular
+    return error
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Summary:
 def summarise(errors: Floats, seed: int = 0, resamples: int = 2000) -> Summary:
     """Summarise NMEs (N,) in %; `interval` is the bootstrap 95 % interval of the mean.
 
-    FR@10: share of faces above 10 %, in %. AUC@10: area under the share of faces below an error, from 0 to 10 %,
-    over 10 %; it is exact, as the mean of what each face leaves of the 10 %.
+    FR@10: share of faces above 10 %, in %. AUC@10: area under the share of faces below an error, from 0 to
+    10 %, over 10 %; it is exact, as the mean of what each face leaves of the 10 %.
     """
+    errors = np.where(np.isfinite(errors), errors, np.inf)
     found = errors[np.isfinite(errors)]
     if not len(found):
         nothing = float("nan")

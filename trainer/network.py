@@ -32,9 +32,7 @@ def build(architecture: str, points: int) -> nn.Module:
 def normalise(crops: Tensor) -> Tensor:
     """Crops (B, S, S, 3) uint8 RGB -> images (B, 3, S, S) float32, zero mean and unit deviation."""
     images = crops.permute(0, 3, 1, 2).float()
-    mean, std = (
-        torch.tensor(values, device=crops.device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD)
-    )
+    mean, std = (torch.tensor(values, device=crops.device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
     return (images - mean) / std
 
 

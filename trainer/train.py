@@ -1,9 +1,12 @@
 """The training loop: draw, predict, compare, step; now and then evaluate and save."""
 
+import contextlib
 import csv
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +32,7 @@ from canthus.trainer.metrics import nme
 from canthus.trainer.network import Deployed, build, normalise
 from canthus.trainer.recipe import Recipe
 
+Network = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
@@ -49,16 +53,13 @@ def train(pack: Pack, recipe: Recipe, folder: Path, resume: bool = False, compil
     `folder` gets recipe.json, log.csv and the checkpoints `last` and `best`. Ctrl-C saves `last` and raises
     KeyboardInterrupt again; `resume` continues from `last`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe.save(folder / "recipe.json")
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = build(recipe.network, POINTS).to(device, memory_format=torch.channels_last)
+    network = build(recipe.network, POINTS).to(device)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     run = Run(
         network,
-        AveragedModel(
-            network, multi_avg_fn=_moving_average(recipe.average), use_buffers=True
-        ),
+        AveragedModel(network, multi_avg_fn=_moving_average(recipe.average), use_buffers=True),
         torch.optim.AdamW(
             network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         ),
@@ -67,17 +68,34 @@ def train(pack: Pack, recipe: Recipe, folder: Path, resume: bool = False, compil
         continue_from(folder / "last", run)
     batches = Batches(pack, recipe)
     steps = round(recipe.epochs * len(batches.training) / recipe.batch)
-    forward, loss = network, SkpsLoss(
+    skps = SkpsLoss(
         recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight
     )
-    if compiled:
-        forward, loss = torch.compile(network), torch.compile(loss.__call__)
+    forward: Network = torch.compile(network) if compiled else network
+    loss: Loss = torch.compile(skps.__call__) if compiled else skps
     every = max(round(len(batches.training) / recipe.batch), 1)
-    try:
-        _loop(run, recipe, batches, steps, every, forward, loss, folder)
-    finally:
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe.save(folder / "recipe.json")
+    with _between_steps() as stopped:
+        _loop(run, recipe, batches, steps, every, forward, loss, folder, stopped)
+    if stopped.is_set():
         _save(folder / "last", run, recipe, continuable=True)
+        raise KeyboardInterrupt
     return folder / "best"
+
+
+@contextlib.contextmanager
+def _between_steps() -> Iterator[threading.Event]:
+    """Let Ctrl-C set an event instead of breaking into a step, so that what is saved is a whole step."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    former = signal.signal(signal.SIGINT, lambda *_: stopped.set())
+    try:
+        yield stopped
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _loop(
@@ -86,15 +104,19 @@ def _loop(
     batches: Batches,
     steps: int,
     every: int,
-    forward: nn.Module,
+    forward: Network,
     loss: Loss,
     folder: Path,
+    stopped: threading.Event,
 ) -> None:
     device = next(run.network.parameters()).device
     bar = tqdm(total=steps, initial=run.step, unit="step", desc="training", smoothing=0.05)
-    mean, started = 0.0, time.monotonic()
+    losses: list[float] = []
+    started = time.monotonic()
     with bar:
         for batch in batches.stream(run.step, steps):
+            if stopped.is_set():
+                return
             for group in run.optimiser.param_groups:
                 group["lr"] = recipe.learning_rate * _schedule(run.step, recipe.warm_up, steps)
             run.network.train()
@@ -102,31 +124,39 @@ def _loop(
             with torch.autocast(device.type, torch.bfloat16):
                 maps = forward(images)
             value = loss(maps, batch.points.to(device), batch.weight.to(device))
+            losses.append(value.item())
+            if not math.isfinite(losses[-1]):
+                raise ModelError(
+                    f"the loss is not finite at step {run.step}; train again with a lower learning_rate "
+                    f"(now {recipe.learning_rate:g})"
+                )
             run.optimiser.zero_grad()
-            value.backward()
+            torch.autograd.backward(value)
             nn.utils.clip_grad_norm_(run.network.parameters(), 5.0)
             run.optimiser.step()
             run.average.update_parameters(run.network)
             run.step += 1
             bar.update()
-            mean += value.item() / every
             if run.step % every == 0 or run.step == steps:
                 error = validate(run.average.module, batches, recipe.stride)
+                mean = sum(losses) / len(losses)
+                losses.clear()
                 bar.set_postfix(loss=f"{mean:.3f}", held_out_nme=f"{error:.2f}")
                 _log(folder / "log.csv", run.step, time.monotonic() - started, mean, error)
-                mean = 0.0
-                _save(folder / "last", run, recipe, continuable=True)
                 if error < run.best:
                     run.best = error
                     _save(folder / "best", run, recipe, continuable=False)
+                # After `best`, so that `last` never tells of a best that is not on disk, or of an older one.
+                _save(folder / "last", run, recipe, continuable=True)
 
 
 def _moving_average(decay: float) -> Callable[..., None]:
-    """An exponential moving average of weights that starts short, so that the first weights are soon forgotten."""
+    """Exponential moving average that starts short, so that the first weights are soon forgotten."""
 
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
         seen = float(count)
-        get_ema_multi_avg_fn(min(decay, (1 + seen) / (10 + seen)))(averaged, current, count)
+        one = get_ema_multi_avg_fn(min(decay, (1 + seen) / (10 + seen)))  # type: ignore[no-untyped-call]
+        one(averaged, current, count)
 
     return update
 
@@ -171,8 +201,11 @@ def continue_from(path: Path, run: Run) -> None:
     checkpoint = load(path)
     if not checkpoint.running:
         raise ModelError(f"{path}: this checkpoint cannot be continued, only used; take `last`")
-    run.network.load_state_dict(checkpoint.running)
-    run.average.module.load_state_dict(checkpoint.weights)
+    try:
+        run.network.load_state_dict(checkpoint.running)
+        run.average.module.load_state_dict(checkpoint.weights)
+    except RuntimeError as other:
+        raise ModelError(f"{path}: this run trains another network") from other
     run.average.n_averaged.fill_(checkpoint.facts["averaged"])
     restore_optimiser(run.optimiser, checkpoint.optimiser)
     run.step, run.best = checkpoint.facts["step"], checkpoint.facts["best"]
