@@ -120,7 +120,8 @@ class Detector:
         return suppress(found)
 
     def _look(self, image: NDArray[np.uint8], right: int, down: int) -> list[FaceBox]:
-        answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
+        with _silence():
+            answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
         boxes = []
         for face in answer.detections:
             box, (left_eye, right_eye) = face.bounding_box, face.keypoints[:2]
@@ -202,7 +203,7 @@ def _cut_off(box: FaceBox, x: int, y: int, side: int, shape: Sequence[int]) -> b
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """MediaPipe's native code writes a page of notes to file descriptor 2 at start and end; swallow them."""
+    """MediaPipe's native code writes notes to file descriptor 2, a page of them at the start; swallow them."""
     sys.stderr.flush()
     kept = os.dup(2)
     nowhere = os.open(os.devnull, os.O_WRONLY)

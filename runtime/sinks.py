@@ -21,10 +21,12 @@ TICK = Fraction(1, 90_000)
 COPIED_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 """Codecs that an .mp4 takes as they are; other sound becomes AAC."""
 
-COLUMNS = (
-    "frame seconds face box_x0 box_y0 box_x1 box_y1 face_score".split()
-    + [f"{name}_{point}" for point in range(POINTS) for name in ("x", "y", "score")]
-)  # fmt: skip
+FACE_COLUMNS = [
+    "face", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
+    *(f"{name}_{point}" for point in range(POINTS) for name in ("x", "y", "score")),
+]  # fmt: skip
+FRAME_COLUMNS = ["frame", "seconds", *FACE_COLUMNS]
+PICTURE_COLUMNS = ["picture", *FACE_COLUMNS]
 
 
 def check_output(path: Path, overwrite: bool) -> Path:
@@ -150,12 +152,12 @@ class _Sound:
 
 
 class TableSink:
-    """Writes one row a face a frame: frame, seconds, face, box, face score, then x, y, score of each point.
+    """Writes one row a face: where it is from, its id, box and score, then x, y and score of each point.
 
     The file appears under its name when the sink closes, with every row that was written.
     """
 
-    def __init__(self, path: Path, columns: list[str] = COLUMNS) -> None:
+    def __init__(self, path: Path, columns: list[str]) -> None:
         self.path = path
         self._file = _draft(path).open("w", newline="")
         self._rows = csv.writer(self._file)

@@ -63,7 +63,7 @@ def process(chosen: argparse.Namespace) -> Report:
     from canthus.runtime.channel import Stage
     from canthus.runtime.draw import draw
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sinks import TableSink, VideoSink, check_output
+    from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink, check_output
     from canthus.runtime.sources import VideoFile
     from canthus.runtime.types import Faces, Frame
 
@@ -76,7 +76,7 @@ def process(chosen: argparse.Namespace) -> Report:
                 check_output(output, chosen.overwrite)
         landmarker = stack.enter_context(Landmarker(settings_of(chosen)))
         video = stack.enter_context(VideoSink(chosen.output, source)) if chosen.output else None
-        table = stack.enter_context(TableSink(chosen.table)) if chosen.table else None
+        table = stack.enter_context(TableSink(chosen.table, FRAME_COLUMNS)) if chosen.table else None
         frames = stack.enter_context(Stage(lambda: iter(source), "decode"))
         bar = stack.enter_context(
             tqdm(total=source.frames or None, unit="frame", desc=chosen.source.name, disable=None)

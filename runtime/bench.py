@@ -1,0 +1,186 @@
+"""`canthus bench`: how fast and how steady, measured on the sample clip, whose true motion is known."""
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.options import add_landmarking, settings_of
+
+EXAMPLES = """examples:
+  canthus bench
+  canthus bench --max-faces 4 --json
+  canthus bench --clip my.mp4     speed alone: the true motion of other clips is not known"""
+
+FIRST = 15
+"""Frames left out of the medians while everything warms up."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Medians over the frames of a clip, in milliseconds, and the rate of the whole."""
+
+    frame_size: str
+    frames: int
+    frames_per_second: float
+    detect_ms: float
+    landmark_ms: float
+    smooth_ms: float
+    detector_share: float  # of the frames, in %
+
+
+@dataclass(frozen=True)
+class Steadiness:
+    """Errors and tremor in % of the distance of the outer canthi, lag in frames."""
+
+    moved_error: float  # mean distance of the points, as measured, from the first points moved as the portrait was
+    moved_error_smooth: float
+    tremor: float  # mean step from frame to frame of the still face, as measured
+    tremor_smooth: float
+    lag_frames: float  # by which the smoothed points follow the true motion late
+    lag_frames_raw: float
+
+
+def command(arguments: list[str]) -> int:
+    """Measure speed and steadiness on this machine."""
+    parser = argparse.ArgumentParser(
+        prog="canthus bench",
+        description=command.__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--clip", type=Path, help="measure speed on this video (default: the sample clip)")
+    parser.add_argument("--json", action="store_true", help="print the figures as json")
+    add_landmarking(parser, max_faces=1)
+    chosen = parser.parse_args(arguments)
+
+    from canthus.runtime import sample
+
+    name, speed = measure_speed(chosen.clip or sample.CLIP, chosen)
+    steadiness = None if chosen.clip else measure_steadiness(chosen)
+    if chosen.json:
+        told = {"backend": name, "speed": asdict(speed)}
+        print(json.dumps(told | ({"steadiness": asdict(steadiness)} if steadiness else {}), indent=2))
+    else:
+        print("\n".join(_speed_lines(name, speed) + (_steadiness_lines(steadiness) if steadiness else [])))
+    return 0
+
+
+def measure_speed(clip: Path, chosen: argparse.Namespace) -> tuple[str, Speed]:
+    """Follow a clip as fast as it goes, decoding included; -> the backend's name and the figures."""
+    from tqdm import tqdm
+
+    from canthus.runtime.channel import Stage
+    from canthus.runtime.pipeline import Landmarker
+    from canthus.runtime.sources import VideoFile
+
+    taken: list[tuple[float, float, float]] = []
+    with VideoFile(clip) as source, Landmarker(settings_of(chosen)) as landmarker:
+        with Stage(lambda: iter(source), "decode") as frames:
+            began = time.perf_counter()
+            for frame in tqdm(frames, "speed", total=source.frames, unit="frame", disable=None, leave=False):
+                landmarker.update(frame)
+                taken.append(tuple(landmarker.seconds[stage] for stage in ("detect", "landmark", "smooth")))
+                if len(taken) == FIRST:
+                    began = time.perf_counter()
+            passed = time.perf_counter() - began
+        stages = 1000 * np.array(taken[FIRST:] or taken)
+        detecting = stages[:, 0][stages[:, 0] > 0]
+        speed = Speed(
+            frame_size=f"{source.width}x{source.height}",
+            frames=len(taken),
+            frames_per_second=round(len(stages) / passed, 1),
+            detect_ms=round(float(np.median(detecting)), 2) if len(detecting) else 0.0,
+            landmark_ms=round(float(np.median(stages[:, 1])), 2),
+            smooth_ms=round(float(np.median(stages[:, 2])), 2),
+            detector_share=round(100 * len(detecting) / len(stages), 1),
+        )
+        return landmarker.backend.name, speed
+
+
+def measure_steadiness(chosen: argparse.Namespace) -> Steadiness:
+    """Follow the sample clip raw and smoothed, and compare with its true motion."""
+    from tqdm import tqdm
+
+    from canthus.runtime import sample
+    from canthus.runtime.pipeline import Landmarker
+    from canthus.runtime.smooth import Smoother
+    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.wflw import OUTER_CANTHI
+
+    chosen.no_smoothing = True
+    raw, smooth, smoother = [], [], Smoother()
+    with VideoFile(sample.CLIP) as source, Landmarker(settings_of(chosen)) as landmarker:
+        for frame in tqdm(source, "steadiness", total=source.frames, unit="frame", disable=None, leave=False):
+            faces = landmarker.update(frame)
+            raw.append(faces.points[0])
+            smooth.append(smoother.smooth(faces, frame.seconds).points[0])
+    motion, still = sample.motion()[: len(raw)], sample.still_frames()
+    measured, calmed = np.stack(raw), np.stack(smooth)
+    true = carry(measured[:still].mean(0), motion)
+    ocular = np.linalg.norm(true[:, OUTER_CANTHI[0]] - true[:, OUTER_CANTHI[1]], axis=-1)
+
+    def error(points: NDArray[np.floating]) -> float:
+        apart = np.linalg.norm(points - true, axis=-1).mean(-1) / ocular
+        return round(float(100 * apart[still:].mean()), 2)
+
+    def tremor(points: NDArray[np.floating]) -> float:
+        steps = np.linalg.norm(np.diff(points[FIRST:still], axis=0), axis=-1).mean(-1)
+        return round(float(100 * (steps / ocular[FIRST + 1 : still]).mean()), 3)
+
+    return Steadiness(
+        error(measured),
+        error(calmed),
+        tremor(measured),
+        tremor(calmed),
+        lag(calmed[still:], true[still:]),
+        lag(measured[still:], true[still:]),
+    )
+
+
+def carry(points: NDArray[np.floating], motion: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (K, 2) of the first frame, moved as the picture was: (frames, K, 2)."""
+    linear = np.linalg.inv(motion[0][:, :2])
+    portrait = (points - motion[0][:, 2]) @ linear.T
+    return portrait @ np.swapaxes(motion[:, :, :2], 1, 2) + motion[:, None, :, 2]
+
+
+def lag(points: NDArray[np.floating], true: NDArray[np.floating]) -> float:
+    """Frames by which points (frames, K, 2) come late: the delay of the true path that fits them best."""
+    path, wanted = points.mean(1), true.mean(1)
+    times = np.arange(len(path))
+    delays = np.arange(-1.0, 4.0, 0.05)
+    inside = slice(5, len(path) - 5)
+    errors = [
+        sum(
+            np.square(np.interp(times - delay, times, wanted[:, axis]) - path[:, axis])[inside].mean()
+            for axis in (0, 1)
+        )
+        for delay in delays
+    ]
+    return round(float(delays[int(np.argmin(errors))]), 2)
+
+
+def _speed_lines(name: str, speed: Speed) -> list[str]:
+    return [
+        f"speed: {name}, {speed.frame_size}, {speed.frames} frames",
+        f"  end to end        {speed.frames_per_second:8.1f} frames a second, decoding included",
+        f"  detect            {speed.detect_ms:8.2f} ms, on {speed.detector_share:.1f} % of the frames",
+        f"  crop and network  {speed.landmark_ms:8.2f} ms a frame",
+        f"  smooth            {speed.smooth_ms:8.2f} ms a frame",
+    ]
+
+
+def _steadiness_lines(steady: Steadiness) -> list[str]:
+    calmer = 100 * (1 - steady.tremor_smooth / steady.tremor) if steady.tremor else 0.0
+    return [
+        "steadiness, in % of the distance of the outer canthi",
+        f"  moved face: error {steady.moved_error:.2f} as measured, {steady.moved_error_smooth:.2f} smoothed",
+        f"  still face: tremor {steady.tremor:.3f} as measured, {steady.tremor_smooth:.3f} smoothed "
+        f"({calmer:.0f} % less)",
+        f"  lag: {steady.lag_frames_raw:.2f} frames as measured, {steady.lag_frames:.2f} smoothed",
+    ]

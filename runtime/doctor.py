@@ -1,0 +1,128 @@
+"""`canthus doctor`: what is installed and found on this machine, on one screen."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from canthus.runtime.errors import ModelError
+
+PACKAGES = (
+    "canthus", "numpy", "opencv-contrib-python", "mediapipe", "openvino", "av", "pyqt6", "torch",
+    "tensorrt", "tensorrt-rtx",
+)  # fmt: skip
+
+EXAMPLES = """examples:
+  canthus doctor
+  canthus doctor --json
+  canthus doctor --fetch     fetch the face detector's model now, to work offline later"""
+
+
+def command(arguments: list[str]) -> int:
+    """Show versions, devices, cameras and models on this machine."""
+    parser = argparse.ArgumentParser(
+        prog="canthus doctor",
+        description=command.__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print everything as json")
+    parser.add_argument("--fetch", action="store_true", help="fetch the face detector's model if it is missing")
+    chosen = parser.parse_args(arguments)
+    if chosen.fetch:
+        from canthus.runtime.detector import find_detector_model
+
+        find_detector_model()
+    facts = examine()
+    print(json.dumps(facts, indent=2) if chosen.json else _screen(facts))
+    return 0
+
+
+def examine() -> dict[str, Any]:
+    """What there is, as plain values."""
+    from canthus.runtime.detector import find_detector_model
+    from canthus.runtime.models import DEFAULT, cache_folder, shipped_models
+
+    try:
+        detector = str(find_detector_model(fetch=False))
+    except ModelError as missing:
+        detector = f"missing: {missing}"
+    return {
+        "python": f"{platform.python_version()} at {sys.executable}",
+        "system": platform.platform(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "cpu": f"{_cpu()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores",
+        "gpus": _gpus(),
+        "cameras": _cameras(),
+        "models": {name: str(path) for name, path in shipped_models().items()},
+        "default model": DEFAULT,
+        "detector": detector,
+        "cache": str(cache_folder()),
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _cpu() -> str:
+    if util.find_spec("openvino"):
+        import openvino
+
+        return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    return platform.processor() or platform.machine()
+
+
+def _gpus() -> list[str]:
+    """NVIDIA GPUs as the driver names them."""
+    query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
+
+
+def _cameras() -> list[str]:
+    """Cameras by their device files (Linux); elsewhere OpenCV has no list to give, so numbers must be tried."""
+    found = []
+    for device in sorted(Path("/dev").glob("video*")):
+        name = Path("/sys/class/video4linux") / device.name / "name"
+        found.append(f"{device.name.removeprefix('video')}: {name.read_text().strip() if name.is_file() else device}")
+    return found
+
+
+def _screen(facts: dict[str, Any]) -> str:
+    packages = [f"{name} {version or '-'}" for name, version in facts["packages"].items()]
+    lines = [
+        ("python", facts["python"]),
+        ("system", facts["system"]),
+        ("packages", ", ".join(packages[:5])),
+        ("", ", ".join(packages[5:])),
+        ("cpu", facts["cpu"]),
+        ("gpu", "; ".join(facts["gpus"]) or "none that NVIDIA's driver shows; the CPU is used"),
+        ("tensorrt", _flavours(facts["packages"])),
+        ("cameras", "; ".join(facts["cameras"]) or "none found"),
+        *(
+            ("model", f"{name}{' (default)' if name == facts['default model'] else ''}: {path}")
+            for name, path in facts["models"].items()
+        ),
+        ("detector", facts["detector"]),
+        ("cache", facts["cache"]),
+    ]
+    if not facts["models"]:
+        lines.append(("model", "none is shipped with this installation: give --model FILE"))
+    return "\n".join(f"{name:<10} {text}" for name, text in lines)
+
+
+def _flavours(packages: dict[str, str]) -> str:
+    installed = [f"{name} {packages[name]}" for name in ("tensorrt", "tensorrt-rtx") if packages[name]]
+    return ", ".join(installed) or "not installed (pip install 'canthus[rtx]' for GeForce and RTX cards)"
