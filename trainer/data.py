@@ -59,6 +59,11 @@ class LabelledSet:
             raise InputError(f"{self.name}: {name} is not a readable picture")
         return picture.astype(np.uint8, copy=False)
 
+    def kept_aside(self, every: int) -> "LabelledSet":
+        """Only the faces that training with `held_out=every` does not see."""
+        faces = tuple(face for face in self.faces if kept_aside(face.image, every))
+        return LabelledSet(self.name, faces, self.read)
+
 
 def open_set(path: Path, split: str = "test") -> LabelledSet:
     """Open the official WFLW folder (then `split` chooses the list), a shard folder, or a tar shard."""
