@@ -113,12 +113,12 @@ class Camera:
 
     def __init__(self, number: int = 0) -> None:
         self.number = number
-        level = cv2.getLogLevel()
-        cv2.setLogLevel(0)  # a missing camera is told below, in one line
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # told below, in one line
         try:
             self._capture = cv2.VideoCapture(number)
         finally:
-            cv2.setLogLevel(level)
+            cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
             self._capture.release()
             raise InputError(f"camera {number} cannot be opened: is it plugged in, and free of other programs?")

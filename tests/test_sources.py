@@ -1,0 +1,145 @@
+import threading
+import time
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+from canthus.runtime import sources
+from canthus.runtime.errors import InputError
+from canthus.runtime.sources import Camera, VideoFile, read_picture
+from conftest import write_video
+
+UNEVEN = [0.0, 0.04, 0.2, 0.21, 0.9]
+
+
+def test_frames_come_with_their_true_times(tmp_path):
+    with VideoFile(write_video(tmp_path / "uneven.mp4", UNEVEN)) as video:
+        frames = list(video)
+    assert [frame.seconds for frame in frames] == pytest.approx(UNEVEN, abs=1e-3)
+    assert [frame.index for frame in frames] == list(range(5))
+    assert [int(frame.image.mean()) for frame in frames] == pytest.approx([20, 22, 24, 26, 28], abs=2)
+
+
+def test_a_video_can_be_read_twice(tmp_path):
+    with VideoFile(write_video(tmp_path / "twice.mp4", UNEVEN)) as video:
+        assert [frame.seconds for frame in video] == [frame.seconds for frame in video]
+
+
+def test_a_frame_cannot_be_drawn_on(tmp_path):
+    with VideoFile(write_video(tmp_path / "clip.mp4", UNEVEN)) as video:
+        frame = next(iter(video))
+    with pytest.raises(ValueError, match="read-only"):
+        frame.image[0, 0] = 255
+
+
+def test_a_video_filmed_upright_is_shown_upright(tmp_path):
+    """A phone stores a lying picture and a note to turn it, here by copying a stream with a display matrix."""
+    lying = write_video(tmp_path / "lying.mp4", UNEVEN, size=(96, 64))
+    matrix = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], "<i4")
+    content = bytearray(lying.read_bytes())
+    header = content.find(b"tkhd")
+    # The matrix stands 40 bytes into a version 0 track header (ISO 14496-12), big-endian.
+    content[header + 44 : header + 80] = matrix.astype(">i4").tobytes()
+    upright = tmp_path / "upright.mp4"
+    upright.write_bytes(content)
+    with VideoFile(upright) as video:
+        assert (video.width, video.height) == (64, 96)
+        assert next(iter(video)).image.shape == (96, 64, 3)
+
+
+def test_a_truncated_video_gives_what_can_be_decoded(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", [step / 30 for step in range(90)], size=(320, 240))
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with VideoFile(cut) as video:
+        assert 10 < len(list(video)) < 90
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("absent.mp4", None, "no such file"),
+        ("text.mp4", b"this is no video\n" * 50, "not a readable video"),
+        ("empty.mp4", b"", "not a readable video"),
+    ],
+)
+def test_what_is_no_video_is_told(tmp_path, name, content, told):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        VideoFile(tmp_path / name)
+
+
+def test_a_file_of_sound_alone_is_told(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as file:
+        track = file.add_stream("aac", rate=44_100, layout="mono")
+        quiet = av.AudioFrame.from_ndarray(np.zeros((1, 44_100), np.int16), format="s16", layout="mono")
+        quiet.sample_rate, quiet.pts, quiet.time_base = 44_100, 0, Fraction(1, 44_100)
+        file.mux(track.encode(quiet))
+        file.mux(track.encode(None))
+    with pytest.raises(InputError, match="no video stream"):
+        VideoFile(path)
+
+
+class FakeCapture:
+    """What OpenCV gives for a camera: a few frames, then an end, or silence for ever."""
+
+    def __init__(self, frames=5, then="end"):
+        self.left, self.then = frames, then
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, _):
+        return 64
+
+    def set(self, *_):
+        return True
+
+    def read(self):
+        if self.left:
+            self.left -= 1
+            time.sleep(0.01)
+            return True, np.full((64, 64, 3), (255, 0, 0), np.uint8)
+        if self.then == "silence":
+            threading.Event().wait(5)
+        return False, None
+
+    def release(self):
+        pass
+
+
+def test_a_camera_that_is_not_there_is_told_in_one_line(capfd):
+    with pytest.raises(InputError, match="camera 93 cannot be opened"):
+        Camera(93)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("then", ["end", "silence"])
+def test_a_camera_that_stops_is_told(monkeypatch, then):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(then=then))
+    monkeypatch.setattr(sources, "SILENCE", 0.2)
+    seen = []
+    with Camera(0) as camera, pytest.raises(InputError, match="no more pictures"):
+        for frame in camera:
+            seen.append(frame)  # noqa: PERF402
+    assert seen
+    assert seen[0].image[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_slow_consumer_gets_the_newest_picture(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(frames=40))
+    with Camera(0) as camera:
+        frames = iter(camera)
+        next(frames)
+        time.sleep(0.2)
+        assert next(frames).seconds > 0.1
+
+
+def test_a_broken_picture_is_told(tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match="not a readable picture"):
+        read_picture(tmp_path / "broken.jpg")

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+from canthus.runtime.tracker import Following, Tracker
+from conftest import bright_boxes
+
+
+def scene(*places, side=70, size=(240, 640)):
+    """A dark frame with a bright square, the face of the fake backend, at each (x, y)."""
+    image = np.zeros((*size, 3), np.uint8)
+    for x, y in places:
+        image[max(y - side // 2, 0) : y + side // 2, max(x - side // 2, 0) : x + side // 2] = 255
+    return image
+
+
+@pytest.fixture
+def tracker(fake_backend):
+    return Tracker(bright_boxes, fake_backend, Following(max_faces=4))
+
+
+def run(tracker, scenes, rate=30):
+    return [tracker.update(image, number / rate) for number, image in enumerate(scenes)]
+
+
+def test_no_face_is_ordinary(tracker):
+    faces = tracker.update(scene(), 0.0)
+    assert len(faces) == 0
+    assert faces.points.shape == (0, 98, 2)
+
+
+def test_a_face_that_moves_keeps_its_id_and_is_rarely_looked_for(tracker):
+    told = run(tracker, [scene((100 + 2 * step, 120)) for step in range(60)])
+    assert {tuple(faces.ids) for faces in told} == {(0,)}
+    assert tracker.detections <= 6
+
+
+def test_two_faces_have_two_ids(tracker):
+    told = run(tracker, [scene((100, 120), (500, 120))] * 5)
+    assert all(faces.ids.tolist() == [0, 1] for faces in told)
+
+
+def test_a_face_that_leaves_is_lost_and_a_later_one_is_new(tracker):
+    told = run(tracker, [scene((100, 120))] * 5 + [scene()] * 40 + [scene((500, 100))] * 5)
+    assert [len(faces) for faces in (told[4], told[6], told[-1])] == [1, 0, 1]
+    assert told[-1].ids.tolist() == [1]
+
+
+def test_a_face_hidden_for_a_moment_comes_back_as_itself(tracker):
+    told = run(tracker, [scene((100, 120))] * 5 + [scene()] * 6 + [scene((104, 120))] * 5)
+    assert told[7].ids.tolist() == []
+    assert told[-1].ids.tolist() == [0]
+
+
+def test_a_second_face_that_enters_is_found_on_the_beat(tracker):
+    told = run(tracker, [scene((100, 120))] * 10 + [scene((100, 120), (500, 120))] * 40)
+    assert told[-1].ids.tolist() == [0, 1]
+
+
+def test_never_more_faces_than_wanted(fake_backend):
+    tracker = Tracker(bright_boxes, fake_backend, Following(max_faces=1))
+    assert len(tracker.update(scene((100, 120), (500, 120)), 0.0)) == 1
+
+
+def test_a_detection_of_a_followed_face_is_no_second_face(fake_backend):
+    doubled = Tracker(lambda image: bright_boxes(image) * 2, fake_backend, Following())
+    told = run(doubled, [scene((100, 120))] * 70)
+    assert {len(faces) for faces in told} == {1}
+
+
+def test_a_jump_in_time_is_survived(tracker):
+    tracker.update(scene((100, 120)), 50.0)
+    assert len(tracker.update(scene((500, 120)), 1.0)) == 1
+
+
+def test_restart_forgets_the_faces(tracker):
+    tracker.update(scene((100, 120)), 0.0)
+    tracker.restart()
+    assert tracker.update(scene((100, 120)), 0.1).ids.tolist() == [1]
