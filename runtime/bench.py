@@ -78,7 +78,7 @@ def measure_speed(clip: Path, chosen: argparse.Namespace) -> tuple[str, Speed]:
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.sources import VideoFile
 
-    taken: list[tuple[float, float, float]] = []
+    taken: list[tuple[float, ...]] = []
     with VideoFile(clip) as source, Landmarker(settings_of(chosen)) as landmarker:
         with Stage(lambda: iter(source), "decode") as frames:
             began = time.perf_counter()
@@ -146,7 +146,8 @@ def carry(points: NDArray[np.floating], motion: NDArray[np.float64]) -> NDArray[
     """Points (K, 2) of the first frame, moved as the picture was: (frames, K, 2)."""
     linear = np.linalg.inv(motion[0][:, :2])
     portrait = (points - motion[0][:, 2]) @ linear.T
-    return portrait @ np.swapaxes(motion[:, :, :2], 1, 2) + motion[:, None, :, 2]
+    moved: NDArray[np.float64] = portrait @ np.swapaxes(motion[:, :, :2], 1, 2) + motion[:, None, :, 2]
+    return moved
 
 
 def lag(points: NDArray[np.floating], true: NDArray[np.floating]) -> float:

@@ -42,9 +42,9 @@ def decode(scores: Float32, offsets: Float32, stride: int) -> tuple[Float32, Flo
     flat = scores.reshape(count, points, height * width)
     peak = flat.argmax(-1)  # (N, K)
     score = np.take_along_axis(flat, peak[..., None], -1)[..., 0]
-    read = np.take_along_axis(
-        offsets.reshape(count, 2, points, height * width), peak[:, None, :, None], -1
-    )[..., 0]  # (N, 2, K)
+    read = np.take_along_axis(offsets.reshape(count, 2, points, height * width), peak[:, None, :, None], -1)[
+        ..., 0
+    ]  # (N, 2, K)
     cells = np.stack([peak % width, peak // width], axis=1)  # (N, 2, K)
     place = (cells + read) * stride
     return (

@@ -114,9 +114,7 @@ class Detector:
         if thorough:
             for x, y, side in _tiles(image.shape[1], image.shape[0]):
                 tile = image[y : y + side, x : x + side]
-                found += [
-                    box for box in self._look(tile, x, y) if not _cut_off(box, x, y, side, image.shape)
-                ]
+                found += [box for box in self._look(tile, x, y) if not _cut_off(box, x, y, side, image.shape)]
         return suppress(found)
 
     def _look(self, image: NDArray[np.uint8], right: int, down: int) -> list[FaceBox]:

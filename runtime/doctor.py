@@ -56,7 +56,7 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "cpu": f"{_cpu()}, {len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores",
+        "cpu": f"{_cpu()}, {_cores()} cores",
         "gpus": _gpus(),
         "cameras": _cameras(),
         "models": {name: str(path) for name, path in shipped_models().items()},
@@ -81,9 +81,20 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def _cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _gpus() -> list[str]:
     """NVIDIA GPUs as the driver names them."""
-    query = ["nvidia-smi", "--query-gpu=name,compute_cap,driver_version,memory.total", "--format=csv,noheader"]
+    query = [
+        "nvidia-smi",
+        "--query-gpu=name,compute_cap,driver_version,memory.total",
+        "--format=csv,noheader",
+    ]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):

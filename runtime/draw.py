@@ -52,6 +52,4 @@ def _label(canvas: NDArray[np.uint8], points: NDArray[np.float32], face: int, si
     scale = min(max(size / 260, 0.4), 1.2)
     place = (round(float(points[:, 0].min())), round(float(points[:, 1].min()) - 6 * scale))
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(
-            canvas, str(face), place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA
-        )
+        cv2.putText(canvas, str(face), place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)

@@ -46,11 +46,7 @@ def shipped_models() -> dict[str, Path]:
     """The models that come with canthus, by name."""
     room = importlib.util.find_spec("canthus.engines")
     folders = room.submodule_search_locations if room else None
-    return {
-        path.stem: path
-        for folder in folders or ()
-        for path in sorted((Path(folder) / "models").glob("*.onnx"))
-    }
+    return {path.stem: path for folder in folders or () for path in sorted((Path(folder) / "models").glob("*.onnx"))}
 
 
 def find_model(name: str | Path | None = None) -> Path:
@@ -63,9 +59,7 @@ def find_model(name: str | Path | None = None) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    raise ModelError(
-        f"{name}: no such model; give a file or one of: {', '.join(shipped) or 'none is shipped'}"
-    )
+    raise ModelError(f"{name}: no such model; give a file or one of: {', '.join(shipped) or 'none is shipped'}")
 
 
 def read_manifest(model: Path) -> Manifest:
@@ -80,9 +74,7 @@ def read_manifest(model: Path) -> Manifest:
     except (OSError, ValueError, TypeError) as damaged:
         raise ModelError(f"{beside}: not a manifest of a model: {damaged}") from damaged
     if sha256(model) != manifest.sha256:
-        raise ModelError(
-            f"{model}: the file is not the one its manifest describes (SHA-256 differs)"
-        )
+        raise ModelError(f"{model}: the file is not the one its manifest describes (SHA-256 differs)")
     return manifest
 
 

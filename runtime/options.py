@@ -11,11 +11,13 @@ if TYPE_CHECKING:
 def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8) -> None:
     """Add --model, --detector-model, --max-faces and --no-smoothing."""
     parser.add_argument("--model", help="a shipped model's name (see `canthus doctor`) or a file")
+    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a face detector of your own (.tflite)")
     parser.add_argument(
-        "--detector-model", type=Path, metavar="PATH", help="a face detector of your own (.tflite)"
-    )
-    parser.add_argument(
-        "--max-faces", type=_positive, default=max_faces, metavar="N", help="how many faces (default: %(default)s)"
+        "--max-faces",
+        type=_positive,
+        default=max_faces,
+        metavar="N",
+        help="how many faces (default: %(default)s)",
     )
     parser.add_argument("--no-smoothing", action="store_true", help="give points as measured, frame by frame")
 

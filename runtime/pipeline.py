@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import open_backend
 from canthus.runtime.channel import Stage
 from canthus.runtime.detector import Detector
-from canthus.runtime.geometry import roi_from_box
 from canthus.runtime.models import find_model
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
-from canthus.runtime.tracker import Following, Tracker, locate
+from canthus.runtime.tracker import Following, Tracker
 from canthus.runtime.types import FaceBox, Faces, Frame
 
 
@@ -43,7 +42,6 @@ class Landmarker:
         self._detector = Detector(settings.detector_model)
         self.tracker = Tracker(self._detect, self.backend, Following(settings.max_faces))
         self._smoother = Smoother() if settings.smoothing else None
-        self._max_faces = settings.max_faces
         self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0}
 
     def _detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
@@ -66,9 +64,12 @@ class Landmarker:
 
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
         """The faces of one picture (H, W, 3) RGB that stands alone; small faces are looked for too."""
-        boxes = self._detector.detect(image, thorough=True)[: self._max_faces]
-        points, scores = locate(self.backend, image, [roi_from_box(box) for box in boxes], refine=True)
-        return Faces(points, scores, np.arange(len(points)))
+        alone = Tracker(
+            lambda picture: self._detector.detect(picture, thorough=True),
+            self.backend,
+            self.tracker.following,
+        )
+        return alone.update(image, 0.0)
 
     def restart(self) -> None:
         """Forget the faces, as after a jump to another place of a video."""

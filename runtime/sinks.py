@@ -72,9 +72,7 @@ class VideoSink:
 
     def write(self, image: NDArray[np.uint8], seconds: float) -> None:
         """Add a picture (H, W, 3) RGB shown from `seconds` on."""
-        picture = av.VideoFrame.from_ndarray(
-            np.ascontiguousarray(image[: self._height, : self._width]), format="rgb24"
-        )
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[: self._height, : self._width]), format="rgb24")
         self._last = max(round(seconds / TICK), self._last + 1)
         picture.pts, picture.time_base = self._last, TICK
         self._container.mux(self._stream.encode(picture))
@@ -130,12 +128,14 @@ class _Sound:
             if packet.dts is None:
                 return
             shift = round(self._start / packet.time_base)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            packet.dts -= shift
+            packet.pts = packet.dts if packet.pts is None else packet.pts - shift
             packet.stream = self._stream
             self._target.mux(packet)
             return
         for sound in packet.decode():
-            if sound.pts is not None:
+            assert isinstance(sound, av.AudioFrame), "the packets are of a sound track"
+            if sound.pts is not None and sound.time_base:
                 sound.pts -= round(self._start / sound.time_base)
             self._target.mux(self._stream.encode(sound))
 

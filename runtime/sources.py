@@ -24,7 +24,8 @@ SILENCE = 3.0
 class VideoFile:
     """A video file's frames with their true presentation times, upright as a player shows them.
 
-    `start` is the file's own time of its first frame, in seconds. `damaged` tells after the last frame why decoding ended early, or is empty.
+    `start` is the file's own time of its first frame, in seconds. `damaged` tells after the last frame why decoding
+    ended early, or is empty.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -79,7 +80,7 @@ class VideoFile:
             # A frame without a time, or one that does not grow, takes its place by the rate.
             seconds = self._time(picture, last + 1 / self.rate) - self.start
             seconds = seconds if seconds > last else last + 1 / self.rate
-            image = picture.to_ndarray(format="rgb24")
+            image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
             if self._turns:
                 image = np.ascontiguousarray(np.rot90(image, self._turns))
             yield Frame(image, index, seconds)

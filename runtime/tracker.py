@@ -96,8 +96,10 @@ class Tracker:
         full = len(self._tracks) >= self.following.max_faces
         waited = seconds - self._looked
         # Time that runs backwards is a jump in the source.
-        return waited < 0 or waited >= (self.following.slow_beat if full else self.following.beat) or bool(
-            self._lost and self._lost[-1].seen > self._looked
+        return (
+            waited < 0
+            or waited >= (self.following.slow_beat if full else self.following.beat)
+            or bool(self._lost and self._lost[-1].seen > self._looked)
         )
 
     def _look(self, image: NDArray[np.uint8], seconds: float) -> None:

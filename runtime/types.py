@@ -17,9 +17,7 @@ def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: ty
     )
     if not fits or array.dtype != dtype:
         wanted = ", ".join("*" if size is None else str(size) for size in shape)
-        raise ValueError(
-            f"{name} must be ({wanted}) {np.dtype(dtype)}, got {array.shape} {array.dtype}"
-        )
+        raise ValueError(f"{name} must be ({wanted}) {np.dtype(dtype)}, got {array.shape} {array.dtype}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,4 +106,4 @@ class Faces:
     @property
     def face_scores(self) -> NDArray[np.float32]:
         """(N,) mean score of the points of each face."""
-        return self.scores.mean(1)
+        return np.asarray(self.scores.mean(1))

@@ -6,6 +6,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
 from canthus.runtime import wflw
 from canthus.runtime.types import FaceBox
 
@@ -116,9 +117,7 @@ def bright_boxes(image: np.ndarray) -> list[FaceBox]:
     for left in (0, half):
         rows, columns = np.nonzero(image[:, left : left + half, 0] > 128)
         if len(rows):
-            boxes.append(
-                FaceBox(columns.min() + left, rows.min(), columns.max() + left + 1, rows.max() + 1, 0.9)
-            )
+            boxes.append(FaceBox(columns.min() + left, rows.min(), columns.max() + left + 1, rows.max() + 1, 0.9))
     return boxes
 
 

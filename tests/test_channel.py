@@ -2,6 +2,7 @@ import threading
 import time
 
 import pytest
+
 from canthus.runtime.channel import Channel, Stage
 
 GONE = 2.0
@@ -31,7 +32,7 @@ def test_an_error_comes_after_the_items_before_it():
     taken = []
     with Stage(failing, "failing") as items, pytest.raises(ValueError, match="broken"):
         for item in items:
-            taken.append(item)  # noqa: PERF402
+            taken.append(item)
     assert taken == [1, 2]
 
 

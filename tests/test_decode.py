@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from canthus.runtime.decode import decode, encode
 
 

@@ -3,6 +3,7 @@ import csv
 import av
 import numpy as np
 import pytest
+
 from canthus.runtime.errors import InputError
 from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink, check_output
 from canthus.runtime.sources import VideoFile
@@ -45,7 +46,11 @@ def test_an_odd_size_loses_one_row_and_column_and_no_frame(tmp_path):
 
 def test_a_video_that_is_broken_off_is_whole(tmp_path):
     source = write_video(tmp_path / "in.mp4", UNEVEN)
-    with pytest.raises(KeyboardInterrupt), VideoFile(source) as video, VideoSink(tmp_path / "o.mp4", video) as sink:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        VideoFile(source) as video,
+        VideoSink(tmp_path / "o.mp4", video) as sink,
+    ):
         for frame in video:
             sink.write(frame.image, frame.seconds)
             if frame.index == 2:
@@ -81,5 +86,8 @@ def test_outputs_that_cannot_be_are_told_before_any_work(tmp_path):
 
 
 def test_a_name_that_no_video_can_have_is_told(tmp_path):
-    with VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video, pytest.raises(InputError, match=r"\.mp4"):
+    with (
+        VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video,
+        pytest.raises(InputError, match=r"\.mp4"),
+    ):
         VideoSink(tmp_path / "out.xyz", video)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.types import Faces
 from conftest import SHAPE

@@ -6,6 +6,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+
 from canthus.runtime import sources
 from canthus.runtime.errors import InputError
 from canthus.runtime.sources import Camera, VideoFile, read_picture
@@ -125,7 +126,7 @@ def test_a_camera_that_stops_is_told(monkeypatch, then):
     seen = []
     with Camera(0) as camera, pytest.raises(InputError, match="no more pictures"):
         for frame in camera:
-            seen.append(frame)  # noqa: PERF402
+            seen.append(frame)
     assert seen
     assert seen[0].image[0, 0].tolist() == [0, 0, 255]
 

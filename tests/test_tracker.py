@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from canthus.runtime.tracker import Following, Tracker
 from conftest import bright_boxes
 

@@ -50,9 +50,7 @@ def main() -> None:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.options = {"crf": "24", "preset": "slow"}
         for affine in places:
-            picture = cv2.warpAffine(
-                portrait, affine, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderValue=BACKDROP
-            )
+            picture = cv2.warpAffine(portrait, affine, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderValue=BACKDROP)
             noisy = picture + rng.normal(0, NOISE, picture.shape)
             image = np.clip(np.round(noisy), 0, 255).astype(np.uint8)
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))

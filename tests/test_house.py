@@ -1,0 +1,119 @@
+"""What keeps the house in order: who may import whom, what an import may cost, what the wheel holds."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+
+ROOMS = ("runtime", "trainer", "engines", "gui")
+MAY_IMPORT = {
+    "runtime": {"runtime"},
+    "trainer": {"trainer", "runtime"},
+    "engines": {"engines", "trainer", "runtime"},
+    "gui": {"gui", "runtime"},
+}
+SOURCES = [path for room in ROOMS for path in sorted((REPOSITORY / room).rglob("*.py"))]
+HEAVY = ("torch", "PyQt6", "cv2", "av", "mediapipe", "openvino", "tensorrt", "onnx")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_a_room_imports_only_what_lies_below_it(path):
+    room = path.relative_to(REPOSITORY).parts[0]
+    for name in imports(path):
+        first, _, rest = name.partition(".")
+        assert first, f"{name}: relative imports can climb out of a room"
+        assert first not in ROOMS, f"{name}: rooms are imported through canthus"
+        if first == "canthus":
+            assert rest.split(".")[0] in MAY_IMPORT[room], f"{room} must not import {name}"
+
+
+def test_runtime_imports_only_what_stands_above_in_the_plan():
+    """The order of the files in runtime: none imports a later one at its top."""
+    told = (
+        "errors wflw types decode geometry models engine_files cuda backends detector smooth tracker channel sources "
+        "sinks draw pipeline"
+    )
+    order = told.split()
+    for place, name in enumerate(order):
+        home = REPOSITORY / "runtime"
+        files = [home / f"{name}.py"] if (home / f"{name}.py").is_file() else (home / name).rglob("*.py")
+        for path in files:
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("canthus.runtime."):
+                    other = node.module.split(".")[2]
+                    assert order.index(other) <= place, f"{path.name} imports {other}"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["video", "--help"], ["train", "--help"]])
+def test_asking_for_help_loads_nothing_heavy(arguments):
+    script = (
+        "import sys\nfrom canthus.runtime.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    asked = [sys.executable, "-c", script, *arguments]
+    answer = subprocess.run(asked, capture_output=True, text=True, check=True)
+    assert answer.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    ("module", "spared"),
+    [
+        ("canthus.runtime.pipeline", ("torch", "PyQt6", "tensorrt", "onnx")),
+        ("canthus.gui.window", ("torch", "tensorrt", "onnx")),
+        ("canthus.trainer.train", ("PyQt6", "mediapipe", "tensorrt")),
+    ],
+)
+def test_a_room_loads_only_what_it_uses(module, spared):
+    script = f"import sys, {module}\nprint([name for name in {spared} if name in sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_rooms_cannot_be_imported_bare():
+    script = f"import importlib.util as u\nprint([room for room in {ROOMS} if u.find_spec(room)])"
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
+    assert answer.stdout.strip() == "[]"
+
+
+def test_every_command_has_a_summary_and_help(capsys):
+    from canthus.runtime.cli import main
+
+    declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["entry-points"]
+    main(["--help"])
+    told = capsys.readouterr().out
+    assert "not available" not in told
+    for name in declared["canthus.commands"]:
+        with pytest.raises(SystemExit) as ended:
+            main([name, "--help"])
+        assert ended.value.code == 0
+        shown = capsys.readouterr().out
+        assert shown.startswith(f"usage: canthus {name}")
+        assert "examples:" in shown
+
+
+def test_the_wheel_holds_every_source_and_nothing_else(tmp_path):
+    build = ["pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(REPOSITORY)]
+    subprocess.run([sys.executable, "-m", *build], check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+    kinds = ("*.py", "*.cu", "*.cuh", "*.onnx", "*.mp4")
+    data = {path for room in ROOMS for kind in kinds for path in (REPOSITORY / room).rglob(kind)}
+    wanted = {"canthus/" + str(path.relative_to(REPOSITORY)) for path in data}
+    assert wanted <= names, wanted - names
+    assert all(name.startswith("canthus/") for name in names)
+    assert not [name for name in names if Path(name).suffix in (".pyc", ".tar", ".jpg")]

@@ -1,0 +1,51 @@
+"""On real clips and pictures, which only developers have; skipped where they are absent."""
+
+import numpy as np
+import pytest
+
+from canthus.runtime import Settings, follow
+from canthus.runtime.pipeline import Landmarker
+from canthus.runtime.sources import VideoFile, read_picture
+
+pytestmark = pytest.mark.faces
+
+
+def test_a_face_that_leaves_is_lost(real_faces):
+    """Some four seconds of a man, then a title screen without any face."""
+    told = [(frame.seconds, len(faces)) for frame, faces in follow(real_faces / "videos" / "pyfeat_face_noface.mov")]
+    with_face = [count for seconds, count in told if seconds < 2.5]
+    without = [count for seconds, count in told if seconds > 3.5]
+    assert np.mean([count == 1 for count in with_face]) > 0.97
+    assert np.mean([count == 0 for count in without]) > 0.9
+
+
+def test_several_faces_keep_their_ids_between_cuts(real_faces):
+    """In the last second of the clip four people sit in the audience."""
+    clip = real_faces / "videos" / "face_recognition_short_hamilton_clip.mp4"
+    ids = [set(faces.ids.tolist()) for frame, faces in follow(clip) if frame.seconds > 8.2]
+    assert len(set.intersection(*ids)) >= 4
+    assert max(len(seen) for seen in ids) <= 5
+
+
+@pytest.mark.parametrize("name", ["d3", "d10", "d11", "d18", "d19", "s18"])
+def test_one_face_is_one_face_whatever_it_does(real_faces, name):
+    told = [faces.ids.tolist() for _, faces in follow(real_faces / "videos" / f"liveportrait_{name}.mp4")]
+    assert np.mean([ids == [0] for ids in told]) > 0.97
+
+
+def test_the_detector_rests_while_a_face_is_followed(real_faces):
+    with VideoFile(real_faces / "videos" / "liveportrait_s18.mp4") as video, Landmarker(Settings()) as landmarker:
+        frames = [landmarker.update(frame) for frame in video]
+        assert landmarker.tracker.detections <= 0.1 * len(frames)
+
+
+def test_flipping_the_picture_flips_the_points(real_faces):
+    from canthus.runtime.wflw import MIRROR, OUTER_CANTHI
+
+    image = read_picture(real_faces / "samples" / "lapa" / "13609937564_5.jpg")
+    with Landmarker() as landmarker:
+        faces, flipped = landmarker.landmark(image), landmarker.landmark(np.ascontiguousarray(image[:, ::-1]))
+    assert len(faces) == len(flipped) >= 1
+    back = flipped.points[0][MIRROR] * [-1, 1] + [image.shape[1] - 1, 0]
+    ocular = np.linalg.norm(np.subtract(*faces.points[0][list(OUTER_CANTHI)]))
+    assert np.linalg.norm(back - faces.points[0], axis=1).mean() < 0.05 * ocular
