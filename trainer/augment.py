@@ -102,9 +102,7 @@ def flip(image: Image, points: Points) -> tuple[Image, Points]:
     return np.ascontiguousarray(image[:, ::-1]), mirrored
 
 
-def move(
-    image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
-) -> tuple[Image, Points]:
+def move(image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> tuple[Image, Points]:
     """Turn, squeeze, scale and shift, in one resampling."""
     angle = math.radians(float(np.clip(rng.normal(0, how.rotation), -50, 50)))
     upright = roi_from_points(points)
@@ -160,8 +158,7 @@ def _blur(image: Image, rng: np.random.Generator) -> Image:
     turn = rng.uniform(0, math.pi)
     reach = (length - 1) / 2
     ends = [
-        (round(reach + side * reach * math.cos(turn)), round(reach + side * reach * math.sin(turn)))
-        for side in (-1, 1)
+        (round(reach + side * reach * math.cos(turn)), round(reach + side * reach * math.sin(turn))) for side in (-1, 1)
     ]
     cv2.line(kernel, ends[0], ends[1], 1.0)
     return cv2.filter2D(image, -1, kernel / kernel.sum()).astype(np.uint8, copy=False)

@@ -70,15 +70,12 @@ def fit(sets: Iterable[LabelledSet], detector: Detector, every: int = 1) -> Fit:
     if not places:
         raise InputError("the detector found none of the faces")
     scale, right, down = (
-        Quantiles(*(float(value) for value in np.percentile(values, (5, 50, 95))))
-        for values in np.array(places).T
+        Quantiles(*(float(value) for value in np.percentile(values, (5, 50, 95)))) for values in np.array(places).T
     )
     return Fit(scale, right, down, len(places) + missed, missed)
 
 
-def _pictures(
-    sets: Iterable[LabelledSet], every: int
-) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+def _pictures(sets: Iterable[LabelledSet], every: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     for one in sets:
         for face in one.faces[::every]:
             yield one.image(face.image), face.points

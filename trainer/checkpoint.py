@@ -78,9 +78,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 def load(path: Path) -> Checkpoint:
     """Read a checkpoint; ModelError tells what is wrong with it."""
     if path.suffix not in ("", ".safetensors"):
-        raise ModelError(
-            f"{path}: not a .safetensors file; other checkpoints are not opened, as a pickle can run code"
-        )
+        raise ModelError(f"{path}: not a .safetensors file; other checkpoints are not opened, as a pickle can run code")
     path = path.with_suffix(".safetensors")
     if not path.is_file():
         raise ModelError(f"{path}: no such file (a checkpoint is a .safetensors)")

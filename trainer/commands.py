@@ -194,9 +194,7 @@ def evaluate(arguments: list[str]) -> int:
         metavar="N",
         help="only the faces that training with held_out=N keeps aside, one in N",
     )
-    parser.add_argument(
-        "--detector-model", type=Path, metavar="PATH", help="a detector of your own (.tflite)"
-    )
+    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a detector of your own (.tflite)")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file too")
     told = parser.parse_args(arguments)
     if told.held_out is not None and told.held_out < 1:

@@ -243,8 +243,8 @@ def _write_labels(sets: Sequence[LabelledSet], todo: Todo, points: NDArray[np.fl
 def open_pack(folder: Path) -> Pack:
     """Open what `write_pack` wrote."""
     try:
-        crops = np.load(folder / "crops.npy", mmap_mode="r")
-        with np.load(folder / "labels.npz") as labels:
+        crops = np.lib.format.open_memmap(folder / "crops.npy", mode="r")
+        with (folder / "labels.npz").open("rb") as file, np.load(file) as labels:
             pack = Pack(
                 crops,
                 labels["points"],

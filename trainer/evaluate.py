@@ -87,8 +87,8 @@ def evaluate(
 ) -> list[Result]:
     """Measure every model with every kind of boxes ("detector" needs `detect`), reading each picture once.
 
-    A labelled face that the detector misses has an infinite error. With `flip`, points are the mean over a crop and
-    its mirror image.
+    A labelled face that the detector misses has an infinite error. With `flip`, points are the mean over a crop
+    and its mirror image.
     """
     assert detect is not None or "detector" not in boxes
     rows = [(entrant, kind) for kind in boxes for entrant in entrants]
@@ -172,9 +172,7 @@ def overlap(one: Roi, other: Roi) -> float:
     cos, sin = math.cos(one.angle), math.sin(one.angle)
     right, down = other.x - one.x, other.y - one.y
     apart = (abs(cos * right + sin * down), abs(cos * down - sin * right))
-    width, height = (
-        min(max((one.side + other.side) / 2 - distance, 0.0), one.side, other.side) for distance in apart
-    )
+    width, height = (min(max((one.side + other.side) / 2 - distance, 0.0), one.side, other.side) for distance in apart)
     shared = width * height
     return shared / (one.side**2 + other.side**2 - shared)
 

@@ -106,8 +106,7 @@ class HRNet(nn.Module):
         self.transition2 = _new_branch(2)
         self.transition3 = _new_branch(3)
         self.stage2, self.stage3, self.stage4 = (
-            nn.Sequential(*(Module(WIDTHS[: number + 2]) for _ in range(count)))
-            for number, count in enumerate(MODULES)
+            nn.Sequential(*(Module(WIDTHS[: number + 2]) for _ in range(count))) for number, count in enumerate(MODULES)
         )
         self.head = SkpsHead(sum(WIDTHS), points)
 

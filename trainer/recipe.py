@@ -112,15 +112,13 @@ def change(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         names = [one.name for one in dataclasses.fields(owner) if one.name != "augmentation"]
         if field_name not in names:
             raise InputError(f"a recipe has no {name!r}; there are: {', '.join(names)}")
-        into[field_name] = _fitted(name, getattr(owner, field_name), value)
-    return dataclasses.replace(
-        recipe, **outer, augmentation=dataclasses.replace(recipe.augmentation, **inner)
-    )
+        into[field_name] = _fitted(name, getattr(type(owner), field_name), value)
+    return dataclasses.replace(recipe, **outer, augmentation=dataclasses.replace(recipe.augmentation, **inner))
 
 
-def _fitted(name: str, old: object, value: Any) -> Any:
-    """The value as the field's kind, which the old value shows."""
-    match old, value:
+def _fitted(name: str, default: object, value: Any) -> Any:
+    """The value as the field's kind, which its default shows."""
+    match default, value:
         case int(), int() if not isinstance(value, bool):
             return value
         case float(), int() | float() if not isinstance(value, bool):
@@ -138,4 +136,4 @@ def _fitted(name: str, old: object, value: Any) -> Any:
                 return tuple((part, float(times)) for part, times in value)
         case tuple(), [int() | float() as low, int() | float() as high] if low <= high:
             return (float(low), float(high))
-    raise InputError(f"{name}: {json.dumps(value)} does not fit; it is {json.dumps(old)} by default")
+    raise InputError(f"{name}: {json.dumps(value)} does not fit; it is {json.dumps(default)} by default")

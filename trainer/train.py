@@ -60,17 +60,13 @@ def train(pack: Pack, recipe: Recipe, folder: Path, resume: bool = False, compil
     run = Run(
         network,
         AveragedModel(network, multi_avg_fn=_moving_average(recipe.average), use_buffers=True),
-        torch.optim.AdamW(
-            network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
-        ),
+        torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True),
     )
     if resume:
         continue_from(folder / "last", run)
     batches = Batches(pack, recipe)
     steps = round(recipe.epochs * len(batches.training) / recipe.batch)
-    skps = SkpsLoss(
-        recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight
-    )
+    skps = SkpsLoss(recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight)
     forward: Network = torch.compile(network) if compiled else network
     loss: Loss = torch.compile(skps.__call__) if compiled else skps
     every = max(round(len(batches.training) / recipe.batch), 1)

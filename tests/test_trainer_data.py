@@ -1,0 +1,394 @@
+"""Labelled faces: list files, the three layouts, packs, and what augmentation does to a face and its points."""
+
+import io
+import shutil
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from canthus.runtime import wflw
+from canthus.runtime.errors import InputError
+from canthus.runtime.geometry import roi_from_points
+from canthus.trainer import boxes
+from canthus.trainer.augment import NOWHERE, PLAIN, Augmentation, augment, flip, repaint, without_face
+from canthus.trainer.batches import Batches
+from canthus.trainer.commands import pack as pack_command
+from canthus.trainer.data import (
+    LIST_FOLDER,
+    PACK_ROOM,
+    SHARD_LIST,
+    by_picture,
+    kept_aside,
+    open_pack,
+    open_set,
+    parse_list,
+    write_pack,
+    yaw,
+)
+from canthus.trainer.recipe import Recipe
+from conftest import SHAPE
+
+NEAR = 0.6  # pixels, between a drawn dot's middle and where its point should be
+
+
+def line(points: np.ndarray, image: str, attributes: str = "0 1 0 0 0 1") -> str:
+    coordinates = " ".join(f"{value:.3f}" for value in points.ravel())
+    return f"{coordinates} 10 20 110 120 {attributes} {image}\n"
+
+
+def draw_face(size: int, points: np.ndarray, seed: int) -> np.ndarray:
+    """A face of sorts: the points joined on a soft ground."""
+    ground = np.random.default_rng(seed).integers(40, 200, (4, 4, 3)).astype(np.uint8)
+    image = cv2.resize(ground, (size, size), interpolation=cv2.INTER_CUBIC)
+    for chain in wflw.LINES:
+        cv2.polylines(image, [np.round(points[list(chain)]).astype(np.int32)], False, (250, 240, 230), 2)
+    return image
+
+
+def write_faces(folder: Path, list_file: Path, pictures: Path, count: int = 6) -> np.ndarray:
+    """Write made-up faces as pictures and a list; returns their points (N, 98, 2)."""
+    rng = np.random.default_rng(3)
+    lines, points = [], []
+    for number in range(count):
+        points.append((30 + rng.uniform(-9, 9, 2) + SHAPE * rng.uniform(60, 80)).astype(np.float32))
+        name = f"some/face {number}.png"
+        (folder / pictures / name).parent.mkdir(parents=True, exist_ok=True)
+        picture = draw_face(140, points[-1], number)
+        cv2.imwrite(str(folder / pictures / name), picture[..., ::-1])
+        lines.append(line(points[-1], name))
+    (folder / list_file).parent.mkdir(parents=True, exist_ok=True)
+    (folder / list_file).write_text("".join(lines))
+    return np.array(points)
+
+
+def write_shard(folder: Path, count: int = 6) -> np.ndarray:
+    points = write_faces(folder, Path(SHARD_LIST), Path("images"), count)
+    rows = [f"some/face {number}.png,0.0{number % 10},0.1" for number in range(count)]
+    (folder / "quality.csv").write_text("\n".join(["image,ensemble_sd,yaw", *rows]) + "\n")
+    return points
+
+
+def test_a_line_of_the_official_form_is_read():
+    points = SHAPE * 100
+    (face,) = parse_list(line(points, "0--Parade/a b.jpg"), "list.txt")
+    np.testing.assert_allclose(face.points, points, atol=1e-3)
+    assert face.rect == (10, 20, 110, 120)
+    assert face.image == "0--Parade/a b.jpg"
+    assert face.attributes.tolist() == [False, True, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        ("1 2 3 x.jpg\n", "expected 207 fields, got 4"),
+        (line(SHAPE, "x.jpg").replace("0.", "zero.", 1), "not a number"),
+        (line(SHAPE, "x.jpg").replace("10 20", "nan 20", 1), "a coordinate is not finite"),
+    ],
+)
+def test_a_bad_line_is_named(bad, why):
+    with pytest.raises(InputError, match=f"list.txt, line 3: {why}"):
+        parse_list(line(SHAPE, "a.jpg") + "\n" + bad, "list.txt")
+
+
+def test_an_empty_list_is_refused():
+    with pytest.raises(InputError, match="the list is empty"):
+        parse_list("\n", "list.txt")
+
+
+def test_the_three_layouts_give_the_same_faces(tmp_path):
+    points = write_shard(tmp_path / "shard")
+    write_faces(tmp_path / "wflw", Path(LIST_FOLDER, "list_98pt_rect_attr_train.txt"), Path("WFLW_images"))
+    with tarfile.open(tmp_path / "shard.tar", "w") as shard:
+        shard.add(tmp_path / "shard", ".")
+    sets = [open_set(tmp_path / name, "train") for name in ("wflw", "shard", "shard.tar")]
+    for one in sets:
+        np.testing.assert_allclose([face.points for face in one.faces], points, atol=1e-3)
+        assert one.image("some/face 2.png").shape == (140, 140, 3)
+        np.testing.assert_array_equal(one.image("some/face 2.png"), draw_face(140, points[2], 2))
+    assert [face.spread for face in sets[0].faces] == [0] * 6
+    assert [face.spread for face in sets[1].faces] == [0, 0.01, 0.02, 0.03, 0.04, 0.05]
+    assert [face.spread for face in sets[2].faces] == [face.spread for face in sets[1].faces]
+    with pytest.raises(InputError, match=r"list_98pt_rect_attr_test\.txt"):
+        open_set(tmp_path / "wflw", "test")
+
+
+def test_faces_of_one_picture_share_one_read(tmp_path):
+    write_shard(tmp_path, 2)
+    listed = tmp_path / SHARD_LIST
+    listed.write_text(2 * listed.read_text())
+    pictures = list(by_picture([open_set(tmp_path)]))
+    assert [[face.image for face in faces] for _, faces in pictures] == [
+        ["some/face 0.png"] * 2,
+        ["some/face 1.png"] * 2,
+    ]
+
+
+@pytest.mark.parametrize("fault", ["missing", "empty", "text"])
+def test_a_picture_that_cannot_be_read_is_named(tmp_path, fault):
+    write_shard(tmp_path)
+    picture = tmp_path / "images" / "some" / "face 3.png"
+    picture.unlink()
+    if fault != "missing":
+        picture.write_text("" if fault == "empty" else "no picture")
+    with pytest.raises(InputError, match=r"face 3\.png"):
+        open_set(tmp_path).image("some/face 3.png")
+
+
+def test_a_path_that_is_no_set_says_why(tmp_path):
+    with pytest.raises(InputError, match="neither"):
+        open_set(tmp_path)
+    with pytest.raises(InputError, match="neither"):
+        open_set(tmp_path / "absent")
+    broken = tmp_path / "broken.tar"
+    broken.write_bytes(b"no tar at all")
+    with pytest.raises(InputError, match="not a whole tar file"):
+        open_set(broken)
+    with tarfile.open(broken, "w") as shard:
+        shard.addfile(tarfile.TarInfo("other.txt"), io.BytesIO())
+    with pytest.raises(InputError, match="holds no list_98pt"):
+        open_set(broken)
+    (tmp_path / SHARD_LIST).write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="not a text file"):
+        open_set(tmp_path)
+
+
+def test_a_tar_cut_short_says_so(tmp_path):
+    write_shard(tmp_path / "shard")
+    whole = tmp_path / "shard.tar"
+    with tarfile.open(whole, "w") as shard:
+        shard.add(tmp_path / "shard", ".")
+    content = whole.read_bytes()
+    for length in (700, len(content) // 2):
+        whole.write_bytes(content[:length])
+        with pytest.raises(InputError, match="not a whole tar file"):
+            open_set(whole)
+
+
+def test_a_bad_quality_table_is_named(tmp_path):
+    write_shard(tmp_path)
+    (tmp_path / "quality.csv").write_text("image,ensemble_sd\nsome/face 0.png,much\n")
+    with pytest.raises(InputError, match=r"quality\.csv, line 2"):
+        open_set(tmp_path)
+
+
+def test_a_pack_holds_each_face_in_the_middle_with_room_around(tmp_path):
+    write_shard(tmp_path / "shard")
+    made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 160)
+    opened = open_pack(tmp_path / "pack")
+    assert len(opened) == 6
+    assert opened.names[4] == "some/face 4.png"
+    np.testing.assert_array_equal(made.points, opened.points)
+    np.testing.assert_allclose(opened.spread, [0, 0.01, 0.02, 0.03, 0.04, 0.05], atol=1e-6)
+    for number in range(6):
+        region = roi_from_points(opened.points[number])
+        assert (region.x, region.y) == pytest.approx((79.5, 79.5), abs=0.01)  # in the middle
+        assert region.side == pytest.approx(160 / PACK_ROOM, rel=1e-4)
+
+
+def test_a_drawn_dot_lies_on_its_point_in_the_pack(tmp_path):
+    points = write_shard(tmp_path / "shard", 1)[0]
+    picture = np.zeros((140, 140, 3), np.uint8)
+    cv2.circle(picture, tuple(round(float(value) * 16) for value in points[60]), 32, (255, 255, 255), -1, 16, 4)
+    cv2.imwrite(str(tmp_path / "shard/images/some/face 0.png"), picture)
+    made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 200)
+    assert np.linalg.norm(middle_of_dot(made.crops[0]) - made.points[0, 60]) < NEAR
+
+
+def test_a_pack_that_fails_leaves_the_old_one(tmp_path):
+    write_shard(tmp_path / "shard")
+    write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    (tmp_path / "shard/images/some/face 5.png").unlink()
+    with pytest.raises(InputError, match="missing"):
+        write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 96)
+    assert open_pack(tmp_path / "pack").crops.shape == (6, 64, 64, 3)
+    assert {path.name for path in (tmp_path / "pack").iterdir()} == {"crops.npy", "labels.npz"}
+
+
+@pytest.mark.parametrize("part", ["crops.npy", "labels.npz"])
+@pytest.mark.parametrize("content", [None, b"", b"nonsense", b"PK\x03\x04cut short"])
+def test_a_folder_that_is_no_pack_says_how_to_make_one(tmp_path, part, content):
+    write_shard(tmp_path / "shard", 2)
+    write_pack([open_set(tmp_path / "shard")], tmp_path, 64)
+    (tmp_path / part).unlink()
+    if content is not None:
+        (tmp_path / part).write_bytes(content)
+    with pytest.raises(InputError, match="canthus pack"):
+        open_pack(tmp_path)
+
+
+def test_the_pack_command_packs_once_and_not_over_another(tmp_path, capsys):
+    write_shard(tmp_path / "shard", 3)
+    words = [str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--size", "64"]
+    assert pack_command(words) == 0
+    assert "3 faces of 64 px" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--overwrite"):
+        pack_command(words)
+    assert pack_command([*words, "--overwrite"]) == 0
+    with pytest.raises(SystemExit, match="2"):
+        pack_command([*words, "--size", "7"])
+
+
+def test_one_face_in_so_many_is_held_out_by_its_name(tmp_path):
+    names = [f"{number:05d}.jpg" for number in range(3000)]
+    share = np.mean([kept_aside(name, 32) for name in names])
+    assert share == pytest.approx(1 / 32, rel=0.3)
+    write_shard(tmp_path / "shard", 12)
+    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    batches = Batches(pack, Recipe(held_out=3, batch=4, size=32))
+    assert {pack.names[row] for row in batches.held_out} == {n for n in pack.names if kept_aside(n, 3)}
+    assert not set(batches.training) & set(batches.held_out)
+    left = open_set(tmp_path / "shard").kept_aside(3).faces
+    assert [face.image for face in left] == [pack.names[row] for row in batches.held_out]
+
+
+def test_a_batch_depends_on_its_number_alone(tmp_path):
+    write_shard(tmp_path / "shard", 12)
+    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    recipe = Recipe(held_out=3, batch=4, size=32)
+    first = [batch.crops.numpy() for batch in Batches(pack, recipe).stream(0, 6)]
+    later = [batch.crops.numpy() for batch in Batches(pack, recipe).stream(4, 6)]
+    np.testing.assert_array_equal(first[4:], later)
+    assert not np.array_equal(first[0], first[1])
+
+
+def test_a_doubtful_label_counts_less(tmp_path):
+    write_shard(tmp_path / "shard", 12)
+    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    batches = Batches(pack, Recipe(held_out=3, batch=64, size=32, trust=0.03))
+    weight = np.concatenate([batch.weight for batch in batches.validation()])
+    np.testing.assert_allclose(weight, 1 / (1 + (pack.spread[batches.held_out] / 0.03) ** 2), rtol=1e-5)
+
+
+def test_too_small_a_pack_says_what_to_change(tmp_path):
+    write_shard(tmp_path / "shard", 2)
+    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    with pytest.raises(InputError, match="lower held_out"):
+        Batches(pack, Recipe(held_out=10_000, size=32))
+
+
+def middle_of_dot(image: np.ndarray) -> np.ndarray:
+    """x, y of the centre of brightness."""
+    light = image.astype(np.float64).sum(-1)
+    rows, columns = np.indices(light.shape)
+    return np.array([(columns * light).sum(), (rows * light).sum()]) / light.sum()
+
+
+def test_flip_twice_changes_nothing():
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    points = SHAPE * 40
+    once = flip(image, points)
+    twice_image, twice_points = flip(*once)
+    np.testing.assert_array_equal(twice_image, image)
+    np.testing.assert_allclose(twice_points, points, atol=1e-4)
+    assert not np.array_equal(once[0], image)
+
+
+def test_a_flipped_point_is_its_mirror_pair():
+    points = SHAPE * 40
+    _, flipped = flip(np.zeros((40, 50, 3), np.uint8), points)
+    for one, other in enumerate(wflw.MIRROR):
+        assert flipped[other] == pytest.approx([49 - points[one, 0], points[one, 1]], abs=1e-4)
+    assert {(60, 72), (96, 97), (0, 32), (76, 82)} <= {(k, int(m)) for k, m in enumerate(wflw.MIRROR)}
+
+
+@pytest.mark.parametrize("flip_p", [0, 1])
+def test_augmented_points_stay_on_what_they_mark(flip_p):
+    how = Augmentation(
+        flip_p=flip_p, squeeze_p=0.7, colour_p=0, grey_p=0, blur_p=0, shrink_p=0, noise_p=0, compress_p=0,
+        holes_p=0,
+    )  # fmt: skip
+    points = 40 + SHAPE * 110
+    seen = 0
+    for trial in range(60):
+        which = (60, 72, 16, 54, 5, 90)[trial % 6]
+        image = np.zeros((192, 192, 3), np.uint8)
+        dot = tuple(round(float(value) * 16) for value in points[which])
+        cv2.circle(image, dot, 3 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+        cut, moved = augment(image, points, 128, how, np.random.default_rng(trial))
+        place = moved[wflw.MIRROR[which] if flip_p else which]
+        if place.min() > 6 and place.max() < 121:
+            seen += 1
+            assert np.linalg.norm(middle_of_dot(cut) - place) < NEAR, (trial, which)
+    assert seen > 40
+
+
+def test_nothing_changed_is_the_plain_region():
+    points = 40 + SHAPE * 110
+    image = draw_face(192, points, 0)
+    _, plain = augment(image, points, 128, PLAIN, np.random.default_rng(0))
+    region = roi_from_points(plain)
+    assert (region.x, region.y, region.side) == pytest.approx((63.5, 63.5, 128), abs=1e-2)
+
+
+def test_repainting_leaves_size_and_kind_and_depends_on_the_seed_alone():
+    image = draw_face(64, SHAPE * 60, 0)
+    always = Augmentation(colour_p=1, grey_p=0.5, blur_p=1, shrink_p=1, noise_p=1, compress_p=1, holes_p=1)
+    for seed in range(20):
+        painted = repaint(image, always, np.random.default_rng(seed))
+        assert (painted.shape, painted.dtype) == ((64, 64, 3), np.uint8)
+        np.testing.assert_array_equal(painted, repaint(image, always, np.random.default_rng(seed)))
+    np.testing.assert_array_equal(repaint(image, PLAIN, np.random.default_rng(0)), image)
+
+
+def test_a_crop_without_a_face_has_its_points_nowhere():
+    image, points = draw_face(192, 40 + SHAPE * 110, 0), 40 + SHAPE * 110
+    for seed in range(30):
+        cut, moved = without_face(image, points, 96, Augmentation(), np.random.default_rng(seed))
+        assert (cut.shape, cut.dtype) == ((96, 96, 3), np.uint8)
+        assert (moved == NOWHERE).all()
+
+
+def test_yaw_is_nothing_for_a_nose_between_the_eyes_and_signed_beside():
+    points = np.zeros((3, 98, 2), np.float32)
+    points[:, 72] = 100, 0
+    points[:, 54] = [(50, 60), (20, 60), (130, 60)]
+    np.testing.assert_allclose(yaw(points), [0, -0.6, 1.0], atol=1e-6)
+
+
+def test_the_fit_of_boxes_finds_how_a_made_up_detector_errs(tmp_path):
+    points = write_shard(tmp_path, 8)
+
+    class Made:
+        """Gives a box a fifth smaller than the region and a tenth of its own side too high."""
+
+        faces = iter(points)
+
+        def detect(self, canvas: np.ndarray) -> list:
+            face = next(self.faces)
+            region = roi_from_points(face)
+            shift = (len(canvas) - 140) // 2
+            side = 0.8 * region.side
+            x, y = region.x + shift, region.y + shift - 0.1 * side
+            return [boxes.FaceBox(x - side / 2, y - side / 2, x + side / 2, y + side / 2, 0.9)]
+
+    found = boxes.fit([open_set(tmp_path)], Made())
+    assert found.scale.median == pytest.approx(1.25, abs=1e-3)
+    assert found.down.median == pytest.approx(0.1, abs=1e-3)
+    assert found.right.median == pytest.approx(0, abs=1e-3)
+    assert (found.faces, found.missed) == (8, 0)
+
+
+@pytest.mark.faces
+def test_the_official_layout_of_real_faces_is_read(real_faces):
+    faces = open_set(real_faces / "wflw-dev").faces
+    counts = np.sum([face.attributes for face in faces], axis=0)
+    assert len(faces) == 98
+    assert dict(zip(wflw.ATTRIBUTES, counts.tolist(), strict=True)) == {
+        "pose": 12, "expression": 14, "illumination": 39, "make-up": 9, "occlusion": 29, "blur": 44,
+    }  # fmt: skip
+    mirror = (real_faces / "wflw_mirror.txt").read_text().replace(",", " ").split()
+    assert [int(point) for point in mirror] == wflw.MIRROR.tolist()
+
+
+@pytest.mark.faces
+def test_a_real_shard_is_packed(real_faces, tmp_path):
+    shard = open_set(real_faces / "pseudo98" / "pseudo98-wflwimg-0.tar")
+    assert len(shard.faces) == 1311
+    assert all(face.spread > 0 for face in shard.faces)
+    few = type(shard)(shard.name, shard.faces[:20], shard.read)
+    pack = write_pack([few], tmp_path, 96)
+    assert len(pack) == 20
+    shutil.rmtree(tmp_path)

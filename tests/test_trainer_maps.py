@@ -1,0 +1,246 @@
+"""The head, its loss and the networks, from first principles."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from canthus.runtime import decode as reference
+from canthus.runtime.errors import ModelError
+from canthus.trainer.augment import NOWHERE
+from canthus.trainer.head import SkpsHead, decode, split_maps
+from canthus.trainer.hrnet import HRNet
+from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw
+from canthus.trainer.network import Deployed, build, normalise
+
+STRIDE, SIGMA, CELLS = 4, 1.5, 16
+SAME = 1e-5
+
+
+def some_points(count: int = 3, points: int = 7, low: float = 0.0, high: float = 60.0) -> np.ndarray:
+    return np.random.default_rng(7).uniform(low, high, (count, points, 2)).astype(np.float32)
+
+
+def maps_of(points: np.ndarray) -> torch.Tensor:
+    """Perfect maps (B, 3K, 16, 16)."""
+    scores, offsets = reference.encode(points, CELLS, STRIDE, SIGMA)
+    count, number = points.shape[:2]
+    return torch.from_numpy(np.concatenate([scores, offsets.reshape(count, 2 * number, CELLS, CELLS)], axis=1))
+
+
+def test_maps_drawn_in_torch_are_those_of_the_runtime():
+    points = some_points(low=-30, high=90)
+    scores, offsets = draw(torch.from_numpy(points), CELLS, STRIDE, SIGMA)
+    wanted_scores, wanted_offsets = reference.encode(points, CELLS, STRIDE, SIGMA)
+    np.testing.assert_allclose(scores, wanted_scores, atol=SAME)
+    np.testing.assert_allclose(offsets, wanted_offsets, atol=SAME)
+
+
+def test_decode_in_torch_is_that_of_the_runtime_ties_and_all():
+    rng = np.random.default_rng(1)
+    scores = rng.integers(-2, 4, (2, 5, 8, 12)).astype(np.float32) / 2  # many ties, some beyond [0, 1]
+    offsets = rng.normal(size=(2, 2, 5, 8, 12)).astype(np.float32)
+    maps = torch.from_numpy(np.concatenate([scores, offsets.reshape(2, 10, 8, 12)], axis=1))
+    points, score = decode(maps, STRIDE)
+    wanted_points, wanted_score = reference.decode(scores, offsets, STRIDE)
+    np.testing.assert_allclose(points, wanted_points, atol=SAME)
+    np.testing.assert_array_equal(score, wanted_score)
+
+
+def test_decode_undoes_draw():
+    points = some_points()
+    scores, offsets = draw(torch.from_numpy(points), CELLS, STRIDE, SIGMA)
+    maps = torch.cat([scores, offsets.flatten(1, 2)], 1)
+    found, score = decode(maps, STRIDE)
+    np.testing.assert_allclose(found, points, atol=1e-4)
+    assert (score > math.exp(-(0.5**2 + 0.5**2) / (2 * SIGMA**2)) - SAME).all()  # half a cell off at most
+
+
+def test_the_head_gives_scores_then_x_then_y():
+    maps = torch.arange(2 * 9).view(2, 9, 1, 1).float()
+    scores, offsets = split_maps(maps)
+    assert scores[0, :, 0, 0].tolist() == [0, 1, 2]
+    assert offsets[0, 0, :, 0, 0].tolist() == [3, 4, 5]
+    assert offsets[0, 1, :, 0, 0].tolist() == [6, 7, 8]
+    assert SkpsHead(10, 3)(torch.zeros(2, 10, 4, 4)).shape == (2, 9, 4, 4)
+
+
+# Worked by hand with alpha 2.1, omega 14, epsilon 1, theta 0.5:
+# 14 ln(1 + 0.25^2.1), 14 ln(1 + 0.25^1.1); A = 14 / (1 + 0.5^1.1) * 1.1 * 0.5^0.1 = 9.7983,
+# C = 0.5 A - 14 ln(1 + 0.5^1.1) = -0.4611, A - C; and the same for y = 0: A = 5.5569, C = -0.1528, 2 A - C.
+@pytest.mark.parametrize(
+    ("error", "target", "loss"),
+    [(0.25, 0.0, 0.7418), (0.25, 1.0, 2.7567), (1.0, 1.0, 10.2594), (2.0, 0.0, None)],
+)
+def test_adaptive_wing_gives_what_the_paper_writes(error, target, loss):
+    power = 2.1 - target
+    if error < 0.5:
+        paper = 14 * math.log(1 + error**power)
+    else:
+        slope = 14 / (1 + 0.5**power) * power * 0.5 ** (power - 1)
+        paper = slope * error - (0.5 * slope - 14 * math.log(1 + 0.5**power))
+    got = float(AdaptiveWing()(torch.tensor(error), torch.tensor(target)))
+    assert got == pytest.approx(paper, rel=1e-5)
+    if loss is not None:
+        assert got == pytest.approx(loss, abs=1e-3)
+
+
+def test_adaptive_wing_is_smooth_where_its_parts_meet():
+    wing = AdaptiveWing()
+    targets = torch.linspace(-4, 4, 33, dtype=torch.float64)
+    values, slopes = [], []
+    for side in (-1e-9, 1e-9):
+        error = torch.full_like(targets, wing.theta + side, requires_grad=True)
+        value = wing(error, targets)
+        (slope,) = torch.autograd.grad(value.sum(), error)
+        values.append(value.detach())
+        slopes.append(slope)
+    torch.testing.assert_close(*values, atol=1e-6, rtol=0)
+    torch.testing.assert_close(*slopes, atol=1e-5, rtol=0)
+
+
+def test_adaptive_wing_is_nothing_without_error_and_grows_with_it():
+    targets = torch.linspace(0, 1, 5)[:, None]
+    values = AdaptiveWing()(torch.linspace(0, 3, 200).expand(5, -1), targets)
+    assert values[:, 0].max() < 1e-3
+    assert (values.diff() >= 0).all()
+
+
+def test_offsets_far_beyond_alpha_have_finite_losses_and_gradients():
+    targets = torch.linspace(-70, 70, 141).repeat(50, 1)
+    error = torch.logspace(-9, 2, 50)[:, None].repeat(1, 141).requires_grad_()
+    value = AdaptiveWing()(error, targets)
+    (slope,) = torch.autograd.grad(value.sum(), error)
+    assert torch.isfinite(value).all()
+    assert torch.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("offsets", ["adaptive-wing", "smooth-l1"])
+@pytest.mark.parametrize("where", [(0.0, 63.0), (NOWHERE, NOWHERE + 1)])
+def test_the_loss_has_finite_gradients_for_every_face_and_for_none(offsets, where):
+    points = torch.from_numpy(some_points(low=where[0], high=where[1]))
+    maps = torch.randn(3, 21, CELLS, CELLS, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    value = SkpsLoss(STRIDE, SIGMA, offsets=offsets)(maps, points, torch.ones(3))
+    (slope,) = torch.autograd.grad(value, maps)
+    assert torch.isfinite(value)
+    assert torch.isfinite(slope).all()
+    assert slope.abs().sum() > 0
+
+
+def test_perfect_maps_cost_nothing_and_a_weight_scales_its_face():
+    points = some_points()
+    loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")
+    perfect, wrong = maps_of(points), torch.zeros(3, 21, CELLS, CELLS)
+    assert loss(perfect, torch.from_numpy(points), torch.ones(3)) < 1e-3
+    one = loss(wrong, torch.from_numpy(points), torch.tensor([1.0, 0.0, 0.0]))
+    half = loss(wrong, torch.from_numpy(points), torch.tensor([0.5, 0.0, 0.0]))
+    assert one > 0.01
+    torch.testing.assert_close(one, 2 * half)
+
+
+def test_offsets_count_only_near_their_point():
+    points = np.full((1, 1, 2), 8.0, np.float32)  # at cell (2, 2)
+    loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")
+    perfect = maps_of(points)
+    costs = []
+    for cell in (2, CELLS - 1):
+        maps = perfect.clone()
+        maps[0, 1:, cell, cell] += 3
+        costs.append(float(loss(maps, torch.from_numpy(points), torch.ones(1))))
+    base = float(loss(perfect, torch.from_numpy(points), torch.ones(1)))
+    assert costs[0] > base + 1e-3
+    assert costs[1] == pytest.approx(base, abs=1e-6)
+
+
+def hrnet_convolutions() -> list[tuple[int, int, int, int]]:
+    """Every convolution of the paper's figure for w18 at 256 px: kernel, inputs, outputs, side of the result."""
+    widths, sides = (18, 36, 72, 144), (64, 32, 16, 8)
+    found = [(3, 3, 64, 128), (3, 64, 64, 64), (1, 64, 256, 64)]
+    for inputs in (64, 256, 256, 256):
+        found += [(1, inputs, 64, 64), (3, 64, 64, 64), (1, 64, 256, 64)]
+    found += [(3, 256, 18, 64), (3, 256, 36, 32), (3, 36, 72, 16), (3, 72, 144, 8)]
+    for branches, modules in ((2, 1), (3, 4), (4, 3)):
+        module = []
+        for here in range(branches):
+            module += 8 * [(3, widths[here], widths[here], sides[here])]
+            for coarse in range(here + 1, branches):
+                module.append((1, widths[coarse], widths[here], sides[coarse]))
+            for fine in range(here):
+                steps = range(fine + 1, here)
+                module += [(3, widths[fine], widths[fine], sides[step]) for step in steps]
+                module.append((3, widths[fine], widths[here], sides[here]))
+        found += modules * module
+    return found
+
+
+def test_hrnet_has_the_published_parameters_and_operations():
+    with torch.device("meta"):
+        network = HRNet(98).eval()
+        images = torch.zeros(1, 3, 256, 256)
+    backbone = hrnet_convolutions()
+    assert len(backbone) + 2 == 307
+    head = [(1, 270, 270, 64), (1, 270, 294, 64)]
+    parameters = sum(size**2 * inputs * outputs + 2 * outputs for size, inputs, outputs, _ in backbone)
+    parameters += 270 * 270 + 270 + 2 * 270 + 270 * 294 + 294
+    operations = sum(size**2 * i * o * side**2 for size, i, o, side in backbone + head)
+    with FlopCounterMode(display=False) as counter:
+        maps = network(images)
+    assert maps.shape == (1, 3 * 98, 64, 64)
+    assert sum(one.numel() for one in network.parameters()) == parameters
+    assert counter.get_total_flops() == 2 * operations
+    assert parameters / 1e6 == pytest.approx(9.7, abs=0.05)
+    assert operations / 1e9 == pytest.approx(4.9, abs=0.05)
+
+
+def test_hrnet_names_its_parts_as_published_weights_do():
+    with torch.device("meta"):
+        shapes = {name: tuple(value.shape) for name, value in HRNet(98).state_dict().items()}
+    for name, shape in {
+        "conv1.weight": (64, 3, 3, 3),
+        "bn2.running_var": (64,),
+        "layer1.0.downsample.0.weight": (256, 64, 1, 1),
+        "layer1.3.conv3.weight": (256, 64, 1, 1),
+        "transition1.0.0.weight": (18, 256, 3, 3),
+        "transition1.1.0.0.weight": (36, 256, 3, 3),
+        "transition2.2.0.0.weight": (72, 36, 3, 3),
+        "transition3.3.0.1.bias": (144,),
+        "stage2.0.branches.1.3.conv2.weight": (36, 36, 3, 3),
+        "stage3.3.fuse_layers.0.2.0.weight": (18, 72, 1, 1),
+        "stage4.2.fuse_layers.3.0.0.0.weight": (18, 18, 3, 3),
+        "stage4.2.fuse_layers.3.0.2.1.weight": (144,),
+    }.items():
+        assert shapes.get(name) == shape, name
+
+
+@pytest.mark.parametrize("name", ["student", "hrnet_w18"])
+def test_networks_give_maps_at_a_quarter_and_learn_everywhere(name):
+    network = build(name, 5)
+    maps = network(torch.randn(2, 3, 64, 96))
+    assert maps.shape == (2, 15, 16, 24)
+    maps.square().mean().backward()
+    assert all(one.grad is not None for one in network.parameters())
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ModelError, match="hrnet_w18 and student"):
+        build("resnet", 98)
+
+
+def test_a_deployed_network_takes_crops_and_gives_points():
+    torch.manual_seed(0)
+    network = build("student", 5)
+    crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    deployed = Deployed(network).eval()
+    points, scores = deployed(crops)
+    wanted, _ = decode(network.eval()(normalise(crops)), 4)
+    torch.testing.assert_close(points, wanted)
+    assert points.shape == (2, 5, 2)
+    assert scores.shape == (2, 5)
+
+
+def test_normalised_crops_are_those_of_imagenet():
+    crop = torch.tensor([124, 116, 104], dtype=torch.uint8).expand(1, 2, 2, 3)  # its mean colour
+    assert normalise(crop).abs().max() < 0.01
+    assert normalise(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, 0, 0, 0] == pytest.approx(-0.485 / 0.229)
