@@ -174,9 +174,7 @@ def _store_as_half(model: "onnx_ir.Model") -> None:
         )
         if all(node.op_type != "Conv" for node, _ in users):
             continue
-        cast = ir.Node(
-            "", "Cast", [stored], [ir.AttrInt64("to", int(ir.DataType.FLOAT))], name=f"{name}.cast"
-        )
+        cast = ir.Node("", "Cast", [stored], [ir.AttrInt64("to", int(ir.DataType.FLOAT))], name=f"{name}.cast")
         cast.outputs[0].name = f"{name}.whole"
         cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.FLOAT, value.shape
         graph.insert_before(graph[0], cast)
@@ -195,9 +193,7 @@ def _save(model: "onnx_ir.Model", path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
-def _check(
-    network: "nn.Module", model: Path, manifest: Manifest, maps: bool, tolerance: float
-) -> dict[str, float]:
+def _check(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, tolerance: float) -> dict[str, float]:
     """Run the file beside PyTorch, one crop and five at once; ModelError when they disagree."""
     import torch
 
@@ -208,17 +204,13 @@ def _check(
     with torch.inference_mode():
         images = torch.from_numpy(crops)
         wanted = (
-            network(normalise(images)).float()
-            if maps
-            else Deployed(network, manifest.stride).eval()(images)[0]
+            network(normalise(images)).float() if maps else Deployed(network, manifest.stride).eval()(images)[0]
         ).numpy()
     differences = []
     for batch in (slice(0, 1), slice(0, 5)):
         got = run_exactly(model, crops[batch])[0]
         if got.shape != wanted[batch].shape:
-            raise ModelError(
-                f"the exported model gives {got.shape} where PyTorch gives {wanted[batch].shape}"
-            )
+            raise ModelError(f"the exported model gives {got.shape} where PyTorch gives {wanted[batch].shape}")
         differences.append(np.abs(got - wanted[batch]).ravel())
     difference = np.concatenate(differences)
     agreeing = float((difference <= tolerance).mean())

@@ -1,5 +1,6 @@
 """What runs a landmark network: uint8 crops in, points and scores out."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import read_manifest
+from canthus.runtime.types import Roi
 
 
 class Backend(Protocol):
@@ -42,12 +44,26 @@ class Backend(Protocol):
     ) -> None: ...
 
 
+class RegionBackend(Backend, Protocol):
+    """A backend that also takes the whole frame, and cuts the crops where it runs."""
+
+    def predict_regions(
+        self, image: NDArray[np.uint8], rois: Sequence[Roi]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A frame (H, W, 3) RGB and regions -> points (N, 98, 2) in frame pixels and scores (N, 98)."""
+        ...
+
+
 def open_backend(model: Path) -> Backend:
-    """Open a .onnx with OpenVINO on the CPU; the name decides."""
+    """Open a .onnx with OpenVINO on the CPU or a .engine with TensorRT on the GPU; the name decides."""
     match model.suffix:
         case ".onnx":
             from canthus.runtime.backends.cpu import OpenVINOBackend
 
             return OpenVINOBackend(model, read_manifest(model))
+        case ".engine":
+            from canthus.runtime.backends.trt import TensorRTBackend
+
+            return TensorRTBackend(model)
         case _:
-            raise ModelError(f"{model}: expected a .onnx file")
+            raise ModelError(f"{model}: expected a .onnx or .engine file")

@@ -40,9 +40,7 @@ class OpenVINOBackend:
         compiled = _compile(model)
         inputs = [tuple(port.partial_shape.to_string() for port in compiled.inputs)]
         if len(compiled.inputs) != 1 or len(compiled.outputs) != 2:
-            raise ModelError(
-                f"{model}: expected one input (crops) and two outputs (points, scores), got {inputs}"
-            )
+            raise ModelError(f"{model}: expected one input (crops) and two outputs (points, scores), got {inputs}")
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -1,0 +1,282 @@
+"""ONNX -> TensorRT engine, in either flavour.
+
+`tensorrt` builds for the GPU at hand. `tensorrt-rtx` needs no GPU to build and makes one engine for many:
+kernels are compiled where it first runs.
+"""
+
+import datetime
+import re
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from canthus.engines.graph import Precision, engine_graph
+from canthus.runtime.backends.trt import (
+    capability_name,
+    flavour_version,
+    installed_flavours,
+    last_words,
+    load_flavour,
+    quiet_log,
+)
+from canthus.runtime.cuda.launch import find_gpu
+from canthus.runtime.decode import decode
+from canthus.runtime.engine_files import (
+    EngineManifest,
+    EngineRecipe,
+    Flavour,
+    engine_folder,
+    engine_path,
+)
+from canthus.runtime.errors import BackendError, EngineError, InputError
+from canthus.runtime.models import Manifest, find_model, read_manifest, sha256, shipped_models
+
+USUAL_BATCH = 4
+"""Faces that an engine is tuned for, where it takes so many."""
+
+GRAPH_SHIFT = 0.05
+"""Crop pixels that the median point may move by what `engine_graph` does to the model."""
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What engine is wanted."""
+
+    model: str | None = None  # a shipped model's name or a path; None = the default
+    flavour: Flavour | None = None  # None = what is installed and fits
+    precision: Precision = "fp16"
+    max_batch: int = 16
+    targets: str | None = None  # "current" or "sm86,sm89"; None = all that the flavour can
+
+
+def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet: bool = False) -> Path:
+    """Build an engine and its manifest; returns where it lies: `output`, or the user's cache folder.
+
+    An engine that is in the cache already is built anew only with `overwrite`. A build that is interrupted
+    leaves nothing behind.
+    """
+    model = find_model(wish.model)
+    manifest = read_manifest(model)
+    recipe = recipe_of(wish, manifest)
+    engine = output or engine_path(recipe)
+    if engine.suffix != ".engine":
+        raise InputError(f"{engine}: an engine's name ends in .engine")
+    if output is not None and engine.with_suffix(".json").exists() and not engine.exists():
+        raise InputError(f"{engine}: {engine.stem}.json beside it belongs to another file; choose another name")
+    if engine.exists() and not overwrite:
+        if output is None:
+            return engine
+        raise InputError(f"{engine}: exists already; give --overwrite to replace it")
+    if output is None:
+        engine.parent.mkdir(parents=True, exist_ok=True)
+    elif not engine.parent.is_dir():
+        raise InputError(f"{engine.parent}: no such folder")
+    graph = engine_graph(model, wish.precision)
+    with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".canthus-") as folder:
+        draft = Path(folder) / engine.name
+        check = _check_graph(model, graph, wish.precision, manifest, draft.with_suffix(".onnx"))
+        data, bindings, layers = _compile(graph, recipe, manifest, quiet)
+        draft.write_bytes(data)
+        made = EngineManifest(
+            sha256=sha256(draft),
+            recipe=recipe,
+            model=model.stem if model in shipped_models().values() else str(model.resolve()),
+            size=manifest.size,
+            points=manifest.points,
+            stride=manifest.stride,
+            built=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            bindings=bindings,
+            layers=layers,
+            check=check,
+        )
+        made.write(draft)
+        # The manifest first: an engine that has none is refused, one that stands for another engine too.
+        draft.with_suffix(".json").replace(engine.with_suffix(".json"))
+        draft.replace(engine)
+        engine.with_suffix(".runtime").unlink(missing_ok=True)
+    return engine
+
+
+def recipe_of(wish: Wish, manifest: Manifest) -> EngineRecipe:
+    """What a wish comes to on this machine."""
+    if not 1 <= wish.max_batch <= 256:
+        raise InputError(f"--max-batch {wish.max_batch}: from 1 to 256")
+    flavour = wish.flavour or _flavour_for_here()
+    trt = load_flavour(flavour)
+    return EngineRecipe(
+        model_sha256=manifest.sha256,
+        flavour=flavour,
+        version=flavour_version(flavour),
+        gpu=_gpu_name(flavour),
+        targets=_targets(trt, flavour, wish.targets),
+        precision=wish.precision,
+        batch=(1, min(USUAL_BATCH, wish.max_batch), wish.max_batch),
+    )
+
+
+def _flavour_for_here() -> Flavour:
+    """TensorRT-RTX where it is installed and can serve the GPU (or none is here), else TensorRT."""
+    installed, gpu = installed_flavours(), find_gpu()
+    if not installed:
+        raise BackendError("no TensorRT is installed: pip install 'canthus[rtx]', or 'canthus[tensorrt]'")
+    if "tensorrt-rtx" in installed and "tensorrt" in installed:
+        served = _all_targets(load_flavour("tensorrt-rtx"))
+        return "tensorrt-rtx" if gpu is None or capability_name(gpu) in served else "tensorrt"
+    return installed[0]
+
+
+def _gpu_name(flavour: Flavour) -> str:
+    if flavour == "tensorrt-rtx":
+        return ""
+    gpu = find_gpu()
+    if gpu is None:
+        raise BackendError(
+            "tensorrt builds on the GPU that is to run the engine, and none is here; "
+            "--flavour tensorrt-rtx builds anywhere"
+        )
+    return gpu.name
+
+
+def _all_targets(trt: ModuleType) -> tuple[str, ...]:
+    return tuple(name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
+
+
+def _targets(trt: ModuleType, flavour: Flavour, told: str | None) -> tuple[str, ...]:
+    gpu = find_gpu()
+    if flavour == "tensorrt" or told == "current":
+        if gpu is None:
+            raise BackendError("--target current: no NVIDIA GPU is here; name targets, as in --target sm86,sm89")
+        if told not in (None, "current", capability_name(gpu)):
+            raise InputError(f"--target {told}: tensorrt builds for the GPU at hand, {capability_name(gpu)}")
+        return (capability_name(gpu),)
+    possible = _all_targets(trt)
+    chosen = possible if told is None else tuple(re.split(r"[,\s]+", told.strip().lower()))
+    strange = [name for name in chosen if name not in possible]
+    if strange:
+        raise InputError(f"--target {', '.join(strange)}: {flavour} builds for {', '.join(possible)}")
+    return tuple(name for name in possible if name in chosen)
+
+
+def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Manifest, draft: Path) -> dict[str, Any]:
+    """Run the graph that TensorRT will get beside the model, on the CPU; EngineError when points move."""
+    from canthus.engines.export import check_crops
+    from canthus.runtime.backends.cpu import run_exactly
+
+    crops = check_crops(4, manifest.size)
+    draft.write_bytes(graph)
+    (maps,) = run_exactly(draft, crops)
+    points = decode_maps(maps, manifest)[0]
+    whole = run_exactly(model, crops)
+    wanted = whole[0] if len(whole) == 2 else decode_maps(whole[0], manifest)[0]
+    shift = np.linalg.norm(points - wanted, axis=-1)
+    if not np.median(shift) <= GRAPH_SHIFT:  # so that NaN is refused too
+        raise EngineError(
+            f"{model}: in {precision} its points move by {np.median(shift):.2g} crop pixels at the median, "
+            f"{GRAPH_SHIFT:g} is allowed; build with another --precision"
+        )
+    return {"graph_median_shift": float(np.median(shift)), "graph_mean_shift": float(shift.mean())}
+
+
+def decode_maps(maps: np.ndarray, manifest: Manifest | EngineManifest) -> tuple[np.ndarray, np.ndarray]:
+    """Raw maps (N, 3K, H, W) -> points (N, K, 2) in crop pixels and scores (N, K), by the NumPy reference."""
+    parts = maps.reshape(len(maps), 3, manifest.points, *maps.shape[2:])
+    return decode(parts[:, 0], parts[:, 1:], manifest.stride)
+
+
+def _compile(
+    graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet: bool
+) -> tuple[bytes, tuple[str, ...], dict[str, int]]:
+    """The engine's bytes, its bindings in words, and the network's layers by kind."""
+    trt = load_flavour(recipe.flavour)
+    log = quiet_log(trt)
+    builder = trt.Builder(log)
+    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(typed)
+    parser = trt.OnnxParser(network, log)
+    if not parser.parse(graph):
+        words = "; ".join(parser.get_error(place).desc() for place in range(parser.num_errors))
+        raise EngineError(f"{recipe.flavour} cannot read the model: {words}")
+    settings = builder.create_builder_config()
+    settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    profile = builder.create_optimization_profile()
+    profile.set_shape("crops", *((faces, manifest.size, manifest.size, 3) for faces in recipe.batch))
+    settings.add_optimization_profile(profile)
+    timings: Path | None = None
+    if recipe.flavour == "tensorrt-rtx":
+        settings.num_compute_capabilities = len(recipe.targets)
+        for place, target in enumerate(recipe.targets):
+            settings.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)
+    else:
+        timings = _timings(recipe)
+        known = timings.read_bytes() if timings.is_file() else b""
+        settings.set_timing_cache(settings.create_timing_cache(known), False)
+    monitor = _monitor(trt, quiet)
+    settings.progress_monitor = monitor
+    try:
+        built = builder.build_serialized_network(network, settings)
+    finally:
+        monitor.bar.close()
+    if monitor.stopped:
+        raise KeyboardInterrupt
+    if built is None:
+        raise EngineError(f"{recipe.flavour} could not build the engine: {last_words(log)}")
+    if timings is not None:
+        draft = timings.with_suffix(".part")
+        draft.write_bytes(bytes(settings.get_timing_cache().serialize()))
+        draft.replace(timings)
+    ends = [
+        *(network.get_input(place) for place in range(network.num_inputs)),
+        *(network.get_output(place) for place in range(network.num_outputs)),
+    ]
+    bindings = tuple(f"{end.name}: {_kind(end.dtype)} {_shape(end.shape)}" for end in ends)
+    kinds = Counter(network.get_layer(place).type.name.lower() for place in range(network.num_layers))
+    return bytes(built), bindings, dict(kinds.most_common())
+
+
+def _timings(recipe: EngineRecipe) -> Path:
+    """TensorRT's timing cache, one for each version and GPU."""
+    gpu = re.sub(r"[^a-z0-9]+", "-", recipe.gpu.lower())
+    folder = engine_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{recipe.flavour}-{recipe.version}-{gpu}.timings"
+
+
+def _kind(kind: Any) -> str:
+    name = str(kind.name)
+    return {"FLOAT": "float32", "HALF": "float16"}.get(name, name.lower())
+
+
+def _shape(shape: Any) -> str:
+    return "(" + ", ".join("N" if size < 0 else str(size) for size in shape) + ")"
+
+
+def _monitor(trt: ModuleType, quiet: bool) -> Any:
+    """TensorRT's progress as a bar, and Ctrl-C as its way to stop."""
+
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.stopped = False
+            self.bar = tqdm(total=0, desc="building", unit="step", disable=quiet or None, leave=False)
+
+        def phase_start(self, name: str, _parent: str | None, steps: int) -> None:
+            self.bar.total += steps
+            self.bar.set_postfix_str(name.lower(), refresh=True)
+
+        def phase_finish(self, _name: str) -> None:
+            pass
+
+        def step_complete(self, _name: str, _step: int) -> bool:
+            try:
+                self.bar.update()
+            except KeyboardInterrupt:  # raised wherever Python runs; TensorRT wants to be told
+                self.stopped = True
+            return not self.stopped
+
+    return Monitor()

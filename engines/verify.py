@@ -1,0 +1,214 @@
+"""Parity: how far points move on the way from PyTorch to ONNX to engine, over the same crops."""
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.engines.build import decode_maps
+from canthus.engines.export import check_crops
+from canthus.engines.graph import PRECISIONS, engine_graph
+from canthus.runtime.backends import open_backend
+from canthus.runtime.backends.cpu import run_exactly
+from canthus.runtime.backends.trt import TensorRTBackend, capability_name, flavour_version
+from canthus.runtime.cuda.launch import find_gpu
+from canthus.runtime.engine_files import EngineManifest, misfit, read_engine
+from canthus.runtime.errors import EngineError, InputError, ModelError
+from canthus.runtime.models import Manifest, find_model, read_manifest
+
+NME_TOLERANCE = 0.01
+"""What an engine's NME (%) may differ from its reference's."""
+SHIFT_TOLERANCE = 0.25 / 256
+"""Of a crop's side: how far 99 of 100 points may move at most."""
+
+MADE_UP = 16  # crops, where no faces are given
+
+Points = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The crops that all are compared over."""
+
+    crops: NDArray[np.uint8]  # (N, S, S, 3)
+    true: Points | None  # (N, 98, 2) crop pixels; None for made-up crops, which have no truth
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to run the network beside the reference; distances in crop pixels, NME in %."""
+
+    name: str
+    mean: float
+    most_99: float
+    largest: float
+    nme: float | None
+    nme_change: float | None
+    missing: str = ""  # why it could not run here
+
+    def holds(self, size: int) -> bool:
+        """Whether it lies within the tolerances; what did not run breaks none."""
+        if self.missing:
+            return True
+        change = abs(self.nme_change) if self.nme_change is not None else 0.0
+        return self.most_99 <= SHIFT_TOLERANCE * size and change <= NME_TOLERANCE
+
+
+def verify(
+    engine: Path,
+    checkpoint: Path | None = None,
+    wflw: Path | None = None,
+    limit: int = 64,
+    trust: bool = False,
+) -> list[Row]:
+    """Compare an engine with the model it was built from; the first row is the reference.
+
+    checkpoint: compare with PyTorch in float32 instead of the model in float32. wflw: labelled faces for real
+    crops and the NME, the first `limit` of them; without, the crops are made up.
+    """
+    _, manifest = read_engine(engine, trust)
+    if manifest is None:
+        raise EngineError(f"{engine}: without a manifest nothing tells what to compare it with")
+    faces = read_faces(wflw, manifest.size, limit) if wflw else made_up(manifest.size)
+    runs = list(_runs(engine, manifest, checkpoint, faces.crops))
+    name, reference, _ = runs[0]
+    if reference is None:
+        raise EngineError(f"{name}: gave no points to compare with")
+    return [_row(name, points, why, reference, faces.true) for name, points, why in runs]
+
+
+def _runs(
+    engine: Path, manifest: EngineManifest, checkpoint: Path | None, crops: NDArray[np.uint8]
+) -> Iterator[tuple[str, Points | None, str]]:
+    model = find_model(manifest.model)
+    told = read_manifest(model)
+    if told.sha256 != manifest.recipe.model_sha256:
+        raise EngineError(
+            f"{engine}: model: built from another {model.name} than is here; rebuild it: {manifest.rebuild}"
+        )
+    if checkpoint is not None:
+        yield "PyTorch, float32", _pytorch(checkpoint, told, crops), ""
+    exact = run_exactly(model, crops)
+    yield "ONNX, float32", exact[0] if len(exact) == 2 else decode_maps(exact[0], told)[0], ""
+    if len(exact) == 2:
+        with open_backend(model) as backend:
+            yield f"ONNX, {backend.name}", backend.predict(crops)[0], ""
+    precision = next(known for known in PRECISIONS if known == manifest.recipe.precision)
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "graph.onnx"
+        graph.write_bytes(engine_graph(model, precision))
+        yield (
+            f"the engine's graph, {precision} weights, on the CPU",
+            decode_maps(run_exactly(graph, crops)[0], told)[0],
+            "",
+        )
+    name = f"engine, {manifest.recipe.flavour}"
+    why = cannot_run(manifest)
+    if why:
+        yield name, None, why
+    else:
+        with TensorRTBackend(engine) as backend:
+            yield name, backend.predict(crops)[0], ""
+
+
+def cannot_run(manifest: EngineManifest) -> str:
+    """Why an engine cannot run on this machine; empty when it can."""
+    gpu = find_gpu()
+    if gpu is None:
+        return "no NVIDIA GPU on this machine"
+    version = flavour_version(manifest.recipe.flavour)
+    return misfit(manifest.recipe, version, gpu.name, capability_name(gpu)) or ""
+
+
+def record(engine: Path, rows: list[Row]) -> None:
+    """Write what an engine's own run gave into its manifest, as its self-check."""
+    _, manifest = read_engine(engine)
+    row = rows[-1]
+    if manifest is None or row.missing:
+        return
+    found = {
+        "beside": rows[0].name,
+        **{key: value for key, value in dataclasses.asdict(row).items() if value},
+    }
+    dataclasses.replace(manifest, check={**manifest.check, "engine": found}).write(engine)
+
+
+def _pytorch(checkpoint: Path, told: Manifest, crops: NDArray[np.uint8]) -> Points:
+    from canthus.runtime.backends.reference import TorchBackend
+    from canthus.trainer.checkpoint import load_network
+    from canthus.trainer.network import normalise
+
+    network, facts = load_network(checkpoint)
+    other = [name for name, value in facts.items() if told.training.get(name, value) != value]
+    if other or facts.get("size") != told.size:
+        raise ModelError(
+            f"{checkpoint}: not the checkpoint that the model was exported from: its {', '.join(other)} differ"
+        )
+    with TorchBackend(
+        lambda images: network(normalise(images)), facts["size"], facts["points"], facts.get("stride", 4)
+    ) as backend:
+        return backend.predict(crops)[0]
+
+
+def _row(name: str, points: Points | None, why: str, reference: Points, true: Points | None) -> Row:
+    if points is None:
+        return Row(name, math.nan, math.nan, math.nan, None, None, why)
+    distance = np.linalg.norm(points - reference, axis=-1)
+    error = change = None
+    if true is not None:
+        from canthus.trainer.metrics import nme
+
+        error = float(nme(points, true).mean())
+        change = error - float(nme(reference, true).mean())
+    return Row(
+        name,
+        float(distance.mean()),
+        float(np.quantile(distance, 0.99)),
+        float(distance.max()),
+        error,
+        change,
+    )
+
+
+def made_up(size: int) -> Faces:
+    """Crops of no face: enough to compare computations, not to tell accuracy."""
+    return Faces(check_crops(MADE_UP, size), None)
+
+
+def read_faces(wflw: Path, size: int, limit: int) -> Faces:
+    """The first labelled faces of a WFLW folder, shard folder or tar shard, cut out by their true points."""
+    from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
+    from canthus.trainer.data import open_set
+
+    labelled = open_set(wflw)
+    chosen = labelled.faces[:limit]
+    if not chosen:
+        raise InputError(f"{wflw}: holds no labelled face")
+    crops, true = [], []
+    for face in chosen:
+        roi = roi_from_points(face.points)
+        crops.append(crop(labelled.image(face.image), roi, size))
+        true.append(transform(invert(to_frame(roi, size)), face.points))
+    return Faces(np.stack(crops), np.stack(true))
+
+
+def table(rows: list[Row], size: int) -> str:
+    """The rows as text, for a terminal."""
+    width = max(len(row.name) for row in rows)
+    lines = [f"{'':<{width}}   mean px   99 % px    max px     NME %    change"]
+    for place, row in enumerate(rows):
+        if row.missing:
+            lines.append(f"{row.name:<{width}}   not run: {row.missing}")
+            continue
+        error, change = (f"{value:10.3f}" if value is not None else f"{'-':>10}" for value in (row.nme, row.nme_change))
+        verdict = "reference" if place == 0 else ""
+        if place == len(rows) - 1:
+            verdict = "holds" if row.holds(size) else "beyond tolerance"
+        shifts = f"{row.mean:10.4f}{row.most_99:10.4f}{row.largest:10.4f}"
+        lines.append(f"{row.name:<{width}}{shifts}{error}{change}  {verdict}".rstrip())
+    return "\n".join(lines)

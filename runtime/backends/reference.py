@@ -1,0 +1,108 @@
+"""PyTorch: the network as it was trained, in float32, which every faster backend is compared with.
+
+On the CPU the maps go through the NumPy decode. On CUDA they go through the same two kernels as TensorRT's.
+"""
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from canthus.runtime.cuda.launch import Cuda, FaceRunner
+from canthus.runtime.decode import decode
+from canthus.runtime.errors import BackendError
+from canthus.runtime.geometry import crop_all, transform
+from canthus.runtime.types import Roi
+
+Network = Callable[[Tensor], Tensor]
+"""Crops (N, S, S, 3) uint8 -> maps (N, 3K, S/stride, S/stride) float32, normalisation inside."""
+
+MOST = 16
+
+
+class TorchBackend:
+    """Runs a network that its caller built, on the CPU or the first GPU; runtime knows no architecture."""
+
+    def __init__(self, network: Network, size: int, points: int, stride: int, device: str = "cpu") -> None:
+        self.size, self._points, self._stride = size, points, stride
+        self._network = network
+        self._cuda: Cuda | None = None
+        self.name = f"PyTorch {torch.__version__} on the CPU"
+        if device == "cuda":
+            if not torch.cuda.is_available():
+                raise BackendError("this PyTorch finds no NVIDIA GPU; take the CPU")
+            self._cuda = Cuda()
+            self.name = f"PyTorch {torch.__version__} on {self._cuda.gpu.name}"
+            self._stream = torch.cuda.ExternalStream(self._cuda.stream)  # type: ignore[no-untyped-call]
+            self._runner = FaceRunner(self._cuda, size, points, stride, MOST, self._run)
+            self._crops = _as_tensor(self._runner.crops, (MOST, size, size, 3), "|u1")
+            width = size // stride
+            self._maps = _as_tensor(self._runner.maps, (MOST, 3 * points, width, width), "<f4")
+
+    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if self._cuda is not None:
+            return self._runner.predict(crops)
+        found = [self._on_cpu(crops[start : start + MOST]) for start in range(0, len(crops), MOST)]
+        if not found:
+            return (
+                np.zeros((0, self._points, 2), np.float32),
+                np.zeros((0, self._points), np.float32),
+            )
+        points, scores = zip(*found, strict=True)
+        return np.concatenate(points), np.concatenate(scores)
+
+    def predict_regions(
+        self, image: NDArray[np.uint8], rois: Sequence[Roi]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
+        if self._cuda is not None:
+            return self._runner.predict_regions(image, rois)
+        crops = crop_all(image, rois, self.size)
+        points, scores = self.predict(crops.images)
+        return transform(crops.to_frame, points), scores
+
+    @torch.inference_mode()
+    def _on_cpu(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        maps = self._network(torch.from_numpy(np.ascontiguousarray(crops))).float().numpy()
+        parts = maps.reshape(len(maps), 3, self._points, *maps.shape[2:])
+        return decode(parts[:, 0], parts[:, 1:], self._stride)
+
+    @torch.inference_mode()
+    def _run(self, faces: int) -> bool:
+        with torch.cuda.stream(self._stream):
+            self._maps[:faces] = self._network(self._crops[:faces]).float()
+        return False  # eager PyTorch allocates as it goes, which a graph cannot hold
+
+    def close(self) -> None:
+        if self._cuda is not None:
+            cuda, self._cuda = self._cuda, None
+            cuda.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _as_tensor(address: int, shape: tuple[int, ...], kind: str) -> Tensor:
+    """Device memory as a tensor, without copying."""
+
+    class Memory:
+        __cuda_array_interface__ = {  # noqa: RUF012
+            "shape": shape,
+            "typestr": kind,
+            "data": (int(address), False),
+            "version": 3,
+        }
+
+    return torch.as_tensor(Memory(), device="cuda")

@@ -1,0 +1,217 @@
+"""TensorRT on an NVIDIA GPU, in both flavours; the only file that imports either."""
+
+import importlib
+import importlib.util
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu
+from canthus.runtime.engine_files import FLAVOURS, Flavour, misfit, read_engine
+from canthus.runtime.errors import BackendError, EngineError
+from canthus.runtime.types import Roi
+
+MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+EXTRAS: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+
+
+class Log(Protocol):
+    """A TensorRT logger that keeps what went wrong instead of printing it."""
+
+    errors: list[str]
+
+
+def installed_flavours() -> tuple[Flavour, ...]:
+    """Which flavours of TensorRT are installed."""
+    return tuple(flavour for flavour in FLAVOURS if importlib.util.find_spec(MODULES[flavour]))
+
+
+def load_flavour(flavour: Flavour) -> ModuleType:
+    """TensorRT's module; BackendError when it is not installed."""
+    try:
+        return importlib.import_module(MODULES[flavour])
+    except (ImportError, OSError) as missing:
+        raise BackendError(
+            f"{flavour} is not installed or does not load ({missing}): pip install 'canthus[{EXTRAS[flavour]}]'"
+        ) from missing
+
+
+def flavour_version(flavour: Flavour) -> str:
+    """The version of an installed flavour."""
+    return str(load_flavour(flavour).__version__)
+
+
+def capability_name(gpu: Gpu) -> str:
+    """As TensorRT-RTX names targets: "sm86"."""
+    return f"sm{gpu.capability}"
+
+
+def quiet_log(trt: ModuleType) -> Any:
+    """A logger for TensorRT that satisfies `Log`."""
+
+    class Kept(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if int(severity) <= int(trt.ILogger.Severity.ERROR):
+                self.errors.append(" ".join(message.split()))
+
+    return Kept()
+
+
+def last_words(log: Log) -> str:
+    """What TensorRT said last, short."""
+    return log.errors[-1][:300] if log.errors else "it does not say why"
+
+
+class Engine:
+    """A deserialised engine and its contract, read from its own bindings."""
+
+    def __init__(self, path: Path, gpu: Gpu, trust: bool = False) -> None:
+        data, manifest = read_engine(path, trust)
+        installed = installed_flavours()
+        if manifest is None and not installed:
+            raise BackendError("a .engine needs TensorRT, which is not installed: pip install 'canthus[rtx]'")
+        self.path = path
+        self.flavour = manifest.recipe.flavour if manifest else installed[-1]
+        self.trt = load_flavour(self.flavour)
+        rebuild = manifest.rebuild if manifest else "canthus engine build"
+        if manifest:
+            why = misfit(manifest.recipe, str(self.trt.__version__), gpu.name, capability_name(gpu))
+            if why:
+                raise EngineError(f"{path}: {why}; rebuild it: {rebuild}")
+        self.log = quiet_log(self.trt)
+        self._runtime = self.trt.Runtime(self.log)
+        self.engine = self._runtime.deserialize_cuda_engine(data)
+        if self.engine is None:
+            raise EngineError(f"{path}: {self.flavour} refuses it: {last_words(self.log)}; rebuild it: {rebuild}")
+        names = [self.engine.get_tensor_name(place) for place in range(self.engine.num_io_tensors)]
+        if sorted(names) != ["crops", "maps"]:
+            raise EngineError(f"{path}: its bindings are {names}, expected crops and maps; rebuild it: {rebuild}")
+        _, self.size, _, _ = self.engine.get_tensor_shape("crops")
+        _, channels, cells, _ = self.engine.get_tensor_shape("maps")
+        self.points, self.stride = channels // 3, self.size // cells
+        self.most = self.engine.get_tensor_profile_shape("crops", 0)[2][0]
+
+    def describe_layers(self) -> str:
+        """What TensorRT's inspector tells of the engine, JSON."""
+        inspector = self.engine.create_engine_inspector()
+        return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
+
+
+class TensorRTBackend:
+    """Runs an engine (crops in, maps out) between crop.cu and decode.cu."""
+
+    def __init__(self, engine: Path, trust: bool = False) -> None:
+        self._cuda: Cuda | None = Cuda()
+        try:
+            self._engine = Engine(engine, self._cuda.gpu, trust)
+            self.size = self._engine.size
+            self.name = f"{self._engine.flavour} {self._engine.trt.__version__} on {self._cuda.gpu.name}"
+            self._contexts: dict[int, Any] = {}
+            self._scratch = self._cuda.memory(self._engine.engine.device_memory_size_v2)
+            self._configuration, self._kernels = self._configure()
+            self._runner: FaceRunner = FaceRunner(
+                self._cuda,
+                self.size,
+                self._engine.points,
+                self._engine.stride,
+                self._engine.most,
+                self._network,
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        assert self._cuda is not None, "the backend is closed"
+        return self._runner.predict(crops)
+
+    def predict_regions(
+        self, image: NDArray[np.uint8], rois: Sequence[Roi]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A frame (H, W, 3) and regions -> points (N, 98, 2) in frame pixels and scores (N, 98)."""
+        assert self._cuda is not None, "the backend is closed"
+        return self._runner.predict_regions(image, rois)
+
+    def _configure(self) -> tuple[Any, Any]:
+        """TensorRT-RTX compiles kernels when an engine first runs: keep them beside it. (settings, cache)."""
+        if self._engine.flavour == "tensorrt":
+            return None, None
+        trt = self._engine.trt
+        configuration = self._engine.engine.create_runtime_config()
+        configuration.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+        # Compiled at once, not in the background: a graph keeps the kernels of when it was recorded.
+        configuration.dynamic_shapes_kernel_specialization_strategy = (
+            trt.DynamicShapesKernelSpecializationStrategy.EAGER
+        )
+        kernels = configuration.create_runtime_cache()
+        beside = self._engine.path.with_suffix(".runtime")
+        if beside.is_file():
+            kernels.deserialize(beside.read_bytes())  # another GPU's or version's is refused, and made anew
+        configuration.set_runtime_cache(kernels)
+        return configuration, kernels
+
+    def _context(self, faces: int) -> Any:
+        """A context of its own for each batch: a recorded graph must not see its context's shapes change."""
+        if faces in self._contexts:
+            return self._contexts[faces]
+        engine, trt = self._engine.engine, self._engine.trt
+        context = engine.create_execution_context(
+            self._configuration or trt.ExecutionContextAllocationStrategy.USER_MANAGED
+        )
+        if context is None:
+            raise BackendError(f"{self._engine.path}: cannot be run: {last_words(self._engine.log)}")
+        # One scratch serves all: they run one after the other, on one stream.
+        context.set_device_memory(self._scratch, engine.device_memory_size_v2)
+        context.set_input_shape("crops", (faces, self.size, self.size, 3))
+        context.set_tensor_address("crops", self._runner.crops)
+        context.set_tensor_address("maps", self._runner.maps)
+        self._contexts[faces] = context
+        return context
+
+    def _network(self, faces: int) -> bool:
+        assert self._cuda is not None
+        context = self._context(faces)
+        if not context.execute_async_v3(self._cuda.stream):
+            raise BackendError(f"{self._engine.path}: did not run: {last_words(self._engine.log)}")
+        capturable: Callable[[int], bool] | None = getattr(context, "is_stream_capturable", None)
+        return capturable is None or capturable(self._cuda.stream)
+
+    def close(self) -> None:
+        if self._cuda is None:
+            return
+        cuda, self._cuda = self._cuda, None
+        if getattr(self, "_contexts", None) and self._kernels is not None:
+            _keep(self._engine.path.with_suffix(".runtime"), bytes(self._kernels.serialize()))
+        for name in ("_contexts", "_configuration", "_kernels", "_engine", "_runner"):
+            self.__dict__.pop(name, None)
+        cuda.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Write, through a temporary name; without it the next start only takes longer."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
+            draft.write(data)
+        Path(draft.name).replace(path)
+    except OSError:
+        return

@@ -1,0 +1,1 @@
+"""Crop and decode on an NVIDIA GPU: the kernels, their compiler, and what launches them."""

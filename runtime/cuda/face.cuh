@@ -1,0 +1,95 @@
+// The arithmetic of both kernels, free of threads, so that a plain C++ compiler can run it too: the tests
+// compile it with g++ and compare it with geometry.crop and decode.decode, whose twins these functions are.
+#pragma once
+
+#ifdef __CUDACC__
+#define BOTH __host__ __device__ __forceinline__
+#else
+#define BOTH static inline
+#endif
+#ifndef __CUDACC_RTC__
+#include <math.h>
+#endif
+
+// A frame (height, width, 3) uint8, rows without gaps. It lies on the device so that a captured graph follows it.
+struct View {
+    const unsigned char* pixels;
+    int width, height;
+};
+
+// One face's square. `cut` takes a pixel of the crop drawn `taps` times too large to its frame pixel, `back` a
+// pixel of the crop itself; both are row-major (2, 3) affines. taps = 0: no face here, the crop is black.
+struct Region {
+    float cut[6];
+    float back[6];
+    int taps;
+    int unused[3];
+};
+
+struct Peak {
+    float score;
+    int cell;
+};
+
+BOTH float channel_at(const View& view, int x, int y, int channel) {
+    if (x < 0 || y < 0 || x >= view.width || y >= view.height) return 0.0f;
+    return (float)view.pixels[((size_t)y * view.width + x) * 3 + channel];
+}
+
+// Bilinear samples of the three channels, each rounded as cv2.warpAffine rounds; black lies around the frame.
+BOTH void sample(const View& view, float x, float y, int rgb[3]) {
+    // A place beyond the frame's rim is black, and one beyond int's range must not be converted. NaN goes here too.
+    if (!(x > -1.0f && y > -1.0f && x < (float)view.width && y < (float)view.height)) {
+        rgb[0] = rgb[1] = rgb[2] = 0;
+        return;
+    }
+    float left = floorf(x), top = floorf(y);
+    float to_right = x - left, down = y - top;
+    int x0 = (int)left, y0 = (int)top;
+    for (int channel = 0; channel < 3; ++channel) {
+        float above = channel_at(view, x0, y0, channel) * (1.0f - to_right) +
+                      channel_at(view, x0 + 1, y0, channel) * to_right;
+        float below = channel_at(view, x0, y0 + 1, channel) * (1.0f - to_right) +
+                      channel_at(view, x0 + 1, y0 + 1, channel) * to_right;
+        rgb[channel] = (int)rintf(above * (1.0f - down) + below * down);
+    }
+}
+
+// One pixel of a crop: the mean of taps x taps samples, so that shrinking loses no part of the frame.
+BOTH void crop_pixel(const View& view, const Region& region, int x, int y, unsigned char rgb[3]) {
+    int sum[3] = {0, 0, 0};
+    int taps = region.taps;
+    for (int down = 0; down < taps; ++down) {
+        for (int right = 0; right < taps; ++right) {
+            float u = (float)(x * taps + right), v = (float)(y * taps + down);
+            int one[3];
+            sample(view, region.cut[0] * u + region.cut[1] * v + region.cut[2],
+                   region.cut[3] * u + region.cut[4] * v + region.cut[5], one);
+            for (int channel = 0; channel < 3; ++channel) sum[channel] += one[channel];
+        }
+    }
+    int samples = taps * taps;
+    for (int channel = 0; channel < 3; ++channel)
+        rgb[channel] = samples ? (unsigned char)((2 * sum[channel] + samples) / (2 * samples)) : 0;
+}
+
+// The higher of two peaks. Ties go to the first cell and NaN is highest of all, as NumPy's argmax has it.
+BOTH Peak higher(Peak one, Peak other) {
+    bool one_nan = one.score != one.score, other_nan = other.score != other.score;
+    bool same = one_nan ? other_nan : one.score == other.score;
+    if (same) return one.cell < other.cell ? one : other;
+    return one_nan || one.score > other.score ? one : other;
+}
+
+// Where a peak puts its point. maps: (3, points, cells) of one face, cells = width * height; out: x and y through
+// `back`, and the score in [0, 1]; NaN stays NaN.
+BOTH void place_point(const float* maps, int points, int cells, int width, float stride, int point, Peak peak,
+                      const float back[6], float out[3]) {
+    float to_x = maps[((size_t)points + point) * cells + peak.cell];
+    float to_y = maps[((size_t)2 * points + point) * cells + peak.cell];
+    float x = ((float)(peak.cell % width) + to_x) * stride;
+    float y = ((float)(peak.cell / width) + to_y) * stride;
+    out[0] = back[0] * x + back[1] * y + back[2];
+    out[1] = back[3] * x + back[4] * y + back[5];
+    out[2] = peak.score < 0.0f ? 0.0f : peak.score > 1.0f ? 1.0f : peak.score;
+}

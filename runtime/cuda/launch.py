@@ -1,0 +1,343 @@
+"""Pointers, streams and launches: the one place that talks to the CUDA driver.
+
+`Cuda` is the driver with what it hands out; `FaceRunner` is the way of the faces through it: frame up,
+crop, network, decode, points down, all on one stream and, from the second time on, as one captured graph.
+"""
+
+import ctypes
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.cuda.compile import cached_kernel
+from canthus.runtime.errors import BackendError
+from canthus.runtime.geometry import MAX_TAPS, to_frame
+from canthus.runtime.types import Roi
+
+BUCKETS = (1, 2, 4, 8, 16)
+"""Batches that get a graph of their own; a number between runs as the next larger."""
+
+# As in face.cuh.
+VIEW = np.dtype([("pixels", "<u8"), ("width", "<i4"), ("height", "<i4")])
+REGION = np.dtype([("cut", "<f4", 6), ("back", "<f4", 6), ("taps", "<i4"), ("unused", "<i4", 3)])
+REGIONS_AT = 64  # bytes from the view to the regions, which travel together
+IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+
+TILE = 16  # threads along an edge, crop.cu
+THREADS = 256  # a block, decode.cu
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device as its driver tells it."""
+
+    name: str
+    capability: int  # 86 = compute capability 8.6
+
+
+def find_gpu() -> Gpu | None:
+    """The first NVIDIA GPU, or None where there is none, no driver, or no cuda-bindings."""
+    try:
+        driver = _driver()
+    except BackendError:
+        return None
+    status, device = driver.cuDeviceGet(0)
+    return None if status != driver.CUresult.CUDA_SUCCESS else _describe(driver, device)
+
+
+def _describe(driver: ModuleType, device: Any) -> Gpu:
+    kind = driver.CUdevice_attribute
+    major, minor = (
+        int(_checked(driver.cuDeviceGetAttribute(attribute, device)))
+        for attribute in (
+            kind.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR,
+            kind.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+        )
+    )
+    name = _checked(driver.cuDeviceGetName(256, device))
+    return Gpu(name.split(b"\0")[0].decode(), 10 * major + minor)
+
+
+def _driver() -> ModuleType:
+    try:
+        from cuda.bindings import driver  # type: ignore[import-untyped, import-not-found]
+
+        (status,) = driver.cuInit(0)
+    except ImportError as missing:
+        raise BackendError(
+            "an NVIDIA GPU needs cuda-bindings, which is not installed: pip install 'canthus[rtx]'"
+        ) from missing
+    except RuntimeError as absent:  # the driver's library is not on this machine
+        raise BackendError("no NVIDIA driver on this machine; use a .onnx model, on the CPU") from absent
+    if status != driver.CUresult.CUDA_SUCCESS:
+        raise BackendError(f"no usable NVIDIA GPU ({status.name}); use a .onnx model, on the CPU")
+    return cast(ModuleType, driver)
+
+
+def _checked(answer: tuple) -> Any:
+    """What a driver call gives besides its status; BackendError when it failed."""
+    status, *values = answer
+    if int(status):
+        raise BackendError(f"CUDA: {status.name}")
+    return values[0] if values else None
+
+
+class Cuda:
+    """The first GPU, in this thread: its primary context, one stream, and all memory taken from it."""
+
+    def __init__(self) -> None:
+        self._driver = _driver()
+        self._device = _checked(self._driver.cuDeviceGet(0))
+        self.gpu = _describe(self._driver, self._device)
+        # The primary context, so that torch, if it is here too, sees the same memory.
+        context = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
+        _checked(self._driver.cuCtxSetCurrent(context))
+        # Waits for nothing on the legacy default stream.
+        self._stream = _checked(
+            self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
+        )
+        self._memory: list[int] = []
+        self._pinned: list[int] = []
+        self._graphs: list[Any] = []
+        self._modules: list[Any] = []
+        self._closed = False
+
+    @property
+    def stream(self) -> int:
+        """The stream's handle, for TensorRT and torch."""
+        return int(self._stream)
+
+    def memory(self, size: int) -> int:
+        """Device memory of `size` bytes."""
+        address = int(_checked(self._driver.cuMemAlloc(max(size, 1))))
+        self._memory.append(address)
+        return address
+
+    def free(self, address: int) -> None:
+        """Give device memory back early."""
+        self._memory.remove(address)
+        _checked(self._driver.cuMemFree(address))
+
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        """Host memory that the GPU reads and writes by itself. Valid until `close`."""
+        address = int(_checked(self._driver.cuMemHostAlloc(max(size, 1), 0)))
+        self._pinned.append(address)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * max(size, 1)).from_address(address))
+
+    def free_pinned(self, array: NDArray[np.uint8]) -> None:
+        """Give pinned memory back early."""
+        self._pinned.remove(array.ctypes.data)
+        _checked(self._driver.cuMemFreeHost(array.ctypes.data))
+
+    def upload(self, address: int, pinned: NDArray, size: int) -> None:
+        """Start to copy the first bytes of pinned memory to the device."""
+        _checked(self._driver.cuMemcpyHtoDAsync(address, pinned.ctypes.data, size, self._stream))
+
+    def download(self, pinned: NDArray, address: int, size: int) -> None:
+        """Start to copy device memory into pinned memory."""
+        _checked(self._driver.cuMemcpyDtoHAsync(pinned.ctypes.data, address, size, self._stream))
+
+    def kernel(self, name: str, function: str) -> Any:
+        """A function of a kernel file, compiled for this GPU."""
+        module = _checked(self._driver.cuModuleLoadData(cached_kernel(name, self.gpu.capability)))
+        self._modules.append(module)
+        return _checked(self._driver.cuModuleGetFunction(module, function.encode()))
+
+    def launch(
+        self, kernel: Any, grid: tuple[int, int, int], block: tuple[int, int, int], *values: int | float
+    ) -> None:
+        """Start a kernel; an `Address` goes as a pointer, another int as int32, a float as float32."""
+        kinds = tuple(_kind_of(value) for value in values)
+        _checked(self._driver.cuLaunchKernel(kernel, *grid, *block, 0, self._stream, (values, kinds), 0))
+
+    @contextmanager
+    def capture(self) -> Iterator[list[Any]]:
+        """Record what the body starts instead of running it; the list then holds the graph."""
+        graphs: list[Any] = []
+        # Thread-local: what other threads do with CUDA meanwhile neither breaks this nor gets into it.
+        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        _checked(self._driver.cuStreamBeginCapture(self._stream, mode))
+        try:
+            yield graphs
+        finally:
+            status, graph = self._driver.cuStreamEndCapture(self._stream)
+        _checked((status, graph))
+        graphs.append(_checked(self._driver.cuGraphInstantiate(graph, 0)))
+        _checked(self._driver.cuGraphDestroy(graph))
+        self._graphs += graphs
+
+    def replay(self, graph: Any) -> None:
+        """Start what was recorded."""
+        _checked(self._driver.cuGraphLaunch(graph, self._stream))
+
+    def synchronise(self) -> None:
+        """Wait until all that was started has ended."""
+        _checked(self._driver.cuStreamSynchronize(self._stream))
+
+    def close(self) -> None:
+        """Free everything; a second call does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        driver = self._driver
+        driver.cuStreamSynchronize(self._stream)
+        for graph in self._graphs:
+            driver.cuGraphExecDestroy(graph)
+        for module in self._modules:
+            driver.cuModuleUnload(module)
+        for address in self._memory:
+            driver.cuMemFree(address)
+        for address in self._pinned:
+            driver.cuMemFreeHost(address)
+        driver.cuStreamDestroy(self._stream)
+        driver.cuDevicePrimaryCtxRelease(self._device)
+
+
+class Address(int):
+    """A device address among a kernel's values."""
+
+
+def _kind_of(value: int | float) -> type:
+    match value:
+        case Address():
+            return ctypes.c_void_p
+        case int():
+            return ctypes.c_int
+        case _:
+            return ctypes.c_float
+
+
+def region_of(roi: Roi, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """A region as face.cuh has it: the cut's affine, the way back's, and the taps that geometry.crop takes."""
+    taps = min(max(round(roi.side / size), 1), MAX_TAPS)
+    cut, back = to_frame(roi, size * taps), to_frame(roi, size)
+    return cut.astype(np.float32).ravel(), back.astype(np.float32).ravel(), taps
+
+
+class FaceRunner:
+    """Faces through a network on the GPU; in steady state it allocates nothing and waits only for the result.
+
+    network(faces) starts the network on `crops` (faces, S, S, 3) uint8, which leaves `maps` (faces, 3K,
+    S/stride, S/stride) float32; it says whether its work may be captured in a graph.
+    """
+
+    def __init__(
+        self,
+        cuda: Cuda,
+        size: int,
+        points: int,
+        stride: int,
+        most: int,
+        network: Callable[[int], bool],
+    ) -> None:
+        self._cuda, self._network = cuda, network
+        self._size, self._points, self._stride = size, points, stride
+        self._width = size // stride
+        self.buckets = (*(bucket for bucket in BUCKETS if bucket < most), most)
+        self._crop = cuda.kernel("crop.cu", "crop_regions")
+        self._decode = cuda.kernel("decode.cu", "decode_maps")
+        self._crop_bytes = size * size * 3
+        self.crops = Address(cuda.memory(most * self._crop_bytes))
+        self.maps = Address(cuda.memory(most * 3 * points * self._width**2 * 4))
+        self._told_bytes = REGIONS_AT + most * REGION.itemsize
+        self._told = Address(cuda.memory(self._told_bytes))
+        self._points_out = Address(cuda.memory(most * points * 3 * 4))
+        told = cuda.pinned(self._told_bytes)
+        told[:] = 0
+        self._view = told[: VIEW.itemsize].view(VIEW)
+        self._regions = told[REGIONS_AT:].view(REGION)
+        self._told_pinned = told
+        self._crops_pinned = cuda.pinned(most * self._crop_bytes)
+        self._result = cuda.pinned(most * points * 3 * 4).view(np.float32).reshape(most, points, 3)
+        self._frame = 0
+        self._frame_pinned: NDArray[np.uint8] | None = None
+        self._graphs: dict[tuple[int, bool], Any] = {}
+
+    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Crops (N, S, S, 3) -> points (N, K, 2) in crop pixels and scores (N, K)."""
+        found = []
+        for start in range(0, len(crops), self.buckets[-1]):
+            part = crops[start : start + self.buckets[-1]]
+            self._crops_pinned[: part.size] = part.reshape(-1)
+            self._cuda.upload(self.crops, self._crops_pinned, part.size)
+            self._regions["back"] = IDENTITY
+            found.append(self._run(len(part), cut=False))
+        return self._split(found)
+
+    def predict_regions(
+        self, image: NDArray[np.uint8], rois: Sequence[Roi]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """A frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
+        if rois:
+            self._put_frame(image)
+        found = []
+        for start in range(0, len(rois), self.buckets[-1]):
+            part = rois[start : start + self.buckets[-1]]
+            self._regions["taps"] = 0  # those not told below are black
+            for place, roi in enumerate(part):
+                cut, back, taps = region_of(roi, self._size)
+                self._regions[place] = (cut, back, taps, 0)
+            found.append(self._run(len(part), cut=True))
+        return self._split(found)
+
+    def _put_frame(self, image: NDArray[np.uint8]) -> None:
+        if self._frame_pinned is None or len(self._frame_pinned) < image.size:
+            if self._frame_pinned is not None:
+                self._cuda.free(self._frame)
+                self._cuda.free_pinned(self._frame_pinned)
+            # Graphs stay valid: they find the frame through the view, which travels with the regions.
+            self._frame = self._cuda.memory(image.size)
+            self._frame_pinned = self._cuda.pinned(image.size)
+        self._frame_pinned[: image.size].reshape(image.shape)[:] = image
+        self._cuda.upload(self._frame, self._frame_pinned, image.size)
+        self._view[0] = (self._frame, image.shape[1], image.shape[0])
+
+    def _run(self, faces: int, cut: bool) -> NDArray[np.float32]:
+        bucket = next(bucket for bucket in self.buckets if bucket >= faces)
+        key = (bucket, cut)
+        if key not in self._graphs:
+            # Once as it is: what TensorRT makes at first use must not fall into the recording.
+            capturable = self._start(bucket, cut)
+            self._cuda.synchronise()
+            self._graphs[key] = None
+            if capturable:
+                with self._cuda.capture() as graphs:
+                    self._start(bucket, cut)
+                self._graphs[key] = graphs[0]
+        graph = self._graphs[key]
+        if graph is None:
+            self._start(bucket, cut)
+        else:
+            self._cuda.replay(graph)
+        self._cuda.synchronise()
+        return self._result[:faces].copy()
+
+    def _start(self, bucket: int, cut: bool) -> bool:
+        """Start everything between the upload of the pixels and the result."""
+        cuda = self._cuda
+        cuda.upload(self._told, self._told_pinned, REGIONS_AT + bucket * REGION.itemsize)
+        regions = Address(self._told + REGIONS_AT)
+        if cut:
+            tiles = -(-self._size // TILE)
+            grid = (tiles, tiles, bucket)
+            cuda.launch(self._crop, grid, (TILE, TILE, 1), self._told, regions, self.crops, self._size)
+        capturable = self._network(bucket)
+        cells = self._width**2
+        cuda.launch(
+            self._decode,
+            (self._points, bucket, 1),
+            (THREADS, 1, 1),
+            *(self.maps, regions, self._points_out),
+            *(self._points, cells, self._width, float(self._stride)),
+        )
+        cuda.download(self._result, self._points_out, bucket * self._points * 3 * 4)
+        return capturable
+
+    def _split(self, found: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        whole = np.concatenate(found) if found else np.zeros((0, self._points, 3), np.float32)
+        return np.ascontiguousarray(whole[..., :2]), np.ascontiguousarray(whole[..., 2])

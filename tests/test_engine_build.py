@@ -1,0 +1,166 @@
+"""Real engines by TensorRT-RTX, which builds without a GPU."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+
+from canthus.engines.build import Wish, build, decode_maps
+from canthus.engines.commands import command
+from canthus.engines.export import check_crops, export
+from canthus.engines.graph import engine_graph
+from canthus.engines.verify import verify
+from canthus.runtime import engine_files
+from canthus.runtime.backends import open_backend
+from canthus.runtime.backends.cpu import run_exactly
+from canthus.runtime.cuda.launch import find_gpu
+from canthus.runtime.engine_files import read_engine, read_engine_manifest
+from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError
+from canthus.runtime.models import read_manifest
+from canthus.trainer.checkpoint import Checkpoint, save
+from canthus.trainer.network import build as build_network
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'canthus[rtx]'")
+
+SIZE, POINTS = 64, 98
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a checkpoint `best` and the model `model.onnx` of it."""
+    torch.manual_seed(6)
+    folder = tmp_path_factory.mktemp("model")
+    network = build_network("student", POINTS)
+    with torch.no_grad():  # a fresh head gives maps of almost nothing, whose peaks are chance
+        network.head[3].weight.normal_(0, 0.5)
+    facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "step": 1}
+    save(folder / "best", Checkpoint(network.state_dict(), facts, {}, {}))
+    export(folder / "best", folder / "model.onnx", half=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Path:
+    wish = Wish(model=str(folder / "model.onnx"), flavour="tensorrt-rtx")
+    return build(wish, folder / "built.engine", quiet=True)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(engine_files, "cache_folder", lambda: tmp_path)
+    return tmp_path / "engines"
+
+
+def test_a_real_engine_is_built_for_every_target_with_its_contract_written_beside(folder, engine):
+    data, manifest = read_engine(engine)
+    assert manifest is not None
+    assert len(data) > 5_000_000
+    assert {"sm75", "sm86", "sm89", "sm120"} <= set(manifest.recipe.targets)
+    assert manifest.bindings == (f"crops: uint8 (N, {SIZE}, {SIZE}, 3)", "maps: float32 (N, 294, 16, 16)")
+    assert manifest.recipe.batch == (1, 4, 16)
+    assert manifest.layers["convolution"] == 27
+    assert manifest.check["graph_median_shift"] < 0.05
+    assert not list(folder.glob(".canthus-*"))
+
+
+@pytest.mark.parametrize("precision", ["fp16", "fp32"])
+def test_only_the_body_of_the_graph_is_fp16(folder, tmp_path, precision):
+    graph = engine_graph(folder / "model.onnx", precision)
+    whole = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), strict_mode=True)
+    weights = {one.data_type for one in whole.graph.initializer if len(one.dims) == 4 and one.dims[2] == 3}
+    assert weights == {TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT}
+    assert [out.type.tensor_type.elem_type for out in whole.graph.output] == [TensorProto.FLOAT]
+    assert whole.graph.node[0].op_type == "Cast"  # TensorRT reads uint8 in no other way
+    (tmp_path / "graph.onnx").write_bytes(graph)
+    crops = check_crops(2, SIZE)
+    manifest = read_manifest(folder / "model.onnx")
+    points, scores = decode_maps(run_exactly(tmp_path / "graph.onnx", crops)[0], manifest)
+    wanted_points, wanted_scores = run_exactly(folder / "model.onnx", crops)
+    assert np.median(np.abs(points - wanted_points)) < (1e-4 if precision == "fp32" else 0.02)
+    assert np.abs(scores - wanted_scores).max() < (1e-4 if precision == "fp32" else 0.02)
+
+
+def test_a_tampered_engine_is_refused_before_tensorrt_sees_it(engine, tmp_path, monkeypatch):
+    data = bytearray(engine.read_bytes())
+    data[len(data) // 2] ^= 1
+    other = tmp_path / "other.engine"
+    other.write_bytes(data)
+    other.with_suffix(".json").write_text(engine.with_suffix(".json").read_text())
+    monkeypatch.setattr("canthus.runtime.backends.trt.load_flavour", lambda flavour: pytest.fail("TensorRT was asked"))
+    with pytest.raises(EngineError, match="SHA-256 differs"):
+        command(["verify", str(other)])
+    other.with_suffix(".json").unlink()
+    with pytest.raises(EngineError, match="--trust"):
+        command(["inspect", str(other)])
+
+
+def test_an_engine_without_a_gpu_says_what_to_do(engine):
+    if find_gpu() is not None:
+        pytest.skip("a GPU is here")
+    with pytest.raises(BackendError, match=r"NVIDIA.*\.onnx"):
+        open_backend(engine)
+
+
+def test_the_cache_keeps_an_engine_until_something_changes(folder, cache, capsys):
+    words = ["build", "--model", str(folder / "model.onnx"), "--flavour", "tensorrt-rtx", "--target", "sm86"]
+    assert command(words) == 0
+    (first,) = cache.glob("*.engine")
+    stamp = first.stat().st_mtime_ns
+    assert command(words) == 0
+    assert "built already" in capsys.readouterr().out
+    assert first.stat().st_mtime_ns == stamp
+    assert command([*words, "--max-batch", "2", "--precision", "fp32"]) == 0
+    assert len(list(cache.glob("*.engine"))) == 2
+    first.write_bytes(first.read_bytes()[:-1])
+    capsys.readouterr()
+    assert command(["list"]) == 0
+    assert "[damaged]" in capsys.readouterr().out
+    assert command(words) == 0  # what is damaged is built anew
+    assert command(["list", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out.split("\n", 2)[2])
+    assert {one["manifest"]["precision"] if "precision" in one["manifest"] else one["state"] for one in told} == {
+        "ready"
+    }
+    assert command(["inspect", first.stem[:8], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"]["targets"] == ["sm86"]
+    assert command(["remove", "--all"]) == 0
+    assert not list(cache.iterdir())
+
+
+def test_an_interrupted_build_leaves_nothing(folder, tmp_path, monkeypatch):
+    def interrupt(bar: object, steps: int = 1) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("canthus.engines.build.tqdm.update", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build(Wish(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), tmp_path / "m.engine", quiet=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_built_says_why(folder, engine, tmp_path):
+    model = str(folder / "model.onnx")
+    for wish, output, why in [
+        (Wish(model, "tensorrt-rtx"), engine, "--overwrite"),
+        (Wish(model, "tensorrt-rtx", targets="sm86,sm12"), tmp_path / "m.engine", "sm12"),
+        (Wish(model, "tensorrt-rtx", max_batch=0), tmp_path / "m.engine", "--max-batch"),
+        (Wish(model, "tensorrt-rtx"), tmp_path / "m.plan", r"\.engine"),
+        (Wish(model, "tensorrt-rtx"), folder / "model.engine", "belongs to another file"),
+        (Wish(str(tmp_path / "absent.onnx"), "tensorrt-rtx"), None, "no such model"),
+    ]:
+        with pytest.raises((InputError, CanthusError), match=why):
+            build(wish, output, quiet=True)
+
+
+def test_verify_compares_pytorch_the_model_and_the_engine(folder, engine):
+    rows = verify(engine, checkpoint=folder / "best")
+    assert [row.name.split(",")[0] for row in rows] == ["PyTorch", "ONNX", "ONNX", "the engine's graph", "engine"]
+    assert rows[0].largest == 0
+    assert rows[1].mean < 0.05
+    assert rows[3].most_99 < 1
+    assert rows[4].missing or rows[4].holds(SIZE)
+    manifest = read_engine_manifest(engine)
+    assert manifest.size == SIZE
