@@ -1,0 +1,130 @@
+"""The picture and what is said over it, painted. Qt paints here; it decides nothing."""
+
+import numpy as np
+from PyQt6.QtCore import QRectF, Qt
+from PyQt6.QtGui import QColor, QFont, QImage, QPainter, QPaintEvent
+from PyQt6.QtWidgets import QWidget
+
+from canthus.gui.overlay import Look, frame_to_window, paint_faces
+from canthus.gui.stream import Result
+
+BACKDROP = QColor("#0b0e13")
+DIMMED = QColor(6, 8, 12, 150)
+CARD = QColor(20, 25, 33, 235)
+EDGE = QColor(255, 255, 255, 22)
+TEXT = QColor("#e6ebf2")
+QUIET = QColor("#9aa7b8")
+
+
+class View(QWidget):
+    """Paints the newest result, scaled with its aspect kept, and a message over it."""
+
+    def __init__(self, look: Look) -> None:
+        super().__init__()
+        self.look = look
+        self.hint = ""
+        self._message: tuple[str, str] | None = None  # title, text
+        self._result: Result | None = None
+        self._image = QImage()
+        self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
+
+    def show_result(self, result: Result) -> None:
+        self._result = result
+        picture = np.ascontiguousarray(result.frame.image)
+        height, width, _ = picture.shape
+        borrowed = QImage(
+            picture.data,  # type: ignore[call-overload]  # any buffer will do, but the stubs know only bytes
+            width,
+            height,
+            picture.strides[0],
+            QImage.Format.Format_RGB888,
+        )
+        # Qt paints its own format twice as fast, and the copy needs no array to be kept alive for it.
+        self._image = borrowed.convertToFormat(QImage.Format.Format_RGB32)
+        self.update()
+
+    def show_message(self, title: str, text: str = "") -> None:
+        """Say something over the picture; an empty title takes it away."""
+        self._message = (title, text) if title else None
+        self.update()
+
+    @property
+    def message(self) -> str:
+        """What is said now, title and text, or nothing."""
+        return "\n".join(self._message) if self._message else ""
+
+    def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
+        painter = QPainter(self)
+        painter.fillRect(self.rect(), BACKDROP)
+        if self._result:
+            self._paint_result(painter, self._result)
+        if self._message:
+            if self._result:
+                painter.fillRect(self.rect(), DIMMED)
+            self._paint_message(painter, *self._message)
+        elif self.hint:
+            self._paint_hint(painter)
+        painter.end()
+
+    def _paint_result(self, painter: QPainter, result: Result) -> None:
+        image, whole = self._image, QRectF(self._image.rect())
+        to_window = frame_to_window(image.width(), image.height(), QRectF(self.rect()), self.look.mirrored)
+        shrunk = to_window.mapRect(whole).size() * self.devicePixelRatio()
+        if shrunk.width() < image.width() / 2:
+            # The painter looks at four pixels at most, which is too few to shrink this far.
+            image = image.scaled(shrunk.toSize(), transformMode=Qt.TransformationMode.SmoothTransformation)
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
+        painter.setTransform(to_window)
+        painter.drawImage(whole, image)
+        painter.restore()
+        paint_faces(painter, result.faces, to_window, self.look)
+
+    def _paint_message(self, painter: QPainter, title: str, text: str) -> None:
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        wide = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignHCenter
+        large, small = QFont(self.font()), QFont(self.font())
+        large.setPixelSize(19)
+        large.setWeight(QFont.Weight.DemiBold)
+        small.setPixelSize(14)
+        room = QRectF(0, 0, min(self.width() - 80, 520), self.height())
+        painter.setFont(large)
+        title_box = painter.boundingRect(room, wide, title)
+        painter.setFont(small)
+        text_box = painter.boundingRect(room, wide, text) if text else QRectF()
+        gap = 10 if text else 0
+        card = QRectF(
+            0,
+            0,
+            max(title_box.width(), text_box.width()) + 56,
+            title_box.height() + gap + text_box.height() + 44,
+        )
+        card.moveCenter(QRectF(self.rect()).center())
+        painter.setPen(EDGE)
+        painter.setBrush(CARD)
+        painter.drawRoundedRect(card, 12, 12)
+        inside = card.adjusted(28, 22, -28, -22)
+        painter.setPen(TEXT)
+        painter.setFont(large)
+        painter.drawText(inside, wide, title)
+        painter.setPen(QUIET)
+        painter.setFont(small)
+        painter.drawText(inside.adjusted(0, title_box.height() + gap, 0, 0), wide, text)
+        painter.restore()
+
+    def _paint_hint(self, painter: QPainter) -> None:
+        painter.save()
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        font = QFont(self.font())
+        font.setPixelSize(14)
+        painter.setFont(font)
+        words = painter.boundingRect(QRectF(self.rect()), Qt.AlignmentFlag.AlignCenter, self.hint)
+        pill = words.adjusted(-16, -7, 16, 7)
+        pill.moveBottom(self.height() - 18)
+        painter.setPen(Qt.PenStyle.NoPen)
+        painter.setBrush(CARD)
+        painter.drawRoundedRect(pill, pill.height() / 2, pill.height() / 2)
+        painter.setPen(TEXT)
+        painter.drawText(pill, Qt.AlignmentFlag.AlignCenter, self.hint)
+        painter.restore()

@@ -1,0 +1,385 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PyQt6.QtCore import QPointF, QRectF
+from PyQt6.QtTest import QSignalSpy
+from PyQt6.QtWidgets import QApplication
+
+from canthus.gui import stream as streams
+from canthus.gui.mailbox import Mailbox
+from canthus.gui.meter import Meter
+from canthus.gui.overlay import Look, frame_to_window
+from canthus.gui.stream import FaceFinder, Result, Source, Stream
+from canthus.gui.view import View
+from canthus.gui.window import Window
+from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.types import Faces, Frame
+
+WALL = (40, 80, 120)
+POINT = (30.0, 20.0)  # frame pixels
+NEAR = 3
+"""Grey levels by which a painted colour may differ, for antialiasing."""
+
+
+@pytest.fixture(scope="session")
+def qt() -> Iterator[QApplication]:
+    os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    application = QApplication(["test"])
+    application.setQuitOnLastWindowClosed(False)
+    yield application
+    application.closeAllWindows()
+
+
+@pytest.fixture
+def open_window(qt: QApplication) -> Iterator[Callable[[Stream], Window]]:
+    windows: list[Window] = []
+
+    def opened(stream: Stream) -> Window:
+        windows.append(Window(stream, "fake"))
+        windows[-1].show()
+        stream.start()
+        return windows[-1]
+
+    yield opened
+    for window in windows:
+        window.close()
+    assert wait_for(lambda: not our_threads())
+
+
+def our_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name in ("capture", "process")]
+
+
+def wait_for(fact: Callable[[], bool], seconds: float = 3.0) -> bool:
+    until = time.monotonic() + seconds
+    while not fact():
+        if time.monotonic() > until:
+            return False
+        QApplication.processEvents()
+        time.sleep(0.002)
+    return True
+
+
+def frame(index: int = 0, seconds: float = 0.0) -> Frame:
+    return Frame(np.full((48, 64, 3), WALL, np.uint8), index, seconds)
+
+
+def face_at(x: float, y: float) -> Faces:
+    return Faces(np.full((1, 98, 2), (x, y), np.float32), np.ones((1, 98), np.float32), np.array([7], np.int64))
+
+
+class FakeSource:
+    """Gives frames 5 ms apart, or as fast as they are taken, and then fails if told to."""
+
+    def __init__(self, times: list[float] | None = None, count: int = 10**6, error: Exception | None = None) -> None:
+        self.times, self.count, self.error = times, count, error
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self.times is not None:
+            yield from (frame(index, seconds) for index, seconds in enumerate(self.times))
+        else:
+            for index in range(self.count):
+                time.sleep(0.005)
+                yield frame(index, 0.005 * index)
+        if self.error:
+            raise self.error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class FakeFinder:
+    def __init__(self) -> None:
+        self.seconds = {"detect": 0.001, "landmark": 0.002}
+        self.seen: list[tuple[float, float]] = []  # when, and the frame's own seconds
+        self.restarts = 0
+
+    def update(self, frame: Frame) -> Faces:
+        self.seen.append((time.monotonic(), frame.seconds))
+        return face_at(*POINT)
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+def fake_stream(
+    live: bool = True,
+    source: Callable[[], AbstractContextManager[Source]] = FakeSource,
+    finder: Callable[[], AbstractContextManager[FaceFinder]] = FakeFinder,
+) -> Stream:
+    return Stream(source, finder, live=live)
+
+
+def pixels(view: View) -> NDArray[np.int64]:
+    """What the view shows, (H, W, 3) RGB."""
+    image = view.grab().toImage()
+    return np.array(
+        [[image.pixelColor(x, y).getRgb()[:3] for x in range(image.width())] for y in range(image.height())]
+    )
+
+
+def view_of(faces: Faces, look: Look, width: int = 256, height: int = 192) -> View:
+    view = View(look)
+    view.resize(width, height)
+    view.show_result(Result(frame(), faces, {}, 0))
+    return view
+
+
+def test_many_posts_are_one_signal_and_the_newest_wins(qt: QApplication) -> None:
+    mailbox: Mailbox[int] = Mailbox()
+    signals = QSignalSpy(mailbox.filled)
+    poster = threading.Thread(target=lambda: [mailbox.post(number) for number in range(100)])
+    poster.start()
+    poster.join()
+    assert mailbox.take() == 99
+    assert mailbox.take() is None
+    assert mailbox.overwritten == 99
+    mailbox.post(100)
+    assert wait_for(lambda: len(signals) == 2)
+
+
+def test_a_point_is_painted_where_it_must_be(qt: QApplication) -> None:
+    shown = pixels(view_of(face_at(*POINT), Look(ids=False)))
+    # 4 window pixels a frame pixel; the centre of frame pixel x is at x + 0.5.
+    x, y = int(4 * (POINT[0] + 0.5)), int(4 * (POINT[1] + 0.5))
+    assert np.abs(shown[y, x] - 255).max() <= NEAR  # the pupils, painted last, are white
+    assert np.abs(shown[y + 30, x] - WALL).max() <= NEAR
+
+
+def test_the_picture_keeps_its_aspect(qt: QApplication) -> None:
+    shown = pixels(view_of(Faces.none(), Look(), width=300, height=60))
+    wall = (np.abs(shown - WALL).max(-1) <= NEAR).sum(1)
+    assert abs(int(np.median(wall)) - 80) <= 2
+
+
+def test_a_mirrored_view_mirrors_points_and_picture_together(qt: QApplication) -> None:
+    striped = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    faces = Faces(
+        np.random.default_rng(1).uniform(8, 40, (1, 98, 2)).astype(np.float32),
+        np.ones((1, 98), np.float32),
+        np.array([0], np.int64),
+    )
+    shown = []
+    for mirrored in (False, True):
+        view = View(Look(ids=False, mirrored=mirrored))
+        view.resize(256, 192)
+        view.show_result(Result(Frame(striped, 0, 0.0), faces, {}, 0))
+        shown.append(pixels(view))
+    assert np.abs(shown[0] - shown[1][:, ::-1]).mean() < NEAR
+    assert np.abs(shown[0] - shown[1]).mean() > 10 * NEAR
+
+
+def test_a_map_to_the_window_is_inside_it_and_in_its_middle() -> None:
+    for mirrored in (False, True):
+        to_window = frame_to_window(64, 48, QRectF(0, 0, 200, 400), mirrored)
+        assert to_window.map(QPointF(32, 24)) == QPointF(100, 200)
+        assert to_window.mapRect(QRectF(0, 0, 64, 48)).width() == pytest.approx(200)
+
+
+def test_the_window_shows_a_camera_with_its_faces(open_window: Callable[[Stream], Window]) -> None:
+    window = open_window(fake_stream())
+    assert wait_for(lambda: window.view.message == "" and "1 face " in window.status)
+    assert window.view.look.mirrored
+    window.resize(1200, 600)
+    assert wait_for(lambda: "detect 1.0  landmark 2.0 ms" in window.status)
+    window.resize(window.minimumSize())
+    assert wait_for(lambda: "·  3.0 ms" in window.status)
+
+
+@pytest.mark.parametrize("seconds_to_load", [0.0, 0.4])
+def test_closing_mid_stream_leaves_no_thread(open_window: Callable[[Stream], Window], seconds_to_load: float) -> None:
+    def slow() -> FakeFinder:
+        time.sleep(seconds_to_load)
+        return FakeFinder()
+
+    stream = fake_stream(finder=slow)
+    window = open_window(stream)
+    wait_for(lambda: False, 0.2)
+    assert our_threads()
+    window.close()
+    assert stream.join(2.0)
+    assert not our_threads()
+
+
+def test_closing_a_paused_file_leaves_no_thread(open_window: Callable[[Stream], Window]) -> None:
+    stream = fake_stream(live=False, source=lambda: FakeSource([0.0, 100.0]))
+    window = open_window(stream)
+    stream.toggle()
+    wait_for(lambda: False, 0.1)
+    window.close()
+    assert stream.join(2.0)
+
+
+def test_a_lost_camera_says_so_and_comes_back(
+    open_window: Callable[[Stream], Window], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.15)
+    plugged_in = threading.Event()
+    finder = FakeFinder()
+
+    def camera() -> FakeSource:
+        if not plugged_in.is_set():
+            raise InputError("camera 5 cannot be opened")
+        return FakeSource(count=20, error=InputError("camera 5 is gone"))
+
+    window = open_window(fake_stream(source=camera, finder=lambda: finder))
+    assert wait_for(lambda: "Camera 5 cannot be opened" in window.view.message)
+    plugged_in.set()
+    assert wait_for(lambda: window.view.message == "")
+    plugged_in.clear()
+    assert wait_for(lambda: "Camera 5 is gone" in window.view.message)
+    assert wait_for(lambda: "Camera 5 cannot be opened" in window.view.message)
+    plugged_in.set()
+    assert wait_for(lambda: window.view.message == "")
+    assert finder.restarts >= 2
+
+
+def test_a_missing_model_is_told_in_the_window(open_window: Callable[[Stream], Window]) -> None:
+    def missing() -> FakeFinder:
+        raise ModelError("no detector model: connect once to fetch it")
+
+    window = open_window(fake_stream(finder=missing))
+    assert wait_for(lambda: "connect once to fetch it" in window.view.message)
+    assert isinstance(window.failure, ModelError)
+    assert wait_for(lambda: not our_threads())
+
+
+def test_a_file_that_is_no_video_is_told_in_the_window(open_window: Callable[[Stream], Window]) -> None:
+    def text() -> FakeSource:
+        raise InputError("/a/notes.mp4: not a readable video")
+
+    window = open_window(fake_stream(live=False, source=text))
+    assert wait_for(lambda: "not a readable video" in window.view.message)
+
+
+def test_our_own_mistake_closes_the_window(open_window: Callable[[Stream], Window]) -> None:
+    class Broken(FakeFinder):
+        def update(self, frame: Frame) -> Faces:
+            raise ZeroDivisionError
+
+    window = open_window(fake_stream(finder=Broken))
+    assert wait_for(lambda: not window.isVisible())
+    assert isinstance(window.failure, ZeroDivisionError)
+
+
+def test_a_file_plays_at_its_own_pace_ends_and_plays_again(
+    open_window: Callable[[Stream], Window],
+) -> None:
+    finder = FakeFinder()
+    times = [0.0, 0.1, 0.2, 0.4]
+    window = open_window(fake_stream(live=False, source=lambda: FakeSource(times), finder=lambda: finder))
+    assert wait_for(lambda: "The end" in window.view.hint)
+    assert wait_for(lambda: len(finder.seen) == len(times))
+    came = [when - finder.seen[0][0] for when, _ in finder.seen]
+    assert np.allclose(came, times, atol=0.08)
+    assert "1 face " in window.status
+    window._toggle_pause()
+    assert wait_for(lambda: len(finder.seen) == 2 * len(times))
+    assert finder.restarts == 2
+
+
+def test_a_pause_stops_the_clock_of_a_file(open_window: Callable[[Stream], Window]) -> None:
+    finder = FakeFinder()
+    times = [0.1 * index for index in range(6)]
+    window = open_window(fake_stream(live=False, source=lambda: FakeSource(times), finder=lambda: finder))
+    assert wait_for(lambda: len(finder.seen) >= 2)
+    window._toggle_pause()
+    seen = len(finder.seen)
+    wait_for(lambda: False, 0.6)
+    assert len(finder.seen) <= seen + 1
+    assert "Paused" in window.view.hint
+    window._toggle_pause()
+    assert wait_for(lambda: "The end" in window.view.hint)
+    # No frame was skipped, and none hurried after the pause.
+    assert wait_for(lambda: len(finder.seen) == len(times))
+    gaps = np.diff([when for when, _ in finder.seen])
+    assert gaps.min() > 0.05
+
+
+def test_the_meter_counts_frames_a_second() -> None:
+    meter = Meter()
+    assert meter.text() == ""
+    for index in range(100):
+        meter.add(Result(frame(), Faces.none(), {"landmark": 0.004}, 3), now=index / 25)
+    assert meter.text(now=4.0).split("  ·  ") == ["25.0 fps", "0 faces", "landmark 4.0 ms", "3 dropped"]
+    assert "25.0" not in meter.text(now=9.0)
+
+
+RUN = """
+import sys
+from canthus.gui import app
+from canthus.gui.stream import Stream
+from canthus.runtime.errors import CanthusError
+sys.path.insert(0, {folder!r})
+from test_gui import FakeFinder, FakeSource
+class Telling(FakeFinder):
+    def update(self, frame):
+        if len(self.seen) == 5:
+            print("running", flush=True)
+        return super().update(frame)
+app._stream = lambda asked: Stream(FakeSource, Telling, live=True)
+try:
+    sys.exit(app.command([]))
+except CanthusError as error:
+    sys.exit(str(error))
+"""
+
+
+def start_command(**environment: str) -> subprocess.Popen[str]:
+    folder = str(Path(__file__).parent)
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("QT_") and name not in ("DISPLAY", "WAYLAND_DISPLAY")
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN.format(folder=folder)],
+        env=kept | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ctrl_c_closes_the_window_without_a_word() -> None:
+    # OpenCV's plugin path, as it is once cv2 has been imported, must not matter.
+    command = start_command(QT_QPA_PLATFORM="offscreen", QT_QPA_PLATFORM_PLUGIN_PATH="/x/cv2/qt/plugins")
+    assert command.stdout is not None
+    assert command.stdout.readline() == "running\n"
+    command.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, said = command.communicate(timeout=10)
+    assert (command.returncode, said) == (130, "")
+    assert time.monotonic() - began < 2.5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
+def test_no_screen_is_one_clear_line() -> None:
+    _, said = start_command().communicate(timeout=10)
+    assert said.count("\n") == 1
+    assert "no screen" in said
