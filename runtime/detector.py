@@ -29,7 +29,7 @@ MODEL_SHA256 = "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1
 MODEL_WHEEL = "mediapipe==0.10.21"
 """The release whose wheel carries the model (Apache-2.0); later ones carry none."""
 
-MIN_SCORE = 0.4
+MIN_SCORE = 0.5
 SAME_FACE = 0.4
 """Two boxes that overlap by this share of the smaller one are one face."""
 

@@ -21,7 +21,8 @@ class Following:
     max_faces: int = 8
     beat: float = 1.0  # seconds between detections while faces are followed
     slow_beat: float = 4.0  # the same, while as many as wanted are followed
-    lost_score: float = 0.25  # a mean score below this is no face
+    new_score: float = 0.5  # a detection counts as a face from this mean score of its points on
+    lost_score: float = 0.3  # a followed face is lost below this
     doubted_score: float = 0.45  # nor is one below this that the detector has not seen for `doubt`
     doubt: float = 2.5  # seconds
     memory: float = 0.7  # seconds that a lost face may come back as itself
@@ -116,7 +117,7 @@ class Tracker:
         points, scores = locate(self.backend, image, fresh, refine=True)
         for place, score in zip(points, scores, strict=True):
             found = _Track(-1, place, score, seconds, seconds)
-            if float(score.mean()) < self.following.lost_score or any(
+            if float(score.mean()) < self.following.new_score or any(
                 overlap(found.box, track.box) >= self.following.same for track in self._tracks
             ):
                 continue
