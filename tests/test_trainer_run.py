@@ -301,13 +301,37 @@ def test_the_train_command_trains_refuses_and_resumes(faces, tmp_path, monkeypat
 
 
 def test_the_train_command_says_how_to_go_on_after_ctrl_c(faces, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "train", stopped)
-    pack, run = str(Path(faces.crops.filename).parent), str(tmp_path / "run")
-    assert command([pack, "-o", run]) == 130
-    assert f"canthus train {pack} -o {run} --resume" in capsys.readouterr().err
+    def saved(*_, **__):
+        run.mkdir()
+        (run / "last.safetensors").touch()
+        raise KeyboardInterrupt
+
+    pack = str(Path(faces.crops.filename).parent)
+    for train, told in (
+        (stopped, "nothing was saved"),
+        (saved, f"canthus train {pack} -o {run} --resume"),
+    ):
+        monkeypatch.setattr(training, "train", train)
+        assert command([pack, "-o", str(run)]) == 130
+        assert told in capsys.readouterr().err
+
+
+def test_a_second_ctrl_c_does_not_wait(faces, tmp_path, monkeypatch):
+    def press_twice(*_: int) -> float:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still running")
+
+    monkeypatch.setattr(training, "_schedule", press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(faces, TINY, tmp_path, compiled=False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not (tmp_path / "last.safetensors").exists()
 
 
 def test_the_train_command_needs_a_pack_and_a_run(tmp_path):

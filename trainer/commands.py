@@ -136,8 +136,9 @@ def train(arguments: list[str]) -> int:
     try:
         best = run(faces, recipe, told.output, told.resume, compiled=_has_compiler())
     except KeyboardInterrupt:
-        again = f"canthus train {told.pack} -o {told.output} --resume"
-        print(f"\ncanthus train: stopped and saved; go on with: {again}", file=sys.stderr)
+        again = f"; go on with: canthus train {told.pack} -o {told.output} --resume"
+        saved = (told.output / "last.safetensors").is_file()
+        print(f"\ncanthus train: stopped{again if saved else ', nothing was saved'}", file=sys.stderr)
         return 130
     print(f"best on the held-out faces: {best.with_suffix('.safetensors')}")
     return 0

@@ -82,12 +82,21 @@ def train(pack: Pack, recipe: Recipe, folder: Path, resume: bool = False, compil
 
 @contextlib.contextmanager
 def _between_steps() -> Iterator[threading.Event]:
-    """Let Ctrl-C set an event instead of breaking into a step, so that what is saved is a whole step."""
+    """Let Ctrl-C set an event instead of breaking into a step, so that what is saved is a whole step.
+
+    A second Ctrl-C does not wait, and saves nothing.
+    """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
-    former = signal.signal(signal.SIGINT, lambda *_: stopped.set())
+
+    def note(*_: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+
+    former = signal.signal(signal.SIGINT, note)
     try:
         yield stopped
     finally:
@@ -184,7 +193,7 @@ def _save(path: Path, run: Run, recipe: Recipe, continuable: bool) -> None:
         "size": recipe.size,
         "stride": recipe.stride,
         "step": run.step,
-        "best": run.best,
+        "best": run.best if math.isfinite(run.best) else None,  # json has no infinity
         "averaged": int(run.average.n_averaged),
     }
     optimiser = flatten_optimiser(run.optimiser) if continuable else {}
@@ -204,7 +213,8 @@ def continue_from(path: Path, run: Run) -> None:
         raise ModelError(f"{path}: this run trains another network") from other
     run.average.n_averaged.fill_(checkpoint.facts["averaged"])
     restore_optimiser(run.optimiser, checkpoint.optimiser)
-    run.step, run.best = checkpoint.facts["step"], checkpoint.facts["best"]
+    run.step, best = checkpoint.facts["step"], checkpoint.facts["best"]
+    run.best = math.inf if best is None else best
 
 
 def _log(path: Path, step: int, seconds: float, loss: float, error: float) -> None:
