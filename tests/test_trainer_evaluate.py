@@ -182,6 +182,7 @@ def test_figures_are_told_as_a_table_and_as_strict_json(tmp_path):
     results = evaluate([open_set(tmp_path)], [Entrant("a", Knowing()), Entrant("b b", Knowing(aside=1))])
     lines = table(results).splitlines()
     assert len({len(line) for line in lines}) == 1
+    assert lines[1].split()[-6:] == ["-", "0.00", "-", "-", "-", "0.00"]  # all are expression and blur
     first = "model boxes NME 95 % FR@10 AUC@10 faces missed"
     assert " ".join(lines[0].split()) == " ".join([first, *ATTRIBUTES])
     told = json.loads(json.dumps(facts(results), allow_nan=False))

@@ -186,13 +186,13 @@ def table(results: Iterable[Result]) -> str:
             [
                 one.model,
                 one.boxes,
-                f"{one.all.nme:.2f}",
-                f"{low:.2f}-{high:.2f}",
+                _number(one.all.nme),
+                f"{_number(low)}-{_number(high)}",
                 f"{one.all.fr10:.1f}",
                 f"{one.all.auc10:.3f}",
                 str(one.all.faces),
                 str(one.all.missed),
-                *(f"{one.attributes[name].nme:.2f}" for name in ATTRIBUTES),
+                *(_number(one.attributes[name].nme) for name in ATTRIBUTES),
             ]
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -203,6 +203,10 @@ def table(results: Iterable[Result]) -> str:
         )
         for row in rows
     )
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
 
 
 def facts(results: Sequence[Result]) -> dict[str, Any]:
