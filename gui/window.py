@@ -82,6 +82,7 @@ class Window(QMainWindow):
         self._status.setObjectName("status")
         self._status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         row.addWidget(self._status, 1)
+        row.addSpacing(10)
         for action in self._actions():
             self.addAction(action)
             if action.text() == "Close":
