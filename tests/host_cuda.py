@@ -1,0 +1,174 @@
+"""The GPU played by the CPU: face.cuh compiled by g++, and a `Cuda` whose device memory is the host's.
+
+So the kernels' arithmetic and all that FaceRunner does around it run on every machine. Only what the threads
+of a real GPU do among themselves is left to the tests marked `cuda`.
+"""
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from canthus.runtime.cuda.compile import HEADER, source
+from canthus.runtime.cuda.launch import Address, Cuda, FaceRunner, Gpu
+
+SHIM = f"""
+#include <stddef.h>
+#include "{HEADER}"
+
+extern "C" void crop_regions(const View* view, const Region* regions, unsigned char* crops, int size, int faces) {{
+    for (int face = 0; face < faces; ++face)
+        for (int y = 0; y < size; ++y)
+            for (int x = 0; x < size; ++x)
+                crop_pixel(*view, regions[face], x, y, crops + (((size_t)face * size + y) * size + x) * 3);
+}}
+
+// As the threads of a block do it: strided, then in pairs ever closer, then warp by warp.
+extern "C" void decode_maps(const float* maps, const Region* regions, float* out, int points, int cells, int width,
+                            float stride, int faces) {{
+    for (int face = 0; face < faces; ++face)
+        for (int point = 0; point < points; ++point) {{
+            const float* own = maps + (size_t)face * 3 * points * cells;
+            const float* scores = own + (size_t)point * cells;
+            Peak peaks[256];
+            for (int thread = 0; thread < 256; ++thread) {{
+                peaks[thread] = Peak{{scores[0], 0}};
+                for (int cell = thread; cell < cells; cell += 256)
+                    peaks[thread] = higher(peaks[thread], Peak{{scores[cell], cell}});
+            }}
+            for (int warp = 0; warp < 256; warp += 32)
+                for (int apart = 16; apart > 0; apart /= 2)
+                    for (int lane = 0; lane < apart; ++lane)
+                        peaks[warp + lane] = higher(peaks[warp + lane], peaks[warp + lane + apart]);
+            Peak peak = peaks[0];
+            for (int warp = 32; warp < 256; warp += 32) peak = higher(peak, peaks[warp]);
+            place_point(own, points, cells, width, stride, point, peak, regions[face].back,
+                        out + ((size_t)face * points + point) * 3);
+        }}
+}}
+"""
+
+
+def compile_shim(folder: Path) -> ctypes.CDLL:
+    """The kernels' arithmetic as a host library; skips where there is no C++ compiler."""
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler to run the kernels' arithmetic with")
+    (folder / HEADER).write_text(source(HEADER))
+    (folder / "shim.cpp").write_text(SHIM)
+    library = folder / "shim.so"
+    subprocess.run(
+        [compiler, "-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", library, "shim.cpp"],
+        cwd=folder,
+        check=True,
+    )
+    return ctypes.CDLL(str(library))
+
+
+class HostCuda(Cuda):
+    """Runs at once what a GPU would run, and records it while capturing."""
+
+    def __init__(self, shim: ctypes.CDLL) -> None:
+        self.gpu = Gpu("the CPU in disguise", 86)
+        self.shim = shim
+        self.held: dict[int, ctypes.Array] = {}
+        self.recorded: list | None = None
+        self.replays = 0
+        self.allocations = 0
+
+    def memory(self, size: int) -> int:
+        buffer = (ctypes.c_uint8 * max(size, 1))()
+        self.held[ctypes.addressof(buffer)] = buffer
+        self.allocations += 1
+        return ctypes.addressof(buffer)
+
+    def free(self, address: int) -> None:
+        del self.held[address]
+
+    def pinned(self, size: int) -> np.ndarray:
+        self.allocations += 1
+        return np.zeros(max(size, 1), np.uint8)
+
+    def free_pinned(self, array: np.ndarray) -> None:
+        pass
+
+    def _do(self, action, *values) -> None:
+        if self.recorded is None:
+            action(*values)
+        else:
+            self.recorded.append((action, values))
+
+    def upload(self, address: int, pinned: np.ndarray, size: int) -> None:
+        self._do(ctypes.memmove, int(address), pinned.ctypes.data, size)
+
+    def download(self, pinned: np.ndarray, address: int, size: int) -> None:
+        self._do(ctypes.memmove, pinned.ctypes.data, int(address), size)
+
+    def kernel(self, name: str, function: str):
+        return getattr(self.shim, function)
+
+    def launch(self, kernel, grid, block, *values) -> None:
+        faces = grid[2] if kernel.__name__ == "crop_regions" else grid[1]
+        told = [
+            ctypes.c_void_p(value)
+            if isinstance(value, Address)
+            else ctypes.c_float(value)
+            if isinstance(value, float)
+            else ctypes.c_int(value)
+            for value in values
+        ]
+        self._do(kernel, *told, ctypes.c_int(faces))
+
+    @contextmanager
+    def capture(self) -> Iterator[list]:
+        graphs: list = []
+        self.recorded = []
+        yield graphs
+        graphs.append(self.recorded)
+        self.recorded = None
+
+    def replay(self, graph: list) -> None:
+        self.replays += 1
+        for action, values in graph:
+            action(*values)
+
+    def synchronise(self) -> None:
+        assert self.recorded is None, "a capture must not wait"
+
+
+class MarkedMaps:
+    """A network for tests: the brightest cell of each crop's red channel is every point's peak, offsets 0.25."""
+
+    def __init__(self, cuda: HostCuda, size: int, points: int, stride: int, most: int, graphs: bool = True) -> None:
+        self.cuda, self.size, self.points, self.stride = cuda, size, points, stride
+        self.graphs, self.batches = graphs, []
+        self.runner = FaceRunner(cuda, size, points, stride, most, self)
+
+    def __call__(self, faces: int) -> bool:
+        self.batches.append(faces)
+        self.cuda._do(self._compute, faces)
+        return self.graphs
+
+    def _compute(self, faces: int) -> None:
+        crops = view_of(self.runner.crops, (faces, self.size, self.size, 3), np.uint8)
+        width = self.size // self.stride
+        maps = view_of(self.runner.maps, (faces, 3, self.points, width, width), np.float32)
+        maps[:] = self.maps_of(crops)
+
+    def maps_of(self, crops: np.ndarray) -> np.ndarray:
+        width = self.size // self.stride
+        cells = crops[..., 0].reshape(len(crops), width, self.stride, width, self.stride).mean((2, 4)) / 255
+        maps = np.full((len(crops), 3, self.points, width, width), 0.25, np.float32)
+        maps[:, 0] = cells[:, None]
+        return maps
+
+
+def view_of(address: int, shape: tuple[int, ...], kind: type) -> np.ndarray:
+    """Memory as an array, without copying."""
+    size = int(np.prod(shape)) * np.dtype(kind).itemsize
+    return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(kind).reshape(shape)
