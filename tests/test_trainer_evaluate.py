@@ -136,6 +136,26 @@ def test_a_model_that_knows_has_no_error_in_either_kind_of_boxes(tmp_path):
         assert (one.all.faces, one.all.missed, one.all.fr10) == (6, 0, 0)
 
 
+def test_a_rough_box_is_mended_by_a_second_look(tmp_path):
+    (face,) = write_shard(tmp_path, 1)
+    box = box_of(face)
+    rough = replace(box, x0=box.x0 + 6, x1=box.x1 + 6)
+
+    class Drawn(Knowing):
+        """Finds the points where they are, less a tenth of how far the crop is off."""
+
+        def predict(self, crops):
+            looks.append(len(crops))
+            off = 0.0 if len(looks) > 1 else 6 / roi_from_points(face).side * self.size * 0.9
+            return np.repeat(self.points[None] - [off, 0], len(crops), 0).astype(np.float32), None
+
+    looks: list[int] = []
+    entrant = Entrant("drawn", Drawn())
+    (one,) = evaluate([open_set(tmp_path)], [entrant], lambda _: [rough], ["detector"])
+    assert looks == [1, 1]
+    assert one.all.nme == pytest.approx(100 * 0.6 / np.linalg.norm(face[60] - face[72]), rel=0.05)
+
+
 def test_a_face_that_the_detector_misses_is_a_failure_and_leaves_the_mean_alone(tmp_path):
     points = write_shard(tmp_path)
     answers = iter([[box_of(points[0])], [], *([box_of(face)] for face in points[2:])])

@@ -186,7 +186,7 @@ def evaluate(arguments: list[str]) -> int:
         "--boxes",
         default="truth",
         choices=("truth", "detector", "both"),
-        help="where the faces are: told by the true points, or found by the detector (default: %(default)s)",
+        help="where the faces are: told by the true points, or found as in any picture (default: %(default)s)",
     )
     parser.add_argument("--flip", action="store_true", help="average each face with its mirror image")
     parser.add_argument(
