@@ -10,16 +10,6 @@ from PyQt6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPen, QPolygonF,
 from canthus.runtime import wflw
 from canthus.runtime.types import Faces
 
-COLOURS: tuple[tuple[tuple[int, ...], str], ...] = (
-    (wflw.CONTOUR, "#5ac8fa"),
-    (wflw.LEFT_BROW + wflw.RIGHT_BROW, "#ffc85a"),
-    (wflw.NOSE_BRIDGE + wflw.NOSE_BASE, "#be96ff"),
-    (wflw.LEFT_EYE + wflw.RIGHT_EYE, "#78f08c"),
-    (wflw.OUTER_LIPS + wflw.INNER_LIPS, "#ff788c"),
-    (wflw.PUPILS, "#ffffff"),
-)
-"""The groups of points and their colours."""
-
 SHADE = QColor(8, 12, 18, 170)
 """Under every point and id, so that they stand out on skin and on light walls."""
 
@@ -88,7 +78,7 @@ def _pen(colour: QColor, width: float) -> QPen:
 
 def _paint_lines(painter: QPainter, places: NDArray[np.float64], size: float) -> None:
     for chain in wflw.LINES:
-        colour = QColor(next(name for group, name in COLOURS if chain[0] in group))
+        colour = QColor(*next(colour for group, colour in wflw.COLOURS if chain[0] in group))
         colour.setAlpha(150)
         painter.setPen(_pen(colour, max(1.0, size * 0.42)))
         painter.drawPolyline(_polygon(places[list(chain)]))
@@ -97,10 +87,10 @@ def _paint_lines(painter: QPainter, places: NDArray[np.float64], size: float) ->
 def _paint_points(painter: QPainter, places: NDArray[np.float64], trusted: NDArray[np.bool_], size: float) -> None:
     painter.setPen(_pen(SHADE, size + 1.6))
     painter.drawPoints(_polygon(places[trusted]))
-    for group, name in COLOURS:
+    for group, rgb in wflw.COLOURS:
         members = np.array(group)
         for shown, alpha in ((trusted, 255), (~trusted, 90)):
-            colour = QColor(name)
+            colour = QColor(*rgb)
             colour.setAlpha(alpha)
             painter.setPen(_pen(colour, size))
             painter.drawPoints(_polygon(places[members[shown[members]]]))

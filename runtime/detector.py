@@ -13,6 +13,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -100,7 +101,7 @@ class Detector:
             )
             try:
                 self._detector = vision.FaceDetector.create_from_options(options)
-                self._wrap = lambda image: Image(image_format=ImageFormat.SRGB, data=image)
+                self._wrap = partial(Image, ImageFormat.SRGB)
                 self._detector.detect(self._wrap(np.zeros((192, 192, 3), np.uint8)))
             except (RuntimeError, ValueError) as refused:
                 raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused

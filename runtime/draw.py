@@ -9,18 +9,8 @@ from canthus.runtime.types import Faces
 
 Colour = tuple[int, int, int]
 
-GROUPS: tuple[tuple[tuple[int, ...], Colour], ...] = (
-    (wflw.CONTOUR, (90, 200, 250)),
-    (wflw.LEFT_BROW + wflw.RIGHT_BROW, (255, 200, 90)),
-    (wflw.NOSE_BRIDGE + wflw.NOSE_BASE, (190, 150, 255)),
-    (wflw.LEFT_EYE + wflw.RIGHT_EYE, (120, 240, 140)),
-    (wflw.OUTER_LIPS + wflw.INNER_LIPS, (255, 120, 140)),
-    (wflw.PUPILS, (255, 255, 255)),
-)
-"""Which points share a colour (RGB)."""
-
 POINT_COLOURS: tuple[Colour, ...] = tuple(
-    next(colour for points, colour in GROUPS if point in points) for point in range(wflw.POINTS)
+    next(colour for points, colour in wflw.COLOURS if point in points) for point in range(wflw.POINTS)
 )
 
 _SHIFT = 4

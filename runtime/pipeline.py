@@ -39,7 +39,11 @@ class Landmarker:
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings()
         self.backend = open_backend(find_model(settings.model))
-        self._detector = Detector(settings.detector_model)
+        try:
+            self._detector = Detector(settings.detector_model)
+        except BaseException:
+            self.backend.close()
+            raise
         self.tracker = Tracker(self._detect, self.backend, Following(settings.max_faces))
         self._smoother = Smoother() if settings.smoothing else None
         self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0}

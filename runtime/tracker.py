@@ -1,5 +1,6 @@
 """Follows faces from frame to frame by their own points, and detects only when it must."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -11,6 +12,10 @@ from canthus.runtime.detector import overlap
 from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, roll_of, transform
 from canthus.runtime.types import FaceBox, Faces, Roi
 
+GROWTH = 1.6
+TURN = math.radians(50)
+"""What no face does from one frame to the next: grow or shrink by this factor, lean over by this angle."""
+
 Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
 
 
@@ -19,7 +24,8 @@ class Following:
     """When faces are looked for, and when one is lost."""
 
     max_faces: int = 8
-    beat: float = 1.0  # seconds between detections while faces are followed
+    beat: float = 0.5  # seconds between detections while faces are followed
+    quick_beat: float = 0.15  # the same, while a face was lost just now
     slow_beat: float = 4.0  # the same, while as many as wanted are followed
     new_score: float = 0.5  # a detection counts as a face from this mean score of its points on
     lost_score: float = 0.3  # a followed face is lost below this
@@ -84,7 +90,8 @@ class Tracker:
             moved = _Track(track.face, place, score, seconds, track.confirmed)
             is_face = mean >= (self.following.doubted_score if doubted else self.following.lost_score)
             # When two tracks slide onto one face, the older one keeps it.
-            if is_face and all(overlap(moved.box, other.box) < self.following.same for other in kept):
+            alone = all(overlap(moved.box, other.box) < self.following.same for other in kept)
+            if is_face and alone and _goes_on(track, moved, image.shape):
                 kept.append(moved)
             else:
                 self._lost.append(track)
@@ -95,13 +102,10 @@ class Tracker:
         if not self._tracks:
             return True
         full = len(self._tracks) >= self.following.max_faces
+        beat = self.following.slow_beat if full else self.following.beat
         waited = seconds - self._looked
         # Time that runs backwards is a jump in the source.
-        return (
-            waited < 0
-            or waited >= (self.following.slow_beat if full else self.following.beat)
-            or bool(self._lost and self._lost[-1].seen > self._looked)
-        )
+        return waited < 0 or waited >= (self.following.quick_beat if self._lost else beat)
 
     def _look(self, image: NDArray[np.uint8], seconds: float) -> None:
         self._looked = seconds
@@ -147,6 +151,15 @@ def locate(
     if refine and len(rois):
         return locate(backend, image, [roi_from_points(face, roll_of(face)) for face in points])
     return points, scores
+
+
+def _goes_on(before: _Track, now: _Track, frame: tuple[int, ...]) -> bool:
+    """A face stays in the frame, and neither turns over nor changes its size at a blow; a track gone astray does."""
+    x, y = (now.points.min(0) + now.points.max(0)) / 2
+    inside = 0 <= x < frame[1] and 0 <= y < frame[0]
+    grown = float(np.ptp(now.points, axis=0).max() / max(np.ptp(before.points, axis=0).max(), 1.0))
+    turned = abs(math.remainder(roll_of(now.points) - roll_of(before.points), 2 * math.pi))
+    return inside and 1 / GROWTH < grown < GROWTH and turned < TURN
 
 
 def _same_face(box: FaceBox, track: _Track, same: float) -> bool:

@@ -25,6 +25,16 @@ OUTER_CANTHI = (60, 72)
 ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
 """The six subsets, in the order of the official list files."""
 
+COLOURS: tuple[tuple[tuple[int, ...], tuple[int, int, int]], ...] = (
+    (CONTOUR, (90, 200, 250)),
+    (LEFT_BROW + RIGHT_BROW, (255, 200, 90)),
+    (NOSE_BRIDGE + NOSE_BASE, (190, 150, 255)),
+    (LEFT_EYE + RIGHT_EYE, (120, 240, 140)),
+    (OUTER_LIPS + INNER_LIPS, (255, 120, 140)),
+    (PUPILS, (255, 255, 255)),
+)
+"""Groups of points and the RGB colour in which each is drawn."""
+
 LINES: tuple[tuple[int, ...], ...] = (
     CONTOUR,
     (*LEFT_BROW, LEFT_BROW[0]),
