@@ -107,7 +107,7 @@ def recipe_of(wish: Wish, manifest: Manifest) -> EngineRecipe:
     """What a wish comes to on this machine."""
     if not 1 <= wish.max_batch <= 256:
         raise InputError(f"--max-batch {wish.max_batch}: from 1 to 256")
-    flavour = wish.flavour or _flavour_for_here()
+    flavour = wish.flavour or flavour_for_here()
     trt = load_flavour(flavour)
     return EngineRecipe(
         model_sha256=manifest.sha256,
@@ -120,15 +120,20 @@ def recipe_of(wish: Wish, manifest: Manifest) -> EngineRecipe:
     )
 
 
-def _flavour_for_here() -> Flavour:
+def flavour_for_here() -> Flavour:
     """TensorRT-RTX where it is installed and can serve the GPU (or none is here), else TensorRT."""
     installed, gpu = installed_flavours(), find_gpu()
     if not installed:
         raise BackendError("no TensorRT is installed: pip install 'canthus[rtx]', or 'canthus[tensorrt]'")
-    if "tensorrt-rtx" in installed and "tensorrt" in installed:
-        served = _all_targets(load_flavour("tensorrt-rtx"))
-        return "tensorrt-rtx" if gpu is None or capability_name(gpu) in served else "tensorrt"
-    return installed[0]
+    if "tensorrt-rtx" in installed:
+        if gpu is None or capability_name(gpu) in _all_targets(load_flavour("tensorrt-rtx")):
+            return "tensorrt-rtx"
+        if "tensorrt" not in installed:
+            raise BackendError(
+                f"TensorRT-RTX does not serve {gpu.name} ({capability_name(gpu)}), TensorRT does: "
+                "pip install 'canthus[tensorrt]'"
+            )
+    return "tensorrt"
 
 
 def _gpu_name(flavour: Flavour) -> str:
@@ -196,8 +201,9 @@ def _compile(
     trt = load_flavour(recipe.flavour)
     log = quiet_log(trt)
     builder = trt.Builder(log)
-    typed = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(typed)
+    # Strongly typed: what `engine_graph` settled stands. TensorRT 11 knows nothing else and has no flag for it.
+    flags = trt.NetworkDefinitionCreationFlag.__members__
+    network = builder.create_network(1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
         words = "; ".join(parser.get_error(place).desc() for place in range(parser.num_errors))

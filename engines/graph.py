@@ -28,7 +28,7 @@ def engine_graph(model: Path, precision: Precision) -> bytes:
         import onnx_ir as ir
     except ImportError as missing:
         raise BackendError(
-            f"building an engine needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+            f"building an engine needs {missing.name}, which is not installed: pip install 'canthus[rtx]'"
         ) from missing
     graph = ir.from_proto(onnx.load(model))
     _cut(graph, model)

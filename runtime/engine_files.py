@@ -55,10 +55,10 @@ class EngineManifest:
 
     @property
     def rebuild(self) -> str:
-        """The command that builds it anew."""
+        """The command that builds it anew, with what serves the GPU that is here then."""
         return (
-            f"canthus engine build --model {self.model} --flavour {self.recipe.flavour} "
-            f"--precision {self.recipe.precision} --max-batch {self.recipe.batch[2]}"
+            f"canthus engine build --model {self.model} --precision {self.recipe.precision} "
+            f"--max-batch {self.recipe.batch[2]}"
         )
 
     def write(self, engine: Path) -> None:

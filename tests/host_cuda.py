@@ -80,6 +80,7 @@ class HostCuda(Cuda):
         self.recorded: list | None = None
         self.replays = 0
         self.allocations = 0
+        self.closed = 0
 
     def memory(self, size: int) -> int:
         buffer = (ctypes.c_uint8 * max(size, 1))()
@@ -136,6 +137,13 @@ class HostCuda(Cuda):
         self.replays += 1
         for action, values in graph:
             action(*values)
+
+    @property
+    def stream(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.closed += 1
 
     def synchronise(self) -> None:
         assert self.recorded is None, "a capture must not wait"

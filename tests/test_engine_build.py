@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from canthus.engines.build import Wish, build, decode_maps
+from canthus.engines.build import Wish, build, decode_maps, flavour_for_here
 from canthus.engines.commands import command
 from canthus.engines.export import check_crops, export
 from canthus.engines.graph import engine_graph
@@ -17,7 +17,7 @@ from canthus.engines.verify import verify
 from canthus.runtime import engine_files
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
-from canthus.runtime.cuda.launch import find_gpu
+from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import read_engine, read_engine_manifest
 from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError
 from canthus.runtime.models import read_manifest
@@ -153,6 +153,17 @@ def test_what_cannot_be_built_says_why(folder, engine, tmp_path):
     ]:
         with pytest.raises((InputError, CanthusError), match=why):
             build(wish, output, quiet=True)
+
+
+@pytest.mark.parametrize(("capability", "flavour"), [(120, "tensorrt-rtx"), (90, None)])
+def test_the_flavour_is_the_one_that_serves_the_gpu(capability, flavour, monkeypatch):
+    monkeypatch.setattr("canthus.engines.build.find_gpu", lambda: Gpu("NVIDIA X", capability))
+    monkeypatch.setattr("canthus.engines.build.installed_flavours", lambda: ("tensorrt-rtx",))
+    if flavour:
+        assert flavour_for_here() == flavour
+    else:
+        with pytest.raises(BackendError, match=r"does not serve NVIDIA X \(sm90\).*canthus\[tensorrt\]"):
+            flavour_for_here()
 
 
 def test_verify_compares_pytorch_the_model_and_the_engine(folder, engine):

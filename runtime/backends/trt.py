@@ -116,6 +116,7 @@ class TensorRTBackend:
             self.size = self._engine.size
             self.name = f"{self._engine.flavour} {self._engine.trt.__version__} on {self._cuda.gpu.name}"
             self._contexts: dict[int, Any] = {}
+            self._capturable: dict[int, bool] = {}
             self._scratch = self._cuda.memory(self._engine.engine.device_memory_size_v2)
             self._configuration, self._kernels = self._configure()
             self._runner: FaceRunner = FaceRunner(
@@ -182,8 +183,10 @@ class TensorRTBackend:
         context = self._context(faces)
         if not context.execute_async_v3(self._cuda.stream):
             raise BackendError(f"{self._engine.path}: did not run: {last_words(self._engine.log)}")
-        capturable: Callable[[int], bool] | None = getattr(context, "is_stream_capturable", None)
-        return capturable is None or capturable(self._cuda.stream)
+        if faces not in self._capturable:  # asked once, outside any recording; TensorRT proper has no such question
+            ask: Callable[[int], bool] | None = getattr(context, "is_stream_capturable", None)
+            self._capturable[faces] = ask is None or ask(self._cuda.stream)
+        return self._capturable[faces]
 
     def close(self) -> None:
         if self._cuda is None:
