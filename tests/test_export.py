@@ -82,9 +82,7 @@ def test_a_model_tells_nothing_of_the_machine_that_exported_it(model):
     assert "maps" in {name for node in onnx.load(model).graph.node for name in node.output}
 
 
-def test_a_model_that_differs_from_pytorch_is_refused_and_nothing_is_written(
-    checkpoint, tmp_path, monkeypatch
-):
+def test_a_model_that_differs_from_pytorch_is_refused_and_nothing_is_written(checkpoint, tmp_path, monkeypatch):
     def wrong(model: Path, crops: np.ndarray) -> list[np.ndarray]:
         return [value + np.float32(1) for value in run_exactly(model, crops)]
 

@@ -32,9 +32,7 @@ def compile_kernel(name: str, capability: int, form: Literal["ptx", "cubin"] = "
     nvrtc = _nvrtc()
     (program,) = _checked(
         nvrtc,
-        nvrtc.nvrtcCreateProgram(
-            source(name).encode(), name.encode(), 1, [source(HEADER).encode()], [HEADER.encode()]
-        ),
+        nvrtc.nvrtcCreateProgram(source(name).encode(), name.encode(), 1, [source(HEADER).encode()], [HEADER.encode()]),
     )
     kind = "sm" if form == "cubin" else "compute"
     options = [f"--gpu-architecture={kind}_{capability}".encode(), *(option.encode() for option in OPTIONS)]

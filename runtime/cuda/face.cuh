@@ -11,6 +11,10 @@
 #include <math.h>
 #endif
 
+// As in decode.py: cells to each side of a peak that help to place its point, and the weight the peak always has.
+#define REACH 2
+#define LEAST 1e-6f
+
 // A frame (height, width, 3) uint8, rows without gaps. It lies on the device so that a captured graph follows it.
 struct View {
     const unsigned char* pixels;
@@ -81,14 +85,28 @@ BOTH Peak higher(Peak one, Peak other) {
     return one_nan || one.score > other.score ? one : other;
 }
 
-// Where a peak puts its point. maps: (3, points, cells) of one face, cells = width * height; out: x and y through
-// `back`, and the score in [0, 1]; NaN stays NaN.
+// Where a peak and the cells around it put their point: decode.decode with its REACH and LEAST.
+// maps: (3, points, cells) of one face, cells = width * height; out: x and y through `back`, and the score in [0, 1].
 BOTH void place_point(const float* maps, int points, int cells, int width, float stride, int point, Peak peak,
                       const float back[6], float out[3]) {
-    float to_x = maps[((size_t)points + point) * cells + peak.cell];
-    float to_y = maps[((size_t)2 * points + point) * cells + peak.cell];
-    float x = ((float)(peak.cell % width) + to_x) * stride;
-    float y = ((float)(peak.cell / width) + to_y) * stride;
+    const float* scores = maps + (size_t)point * cells;
+    const float* to_x = maps + ((size_t)points + point) * cells;
+    const float* to_y = maps + ((size_t)2 * points + point) * cells;
+    int across = peak.cell % width, along = peak.cell / width, height = cells / width;
+    float whole = 0.0f, right = 0.0f, down = 0.0f;
+    for (int y = -REACH; y <= REACH; ++y) {
+        for (int x = -REACH; x <= REACH; ++x) {
+            if (across + x < 0 || across + x >= width || along + y < 0 || along + y >= height) continue;
+            int cell = (along + y) * width + across + x;
+            float weight = scores[cell] > 0.0f ? scores[cell] : 0.0f;
+            if (x == 0 && y == 0) weight += LEAST;
+            whole += weight;
+            right += weight * ((float)x + to_x[cell]);
+            down += weight * ((float)y + to_y[cell]);
+        }
+    }
+    float x = ((float)across + right / whole) * stride;
+    float y = ((float)along + down / whole) * stride;
     out[0] = back[0] * x + back[1] * y + back[2];
     out[1] = back[3] * x + back[4] * y + back[5];
     out[2] = peak.score < 0.0f ? 0.0f : peak.score > 1.0f ? 1.0f : peak.score;

@@ -98,9 +98,7 @@ class Cuda:
         context = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
         _checked(self._driver.cuCtxSetCurrent(context))
         # Waits for nothing on the legacy default stream.
-        self._stream = _checked(
-            self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING)
-        )
+        self._stream = _checked(self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._memory: list[int] = []
         self._pinned: list[int] = []
         self._graphs: list[Any] = []
