@@ -143,14 +143,17 @@ def locate(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Points (N, 98, 2) in image pixels and scores (N, 98) of the faces in the regions.
 
-    `refine` looks twice: a detector's box is rough, and the first points tell where the face truly is.
+    `refine` looks twice: a detector's box is rough, and the first points tell where the face truly is. Where the second
+    look is less sure of itself than the first, it has gone astray, and the first one stands.
     """
     crops = crop_all(image, rois, backend.size)
     inside, scores = backend.predict(crops.images)
     points = transform(crops.to_frame, inside)
-    if refine and len(rois):
-        return locate(backend, image, [roi_from_points(face, roll_of(face)) for face in points])
-    return points, scores
+    if not refine or not rois:
+        return points, scores
+    again, surer = locate(backend, image, [roi_from_points(face, roll_of(face)) for face in points])
+    better = surer.mean(1) >= scores.mean(1)
+    return np.where(better[:, None, None], again, points), np.where(better[:, None], surer, scores)
 
 
 def _goes_on(before: _Track, now: _Track, frame: tuple[int, ...]) -> bool:
