@@ -146,14 +146,23 @@ def test_a_rough_box_is_mended_by_a_second_look(tmp_path):
 
         def predict(self, crops):
             looks.append(len(crops))
-            off = 0.0 if len(looks) > 1 else 6 / roi_from_points(face).side * self.size * 0.9
-            return np.repeat(self.points[None] - [off, 0], len(crops), 0).astype(np.float32), None
+            off = second if len(looks) > 1 else 6 / roi_from_points(face).side * self.size * 0.9
+            sure = np.full((len(crops), 98), score[len(looks) - 1], np.float32)
+            return np.repeat(self.points[None] - [off, 0], len(crops), 0).astype(np.float32), sure
+
+    def measured():
+        looks.clear()
+        (one,) = evaluate([open_set(tmp_path)], [Entrant("drawn", Drawn())], lambda _: [rough], ["detector"])
+        assert looks == [1, 1]
+        return one.all.nme * np.linalg.norm(face[60] - face[72]) / 100  # pixels
 
     looks: list[int] = []
-    entrant = Entrant("drawn", Drawn())
-    (one,) = evaluate([open_set(tmp_path)], [entrant], lambda _: [rough], ["detector"])
-    assert looks == [1, 1]
-    assert one.all.nme == pytest.approx(100 * 0.6 / np.linalg.norm(face[60] - face[72]), rel=0.05)
+    score, second = [0.8, 0.9], 0.0
+    assert measured() == pytest.approx(0.6, rel=0.05)
+    score, second = [0.8, 0.1], 30.0  # a second look that has gone astray does not count
+    assert measured() == pytest.approx(0.6, rel=0.05)
+    score = [0.8, 0.9]
+    assert measured() > 10
 
 
 def test_a_face_that_the_detector_misses_is_a_failure_and_leaves_the_mean_alone(tmp_path):
