@@ -47,8 +47,12 @@ extern "C" void decode_maps(const float* maps, const Region* regions, float* out
                         peaks[warp + lane] = higher(peaks[warp + lane], peaks[warp + lane + apart]);
             Peak peak = peaks[0];
             for (int warp = 32; warp < 256; warp += 32) peak = higher(peak, peaks[warp]);
-            place_point(own, points, cells, width, stride, point, peak, regions[face].back,
-                        out + ((size_t)face * points + point) * 3);
+            Say says[32];
+            for (int lane = 0; lane < 32; ++lane)
+                says[lane] = say_of(own, points, cells, width, point, peak, lane);
+            for (int apart = 16; apart > 0; apart /= 2)
+                for (int lane = 0; lane < apart; ++lane) says[lane] = both(says[lane], says[lane + apart]);
+            place_point(peak, says[0], width, stride, regions[face].back, out + ((size_t)face * points + point) * 3);
         }}
 }}
 """

@@ -3,6 +3,7 @@
 
 #define THREADS 256
 #define WARP 32
+static_assert(EDGE * EDGE <= WARP, "a warp reads the cells around a peak at once");
 
 // maps: (faces, 3 * points, cells); out: (faces, points, 3) x, y and score. Launched with THREADS threads a block.
 extern "C" __global__ void decode_maps(const float* __restrict__ maps, const Region* __restrict__ regions,
@@ -26,9 +27,16 @@ extern "C" __global__ void decode_maps(const float* __restrict__ maps, const Reg
     }
     if (threadIdx.x % WARP == 0) best[threadIdx.x / WARP] = peak;
     __syncthreads();
-    if (threadIdx.x == 0) {
-        for (int warp = 1; warp < THREADS / WARP; ++warp) peak = higher(peak, best[warp]);
-        place_point(own, points, cells, width, stride, point, peak, regions[face].back,
-                    out + (face * points + point) * 3);
+    if (threadIdx.x >= WARP) return;
+    peak = best[0];
+    for (int warp = 1; warp < THREADS / WARP; ++warp) peak = higher(peak, best[warp]);
+    // The first warp has a lane for each cell around the peak.
+    Say say = say_of(own, points, cells, width, point, peak, threadIdx.x);
+    for (int apart = WARP / 2; apart > 0; apart /= 2) {
+        Say other = {__shfl_down_sync(0xffffffffu, say.weight, apart), __shfl_down_sync(0xffffffffu, say.right, apart),
+                     __shfl_down_sync(0xffffffffu, say.down, apart)};
+        say = both(say, other);
     }
+    if (threadIdx.x == 0)
+        place_point(peak, say, width, stride, regions[face].back, out + (face * points + point) * 3);
 }

@@ -14,6 +14,7 @@
 // As in decode.py: cells to each side of a peak that help to place its point, and the weight the peak always has.
 #define REACH 2
 #define LEAST 1e-6f
+#define EDGE (2 * REACH + 1)
 
 // A frame (height, width, 3) uint8, rows without gaps. It lies on the device so that a captured graph follows it.
 struct View {
@@ -85,28 +86,33 @@ BOTH Peak higher(Peak one, Peak other) {
     return one_nan || one.score > other.score ? one : other;
 }
 
-// Where a peak and the cells around it put their point: decode.decode with its REACH and LEAST.
-// maps: (3, points, cells) of one face, cells = width * height; out: x and y through `back`, and the score in [0, 1].
-BOTH void place_point(const float* maps, int points, int cells, int width, float stride, int point, Peak peak,
-                      const float back[6], float out[3]) {
-    const float* scores = maps + (size_t)point * cells;
-    const float* to_x = maps + ((size_t)points + point) * cells;
-    const float* to_y = maps + ((size_t)2 * points + point) * cells;
-    int across = peak.cell % width, along = peak.cell / width, height = cells / width;
-    float whole = 0.0f, right = 0.0f, down = 0.0f;
-    for (int y = -REACH; y <= REACH; ++y) {
-        for (int x = -REACH; x <= REACH; ++x) {
-            if (across + x < 0 || across + x >= width || along + y < 0 || along + y >= height) continue;
-            int cell = (along + y) * width + across + x;
-            float weight = scores[cell] > 0.0f ? scores[cell] : 0.0f;
-            if (x == 0 && y == 0) weight += LEAST;
-            whole += weight;
-            right += weight * ((float)x + to_x[cell]);
-            down += weight * ((float)y + to_y[cell]);
-        }
-    }
-    float x = ((float)across + right / whole) * stride;
-    float y = ((float)along + down / whole) * stride;
+// What cells tell about a point: the sum of their weights, and of their weighted steps from the peak, in cells.
+struct Say {
+    float weight, right, down;
+};
+
+BOTH Say both(Say one, Say other) {
+    return {one.weight + other.weight, one.right + other.right, one.down + other.down};
+}
+
+// The say of one cell of those around a peak, counted row by row: the weights of decode.decode. None beyond them and
+// beyond the map. maps: (3, points, cells) of one face, cells = width * height.
+BOTH Say say_of(const float* maps, int points, int cells, int width, int point, Peak peak, int around) {
+    int x = around % EDGE - REACH, y = around / EDGE - REACH;
+    int across = peak.cell % width + x, along = peak.cell / width + y;
+    if (around >= EDGE * EDGE || across < 0 || across >= width || along < 0 || along * width >= cells)
+        return {0.0f, 0.0f, 0.0f};
+    const float* here = maps + (size_t)point * cells + along * width + across;
+    size_t layer = (size_t)points * cells;
+    float weight = here[0] > 0.0f ? here[0] : 0.0f;
+    if (x == 0 && y == 0) weight += LEAST;
+    return {weight, weight * ((float)x + here[layer]), weight * ((float)y + here[2 * layer])};
+}
+
+// Where the cells around a peak put their point. out: x and y through `back`, and the score in [0, 1].
+BOTH void place_point(Peak peak, Say say, int width, float stride, const float back[6], float out[3]) {
+    float x = ((float)(peak.cell % width) + say.right / say.weight) * stride;
+    float y = ((float)(peak.cell / width) + say.down / say.weight) * stride;
     out[0] = back[0] * x + back[1] * y + back[2];
     out[1] = back[3] * x + back[4] * y + back[5];
     out[2] = peak.score < 0.0f ? 0.0f : peak.score > 1.0f ? 1.0f : peak.score;
