@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.runtime.wflw import MIRROR
+from canthus.trainer.schemes import scheme_of
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float32]
@@ -47,7 +47,7 @@ def augment(
 ) -> tuple[Image, Points]:
     """Cut a face out of a roomy crop, changed at random.
 
-    Returns the image (size, size, 3) and the points (98, 2) in its pixels.
+    Returns the image (size, size, 3) and the points (K, 2) in its pixels.
     """
     image, points = move(image, points, size, how, rng)
     if rng.random() < how.flip_p:
@@ -96,8 +96,8 @@ def _shuffle(image: Image, grid: int, rng: np.random.Generator) -> Image:
 
 
 def flip(image: Image, points: Points) -> tuple[Image, Points]:
-    """Mirror left and right, points (98, 2) renamed accordingly."""
-    mirrored = points[MIRROR].copy()
+    """Mirror left and right, points (K, 2) renamed accordingly."""
+    mirrored = points[scheme_of(len(points)).mirror].copy()
     mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
     return np.ascontiguousarray(image[:, ::-1]), mirrored
 

@@ -26,7 +26,7 @@ class Batch:
     """Faces as the network takes them."""
 
     crops: Tensor  # (B, S, S, 3) uint8
-    points: Tensor  # (B, 98, 2) float32, crop pixels
+    points: Tensor  # (B, K, 2) float32, crop pixels
     weight: Tensor  # (B,) how much each face counts
 
 

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.runtime.wflw import ATTRIBUTES, OUTER_CANTHI, POINTS
+from canthus.runtime.wflw import ATTRIBUTES, POINTS
+from canthus.trainer.schemes import scheme_of
 
 LIST_FOLDER = "WFLW_annotations/list_98pt_rect_attr_train_test"
 SHARD_LIST = "list_98pt_rect_attr.txt"
@@ -171,10 +172,11 @@ def _with_spread(faces: Sequence[LabelledFace], quality: str, source: str) -> li
 
 
 def yaw(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far faces (N, 98, 2) look aside: where the nose tip lies between the outer canthi, -1 to 1."""
-    left, right = points[:, OUTER_CANTHI[0]], points[:, OUTER_CANTHI[1]]
-    across = right - left
-    place = ((points[:, 54] - left) * across).sum(-1) / np.maximum((across**2).sum(-1), 1e-6)
+    """How far faces (N, K, 2) look aside: where the nose tip lies between the outer canthi, -1 to 1."""
+    scheme = scheme_of(points.shape[1])
+    across = scheme.across(points)
+    from_left = points[:, scheme.nose] - points[:, list(scheme.ruler[0])].mean(1)
+    place = (from_left * across).sum(-1) / np.maximum((across**2).sum(-1), 1e-6)
     aside: NDArray[np.float64] = np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
     return aside
 

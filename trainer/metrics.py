@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.wflw import OUTER_CANTHI
+from canthus.trainer.schemes import scheme_of
 
 FAILURE = 10.0
 """A face counts as failed above this NME (%): FR@10 and AUC@10."""
@@ -13,14 +13,13 @@ FAILURE = 10.0
 Floats = NDArray[np.floating]
 
 
-def nme(predicted: Floats, true: Floats, canthi: tuple[int, int] = OUTER_CANTHI) -> Floats:
-    """Normalised mean error of each face in %: mean point distance over the true inter-ocular distance.
+def nme(predicted: Floats, true: Floats) -> Floats:
+    """Normalised mean error of each face in %: mean point distance over the true length of the scheme's ruler.
 
-    predicted, true: (N, K, 2), same pixels. Returns (N,).
+    predicted, true: (N, K, 2), same pixels; K tells the scheme. Returns (N,).
     """
     distance = np.linalg.norm(predicted - true, axis=-1).mean(-1)
-    ocular = np.linalg.norm(true[:, canthi[0]] - true[:, canthi[1]], axis=-1)
-    error: Floats = 100 * distance / ocular
+    error: Floats = 100 * distance / np.linalg.norm(scheme_of(true.shape[1]).across(true), axis=-1)
     return error
 
 

@@ -17,7 +17,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from canthus.runtime.errors import ModelError
-from canthus.runtime.wflw import POINTS
 from canthus.trainer.batches import Batches
 from canthus.trainer.checkpoint import (
     Checkpoint,
@@ -43,6 +42,7 @@ class Run:
     network: nn.Module
     average: AveragedModel
     optimiser: torch.optim.AdamW
+    points: int
     step: int = 0
     best: float = math.inf
 
@@ -55,12 +55,14 @@ def train(pack: Pack, recipe: Recipe, folder: Path, resume: bool = False, compil
     """
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = build(recipe.network, POINTS).to(device)
+    points = pack.points.shape[1]
+    network = build(recipe.network, points).to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     run = Run(
         network,
         AveragedModel(network, multi_avg_fn=_moving_average(recipe.average), use_buffers=True),
         torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True),
+        points,
     )
     if resume:
         continue_from(folder / "last", run)
@@ -189,7 +191,7 @@ def validate(network: nn.Module, batches: Batches, stride: int) -> float:
 def _save(path: Path, run: Run, recipe: Recipe, continuable: bool) -> None:
     facts = {
         "network": recipe.network,
-        "points": POINTS,
+        "points": run.points,
         "size": recipe.size,
         "stride": recipe.stride,
         "step": run.step,
