@@ -15,7 +15,6 @@ from canthus.runtime.geometry import roi_from_points
 from canthus.trainer import boxes
 from canthus.trainer.augment import NOWHERE, PLAIN, Augmentation, augment, flip, repaint, without_face
 from canthus.trainer.batches import Batches
-from canthus.trainer.commands import pack as pack_command
 from canthus.trainer.data import (
     LIST_FOLDER,
     PACK_ROOM,
@@ -28,6 +27,7 @@ from canthus.trainer.data import (
     write_pack,
     yaw,
 )
+from canthus.trainer.data_commands import data as data_command
 from canthus.trainer.recipe import Recipe
 from conftest import SHAPE
 
@@ -215,20 +215,20 @@ def test_a_folder_that_is_no_pack_says_how_to_make_one(tmp_path, part, content):
     (tmp_path / part).unlink()
     if content is not None:
         (tmp_path / part).write_bytes(content)
-    with pytest.raises(InputError, match="canthus pack"):
+    with pytest.raises(InputError, match="canthus data prepare"):
         open_pack(tmp_path)
 
 
 def test_the_pack_command_packs_once_and_not_over_another(tmp_path, capsys):
     write_shard(tmp_path / "shard", 3)
-    words = [str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--size", "64"]
-    assert pack_command(words) == 0
+    words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--size", "64"]
+    assert data_command(words) == 0
     assert "3 faces of 64 px" in capsys.readouterr().out
     with pytest.raises(InputError, match="--overwrite"):
-        pack_command(words)
-    assert pack_command([*words, "--overwrite"]) == 0
+        data_command(words)
+    assert data_command([*words, "--overwrite"]) == 0
     with pytest.raises(SystemExit, match="2"):
-        pack_command([*words, "--size", "7"])
+        data_command([*words, "--size", "7"])
 
 
 def test_one_face_in_so_many_is_held_out_by_its_name(tmp_path):

@@ -12,8 +12,8 @@ from canthus.runtime.geometry import MARGIN, roi_from_points
 from canthus.runtime.types import FaceBox, Roi
 from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer import evaluate as evaluating
-from canthus.trainer.commands import evaluate as command
 from canthus.trainer.data import open_set
+from canthus.trainer.eval_command import evaluate as command
 from canthus.trainer.evaluate import Entrant, assign, evaluate, facts, open_entrant, open_peer, overlap, table
 from canthus.trainer.metrics import nme, summarise
 from conftest import SHAPE

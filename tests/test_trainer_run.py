@@ -335,7 +335,7 @@ def test_a_second_ctrl_c_does_not_wait(faces, tmp_path, monkeypatch):
 
 
 def test_the_train_command_needs_a_pack_and_a_run(tmp_path):
-    with pytest.raises(InputError, match="canthus pack"):
+    with pytest.raises(InputError, match="canthus data prepare"):
         command([str(tmp_path), "-o", str(tmp_path / "run")])
     with pytest.raises(InputError, match=r"recipe\.json"):
         command([str(tmp_path), "-o", str(tmp_path / "run"), "--resume"])

@@ -1,8 +1,6 @@
-"""The trainer's commands: pack, train, eval. Each imports what it needs when it runs."""
+"""`canthus train`, and what the trainer's commands share. Each imports what it needs when it runs."""
 
 import argparse
-import contextlib
-import functools
 import json
 import os
 import shutil
@@ -14,65 +12,16 @@ from typing import TYPE_CHECKING, Any
 from canthus.runtime.errors import BackendError, InputError
 
 if TYPE_CHECKING:
-    from canthus.trainer.evaluate import Result
     from canthus.trainer.recipe import Recipe
 
 RUN_FILES = (
     "recipe.json", "log.csv", "best.json", "best.safetensors", "last.json", "last.safetensors",
 )  # fmt: skip
-PACK_FILES = ("crops.npy", "labels.npz")
-
-
-def pack(arguments: list[str]) -> int:
-    """Cut labelled faces out of their pictures, once, into a folder that training reads fast."""
-    parser = _parser(
-        "pack",
-        pack,
-        "  canthus pack WFLW -o faces\n"
-        "  canthus pack shard-0.tar shard-1.tar WFLW -o faces --size 256\n"
-        "  canthus train faces -o runs/first\n",
-    )
-    parser.add_argument(
-        "sets",
-        type=Path,
-        nargs="+",
-        metavar="SET",
-        help="the official WFLW folder, a shard's folder, or a shard's tar file",
-    )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument(
-        "--size",
-        type=int,
-        default=192,
-        metavar="PIXELS",
-        help="side of a crop, 1.4 times what the network sees (default: %(default)s, for 128 px networks)",
-    )
-    parser.add_argument(
-        "--split",
-        default="train",
-        choices=("train", "test"),
-        help="the official list (default: %(default)s)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing pack")
-    told = parser.parse_args(arguments)
-    if not 32 <= told.size <= 1024:
-        parser.error("--size must lie between 32 and 1024")
-    _refuse_existing(told.output, PACK_FILES, "--overwrite replaces it", told.overwrite)
-
-    from canthus.trainer.data import open_set, write_pack
-
-    sets = [open_set(path, told.split) for path in told.sets]
-    try:
-        faces = write_pack(sets, told.output, told.size)
-    except OSError as unwritable:
-        raise InputError(f"{told.output}: cannot be written: {unwritable.strerror}") from unwritable
-    print(f"{told.output}: {len(faces)} faces of {told.size} px")
-    return 0
 
 
 def train(arguments: list[str]) -> int:
     """Train a network on a pack of faces; Ctrl-C saves, --resume goes on."""
-    parser = _parser(
+    parser = parser_of(
         "train",
         train,
         "  canthus train faces -o runs/student\n"
@@ -80,7 +29,7 @@ def train(arguments: list[str]) -> int:
         "  canthus train faces -o runs/hrnet --network hrnet_w18 --set batch=32 --set augmentation.blur_p=0\n"
         "  canthus eval --model runs/student/best.safetensors --wflw WFLW\n",
     )
-    parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus pack` wrote")
+    parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
     parser.add_argument(
         "-o",
         "--output",
@@ -122,7 +71,7 @@ def train(arguments: list[str]) -> int:
     else:
         recipe = _recipe(told)
         answer = "--resume goes on with it, --overwrite replaces it"
-        _refuse_existing(told.output, RUN_FILES, answer, told.overwrite)
+        refuse_existing(told.output, RUN_FILES, answer, told.overwrite)
     faces = open_pack(told.pack)
     try:
         from canthus.trainer.train import train as run
@@ -144,104 +93,6 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
-def evaluate(arguments: list[str]) -> int:
-    """Measure models on labelled faces: NME, FR@10, AUC@10, overall and for each WFLW subset."""
-    parser = _parser(
-        "eval",
-        evaluate,
-        "  canthus eval --wflw WFLW\n"
-        "  canthus eval --model fast runs/student/best.safetensors --wflw WFLW --boxes both --json out.json\n"
-        "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW\n",
-    )
-    parser.add_argument(
-        "--model",
-        nargs="+",
-        default=[],
-        metavar="MODEL",
-        help="shipped models' names, .onnx files or checkpoints (default: the default model)",
-    )
-    parser.add_argument(
-        "--peer",
-        nargs="+",
-        default=[],
-        type=Path,
-        metavar="FILE.onnx",
-        help="others' networks of the PFLD family",
-    )
-    parser.add_argument(
-        "--wflw",
-        nargs="+",
-        required=True,
-        type=Path,
-        metavar="SET",
-        help="the official WFLW folder (or shards: folders or tar files)",
-    )
-    parser.add_argument(
-        "--split",
-        default="test",
-        choices=("train", "test"),
-        help="the official list (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--boxes",
-        default="truth",
-        choices=("truth", "detector", "both"),
-        help="where the faces are: told by the true points, or found as in any picture (default: %(default)s)",
-    )
-    parser.add_argument("--flip", action="store_true", help="average each face with its mirror image")
-    parser.add_argument(
-        "--held-out",
-        type=int,
-        metavar="N",
-        help="only the faces that training with held_out=N keeps aside, one in N",
-    )
-    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a detector of your own (.tflite)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file too")
-    told = parser.parse_args(arguments)
-    if told.held_out is not None and told.held_out < 1:
-        parser.error("--held-out must be at least 1")
-    if told.json and not told.json.absolute().parent.is_dir():
-        raise InputError(f"{told.json}: its folder does not exist")
-
-    from canthus.trainer.evaluate import facts, table
-
-    results = _results(told)
-    print(table(results))
-    if told.json:
-        try:
-            told.json.write_text(json.dumps(facts(results), indent=2) + "\n")
-        except OSError as unwritable:
-            raise InputError(f"{told.json}: cannot be written: {unwritable.strerror}") from unwritable
-    return 0
-
-
-def _results(told: argparse.Namespace) -> "list[Result]":
-    from canthus.runtime.detector import Detector
-    from canthus.trainer.data import open_set
-    from canthus.trainer.evaluate import Boxes, evaluate, open_entrant, open_peer
-
-    sets = [open_set(path, told.split) for path in told.wflw]
-    if told.held_out is not None:
-        sets = [one.kept_aside(told.held_out) for one in sets]
-    if not any(one.faces for one in sets):
-        raise InputError("no face is left to measure on; lower --held-out")
-    kinds: dict[str, tuple[Boxes, ...]] = {
-        "truth": ("truth",),
-        "detector": ("detector",),
-        "both": ("truth", "detector"),
-    }
-    names = told.model or ([] if told.peer else [None])
-    with contextlib.ExitStack() as opened:
-        entrants = [open_entrant(name) for name in names] + [open_peer(path) for path in told.peer]
-        for entrant in entrants:
-            opened.enter_context(entrant.backend)
-        detect = None
-        if told.boxes != "truth":
-            detector = opened.enter_context(Detector(told.detector_model))
-            detect = functools.partial(detector.detect, thorough=True)
-        return evaluate(sets, entrants, detect, kinds[told.boxes], told.flip)
-
-
 def _recipe(told: argparse.Namespace) -> "Recipe":
     from canthus.trainer.recipe import change, default_recipe, load_recipe
 
@@ -259,7 +110,8 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _refuse_existing(folder: Path, files: tuple[str, ...], answer: str, overwrite: bool) -> None:
+def refuse_existing(folder: Path, files: tuple[str, ...], answer: str, overwrite: bool) -> None:
+    """InputError where the folder holds one of these files, unless they may be replaced."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file, not a folder")
     if not overwrite and any((folder / name).exists() for name in files):
@@ -271,7 +123,8 @@ def _has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
-def _parser(name: str, command: Callable[[list[str]], int], examples: str) -> argparse.ArgumentParser:
+def parser_of(name: str, command: Callable[[list[str]], int], examples: str) -> argparse.ArgumentParser:
+    """A parser that tells a command's docstring and examples."""
     return argparse.ArgumentParser(
         prog=f"canthus {name}",
         description=command.__doc__,

@@ -257,7 +257,7 @@ def open_pack(folder: Path) -> Pack:
             )
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as unreadable:
         raise InputError(
-            f"{folder}: not a pack of faces; make one with: canthus pack SET... -o {folder}"
+            f"{folder}: not a pack of faces; make one with: canthus data prepare SET... -o {folder}"
         ) from unreadable
     if len(pack.crops) != len(pack):
         raise InputError(f"{folder}: crops and labels differ in number; make the pack again")
