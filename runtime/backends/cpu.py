@@ -5,9 +5,9 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import openvino
 from numpy.typing import NDArray
 
+from canthus.runtime.backends.silent_openvino import openvino
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import Manifest
 
