@@ -19,11 +19,12 @@ from tqdm import tqdm
 from canthus.engines.graph import Precision, engine_graph
 from canthus.runtime.backends.trt import (
     capability_name,
+    flavour_for_here,
     flavour_version,
-    installed_flavours,
     last_words,
     load_flavour,
     quiet_log,
+    rtx_targets,
 )
 from canthus.runtime.cuda.launch import find_gpu
 from canthus.runtime.decode import decode
@@ -108,32 +109,15 @@ def recipe_of(wish: Wish, manifest: Manifest) -> EngineRecipe:
     if not 1 <= wish.max_batch <= 256:
         raise InputError(f"--max-batch {wish.max_batch}: from 1 to 256")
     flavour = wish.flavour or flavour_for_here()
-    trt = load_flavour(flavour)
     return EngineRecipe(
         model_sha256=manifest.sha256,
         flavour=flavour,
         version=flavour_version(flavour),
         gpu=_gpu_name(flavour),
-        targets=_targets(trt, flavour, wish.targets),
+        targets=_targets(flavour, wish.targets),
         precision=wish.precision,
         batch=(1, min(USUAL_BATCH, wish.max_batch), wish.max_batch),
     )
-
-
-def flavour_for_here() -> Flavour:
-    """TensorRT-RTX where it is installed and can serve the GPU (or none is here), else TensorRT."""
-    installed, gpu = installed_flavours(), find_gpu()
-    if not installed:
-        raise BackendError("no TensorRT is installed: pip install 'canthus[rtx]', or 'canthus[tensorrt]'")
-    if "tensorrt-rtx" in installed:
-        if gpu is None or capability_name(gpu) in _all_targets(load_flavour("tensorrt-rtx")):
-            return "tensorrt-rtx"
-        if "tensorrt" not in installed:
-            raise BackendError(
-                f"TensorRT-RTX does not serve {gpu.name} ({capability_name(gpu)}), TensorRT does: "
-                "pip install 'canthus[tensorrt]'"
-            )
-    return "tensorrt"
 
 
 def _gpu_name(flavour: Flavour) -> str:
@@ -148,11 +132,7 @@ def _gpu_name(flavour: Flavour) -> str:
     return gpu.name
 
 
-def _all_targets(trt: ModuleType) -> tuple[str, ...]:
-    return tuple(name.lower() for name in trt.ComputeCapability.__members__ if name.startswith("SM"))
-
-
-def _targets(trt: ModuleType, flavour: Flavour, told: str | None) -> tuple[str, ...]:
+def _targets(flavour: Flavour, told: str | None) -> tuple[str, ...]:
     gpu = find_gpu()
     if flavour == "tensorrt" or told == "current":
         if gpu is None:
@@ -160,7 +140,7 @@ def _targets(trt: ModuleType, flavour: Flavour, told: str | None) -> tuple[str, 
         if told not in (None, "current", capability_name(gpu)):
             raise InputError(f"--target {told}: tensorrt builds for the GPU at hand, {capability_name(gpu)}")
         return (capability_name(gpu),)
-    possible = _all_targets(trt)
+    possible = rtx_targets()
     chosen = possible if told is None else tuple(re.split(r"[,\s]+", told.strip().lower()))
     strange = [name for name in chosen if name not in possible]
     if strange:

@@ -61,9 +61,21 @@ def examine() -> dict[str, Any]:
         "cameras": _cameras(),
         "models": {name: str(path) for name, path in shipped_models().items()},
         "default model": DEFAULT,
+        "landmarks": _outlook(),
         "detector": detector,
         "cache": str(cache_folder()),
     }
+
+
+def _outlook() -> str:
+    """What would run the default model here."""
+    from canthus.runtime.backends.first_use import outlook
+    from canthus.runtime.pipeline import gpu_model
+
+    try:
+        return outlook(gpu_model(None))
+    except ModelError as missing:
+        return f"nothing: {missing}"
 
 
 def _version(package: str) -> str:
@@ -75,7 +87,7 @@ def _version(package: str) -> str:
 
 def _cpu() -> str:
     if util.find_spec("openvino"):
-        import openvino
+        from canthus.runtime.backends.silent_openvino import openvino
 
         return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
     return platform.processor() or platform.machine()
@@ -119,8 +131,9 @@ def _screen(facts: dict[str, Any]) -> str:
         ("packages", ", ".join(packages[:5])),
         ("", ", ".join(packages[5:])),
         ("cpu", facts["cpu"]),
-        ("gpu", "; ".join(facts["gpus"]) or "none that NVIDIA's driver shows; the CPU is used"),
+        ("gpu", "; ".join(facts["gpus"]) or "none that NVIDIA's driver shows"),
         ("tensorrt", _flavours(facts["packages"])),
+        ("landmarks", facts["landmarks"]),
         ("cameras", "; ".join(facts["cameras"]) or "none found"),
         *(
             ("model", f"{name}{' (default)' if name == facts['default model'] else ''}: {path}")

@@ -61,6 +61,11 @@ class EngineManifest:
             f"--max-batch {self.recipe.batch[2]}"
         )
 
+    @property
+    def holds(self) -> bool:
+        """Whether its own run was within the tolerances, as far as it was ever run beside its model."""
+        return bool(self.check.get("engine", {}).get("holds", True))
+
     def write(self, engine: Path) -> None:
         """Write beside an engine."""
         text = json.dumps(dataclasses.asdict(self), indent=2)
@@ -135,14 +140,15 @@ def misfit(recipe: EngineRecipe, version: str, gpu: str, capability: str) -> str
 
 
 def find_engine(model_sha256: str, flavour: Flavour, version: str, gpu: str, capability: str) -> Path | None:
-    """The newest engine in the cache of a model that fits; damaged manifests are passed over."""
+    """The newest engine in the cache of a model that fits; damaged manifests and failed self-checks are passed over."""
     for engine in list_engines():
         try:
-            recipe = read_engine_manifest(engine).recipe
+            manifest = read_engine_manifest(engine)
         except EngineError:
             continue
+        recipe = manifest.recipe
         same = (recipe.model_sha256, recipe.flavour) == (model_sha256, flavour)
-        if same and misfit(recipe, version, gpu, capability) is None:
+        if same and manifest.holds and misfit(recipe, version, gpu, capability) is None:
             return engine
     return None
 

@@ -9,8 +9,9 @@ if TYPE_CHECKING:
 
 
 def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8) -> None:
-    """Add --model, --detector-model, --max-faces and --no-smoothing."""
+    """Add --model, --cpu, --detector-model, --max-faces and --no-smoothing."""
     parser.add_argument("--model", help="a shipped model's name (see `canthus doctor`) or a file")
+    parser.add_argument("--cpu", action="store_true", help="leave an NVIDIA GPU to others")
     parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a face detector of your own (.tflite)")
     parser.add_argument(
         "--max-faces",
@@ -31,6 +32,7 @@ def settings_of(chosen: argparse.Namespace) -> "Settings":
         detector_model=chosen.detector_model,
         max_faces=chosen.max_faces,
         smoothing=not chosen.no_smoothing,
+        gpu=not chosen.cpu,
     )
 
 

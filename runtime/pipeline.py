@@ -1,23 +1,28 @@
 """The wiring, and the public Python API: `follow` a video, camera or any frames; `landmark` one picture."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import open_backend
+from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.channel import Stage
 from canthus.runtime.detector import Detector
-from canthus.runtime.models import find_model
+from canthus.runtime.errors import BackendError
+from canthus.runtime.models import find_model, shipped_models
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.tracker import Following, Tracker
 from canthus.runtime.types import FaceBox, Faces, Frame
+
+if TYPE_CHECKING:
+    from canthus.runtime.backends.first_use import FirstUse
 
 
 @dataclass(frozen=True)
@@ -28,25 +33,41 @@ class Settings:
     detector_model: Path | None = None  # None = the one in the cache, fetched once
     max_faces: int = 8
     smoothing: bool = True
+    gpu: bool = True  # use an NVIDIA GPU where there is one with a TensorRT
+
+
+WITH_GPU = "accurate"
+"""The default model where a GPU runs it, if it is shipped."""
 
 
 class Landmarker:
     """Detector, network, tracker and smoother as one. It belongs to the thread that opened it.
 
-    `seconds` holds what each stage took for the last frame.
+    `seconds` holds what each stage took for the last frame. Where a GPU can serve, it does as soon as its engine is
+    there; until then, and when it fails, the CPU does, and a line on stderr says so.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings()
-        self.backend = open_backend(find_model(settings.model))
+        model = find_model(settings.model)
+        self._cpu = open_backend(model)
+        self._gpu: Backend | None = None
+        self._first_use: FirstUse | None = None
         try:
             self._detector = Detector(settings.detector_model)
+            if settings.gpu and model.suffix == ".onnx":
+                self._first_use = _first_use(settings.model)
         except BaseException:
-            self.backend.close()
+            self._cpu.close()
             raise
-        self.tracker = Tracker(self._detect, self.backend, Following(settings.max_faces))
+        self.tracker = Tracker(self._detect, self._cpu, Following(settings.max_faces))
         self._smoother = Smoother() if settings.smoothing else None
         self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0}
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the network now."""
+        return self.tracker.backend
 
     def _detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
         began = time.perf_counter()
@@ -58,7 +79,7 @@ class Landmarker:
         """The faces of the next frame of a video or camera."""
         self.seconds["detect"] = 0.0
         began = time.perf_counter()
-        faces = self.tracker.update(frame.image, frame.seconds)
+        faces = self._locate(self.tracker, frame.image, frame.seconds)
         located = time.perf_counter()
         if self._smoother:
             faces = self._smoother.smooth(faces, frame.seconds)
@@ -73,7 +94,24 @@ class Landmarker:
             self.backend,
             self.tracker.following,
         )
-        return alone.update(image, 0.0)
+        return self._locate(alone, image, 0.0)
+
+    def _locate(self, tracker: Tracker, image: NDArray[np.uint8], seconds: float) -> Faces:
+        """The faces of an image, by the GPU from when it is ready until it fails."""
+        if self._first_use is not None and self._gpu is None:
+            self._gpu = self._first_use.take()
+            self.tracker.backend = tracker.backend = self._gpu or self._cpu
+        try:
+            return tracker.update(image, seconds)
+        except BackendError as error:
+            if self._gpu is None or self._first_use is None:
+                raise
+            tell(f"{error}; the CPU is used from here on")
+            for part in (self._first_use, self._gpu):
+                part.close()
+            self._gpu = self._first_use = None
+            self.tracker.backend = tracker.backend = self._cpu
+            return tracker.update(image, seconds)
 
     def restart(self) -> None:
         """Forget the faces, as after a jump to another place of a video."""
@@ -82,9 +120,11 @@ class Landmarker:
             self._smoother = Smoother()
 
     def close(self) -> None:
-        """Free the detector and the network."""
+        """Free the detector and the network, and end the building of an engine."""
         self._detector.close()
-        self.backend.close()
+        for part in (self._first_use, self._gpu, self._cpu):
+            if part is not None:
+                part.close()
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +136,26 @@ class Landmarker:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _first_use(name: str | None) -> "FirstUse | None":
+    from canthus.runtime.backends.first_use import FirstUse, gpu_expected
+
+    if not gpu_expected():
+        return None
+    return FirstUse(gpu_model(name), tell)
+
+
+def gpu_model(name: str | None) -> Path:
+    """The model that a GPU runs, where `name` is what the user chose."""
+    return find_model(name or (WITH_GPU if WITH_GPU in shipped_models() else None))
+
+
+def tell(text: str) -> None:
+    """A line on stderr, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"canthus: {text}", file=sys.stderr)
 
 
 def follow(

@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu
+from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
 from canthus.runtime.engine_files import FLAVOURS, Flavour, misfit, read_engine
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.types import Roi
@@ -51,6 +51,28 @@ def capability_name(gpu: Gpu) -> str:
     return f"sm{gpu.capability}"
 
 
+def rtx_targets() -> tuple[str, ...]:
+    """The compute capabilities that the installed TensorRT-RTX serves."""
+    names = load_flavour("tensorrt-rtx").ComputeCapability.__members__
+    return tuple(name.lower() for name in names if name.startswith("SM"))
+
+
+def flavour_for_here() -> Flavour:
+    """TensorRT-RTX where it is installed and can serve the GPU (or none is here), else TensorRT."""
+    installed, gpu = installed_flavours(), find_gpu()
+    if not installed:
+        raise BackendError("no TensorRT is installed: pip install 'canthus[rtx]', or 'canthus[tensorrt]'")
+    if "tensorrt-rtx" in installed:
+        if gpu is None or capability_name(gpu) in rtx_targets():
+            return "tensorrt-rtx"
+        if "tensorrt" not in installed:
+            raise BackendError(
+                f"TensorRT-RTX does not serve {gpu.name} ({capability_name(gpu)}), TensorRT does: "
+                "pip install 'canthus[tensorrt]'"
+            )
+    return "tensorrt"
+
+
 def quiet_log(trt: ModuleType) -> Any:
     """A logger for TensorRT that satisfies `Log`."""
 
@@ -74,7 +96,8 @@ def last_words(log: Log) -> str:
 class Engine:
     """A deserialised engine and its contract, read from its own bindings."""
 
-    def __init__(self, path: Path, gpu: Gpu, trust: bool = False) -> None:
+    def __init__(self, path: Path, gpu: Gpu, trust: bool = False, anyway: bool = False) -> None:
+        """`anyway`: let TensorRT itself say what it makes of an engine that was not built for here."""
         data, manifest = read_engine(path, trust)
         installed = installed_flavours()
         if manifest is None and not installed:
@@ -83,7 +106,7 @@ class Engine:
         self.flavour = manifest.recipe.flavour if manifest else installed[-1]
         self.trt = load_flavour(self.flavour)
         rebuild = manifest.rebuild if manifest else "canthus engine build"
-        if manifest:
+        if manifest and not anyway:
             why = misfit(manifest.recipe, str(self.trt.__version__), gpu.name, capability_name(gpu))
             if why:
                 raise EngineError(f"{path}: {why}; rebuild it: {rebuild}")
@@ -109,10 +132,10 @@ class Engine:
 class TensorRTBackend:
     """Runs an engine (crops in, maps out) between crop.cu and decode.cu."""
 
-    def __init__(self, engine: Path, trust: bool = False) -> None:
+    def __init__(self, engine: Path, trust: bool = False, anyway: bool = False) -> None:
         self._cuda: Cuda | None = Cuda()
         try:
-            self._engine = Engine(engine, self._cuda.gpu, trust)
+            self._engine = Engine(engine, self._cuda.gpu, trust, anyway)
             self.size = self._engine.size
             self.name = f"{self._engine.flavour} {self._engine.trt.__version__} on {self._cuda.gpu.name}"
             self._contexts: dict[int, Any] = {}
