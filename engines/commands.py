@@ -135,9 +135,12 @@ def _state(engine: Path) -> str:
         return "no manifest"
     try:
         read_engine(engine)
-        recipe = read_engine_manifest(engine).recipe
+        manifest = read_engine_manifest(engine)
+        recipe = manifest.recipe
     except EngineError:
         return "damaged"
+    if not manifest.holds:
+        return "beyond tolerance"
     try:
         version = flavour_version(recipe.flavour)
     except BackendError:
@@ -228,8 +231,9 @@ def _verify(told: argparse.Namespace) -> int:
     record(engine, rows)
     size = read_engine_manifest(engine).size
     print(table(rows, size))
+    print("max: of the points with one clear peak; hop: of those where two cells are nearly equal")
     if told.wflw is None:
-        print("made-up crops, which have no sharp peaks: --wflw DIR compares over faces and tells the NME")
+        print("over crops of the sample portrait; --wflw DIR compares over labelled faces and tells the NME")
     return 0 if rows[-1].holds(size) else 1
 
 
