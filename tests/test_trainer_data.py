@@ -16,18 +16,16 @@ from canthus.trainer import boxes
 from canthus.trainer.augment import NOWHERE, PLAIN, Augmentation, augment, flip, repaint, without_face
 from canthus.trainer.batches import Batches
 from canthus.trainer.data import (
-    LIST_FOLDER,
     PACK_ROOM,
-    SHARD_LIST,
     by_picture,
     kept_aside,
     open_pack,
     open_set,
-    parse_list,
     write_pack,
     yaw,
 )
 from canthus.trainer.data_commands import data as data_command
+from canthus.trainer.formats import LIST_FOLDER, SHARD_LIST, parse_list
 from canthus.trainer.recipe import Recipe
 from conftest import SHAPE
 
@@ -140,7 +138,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path, fault):
 def test_a_path_that_is_no_set_says_why(tmp_path):
     with pytest.raises(InputError, match="neither"):
         open_set(tmp_path)
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(InputError, match="no such file or folder"):
         open_set(tmp_path / "absent")
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"no tar at all")

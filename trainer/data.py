@@ -1,12 +1,9 @@
-"""Labelled faces: the official WFLW layout, tar shards of it, and packs of crops that training reads fast."""
+"""Labelled faces of every known data set, and packs of crops that training reads fast."""
 
-import csv
-import io
-import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -18,26 +15,23 @@ from tqdm import tqdm
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.runtime.wflw import ATTRIBUTES, POINTS
-from canthus.trainer.schemes import scheme_of
-
-LIST_FOLDER = "WFLW_annotations/list_98pt_rect_attr_train_test"
-SHARD_LIST = "list_98pt_rect_attr.txt"
-SHARD_QUALITY = "quality.csv"
-FIELDS = 2 * POINTS + 4 + len(ATTRIBUTES) + 1
+from canthus.trainer.schemes import WFLW, Scheme, scheme_of
 
 PACK_ROOM = 1.4
 """Side of a packed crop over the side of the region: room for turning, scaling and shifting it."""
 
+LISTED = 10
+"""Pictures that an error names."""
+
 
 @dataclass(frozen=True, eq=False)
 class LabelledFace:
-    """One line of a list file."""
+    """A face of a data set: one line of a list, one annotation."""
 
     image: str
-    points: NDArray[np.float32]  # (98, 2) image pixels
+    points: NDArray[np.float32]  # (K, 2) image pixels
     rect: tuple[float, float, float, float]  # x0, y0, x1, y1 of the data set's own box, image pixels
-    attributes: NDArray[np.bool_]  # (6,) as wflw.ATTRIBUTES
+    attributes: NDArray[np.bool_]  # as the scheme's subsets
     spread: float = 0.0  # of a pseudo-label, over face size; 0 = labelled by hand
 
 
@@ -48,6 +42,9 @@ class LabelledSet:
     name: str
     faces: tuple[LabelledFace, ...]
     read: Callable[[str], bytes]
+    scheme: Scheme = WFLW
+    published: int = 0  # faces of the official list; 0 = not an official list
+    left_out: int = 0  # faces of the file with points that nobody labelled
 
     def image(self, name: str) -> NDArray[np.uint8]:
         """The picture (H, W, 3) RGB; InputError when it is missing or no picture."""
@@ -55,120 +52,50 @@ class LabelledSet:
             data = self.read(name)
         except (OSError, KeyError) as missing:
             raise InputError(f"{self.name}: the image {name} is listed but missing") from missing
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data else None
+        # OpenCV fills up what a JPEG lacks; its end mark tells that nothing is lacking.
+        whole = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data and whole else None
         if picture is None:
-            raise InputError(f"{self.name}: {name} is not a readable picture")
+            raise InputError(f"{self.name}: {name} is not a readable picture" + ("" if whole else ": it is cut short"))
         return picture.astype(np.uint8, copy=False)
 
     def kept_aside(self, every: int) -> "LabelledSet":
         """Only the faces that training with `held_out=every` does not see."""
-        faces = tuple(face for face in self.faces if kept_aside(face.image, every))
-        return LabelledSet(self.name, faces, self.read)
+        return replace(self, faces=tuple(face for face in self.faces if kept_aside(face.image, every)), published=0)
 
 
 def open_set(path: Path, split: str = "test") -> LabelledSet:
-    """Open the official WFLW folder (then `split` chooses the list), a shard folder, or a tar shard."""
-    if path.is_file():
-        return _open_tar(path)
-    official = path / LIST_FOLDER / f"list_98pt_rect_attr_{split}.txt"
-    if official.is_file():
-        pictures = path / "WFLW_images"
-        faces = parse_list(_text(official), str(official))
-    elif (path / SHARD_LIST).is_file():
-        pictures = path / "images"
-        faces = parse_list(_text(path / SHARD_LIST), str(path / SHARD_LIST))
-        quality = path / SHARD_QUALITY
-        if quality.is_file():
-            faces = _with_spread(faces, _text(quality), str(quality))
-    else:
-        raise InputError(
-            f"{path}: found neither {LIST_FOLDER}/list_98pt_rect_attr_{split}.txt (the official WFLW layout) "
-            f"nor {SHARD_LIST} (a shard)"
-        )
-    return LabelledSet(str(path), tuple(faces), lambda name: (pictures / name).read_bytes())
+    """Open a labelled set; what lies at the path tells its kind, and `split` chooses the official list.
 
-
-def _text(path: Path) -> str:
-    try:
-        return _decoded(path.read_bytes(), str(path))
-    except OSError as unreadable:
-        raise InputError(f"{path}: {unreadable.strerror}") from unreadable
-
-
-def _decoded(content: bytes, source: str) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as other:
-        raise InputError(f"{source}: not a text file") from other
-
-
-def _open_tar(path: Path) -> LabelledSet:
-    try:
-        with tarfile.open(path) as shard:
-            files = {
-                member.name.removeprefix("./"): _member(shard, member)
-                for member in shard.getmembers()
-                if member.isfile()
-            }
-    except (tarfile.TarError, OSError, EOFError) as unreadable:
-        raise InputError(f"{path}: not a whole tar file: {unreadable}") from unreadable
-    if SHARD_LIST not in files:
-        raise InputError(f"{path}: the shard holds no {SHARD_LIST}")
-    source = f"{path}/{SHARD_LIST}"
-    faces = parse_list(_decoded(files[SHARD_LIST], source), source)
-    if SHARD_QUALITY in files:
-        source = f"{path}/{SHARD_QUALITY}"
-        faces = _with_spread(faces, _decoded(files[SHARD_QUALITY], source), source)
-    return LabelledSet(str(path), tuple(faces), lambda name: files[f"images/{name}"])
-
-
-def _member(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    content = shard.extractfile(member)
-    assert content is not None, "only files are asked for"
-    return content.read()
-
-
-def parse_list(text: str, source: str) -> list[LabelledFace]:
-    """Read lines of the official form: 196 coordinates, 4 of the rect, 6 attributes, the image's name.
-
-    InputError names the line that does not fit.
+    A folder: WFLW (official layout), a shard, COFW, 300W (.pts beside pictures). A file: a shard (.tar), COFW (.mat),
+    keypoints in COCO's form (.json). InputError names the file, the line and what is wrong there.
     """
-    faces = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        fields = line.split(maxsplit=FIELDS - 1)
-        if len(fields) != FIELDS:
-            raise InputError(f"{source}, line {number}: expected {FIELDS} fields, got {len(fields)}")
-        try:
-            numbers = np.array(fields[:-1], np.float64)
-        except ValueError as wrong:
-            raise InputError(f"{source}, line {number}: not a number: {wrong}") from wrong
-        if not np.isfinite(numbers).all():
-            raise InputError(f"{source}, line {number}: a coordinate is not finite")
-        x0, y0, x1, y1 = (float(edge) for edge in numbers[2 * POINTS : 2 * POINTS + 4])
-        faces.append(
-            LabelledFace(
-                image=fields[-1].strip(),
-                points=numbers[: 2 * POINTS].reshape(POINTS, 2).astype(np.float32),
-                rect=(x0, y0, x1, y1),
-                attributes=numbers[2 * POINTS + 4 :] > 0.5,
-            )
-        )
-    if not faces:
-        raise InputError(f"{source}: the list is empty")
-    return faces
+    from canthus.trainer import formats
 
-
-def _with_spread(faces: Sequence[LabelledFace], quality: str, source: str) -> list[LabelledFace]:
-    rows = csv.DictReader(io.StringIO(quality))
-    try:
-        spread = {row["image"]: float(row["ensemble_sd"]) for row in rows}
-    except (KeyError, TypeError, ValueError) as wrong:
-        raise InputError(
-            f"{source}, line {rows.line_num}: expected the columns image and ensemble_sd, a number"
-        ) from wrong
-    return [LabelledFace(f.image, f.points, f.rect, f.attributes, spread.get(f.image, 0.0)) for f in faces]
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    cofw = [path / f"COFW_{split}{kind}.mat" for kind in ("_color", "")]
+    if path.is_file():
+        match path.suffix.lower():
+            case ".json":
+                return formats.open_coco(path)
+            case ".mat":
+                return formats.open_cofw(path)
+            case _:
+                return formats.open_tar(path)
+    if (official := path / formats.LIST_FOLDER / f"list_98pt_rect_attr_{split}.txt").is_file():
+        return formats.open_wflw(path, official, split)
+    if (path / formats.SHARD_LIST).is_file():
+        return formats.open_shard(path)
+    for file in cofw:
+        if file.is_file():
+            return formats.open_cofw(file)
+    if next(path.rglob("*.pts"), None):
+        return formats.open_300w(path, split)
+    raise InputError(
+        f"{path}: no labelled set: neither {formats.LIST_FOLDER}/{official.name} (WFLW), nor {formats.SHARD_LIST} "
+        f"(a shard), nor {cofw[0].name} (COFW), nor .pts files (300W); or give a .tar, .mat or .json file"
+    )
 
 
 def yaw(points: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -186,7 +113,7 @@ class Pack:
     """Faces cut out once, at one size, for training."""
 
     crops: NDArray[np.uint8]  # (N, P, P, 3) RGB, memory-mapped
-    points: NDArray[np.float32]  # (N, 98, 2) pixels of the crop
+    points: NDArray[np.float32]  # (N, K, 2) pixels of the crop
     spread: NDArray[np.float32]  # (N,)
     source: NDArray[np.int64]  # (N,) which of `sources`
     sources: tuple[str, ...]
@@ -196,17 +123,41 @@ class Pack:
         return len(self.points)
 
 
-def write_pack(sets: Sequence[LabelledSet], folder: Path, size: int) -> Pack:
+@dataclass
+class Findings:
+    """What cutting the faces out brings to light."""
+
+    unreadable: dict[str, str] = field(default_factory=dict)  # picture -> why
+    outside: list[int] = field(default_factory=list)  # points outside the picture, of every face that was cut
+
+
+def write_pack(
+    sets: Sequence[LabelledSet],
+    folder: Path,
+    size: int,
+    allow_missing: bool = False,
+    findings: Findings | None = None,
+) -> Pack:
     """Cut every face of the sets into `folder`, as crops of `size` pixels, and open the result.
 
-    A pack that was there before stays whole until the new one is.
+    InputError when a picture is missing or unreadable, after all were tried; `allow_missing` leaves its faces out. A
+    pack that was there before stays whole until the new one is.
     """
+    if len({one.scheme.name for one in sets}) > 1:
+        kinds = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
+        raise InputError(f"a pack holds faces with one number of points ({kinds}); make one for each")
+    findings = Findings() if findings is None else findings
     folder.mkdir(parents=True, exist_ok=True)
     todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
     crops_part, labels_part = folder / "crops.part.npy", folder / "labels.part.npz"
     try:
-        points = _cut(sets, todo, crops_part, size)
-        _write_labels(sets, todo, points, labels_part)
+        done, points = _cut(sets, todo, crops_part, size, findings)
+        lacking = len(todo) - len(done)
+        if lacking and (not allow_missing or not done):
+            raise InputError(_lacking(findings.unreadable, lacking, folder / "unreadable.txt"))
+        if lacking:
+            _shorten(crops_part, len(done))
+        _write_labels(sets, done, points, labels_part)
         crops_part.replace(folder / "crops.npy")
         labels_part.replace(folder / "labels.npz")
     finally:
@@ -218,17 +169,49 @@ def write_pack(sets: Sequence[LabelledSet], folder: Path, size: int) -> Pack:
 Todo = Sequence[tuple[int, LabelledFace]]
 
 
-def _cut(sets: Sequence[LabelledSet], todo: Todo, path: Path, size: int) -> NDArray[np.float32]:
-    """Write the crops (N, size, size, 3); returns the points (N, 98, 2) in their pixels."""
+def _cut(
+    sets: Sequence[LabelledSet], todo: Todo, path: Path, size: int, findings: Findings
+) -> tuple[Todo, NDArray[np.float32]]:
+    """Write the crops (N, size, size, 3); returns which faces could be cut, and their points (N, K, 2) in the crops."""
     crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(todo), size, size, 3))
-    points = np.zeros((len(todo), POINTS, 2), np.float32)
-    for row, (number, face) in enumerate(tqdm(todo, "cutting faces", unit="face", smoothing=0)):
+    done: list[tuple[int, LabelledFace]] = []
+    placed = []
+    for number, face in tqdm(todo, "cutting faces", unit="face", smoothing=0):
+        try:
+            picture = sets[number].image(face.image)
+        except InputError as unreadable:
+            findings.unreadable[face.image] = str(unreadable)
+            continue
+        edge = np.array(picture.shape[1::-1]) - 0.5
+        findings.outside.append(int(((face.points < -0.5) | (face.points > edge)).any(-1).sum()))
         roi = roi_from_points(face.points)
         roomy = Roi(roi.x, roi.y, roi.side * PACK_ROOM)
-        crops[row] = crop(sets[number].image(face.image), roomy, size)
-        points[row] = transform(invert(to_frame(roomy, size)), face.points)
+        crops[len(done)] = crop(picture, roomy, size)
+        placed.append(transform(invert(to_frame(roomy, size)), face.points))
+        done.append((number, face))
     crops.flush()
-    return points
+    return done, np.array(placed, np.float32)
+
+
+def _lacking(unreadable: dict[str, str], faces: int, listed: Path) -> str:
+    """What to say; more pictures than a person reads go to a file."""
+    told, more = list(unreadable.values()), []
+    if len(told) > LISTED:
+        listed.write_text("\n".join(told) + "\n")
+        more = [f"and {len(told) - LISTED} more, see {listed}"]
+    start = f"{len(told)} pictures with {faces} faces are missing or unreadable; --allow-missing goes on without them:"
+    return "\n  ".join([start, *told[:LISTED], *more])
+
+
+def _shorten(path: Path, count: int) -> None:
+    """Keep the first rows of an array on disk."""
+    whole = np.load(path, mmap_mode="r")
+    shorter = path.with_suffix(".short")
+    kept = np.lib.format.open_memmap(shorter, mode="w+", dtype=whole.dtype, shape=(count, *whole.shape[1:]))
+    for start in range(0, count, 256):
+        kept[start : start + 256] = whole[start : min(start + 256, count)]
+    kept.flush()
+    shorter.replace(path)
 
 
 def _write_labels(sets: Sequence[LabelledSet], todo: Todo, points: NDArray[np.float32], path: Path) -> None:
@@ -261,8 +244,9 @@ def open_pack(folder: Path) -> Pack:
         ) from unreadable
     if len(pack.crops) != len(pack):
         raise InputError(f"{folder}: crops and labels differ in number; make the pack again")
-    if pack.points.shape[1:] != (POINTS, 2):
-        raise InputError(f"{folder}: expected {POINTS} points a face, got {pack.points.shape[1:]}")
+    if pack.points.shape[2:] != (2,):
+        raise InputError(f"{folder}: expected points (N, K, 2), got {pack.points.shape}; make the pack again")
+    scheme_of(pack.points.shape[1])
     return pack
 
 

@@ -26,7 +26,8 @@ def data(arguments: list[str]) -> int:
         type=Path,
         nargs="+",
         metavar="SET",
-        help="the official WFLW folder; a shard, as a folder or a tar file",
+        help="the folder of WFLW, COFW or 300W as published; a COFW .mat file; a shard, as a folder or a tar file; "
+        "keypoints in COCO's form (.json)",
     )
     prepare.add_argument("-o", "--output", type=Path, required=True, metavar="PACK", help="the folder to write")
     prepare.add_argument(
@@ -42,6 +43,9 @@ def data(arguments: list[str]) -> int:
         choices=("train", "test"),
         help="which of the official lists (default: %(default)s)",
     )
+    prepare.add_argument(
+        "--allow-missing", action="store_true", help="leave out faces whose picture is missing or unreadable"
+    )
     prepare.add_argument("--overwrite", action="store_true", help="replace an existing pack")
     told = parser.parse_args(arguments)
     if not 32 <= told.size <= 1024:
@@ -51,13 +55,23 @@ def data(arguments: list[str]) -> int:
 
 
 def _prepare(told: argparse.Namespace) -> int:
-    """Read the sets, check every face, and write the crops, a summary and a contact sheet."""
-    from canthus.trainer.data import open_set, write_pack
+    """Read the sets, check every face, and write the crops, a summary and a contact sheet (sheet.png)."""
+    from canthus.trainer.data import Findings, open_set, write_pack
+    from canthus.trainer.prepare import pack_sheet, summary
+    from canthus.trainer.sheet import write_picture
 
     sets = [open_set(path, told.split) for path in told.sets]
+    findings = Findings()
     try:
-        faces = write_pack(sets, told.output, told.size)
+        pack = write_pack(sets, told.output, told.size, told.allow_missing, findings)
+        lines = [
+            f"{told.output}: {line}" if number == 0 else line
+            for number, line in enumerate(summary(sets, pack, findings))
+        ]
+        (told.output / "summary.txt").write_text("\n".join(lines) + "\n")
     except OSError as unwritable:
         raise InputError(f"{told.output}: cannot be written: {unwritable.strerror}") from unwritable
-    print(f"{told.output}: {len(faces)} faces of {told.size} px")
+    write_picture(told.output / "sheet.png", pack_sheet(pack))
+    print("\n".join(lines))
+    print(f"  look at some of them: {told.output / 'sheet.png'}")
     return 0

@@ -1,0 +1,103 @@
+"""What a pack of labelled faces holds and whether its labels make sense: a summary and a contact sheet."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.trainer.data import Findings, LabelledSet, Pack
+from canthus.trainer.schemes import Scheme, scheme_of
+from canthus.trainer.sheet import TILE, TRUE, contact_sheet, evenly, mark, short_name
+
+NAMED = 5
+"""Faces that a summary names."""
+
+LOPSIDED = 25.0
+"""A mean face may differ from its mirror image by so much, in % of the ruler; swapped points differ by far more."""
+
+ENOUGH = 20
+"""Faces that look to both sides alike, on average."""
+
+SHOWN = 30
+"""Faces on the contact sheet."""
+
+
+def summary(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) -> list[str]:
+    """Lines for a person: counts, what is missing, points outside their pictures, left and right."""
+    scheme = scheme_of(pack.points.shape[1])
+    lines = [f"{len(pack)} faces of {pack.crops.shape[1]} px, {scheme.points} points each ({scheme.name})"]
+    lines += [f"  {_counts(one)}" for one in sets]
+    if findings.unreadable:
+        lost = sum(len(one.faces) for one in sets) - len(pack)
+        lines.append(f"  left out: {lost} faces, whose {len(findings.unreadable)} pictures are missing or unreadable:")
+        lines += [f"    {why}" for why in findings.unreadable.values()]
+    outside = np.array(findings.outside)
+    lines.append(f"  points outside their picture: {outside.sum()} of {pack.points[..., 0].size}")
+    if outside.any():
+        lines[-1] += f", on {(outside > 0).sum()} faces, up to {outside.max()} on one"
+    wrong = np.flatnonzero(swapped(pack.points, scheme))
+    if len(wrong):
+        named = ", ".join(pack.names[row] for row in wrong[:NAMED])
+        lines.append(f"  left and right: seem swapped on {len(wrong)} faces: {named}{' ...' * (len(wrong) > NAMED)}")
+    else:
+        lines.append("  left and right: as they should be on every face")
+    return [*lines, f"  {_mirror_line(pack.points, scheme)}"]
+
+
+def _counts(one: LabelledSet) -> str:
+    pictures = len({face.image for face in one.faces})
+    told = f"{one.name}: {len(one.faces)} faces in {pictures} pictures"
+    if one.published and one.published != len(one.faces):
+        told += f"; the published list has {one.published}"
+    if one.left_out:
+        told += f"; {one.left_out} more have points that nobody labelled and are left out"
+    return told
+
+
+def _mirror_line(points: NDArray[np.floating], scheme: Scheme) -> str:
+    if len(points) < ENOUGH:
+        return "mean face and its mirror image: too few faces to compare them"
+    apart = asymmetry(points, scheme)
+    worst = int(apart.argmax())
+    told = f"{apart.mean():.1f} % of the ruler on average, {apart[worst]:.1f} % at most (point {worst})"
+    if apart[worst] > LOPSIDED:
+        return f"mean face and its mirror image DISAGREE: {told}; are the points in the order of {scheme.name}?"
+    return f"mean face and its mirror image agree: {told} apart"
+
+
+def swapped(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.bool_]:
+    """Which faces (N, K, 2) have left for right: seen with the eyes level, their middle lies above the eyes."""
+    left, right = (points[:, list(group)].mean(1) for group in scheme.eyes)
+    across, down = right - left, points.mean(1) - (left + right) / 2
+    turn = across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]
+    # A profile's eyes nearly fall together, and noise then decides on the sign.
+    wrong: NDArray[np.bool_] = turn < -0.1 * (down**2).sum(-1)
+    return wrong
+
+
+def asymmetry(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.float64]:
+    """How far each point (K,) of the median face lies from its mirror pair's mirror image, in % of the ruler."""
+    left, right = (points[:, list(group)].mean(1) for group in scheme.ruler)
+    across = right - left
+    length = np.maximum((across**2).sum(-1, keepdims=True), 1e-6)
+    from_middle = points - ((left + right) / 2)[:, None]
+    x = (from_middle * across[:, None]).sum(-1) / length
+    y = (from_middle[..., 1] * across[:, None, 0] - from_middle[..., 0] * across[:, None, 1]) / length
+    face = np.stack([np.median(x, axis=0), np.median(y, axis=0)], -1)
+    apart: NDArray[np.float64] = 100 * np.linalg.norm(face - face[scheme.mirror] * [-1, 1], axis=-1)
+    return apart
+
+
+def pack_sheet(pack: Pack) -> NDArray[np.uint8]:
+    """Some faces of a pack with their points, as a picture."""
+    scheme = scheme_of(pack.points.shape[1])
+    scale = TILE / pack.crops.shape[1]
+    tiles = []
+    for row in evenly(len(pack), SHOWN):
+        image = cv2.resize(
+            pack.crops[row], (TILE, TILE), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        )
+        points = (pack.points[row] + 0.5) * scale - 0.5
+        tiles.append((mark(image.astype(np.uint8, copy=False), points, scheme, TRUE), short_name(pack.names[row], 36)))
+    return contact_sheet(tiles, 6)
