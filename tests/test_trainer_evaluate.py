@@ -14,8 +14,9 @@ from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer import evaluate as evaluating
 from canthus.trainer.data import open_set
 from canthus.trainer.eval_command import evaluate as command
-from canthus.trainer.evaluate import Entrant, assign, evaluate, facts, open_entrant, open_peer, overlap, table
+from canthus.trainer.evaluate import Entrant, assign, evaluate, open_entrant, open_peer, overlap
 from canthus.trainer.metrics import nme, summarise
+from canthus.trainer.report import facts, table
 from conftest import SHAPE
 from test_trainer_data import write_shard
 

@@ -11,17 +11,22 @@ from canthus.runtime.errors import InputError
 from canthus.trainer.commands import parser_of
 
 if TYPE_CHECKING:
-    from canthus.trainer.evaluate import Result
+    from canthus.trainer.data import LabelledSet
+    from canthus.trainer.evaluate import Entrant, Result
+    from canthus.trainer.stability import Stability
+
+PICTURES = (".png", ".jpg")
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Measure models on labelled faces: NME, FR@10, AUC@10, overall and for each WFLW subset."""
+    """Measure models on labelled faces: NME, FR@10, AUC@10, overall and for each of the set's subsets."""
     parser = parser_of(
         "eval",
         evaluate,
         "  canthus eval --wflw WFLW\n"
         "  canthus eval --model fast runs/student/best.safetensors --wflw WFLW --boxes both --json out.json\n"
-        "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW\n",
+        "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW --markdown --curve curve.png --worst worst.png\n"
+        "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n",
     )
     parser.add_argument(
         "--model",
@@ -40,11 +45,13 @@ def evaluate(arguments: list[str]) -> int:
     )
     parser.add_argument(
         "--wflw",
+        "--data",
         nargs="+",
         required=True,
         type=Path,
         metavar="SET",
-        help="the official WFLW folder (or shards: folders or tar files)",
+        dest="sets",
+        help="the folder of WFLW, COFW or 300W as published, or any set that `canthus data prepare` reads",
     )
     parser.add_argument(
         "--split",
@@ -66,47 +73,85 @@ def evaluate(arguments: list[str]) -> int:
         help="only the faces that training with held_out=N keeps aside, one in N",
     )
     parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a detector of your own (.tflite)")
+    parser.add_argument(
+        "--stability",
+        action="store_true",
+        help="also tell how far points move when the box is shifted, turned or scaled a little",
+    )
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as papers order it")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file too")
+    parser.add_argument("--curve", type=Path, metavar="OUT.png", help="draw the cumulative error distribution")
+    parser.add_argument(
+        "--worst", type=Path, metavar="OUT.png", help="draw the first model's 20 worst faces, truth and answer"
+    )
     told = parser.parse_args(arguments)
     if told.held_out is not None and told.held_out < 1:
         parser.error("--held-out must be at least 1")
-    if told.json and not told.json.absolute().parent.is_dir():
-        raise InputError(f"{told.json}: its folder does not exist")
+    for picture in (told.curve, told.worst):
+        if picture and picture.suffix.lower() not in PICTURES:
+            parser.error(f"{picture}: a picture's name ends in {' or '.join(PICTURES)}")
+    for out in (told.json, told.curve, told.worst):
+        if out and not out.absolute().parent.is_dir():
+            raise InputError(f"{out}: its folder does not exist")
 
-    from canthus.trainer.evaluate import facts, table
-
-    results = _results(told)
-    print(table(results))
-    if told.json:
-        try:
-            told.json.write_text(json.dumps(facts(results), indent=2) + "\n")
-        except OSError as unwritable:
-            raise InputError(f"{told.json}: cannot be written: {unwritable.strerror}") from unwritable
+    sets, results, stability = _measured(told)
+    _tell(told, sets, results, stability)
     return 0
 
 
-def _results(told: argparse.Namespace) -> "list[Result]":
-    from canthus.runtime.detector import Detector
+def _measured(told: argparse.Namespace) -> "tuple[list[LabelledSet], list[Result], list[Stability]]":
+    from canthus.trainer import evaluate as measuring
     from canthus.trainer.data import open_set
-    from canthus.trainer.evaluate import Boxes, evaluate, open_entrant, open_peer
+    from canthus.trainer.stability import measure_stability
 
-    sets = [open_set(path, told.split) for path in told.wflw]
+    sets = [open_set(path, told.split) for path in told.sets]
     if told.held_out is not None:
         sets = [one.kept_aside(told.held_out) for one in sets]
     if not any(one.faces for one in sets):
         raise InputError("no face is left to measure on; lower --held-out")
-    kinds: dict[str, tuple[Boxes, ...]] = {
+    kinds: dict[str, tuple[measuring.Boxes, ...]] = {
         "truth": ("truth",),
         "detector": ("detector",),
         "both": ("truth", "detector"),
     }
-    names = told.model or ([] if told.peer else [None])
     with contextlib.ExitStack() as opened:
-        entrants = [open_entrant(name) for name in names] + [open_peer(path) for path in told.peer]
-        for entrant in entrants:
-            opened.enter_context(entrant.backend)
+        entrants = _entrants(told, opened)
         detect = None
         if told.boxes != "truth":
+            from canthus.runtime.detector import Detector
+
             detector = opened.enter_context(Detector(told.detector_model))
             detect = functools.partial(detector.detect, thorough=True)
-        return evaluate(sets, entrants, detect, kinds[told.boxes], told.flip)
+        results = measuring.evaluate(sets, entrants, detect, kinds[told.boxes], told.flip)
+        stability = measure_stability(sets, entrants, told.flip) if told.stability else []
+    return sets, results, stability
+
+
+def _entrants(told: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Entrant]":
+    from canthus.trainer import evaluate as measuring
+
+    names = told.model or ([] if told.peer else [None])
+    entrants = [measuring.open_entrant(name) for name in names] + [measuring.open_peer(path) for path in told.peer]
+    for entrant in entrants:
+        opened.enter_context(entrant.backend)
+    return entrants
+
+
+def _tell(
+    told: argparse.Namespace, sets: "list[LabelledSet]", results: "list[Result]", stability: "list[Stability]"
+) -> None:
+    from canthus.trainer import report, sheet
+
+    print(report.markdown(results) if told.markdown else report.table(results))
+    if stability:
+        print("\nhow far points move when the box changes a little, in % of the same ruler")
+        print(report.stability_table(stability))
+    if told.json:
+        try:
+            told.json.write_text(json.dumps(report.facts(results, stability), indent=2) + "\n")
+        except OSError as unwritable:
+            raise InputError(f"{told.json}: cannot be written: {unwritable.strerror}") from unwritable
+    if told.curve:
+        report.draw_curve(results, told.curve)
+    if told.worst:
+        sheet.write_picture(told.worst, report.worst_sheet(sets, results[0]))

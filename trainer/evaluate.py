@@ -2,10 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from canthus.runtime import geometry
 from canthus.runtime.backends import Backend, open_backend
-from canthus.runtime.errors import BackendError, ModelError
-from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, roll_of, transform
+from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, transform
 from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
-from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer import peers
-from canthus.trainer.data import LabelledSet, by_picture
+from canthus.trainer.data import LabelledFace, LabelledSet, by_picture
 from canthus.trainer.metrics import Summary, nme, summarise
+from canthus.trainer.schemes import Scheme, scheme_of
 
 Boxes = Literal["truth", "detector"]
 Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
@@ -41,20 +41,16 @@ class Entrant:
     margin: float = geometry.MARGIN
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """How one model did with one kind of boxes."""
 
     model: str
     boxes: Boxes
     all: Summary
-    attributes: dict[str, Summary]  # by name, as wflw.ATTRIBUTES
-
-    def facts(self) -> dict[str, Any]:
-        """As json has it; a figure of no faces is null."""
-        told = {"model": self.model, "boxes": self.boxes, **dataclasses.asdict(self.all)}
-        told["attributes"] = {name: one.nme for name, one in self.attributes.items()}
-        return {name: _null_for_nan(value) for name, value in told.items()}
+    attributes: dict[str, Summary]  # by name, as the scheme's subsets
+    errors: NDArray[np.floating]  # (N,) NME in %, infinite where the face was missed; faces as `in_order` has them
+    points: NDArray[np.float32]  # (N, K, 2) pixels of the picture, NaN where the face was missed
 
 
 def open_entrant(name: str | None) -> Entrant:
@@ -91,76 +87,111 @@ def evaluate(
     and its mirror image.
     """
     assert detect is not None or "detector" not in boxes
+    scheme = common_scheme(sets)
     rows = [(entrant, kind) for kind in boxes for entrant in entrants]
-    errors: list[list[float]] = [[] for _ in rows]
-    attributes = []
-    pictures = sum(len({face.image for face in one.faces}) for one in sets)
-    for picture, faces in tqdm(by_picture(sets), "measuring", pictures, unit="picture", leave=False):
+    found: list[list[NDArray[np.float32]]] = [[] for _ in rows]
+    for picture, faces in pictures(sets, "measuring"):
         true = np.stack([face.points for face in faces])
-        attributes += [face.attributes for face in faces]
         regions: dict[Boxes, list[Roi | None]] = {"truth": [roi_from_points(points) for points in true]}
         if detect is not None:
             regions["detector"] = assign([roi_from_box(box) for box in detect(picture)], true)
-        for row, (entrant, kind) in zip(errors, rows, strict=True):
-            row += measure(entrant, picture, regions[kind], true, flip, twice=kind == "detector")
-    marks = np.array(attributes).reshape(-1, len(ATTRIBUTES))
+        for row, (entrant, kind) in zip(found, rows, strict=True):
+            row.append(find(entrant, picture, regions[kind], scheme, flip, twice=kind == "detector"))
+    ordered = in_order(sets)
+    truth = np.stack([face.points for _, face in ordered])
+    marks = np.stack([face.attributes for _, face in ordered])
     return [
-        Result(
-            entrant.name,
-            kind,
-            summarise(np.array(row)),
-            {name: summarise(np.array(row)[marks[:, place]]) for place, name in enumerate(ATTRIBUTES)},
-        )
-        for row, (entrant, kind) in zip(errors, rows, strict=True)
+        _result(entrant.name, kind, np.concatenate(row), truth, marks, scheme)
+        for row, (entrant, kind) in zip(found, rows, strict=True)
     ]
 
 
-def measure(
+def _result(
+    model: str,
+    boxes: Boxes,
+    points: NDArray[np.float32],
+    true: NDArray[np.float32],
+    marks: NDArray[np.bool_],
+    scheme: Scheme,
+) -> Result:
+    errors = nme(points, true)
+    errors = np.where(np.isfinite(errors), errors, np.inf)
+    attributes = {name: summarise(errors[marks[:, place]]) for place, name in enumerate(scheme.subsets)}
+    return Result(model, boxes, summarise(errors), attributes, errors, points)
+
+
+def common_scheme(sets: Sequence[LabelledSet]) -> Scheme:
+    """The one scheme of all sets; InputError when there are several, whose errors have no common mean."""
+    if len({one.scheme.name for one in sets}) > 1:
+        kinds = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
+        raise InputError(f"measure sets with one number of points at a time ({kinds})")
+    return sets[0].scheme
+
+
+def in_order(sets: Sequence[LabelledSet]) -> list[tuple[LabelledSet, LabelledFace]]:
+    """Every face with its set, in the order in which they are measured."""
+    return [(one, face) for one in sets for face in sorted(one.faces, key=lambda face: face.image)]
+
+
+def pictures(sets: Sequence[LabelledSet], doing: str) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
+    """Every picture with its faces, each read once, and a progress bar."""
+    total = sum(len({face.image for face in one.faces}) for one in sets)
+    yield from tqdm(by_picture(sets), doing, total, unit="picture", leave=False)
+
+
+def find(
     entrant: Entrant,
     picture: NDArray[np.uint8],
     regions: Sequence[Roi | None],
-    true: NDArray[np.float32],
+    scheme: Scheme,
     flip: bool = False,
     twice: bool = False,
-) -> list[float]:
-    """NME (%) of every face of a picture; infinite where it has no region.
+) -> NDArray[np.float32]:
+    """Points (N, K, 2) of every face of a picture, in its pixels; NaN where a face has no region.
 
     `twice` looks a second time in the regions of the points found first, as the runtime does with every face that
     the detector gives: a box is rough, and these points tell better where the face is. Where the second look scores
     less than the first, the first stands.
     """
-    errors: NDArray[np.floating] = np.full(len(true), math.inf)
+    answer = np.full((len(regions), scheme.points, 2), np.nan, np.float32)
     found = [place for place, region in enumerate(regions) if region is not None]
     if found:
         rois = [region for region in regions if region is not None]
         points, scores = locate(entrant, picture, rois, flip)
+        if points.shape[1] != scheme.points:
+            raise ModelError(f"{entrant.name}: gives {points.shape[1]} points, the faces have {scheme.points}")
         if twice:
-            rois = [roi_from_points(face, roll_of(face)) for face in points]
+            rois = [roi_from_points(face, scheme.roll(face)) for face in points]
             again, surer = locate(entrant, picture, rois, flip)
             points = np.where((surer.mean(1) >= scores.mean(1))[:, None, None], again, points)
-        errors[found] = nme(points, true[found])
-    return [float(error) for error in errors]
+        answer[found] = points
+    return answer
 
 
 def locate(
     entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], flip: bool = False
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points (N, 98, 2) in pixels of the picture and scores (N, 98), one face a region."""
+    """Points (N, K, 2) in pixels of the picture and scores (N, K), one face a region.
+
+    With `flip`, both are the mean over the crop and its mirror image.
+    """
     scale = entrant.margin / geometry.MARGIN
     rois = [dataclasses.replace(region, side=region.side * scale) for region in regions]
     size = entrant.backend.size
     crops = crop_all(picture, rois, size)
     points, scores = entrant.backend.predict(crops.images)
     if flip:
-        mirrored, _ = entrant.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
-        mirrored = mirrored[:, MIRROR]
+        mirror = scheme_of(points.shape[1]).mirror
+        mirrored, seen = entrant.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
+        mirrored = mirrored[:, mirror]
         mirrored[..., 0] = size - 1 - mirrored[..., 0]
         points = ((points + mirrored) / 2).astype(np.float32)
+        scores = ((scores + seen[:, mirror]) / 2).astype(np.float32)
     return transform(crops.to_frame, points), scores
 
 
 def assign(regions: Sequence[Roi], true: NDArray[np.float32]) -> list[Roi | None]:
-    """The detected region of each true face (N, 98, 2), or None; best overlap first, one to one.
+    """The detected region of each true face (N, K, 2), or None; best overlap first, one to one.
 
     The middle of the region must lie within the box of the face's points: a region around a neighbour can overlap a
     face, but then shows another person, and this one was missed.
@@ -191,51 +222,3 @@ def overlap(one: Roi, other: Roi) -> float:
     width, height = (min(max((one.side + other.side) / 2 - distance, 0.0), one.side, other.side) for distance in apart)
     shared = width * height
     return shared / (one.side**2 + other.side**2 - shared)
-
-
-def table(results: Iterable[Result]) -> str:
-    """The results as lines of text, NME in % with its 95 % interval, one line a model and kind of boxes."""
-    rows = [["model", "boxes", "NME", "95 %", "FR@10", "AUC@10", "faces", "missed", *ATTRIBUTES]]
-    for one in results:
-        low, high = one.all.interval
-        rows.append(
-            [
-                one.model,
-                one.boxes,
-                _number(one.all.nme),
-                f"{_number(low)}-{_number(high)}",
-                f"{one.all.fr10:.1f}",
-                f"{one.all.auc10:.3f}",
-                str(one.all.faces),
-                str(one.all.missed),
-                *(_number(one.attributes[name].nme) for name in ATTRIBUTES),
-            ]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(
-            text.ljust(width) if column < 2 else text.rjust(width)
-            for column, (text, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    )
-
-
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def facts(results: Sequence[Result]) -> dict[str, Any]:
-    """The first result's figures, and all of them under `results`, as json has them."""
-    return {**results[0].facts(), "results": [one.facts() for one in results]}
-
-
-def _null_for_nan(value: Any) -> Any:
-    match value:
-        case float() if math.isnan(value):
-            return None
-        case dict():
-            return {name: _null_for_nan(inner) for name, inner in value.items()}
-        case tuple() | list():
-            return [_null_for_nan(inner) for inner in value]
-    return value

@@ -18,9 +18,14 @@ def nme(predicted: Floats, true: Floats) -> Floats:
 
     predicted, true: (N, K, 2), same pixels; K tells the scheme. Returns (N,).
     """
-    distance = np.linalg.norm(predicted - true, axis=-1).mean(-1)
-    error: Floats = 100 * distance / np.linalg.norm(scheme_of(true.shape[1]).across(true), axis=-1)
-    return error
+    return apart(predicted, true, true)
+
+
+def apart(one: Floats, other: Floats, true: Floats) -> Floats:
+    """How far two answers (N, K, 2) for the same faces lie apart, (N,) in % of the true ruler."""
+    distance = np.linalg.norm(one - other, axis=-1).mean(-1)
+    share: Floats = 100 * distance / np.linalg.norm(scheme_of(true.shape[1]).across(true), axis=-1)
+    return share
 
 
 @dataclass(frozen=True)

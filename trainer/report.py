@@ -1,0 +1,161 @@
+"""What a measurement tells, for people and for machines: tables, json, the curve of errors, the worst faces."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
+from canthus.runtime.types import Roi
+from canthus.trainer.data import LabelledSet
+from canthus.trainer.evaluate import Result, in_order
+from canthus.trainer.metrics import FAILURE
+from canthus.trainer.sheet import FOUND, TILE, TRUE, contact_sheet, mark, short_name
+from canthus.trainer.stability import Stability
+
+WORST = 20
+"""Faces on the sheet of the worst."""
+
+ROOM = 1.3
+"""Side of a tile over the side of the region: what lies around a face helps to see why it failed."""
+
+SHORT = {"expression": "expr.", "illumination": "illum.", "occlusion": "occl."}
+"""As the published tables abbreviate the subsets."""
+
+
+def table(results: Sequence[Result]) -> str:
+    """The results as lines of text, NME in % with its 95 % interval, one line a model and kind of boxes."""
+    subsets = list(results[0].attributes)
+    rows = [["model", "boxes", "NME", "95 %", "FR@10", "AUC@10", "faces", "missed", *subsets]]
+    rows += [
+        [
+            *(one.model, one.boxes, _number(one.all.nme), _interval(one), f"{one.all.fr10:.1f}"),
+            *(f"{one.all.auc10:.3f}", str(one.all.faces), str(one.all.missed)),
+            *(_number(one.attributes[name].nme) for name in subsets),
+        ]
+        for one in results
+    ]
+    return _aligned(rows, left=2)
+
+
+def stability_table(measured: Sequence[Stability]) -> str:
+    """How far points move, in % of the ruler, when the box is changed a little."""
+    rows = [["model", "shifted", "turned", "scaled"]]
+    rows += [[one.model, *(_number(value) for value in (one.shift, one.rotation, one.scale))] for one in measured]
+    return _aligned(rows, left=1)
+
+
+def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(
+            text.ljust(width) if column < left else text.rjust(width)
+            for column, (text, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    )
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """The results as a Markdown table in the form in which the literature gives them: NME in %, all and subsets."""
+    subsets = list(results[0].attributes)
+    heads = ["model", "boxes", "all", "95 %", *(SHORT.get(name, name) for name in subsets), "FR@10", "AUC@10", "missed"]
+    rows = [heads, ["---", "---", *("---:" for _ in heads[2:])]]
+    rows += [
+        [
+            *(one.model, one.boxes, _number(one.all.nme), _interval(one)),
+            *(_number(one.attributes[name].nme) for name in subsets),
+            *(f"{one.all.fr10:.2f}", f"{one.all.auc10:.3f}", f"{one.all.missed} of {one.all.faces}"),
+        ]
+        for one in results
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _interval(one: Result) -> str:
+    low, high = one.all.interval
+    return f"{_number(low)}-{_number(high)}"
+
+
+def _number(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def facts(results: Sequence[Result], stability: Iterable[Stability] = ()) -> dict[str, Any]:
+    """The first result's figures, and all of them under `results`, as json has them; a figure of no faces is null."""
+    told = [_facts(one) for one in results]
+    steady = [dataclasses.asdict(one) for one in stability]
+    return {**told[0], "results": told, **({"stability": steady} if steady else {})}
+
+
+def _facts(one: Result) -> dict[str, Any]:
+    told = {"model": one.model, "boxes": one.boxes, **dataclasses.asdict(one.all)}
+    told["attributes"] = {name: summary.nme for name, summary in one.attributes.items()}
+    return {name: _null_for_nan(value) for name, value in told.items()}
+
+
+def _null_for_nan(value: Any) -> Any:
+    match value:
+        case float() if math.isnan(value):
+            return None
+        case dict():
+            return {name: _null_for_nan(inner) for name, inner in value.items()}
+        case tuple() | list():
+            return [_null_for_nan(inner) for inner in value]
+    return value
+
+
+def draw_curve(results: Sequence[Result], path: Path) -> None:
+    """Draw the share of faces below each error up to 10 %: its area is AUC@10, what it lacks at the end is FR@10."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as missing:
+        raise BackendError(f"{path}: a curve needs matplotlib: pip install 'canthus[train]'") from missing
+    figure = Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
+    axes = figure.add_subplot()
+    for one in results:
+        errors, share = curve(one.errors)
+        axes.step(errors, share, where="post", label=f"{one.model}, {one.boxes} boxes: AUC@10 {one.all.auc10:.3f}")
+    axes.set(
+        xlim=(0, FAILURE),
+        ylim=(0, 100),
+        xlabel="NME, %",
+        ylabel="faces below, %",
+        title="Cumulative error distribution",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", fontsize="small")
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as unwritable:
+        raise InputError(f"{path}: cannot be written: {unwritable}") from unwritable
+
+
+def curve(errors: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Errors up to 10 % in order, from 0 on, and the share of all faces (%) up to each."""
+    reached = np.sort(errors[errors <= FAILURE])
+    share = 100 * np.arange(len(reached) + 1) / max(len(errors), 1)
+    return np.concatenate([[0.0], reached, [FAILURE]]), np.concatenate([share, share[-1:]])
+
+
+def worst_sheet(sets: Sequence[LabelledSet], result: Result, count: int = WORST) -> NDArray[np.uint8]:
+    """The faces with the largest errors, missed ones first: truth in green, what was found in red."""
+    faces = in_order(sets)
+    tiles = []
+    for row in np.argsort(-result.errors, kind="stable")[:count]:
+        one, face = faces[row]
+        region = roi_from_points(face.points)
+        roomy = Roi(region.x, region.y, region.side * ROOM)
+        into = invert(to_frame(roomy, TILE))
+        tile = mark(crop(one.image(face.image), roomy, TILE), transform(into, face.points), one.scheme, TRUE)
+        text = "missed"
+        if np.isfinite(result.errors[row]):
+            tile = mark(tile, transform(into, result.points[row]), one.scheme, FOUND)
+            text = f"{result.errors[row]:.1f} %"
+        tiles.append((tile, f"{text}  {short_name(face.image)}"))
+    return contact_sheet(tiles)
