@@ -82,7 +82,7 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
     with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".canthus-") as folder:
         draft = Path(folder) / engine.name
         check = _check_graph(model, graph, wish.precision, manifest, draft.with_suffix(".onnx"))
-        data, bindings, layers = _compile(graph, recipe, manifest, quiet)
+        data, bindings, layers = compile_network(graph, recipe, manifest, quiet)
         draft.write_bytes(data)
         made = EngineManifest(
             sha256=sha256(draft),
@@ -174,10 +174,10 @@ def decode_maps(maps: np.ndarray, manifest: Manifest | EngineManifest) -> tuple[
     return decode(parts[:, 0], parts[:, 1:], manifest.stride)
 
 
-def _compile(
+def compile_network(
     graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet: bool
 ) -> tuple[bytes, tuple[str, ...], dict[str, int]]:
-    """The engine's bytes, its bindings in words, and the network's layers by kind."""
+    """A graph through TensorRT: the engine's bytes, its bindings in words, and the network's layers by kind."""
     trt = load_flavour(recipe.flavour)
     log = quiet_log(trt)
     builder = trt.Builder(log)

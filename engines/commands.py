@@ -25,6 +25,7 @@ EXAMPLES = """examples:
   canthus engine build --model student.onnx --flavour tensorrt-rtx --target sm86,sm89
   canthus engine list
   canthus engine verify KEY --checkpoint runs/student/best.safetensors --wflw WFLW
+  canthus engine bench -o report --checkpoint runs/student/best.safetensors
   canthus engine remove --stale
 
 ENGINE is a .engine file, or the key (or its beginning) that `canthus engine list` shows.
@@ -32,7 +33,7 @@ ENGINE is a .engine file, or the key (or its beginning) that `canthus engine lis
 
 
 def command(arguments: list[str]) -> int:
-    """Build, list, inspect, verify and remove TensorRT engines."""
+    """Build, list, inspect, verify, measure and remove TensorRT engines."""
     told = _parser().parse_args(arguments)
     match told.action:
         case "build":
@@ -43,6 +44,8 @@ def command(arguments: list[str]) -> int:
             return _inspect(told)
         case "verify":
             return _verify(told)
+        case "bench":
+            return _bench(told)
         case _:
             return _remove(told)
 
@@ -84,6 +87,12 @@ def _parser() -> argparse.ArgumentParser:
             action="store_true",
             help="take an engine without a manifest: it is native code, so only one that you built yourself",
         )
+    bench = actions.add_parser("bench", help="measure everything on the GPU at hand and write a report")
+    bench.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="gets report.md and .json")
+    bench.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default model)")
+    bench.add_argument("--checkpoint", type=Path, metavar="C", help="the model's checkpoint, to compare with PyTorch")
+    bench.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for the NME")
+    bench.add_argument("--frames", type=int, default=10_000, metavar="N", help="of the long run (default 10000)")
     remove = actions.add_parser("remove", help="delete engines and what lies beside them")
     remove.add_argument("engines", nargs="*", metavar="ENGINE")
     remove.add_argument("--stale", action="store_true", help="all that cannot run here any more")
@@ -235,6 +244,13 @@ def _verify(told: argparse.Namespace) -> int:
     if told.wflw is None:
         print("over crops of the sample portrait; --wflw DIR compares over labelled faces and tells the NME")
     return 0 if rows[-1].holds(size) else 1
+
+
+def _bench(told: argparse.Namespace) -> int:
+    from canthus.engines.gpu_report import Asked, report
+
+    print(report(Asked(told.model, told.checkpoint, told.wflw, told.frames), told.output))
+    return 0
 
 
 def _remove(told: argparse.Namespace) -> int:

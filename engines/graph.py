@@ -21,8 +21,11 @@ EXACT_INPUTS = {"Resize": 1}
 """Operators that want float32 from this input on (a Resize's scales), whatever they compute in."""
 
 
-def engine_graph(model: Path, precision: Precision) -> bytes:
-    """The serialised ONNX from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4) float32."""
+def engine_graph(model: Path, precision: Precision, decoding: bool = False) -> bytes:
+    """The serialised ONNX from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4) float32.
+
+    decoding: to `points` and `scores` instead, the decode in float32; to be measured beside decode.cu.
+    """
     try:
         import onnx
         import onnx_ir as ir
@@ -31,7 +34,7 @@ def engine_graph(model: Path, precision: Precision) -> bytes:
             f"building an engine needs {missing.name}, which is not installed: pip install 'canthus[rtx]'"
         ) from missing
     graph = ir.from_proto(onnx.load(model))
-    _cut(graph, model)
+    _cut(graph, model, ("points", "scores") if decoding else ("maps",))
     _unpack(graph)
     _convert_first(graph)
     if precision == "fp16":
@@ -41,14 +44,14 @@ def engine_graph(model: Path, precision: Precision) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _cut(model: "ir.Model", path: Path) -> None:
-    """Leave only what leads to `maps`."""
+def _cut(model: "ir.Model", path: Path, ends: tuple[str, ...]) -> None:
+    """Leave only what leads to the values named `ends`."""
     graph = model.graph
-    maps = [value for node in graph for value in node.outputs if value.name == "maps"]
-    if [value.name for value in graph.inputs] != ["crops"] or not maps:
-        raise ModelError(f"{path}: no graph from `crops` to `maps`; export it with `canthus export`")
+    named = {value.name: value for node in graph for value in node.outputs}
+    if [value.name for value in graph.inputs] != ["crops"] or not named.keys() >= {"maps", *ends}:
+        raise ModelError(f"{path}: no graph from `crops` to {' and '.join(ends)}; export it with `canthus export`")
     graph.outputs.clear()
-    graph.outputs.append(maps[0])
+    graph.outputs.extend(named[end] for end in ends)
     for node in reversed(list(graph)):
         if not any(value.uses() or value in graph.outputs for value in node.outputs):
             graph.remove(node, safe=True)
@@ -91,7 +94,7 @@ def _halve(model: "ir.Model") -> None:
     import onnx_ir as ir
 
     graph = model.graph
-    maps = graph.outputs[0]
+    (maps,) = (value for node in graph for value in node.outputs if value.name == "maps")
     halved: set[ir.Value] = set()
     entered: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
@@ -105,14 +108,22 @@ def _halve(model: "ir.Model") -> None:
             node.replace_input_with(place, entered[value])
         for value in node.outputs:
             value.dtype = ir.DataType.FLOAT16
-            halved.add(value)
+            if value is not maps:  # what reads the maps reads them as float32
+                halved.add(value)
     for value in entered:
         if value.is_initializer() and not value.uses():
             graph.initializers.pop(str(value.name))
+    users = list(maps.uses())
     maps.name = "maps.f16"
     whole = _cast(maps, ir.DataType.FLOAT, "maps")
-    graph.append(whole)
-    graph.outputs[0] = whole.outputs[0]
+    producer = maps.producer()
+    assert producer is not None
+    graph.insert_after(producer, whole)
+    for user, place in users:
+        user.replace_input_with(place, whole.outputs[0])
+    for place, value in enumerate(graph.outputs):
+        if value is maps:
+            graph.outputs[place] = whole.outputs[0]
 
 
 def _as_half(graph: "ir.Graph", before: "ir.Node", value: "ir.Value") -> "ir.Value":

@@ -83,10 +83,19 @@ def verify(
         raise EngineError(f"{engine}: without a manifest nothing tells what to compare it with")
     faces = read_faces(wflw, manifest.size, limit) if wflw else sample_faces(manifest.size)
     runs = list(_runs(engine, manifest, checkpoint, faces.crops))
+    return compare(find_model(manifest.model), faces, runs)
+
+
+Run = tuple[str, Points | None, str]
+"""What ran, its points (N, K, 2) in crop pixels, and why it gave none."""
+
+
+def compare(model: Path, faces: Faces, runs: list[Run]) -> list[Row]:
+    """Each run beside the first; `model` tells which points have one clear peak."""
     name, reference, _ = runs[0]
     if reference is None:
         raise EngineError(f"{name}: gave no points to compare with")
-    clear = clear_peaks(find_model(manifest.model), faces.crops)
+    clear = clear_peaks(model, faces.crops)
     return [_row(name, points, why, reference, clear, faces.true) for name, points, why in runs]
 
 
@@ -102,9 +111,7 @@ def clear_peaks(model: Path, crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return np.asarray(first - second > MARGIN)
 
 
-def _runs(
-    engine: Path, manifest: EngineManifest, checkpoint: Path | None, crops: NDArray[np.uint8]
-) -> Iterator[tuple[str, Points | None, str]]:
+def _runs(engine: Path, manifest: EngineManifest, checkpoint: Path | None, crops: NDArray[np.uint8]) -> Iterator[Run]:
     model = find_model(manifest.model)
     told = read_manifest(model)
     if told.sha256 != manifest.recipe.model_sha256:
@@ -112,7 +119,7 @@ def _runs(
             f"{engine}: model: built from another {model.name} than is here; rebuild it: {manifest.rebuild}"
         )
     if checkpoint is not None:
-        yield "PyTorch, float32", _pytorch(checkpoint, told, crops), ""
+        yield "PyTorch, float32", pytorch(checkpoint, told, crops), ""
     exact = run_exactly(model, crops)
     yield "ONNX, float32", exact[0] if len(exact) == 2 else decode_maps(exact[0], told)[0], ""
     if len(exact) == 2:
@@ -159,7 +166,8 @@ def record(engine: Path, rows: list[Row]) -> None:
     dataclasses.replace(manifest, check={**manifest.check, "engine": found}).write(engine)
 
 
-def _pytorch(checkpoint: Path, told: Manifest, crops: NDArray[np.uint8]) -> Points:
+def pytorch(checkpoint: Path, told: Manifest, crops: NDArray[np.uint8]) -> Points:
+    """What PyTorch gives in float32 on the CPU; ModelError when the model was exported from another checkpoint."""
     from canthus.runtime.backends.reference import TorchBackend
     from canthus.trainer.checkpoint import load_network
     from canthus.trainer.network import normalise

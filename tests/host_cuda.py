@@ -7,6 +7,7 @@ of a real GPU do among themselves is left to the tests marked `cuda`.
 import ctypes
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,6 +142,14 @@ class HostCuda(Cuda):
         self.replays += 1
         for action, values in graph:
             action(*values)
+
+    def seconds_of(self, start) -> float:
+        began = time.perf_counter()
+        start()
+        return time.perf_counter() - began
+
+    def free_memory(self) -> int:
+        return 2**30 - sum(len(buffer) for buffer in self.held.values())
 
     @property
     def stream(self) -> int:

@@ -176,10 +176,10 @@ def test_on_a_gpu_an_engine_gives_what_pytorch_gives_and_grows_nothing(gpu, mode
         image, rois = crops.reshape(-1, SIZE, 3), [Roi(30, 200, 80, 0.3), Roi(20, 500, 50)]
         first = backend.predict_regions(image, rois)
         assert np.median(np.abs(first[0] - reference.predict_regions(image, rois)[0])) <= 0.1
-        free = backend._cuda._driver.cuMemGetInfo()[1]
+        free = backend._cuda.free_memory()
         for _ in range(500):
             again = backend.predict_regions(image, rois)
-        assert backend._cuda._driver.cuMemGetInfo()[1] >= free - 2**20
+        assert backend._cuda.free_memory() >= free - 2**20
         np.testing.assert_array_equal(again[0], first[0])
 
 

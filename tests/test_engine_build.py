@@ -88,6 +88,21 @@ def test_only_the_body_of_the_graph_is_fp16(folder, tmp_path, precision):
     assert np.abs(scores - wanted_scores).max() < (1e-4 if precision == "fp32" else 0.02)
 
 
+def test_a_graph_that_decodes_does_so_in_float32(folder, tmp_path):
+    crops = sample_faces(SIZE).crops
+    wanted = run_exactly(folder / "model.onnx", crops)
+    for precision, largest in (("fp32", 1e-3), ("fp16", None)):
+        (tmp_path / "graph.onnx").write_bytes(engine_graph(folder / "model.onnx", precision, decoding=True))
+        found = run_exactly(tmp_path / "graph.onnx", crops)
+        difference = np.abs(found[0] - wanted[0])
+        assert np.median(difference) < 0.02
+        assert largest is None or difference.max() < largest
+        graph = onnx.shape_inference.infer_shapes(onnx.load(tmp_path / "graph.onnx"), strict_mode=True).graph
+        assert [end.type.tensor_type.elem_type for end in graph.output] == [TensorProto.FLOAT] * 2
+        (maps,) = (value for value in graph.value_info if value.name == "maps")
+        assert maps.type.tensor_type.elem_type == TensorProto.FLOAT
+
+
 def test_a_tampered_engine_is_refused_before_tensorrt_sees_it(engine, tmp_path, monkeypatch):
     data = bytearray(engine.read_bytes())
     data[len(data) // 2] ^= 1

@@ -38,14 +38,14 @@ class TorchBackend:
             self._cuda = Cuda()
             self.name = f"PyTorch {torch.__version__} on {self._cuda.gpu.name}"
             self._stream = torch.cuda.ExternalStream(self._cuda.stream)  # type: ignore[no-untyped-call]
-            self._runner = FaceRunner(self._cuda, size, points, stride, MOST, self._run)
-            self._crops = _as_tensor(self._runner.crops, (MOST, size, size, 3), "|u1")
+            self.runner = FaceRunner(self._cuda, size, points, stride, MOST, self._run)
+            self._crops = _as_tensor(self.runner.crops, (MOST, size, size, 3), "|u1")
             width = size // stride
-            self._maps = _as_tensor(self._runner.maps, (MOST, 3 * points, width, width), "<f4")
+            self._maps = _as_tensor(self.runner.maps, (MOST, 3 * points, width, width), "<f4")
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if self._cuda is not None:
-            return self._runner.predict(crops)
+            return self.runner.predict(crops)
         found = [self._on_cpu(crops[start : start + MOST]) for start in range(0, len(crops), MOST)]
         if not found:
             return (
@@ -60,7 +60,7 @@ class TorchBackend:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
         if self._cuda is not None:
-            return self._runner.predict_regions(image, rois)
+            return self.runner.predict_regions(image, rois)
         crops = crop_all(image, rois, self.size)
         points, scores = self.predict(crops.images)
         return transform(crops.to_frame, points), scores
@@ -76,6 +76,13 @@ class TorchBackend:
         with torch.cuda.stream(self._stream):
             self._maps[:faces] = self._network(self._crops[:faces]).float()
         return False  # eager PyTorch allocates as it goes, which a graph cannot hold
+
+    @torch.inference_mode()
+    def on_crops(self, start: Callable[[Tensor], object], faces: int) -> bool:
+        """Start something else over the crops that lie on the device, to time it; it may not be recorded."""
+        with torch.cuda.stream(self._stream):
+            start(self._crops[:faces])
+        return False
 
     def close(self) -> None:
         if self._cuda is not None:

@@ -142,7 +142,7 @@ class TensorRTBackend:
             self._capturable: dict[int, bool] = {}
             self._scratch = self._cuda.memory(self._engine.engine.device_memory_size_v2)
             self._configuration, self._kernels = self._configure()
-            self._runner: FaceRunner = FaceRunner(
+            self.runner: FaceRunner = FaceRunner(
                 self._cuda,
                 self.size,
                 self._engine.points,
@@ -156,14 +156,14 @@ class TensorRTBackend:
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         assert self._cuda is not None, "the backend is closed"
-        return self._runner.predict(crops)
+        return self.runner.predict(crops)
 
     def predict_regions(
         self, image: NDArray[np.uint8], rois: Sequence[Roi]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A frame (H, W, 3) and regions -> points (N, 98, 2) in frame pixels and scores (N, 98)."""
         assert self._cuda is not None, "the backend is closed"
-        return self._runner.predict_regions(image, rois)
+        return self.runner.predict_regions(image, rois)
 
     def _configure(self) -> tuple[Any, Any]:
         """TensorRT-RTX compiles kernels when an engine first runs: keep them beside it. (settings, cache)."""
@@ -196,8 +196,8 @@ class TensorRTBackend:
         # One scratch serves all: they run one after the other, on one stream.
         context.set_device_memory(self._scratch, engine.device_memory_size_v2)
         context.set_input_shape("crops", (faces, self.size, self.size, 3))
-        context.set_tensor_address("crops", self._runner.crops)
-        context.set_tensor_address("maps", self._runner.maps)
+        context.set_tensor_address("crops", self.runner.crops)
+        context.set_tensor_address("maps", self.runner.maps)
         self._contexts[faces] = context
         return context
 
@@ -217,7 +217,7 @@ class TensorRTBackend:
         cuda, self._cuda = self._cuda, None
         if getattr(self, "_contexts", None) and self._kernels is not None:
             _keep(self._engine.path.with_suffix(".runtime"), bytes(self._kernels.serialize()))
-        for name in ("_contexts", "_configuration", "_kernels", "_engine", "_runner"):
+        for name in ("_contexts", "_configuration", "_kernels", "_engine", "runner"):
             self.__dict__.pop(name, None)
         cuda.close()
 

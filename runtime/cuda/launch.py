@@ -103,6 +103,7 @@ class Cuda:
         self._pinned: list[int] = []
         self._graphs: list[Any] = []
         self._modules: list[Any] = []
+        self._events: tuple[Any, Any] | None = None  # made when something is timed
         self._closed = False
 
     @property
@@ -177,6 +178,25 @@ class Cuda:
         """Wait until all that was started has ended."""
         _checked(self._driver.cuStreamSynchronize(self._stream))
 
+    def seconds_of(self, start: Callable[[], object]) -> float:
+        """How long the device takes over what `start` starts, by two events; waits for its end."""
+        driver = self._driver
+        if self._events is None:
+            first, last = (_checked(driver.cuEventCreate(driver.CUevent_flags.CU_EVENT_DEFAULT)) for _ in range(2))
+            self._events = first, last
+        first, last = self._events
+        _checked(driver.cuEventRecord(first, self._stream))
+        start()
+        _checked(driver.cuEventRecord(last, self._stream))
+        _checked(driver.cuEventSynchronize(last))
+        return float(_checked(driver.cuEventElapsedTime(first, last))) / 1000
+
+    def free_memory(self) -> int:
+        """Bytes of device memory that nobody has taken."""
+        status, free, _whole = self._driver.cuMemGetInfo()
+        _checked((status,))
+        return int(free)
+
     def close(self) -> None:
         """Free everything; a second call does nothing."""
         if self._closed:
@@ -184,6 +204,8 @@ class Cuda:
         self._closed = True
         driver = self._driver
         driver.cuStreamSynchronize(self._stream)
+        for event in self._events or ():
+            driver.cuEventDestroy(event)
         for graph in self._graphs:
             driver.cuGraphExecDestroy(graph)
         for module in self._modules:
@@ -233,7 +255,7 @@ class FaceRunner:
         most: int,
         network: Callable[[int], bool],
     ) -> None:
-        self._cuda, self._network = cuda, network
+        self.cuda, self._network = cuda, network
         self._size, self._points, self._stride = size, points, stride
         self._width = size // stride
         self.buckets = (*(bucket for bucket in BUCKETS if bucket < most), most)
@@ -262,9 +284,9 @@ class FaceRunner:
         for start in range(0, len(crops), self.buckets[-1]):
             part = crops[start : start + self.buckets[-1]]
             self._crops_pinned[: part.size] = part.reshape(-1)
-            self._cuda.upload(self.crops, self._crops_pinned, part.size)
+            self.cuda.upload(self.crops, self._crops_pinned, part.size)
             self._regions["back"] = IDENTITY
-            found.append(self._run(len(part), cut=False))
+            found.append(self.run(len(part), cut=False))
         return self._split(found)
 
     def predict_regions(
@@ -272,69 +294,80 @@ class FaceRunner:
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
         if rois:
-            self._put_frame(image)
+            self.put_frame(image)
         found = []
         for start in range(0, len(rois), self.buckets[-1]):
             part = rois[start : start + self.buckets[-1]]
-            self._regions["taps"] = 0  # those not told below are black
-            for place, roi in enumerate(part):
-                cut, back, taps = region_of(roi, self._size)
-                self._regions[place] = (cut, back, taps, 0)
-            found.append(self._run(len(part), cut=True))
+            self.put_regions(part)
+            found.append(self.run(len(part), cut=True))
         return self._split(found)
 
-    def _put_frame(self, image: NDArray[np.uint8]) -> None:
+    def put_regions(self, rois: Sequence[Roi]) -> None:
+        """Tell which regions of the frame the next run cuts, at most as many as the largest bucket."""
+        self._regions["taps"] = 0  # those not told below are black
+        for place, roi in enumerate(rois):
+            cut, back, taps = region_of(roi, self._size)
+            self._regions[place] = (cut, back, taps, 0)
+
+    def put_frame(self, image: NDArray[np.uint8]) -> None:
+        """Start to upload a frame (H, W, 3)."""
         if self._frame_pinned is None or len(self._frame_pinned) < image.size:
             if self._frame_pinned is not None:
-                self._cuda.free(self._frame)
-                self._cuda.free_pinned(self._frame_pinned)
+                self.cuda.free(self._frame)
+                self.cuda.free_pinned(self._frame_pinned)
             # Graphs stay valid: they find the frame through the view, which travels with the regions.
-            self._frame = self._cuda.memory(image.size)
-            self._frame_pinned = self._cuda.pinned(image.size)
+            self._frame = self.cuda.memory(image.size)
+            self._frame_pinned = self.cuda.pinned(image.size)
         self._frame_pinned[: image.size].reshape(image.shape)[:] = image
-        self._cuda.upload(self._frame, self._frame_pinned, image.size)
+        self.cuda.upload(self._frame, self._frame_pinned, image.size)
         self._view[0] = (self._frame, image.shape[1], image.shape[0])
 
-    def _run(self, faces: int, cut: bool) -> NDArray[np.float32]:
+    def run(self, faces: int, cut: bool, plain: bool = False) -> NDArray[np.float32]:
+        """The faces told last -> (faces, K, 3) x, y and score. `plain`: without the graph, to compare with."""
         bucket = next(bucket for bucket in self.buckets if bucket >= faces)
+        graph = None if plain else self.graph(bucket, cut)
+        if graph is None:
+            self.start(bucket, cut)
+        else:
+            self.cuda.replay(graph)
+        self.cuda.synchronise()
+        return self._result[:faces].copy()
+
+    def graph(self, bucket: int, cut: bool) -> Any:
+        """The recording of all steps of a bucket, made on first use; None where the network cannot be recorded."""
         key = (bucket, cut)
         if key not in self._graphs:
             # Once as it is: what TensorRT makes at first use must not fall into the recording.
-            capturable = self._start(bucket, cut)
-            self._cuda.synchronise()
+            capturable = self.start(bucket, cut)
+            self.cuda.synchronise()
             self._graphs[key] = None
             if capturable:
-                with self._cuda.capture() as graphs:
-                    self._start(bucket, cut)
+                with self.cuda.capture() as graphs:
+                    self.start(bucket, cut)
                 self._graphs[key] = graphs[0]
-        graph = self._graphs[key]
-        if graph is None:
-            self._start(bucket, cut)
-        else:
-            self._cuda.replay(graph)
-        self._cuda.synchronise()
-        return self._result[:faces].copy()
+        return self._graphs[key]
 
-    def _start(self, bucket: int, cut: bool) -> bool:
-        """Start everything between the upload of the pixels and the result."""
-        cuda = self._cuda
-        cuda.upload(self._told, self._told_pinned, REGIONS_AT + bucket * REGION.itemsize)
-        regions = Address(self._told + REGIONS_AT)
-        if cut:
-            tiles = -(-self._size // TILE)
-            grid = (tiles, tiles, bucket)
-            cuda.launch(self._crop, grid, (TILE, TILE, 1), self._told, regions, self.crops, self._size)
-        capturable = self._network(bucket)
-        cells = self._width**2
-        cuda.launch(
-            self._decode,
-            (self._points, bucket, 1),
-            (THREADS, 1, 1),
-            *(self.maps, regions, self._points_out),
-            *(self._points, cells, self._width, float(self._stride)),
-        )
-        cuda.download(self._result, self._points_out, bucket * self._points * 3 * 4)
-        return capturable
+    def start(self, bucket: int, cut: bool) -> bool:
+        """Start everything between the upload of the pixels and the result; tells whether it may be recorded."""
+        return False not in [step() for step in self.steps(bucket, cut).values()]
+
+    def steps(self, bucket: int, cut: bool) -> dict[str, Callable[[], bool | None]]:
+        """What starts each step, by name and in order; only the network says whether it may be recorded."""
+        cuda, regions = self.cuda, Address(self._told + REGIONS_AT)
+        told_bytes = REGIONS_AT + bucket * REGION.itemsize
+        tiles, cells = -(-self._size // TILE), self._width**2
+        crop = (self._told, regions, self.crops, self._size)
+        decode = (self.maps, regions, self._points_out, self._points, cells, self._width, float(self._stride))
+        steps: dict[str, Callable[[], bool | None]] = {
+            "regions up": lambda: cuda.upload(self._told, self._told_pinned, told_bytes),
+            "crop": lambda: cuda.launch(self._crop, (tiles, tiles, bucket), (TILE, TILE, 1), *crop),
+            "network": lambda: self._network(bucket),
+            "decode": lambda: cuda.launch(self._decode, (self._points, bucket, 1), (THREADS, 1, 1), *decode),
+            "points down": lambda: cuda.download(self._result, self._points_out, bucket * self._points * 3 * 4),
+        }
+        if not cut:
+            del steps["crop"]
+        return steps
 
     def _split(self, found: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         whole = np.concatenate(found) if found else np.zeros((0, self._points, 3), np.float32)
