@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from canthus.runtime.backends import open_backend, trt
+from canthus.runtime.backends import RegionBackend, open_backend, trt
 from canthus.runtime.decode import decode
 from canthus.runtime.engine_files import EngineManifest, EngineRecipe
 from canthus.runtime.errors import BackendError, EngineError
@@ -133,6 +133,7 @@ def test_an_engine_runs_any_number_of_faces_and_keeps_its_kernels(pretended, tmp
             points, scores = backend.predict(crops[:count])
             np.testing.assert_allclose(points, wanted[:count], atol=1e-3)
             assert scores.shape == (count, POINTS)
+        assert isinstance(backend, RegionBackend)
         found, _ = backend.predict_regions(crops[0], [Roi(31.5, 31.5, SIZE)])
         np.testing.assert_allclose(found[0], wanted[0], atol=1e-3)
     assert sorted(context.told["crops"][0] for context in pretended.contexts) == [1, 4, 8, 16]

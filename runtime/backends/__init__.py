@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ class Backend(Protocol):
     ) -> None: ...
 
 
+@runtime_checkable
 class RegionBackend(Backend, Protocol):
     """A backend that also takes the whole frame, and cuts the crops where it runs."""
 

@@ -101,7 +101,7 @@ class FirstUse:
     def _last_words(self) -> str:
         assert self._words is not None
         self._words.seek(0)
-        return self._words.read().decode(errors="replace").strip().rpartition("\n")[2]
+        return self._words.read().decode(errors="replace").strip().rpartition("\n")[2].removeprefix("canthus engine: ")
 
     def close(self) -> None:
         """End a build that is under way; what it began is lost."""
