@@ -233,6 +233,9 @@ class Window(QMainWindow):
         size = QSize(round(width * scale), round(height * scale) + bar).expandedTo(SMALLEST)
         place = QRect(QPoint(), size)
         place.moveCenter(self.geometry().center())
+        # Growing about the middle must not push a corner off the screen.
+        corner = screen.availableGeometry().topLeft()
+        place.moveTopLeft(QPoint(max(place.left(), corner.x()), max(place.top(), corner.y())))
         self.setGeometry(place)
 
     def mouseDoubleClickEvent(self, _event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
