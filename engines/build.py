@@ -6,7 +6,9 @@ kernels are compiled where it first runs.
 
 import datetime
 import re
+import shutil
 import tempfile
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +42,9 @@ from canthus.runtime.models import Manifest, find_model, read_manifest, sha256, 
 
 USUAL_BATCH = 4
 """Faces that an engine is tuned for, where it takes so many."""
+
+DRAFTS = ".canthus-"
+"""How the name of a folder begins that a build works in."""
 
 GRAPH_SHIFT = 0.05
 """Crop pixels that the median point may move by what `engine_graph` does to the model."""
@@ -78,8 +83,9 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
         engine.parent.mkdir(parents=True, exist_ok=True)
     elif not engine.parent.is_dir():
         raise InputError(f"{engine.parent}: no such folder")
+    _sweep(engine.parent)
     graph = engine_graph(model, wish.precision)
-    with tempfile.TemporaryDirectory(dir=engine.parent, prefix=".canthus-") as folder:
+    with tempfile.TemporaryDirectory(dir=engine.parent, prefix=DRAFTS) as folder:
         draft = Path(folder) / engine.name
         check = _check_graph(model, graph, wish.precision, manifest, draft.with_suffix(".onnx"))
         data, bindings, layers = compile_network(graph, recipe, manifest, quiet)
@@ -102,6 +108,13 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
         draft.replace(engine)
         engine.with_suffix(".runtime").unlink(missing_ok=True)
     return engine
+
+
+def _sweep(folder: Path) -> None:
+    """Delete what builds that were killed left behind, a day later: no build takes so long."""
+    for draft in folder.glob(f"{DRAFTS}*"):
+        if time.time() - draft.stat().st_mtime > 24 * 3600:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def recipe_of(wish: Wish, manifest: Manifest) -> EngineRecipe:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
 from pathlib import Path
 
@@ -158,6 +159,16 @@ def test_an_interrupted_build_leaves_nothing(folder, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         build(Wish(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), tmp_path / "m.engine", quiet=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_build_left_is_swept_away_a_day_later(folder, tmp_path):
+    old, new = tmp_path / ".canthus-old", tmp_path / ".canthus-new"
+    for draft in (old, new):
+        draft.mkdir()
+        (draft / "m.onnx").write_bytes(b"a graph")
+    os.utime(old, (0, 0))
+    build(Wish(str(folder / "model.onnx"), "tensorrt-rtx", targets="sm86"), tmp_path / "m.engine", quiet=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".canthus-new", "m.engine", "m.json"]
 
 
 def test_what_cannot_be_built_says_why(folder, engine, tmp_path):
