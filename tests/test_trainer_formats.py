@@ -308,6 +308,10 @@ def test_points_outside_their_picture_and_swapped_sides_are_told(tmp_path):
     assert f"points outside their picture: {outside} of 588, on 1 faces" in told
     assert "seem swapped on 1 faces: some/face 4.png" in told
     assert swapped(pack.points, WFLW).tolist() == [number == 4 for number in range(6)]
+    brows = pack.points.copy()
+    both = [*wflw.LEFT_BROW, *wflw.RIGHT_BROW]
+    brows[1, both] = brows[1, WFLW.mirror[both]]
+    assert swapped(brows, WFLW).tolist() == [number in (1, 4) for number in range(6)]
     assert "too few faces" in told
 
 
@@ -357,6 +361,13 @@ def test_the_labelled_samples_are_read_and_make_sense(real_faces, tmp_path, name
     assert sum(findings.outside) == 0
     true = np.array([face.points for face in one.faces])
     np.testing.assert_allclose(nme(true, true), 0)
+
+
+@pytest.mark.faces
+def test_the_one_face_with_swapped_brows_is_found(real_faces):
+    faces = open_set(real_faces / "wflw-dev").faces
+    found = np.flatnonzero(swapped(np.stack([face.points for face in faces]), WFLW))
+    assert [faces[row].image for row in found] == ["12--Group/12_Group_Group_12_Group_Group_12_358.jpg"]
 
 
 @pytest.mark.faces

@@ -1,12 +1,16 @@
-"""`canthus data prepare`: labelled faces, checked and cut out for training."""
+"""`canthus data prepare`: labelled faces, checked and cut out; `canthus label`: labels for faces that have none."""
 
 import argparse
+import contextlib
+import functools
+import sys
 from pathlib import Path
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.commands import parser_of, refuse_existing
 
 PACK_FILES = ("crops.npy", "labels.npz")
+SHARD_FILES = ("images", "list_98pt_rect_attr.txt")
 
 
 def data(arguments: list[str]) -> int:
@@ -75,3 +79,70 @@ def _prepare(told: argparse.Namespace) -> int:
     print("\n".join(lines))
     print(f"  look at some of them: {told.output / 'sheet.png'}")
     return 0
+
+
+def label(arguments: list[str]) -> int:
+    """Label the faces of pictures or videos with models, as a shard that `canthus data prepare` reads."""
+    parser = parser_of(
+        "label",
+        label,
+        "  canthus label photos clip.mp4 -o shards/more --model accurate\n"
+        "  canthus label clip.mp4 -o shards/clip --every 5\n"
+        "  canthus data prepare WFLW shards/more -o packs/more\n",
+    )
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="pictures, folders of them, or videos")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SHARD", help="the folder to write")
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[None],
+        metavar="MODEL",
+        help="shipped models' names, .onnx files or checkpoints; of several the mean (default: the default model)",
+    )
+    parser.add_argument(
+        "--every", type=int, default=10, metavar="N", help="of a video, one frame in N (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-spread",
+        type=float,
+        default=0.02,
+        metavar="SHARE",
+        help="drop faces whose looks lie further apart, in sizes of the face: most are none (default: %(default)s)",
+    )
+    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a detector of your own (.tflite)")
+    told = parser.parse_args(arguments)
+    if told.every < 1:
+        parser.error("--every must be at least 1")
+    for source in told.sources:
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder")
+    refuse_existing(told.output, SHARD_FILES, "give the new shard another folder", overwrite=False)
+
+    faces, dropped, unreadable = _label(told)
+    print(f"{told.output}: {faces} faces; {dropped} doubtful ones were dropped")
+    for line in unreadable:
+        print(f"canthus label: left out: {line}", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def _label(told: argparse.Namespace) -> tuple[int, int, list[str]]:
+    """How many faces were written and dropped, and what could not be read."""
+    from canthus.runtime.detector import Detector
+    from canthus.trainer import evaluate, labelling
+
+    dropped = 0
+    unreadable: list[str] = []
+    with contextlib.ExitStack() as opened:
+        entrants = [evaluate.open_entrant(name) for name in told.model]
+        for entrant in entrants:
+            opened.enter_context(entrant.backend)
+        detector = opened.enter_context(Detector(told.detector_model))
+        detect = functools.partial(detector.detect, thorough=True)
+        shard = opened.enter_context(labelling.ShardWriter(told.output))
+        for source in told.sources:
+            for name, picture in labelling.pictures_of(source, told.every, unreadable):
+                labels = labelling.label(picture, detect, entrants)
+                sure = [one for one in labels if one.spread <= told.max_spread]
+                shard.write(name, picture, sure)
+                dropped += len(labels) - len(sure)
+    return shard.faces, dropped, unreadable

@@ -175,18 +175,28 @@ def locate(
 
     With `flip`, both are the mean over the crop and its mirror image.
     """
+    points, scores = look(entrant, picture, regions)
+    if flip:
+        mirrored, seen = look(entrant, picture, regions, mirrored=True)
+        points, scores = (0.5 * (values + others) for values, others in ((points, mirrored), (scores, seen)))
+    return points, scores
+
+
+def look(
+    entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], mirrored: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """As `locate`, from the crops or from their mirror images alone."""
     scale = entrant.margin / geometry.MARGIN
     rois = [dataclasses.replace(region, side=region.side * scale) for region in regions]
     size = entrant.backend.size
     crops = crop_all(picture, rois, size)
-    points, scores = entrant.backend.predict(crops.images)
-    if flip:
-        mirror = scheme_of(points.shape[1]).mirror
-        mirrored, seen = entrant.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
-        mirrored = mirrored[:, mirror]
-        mirrored[..., 0] = size - 1 - mirrored[..., 0]
-        points = ((points + mirrored) / 2).astype(np.float32)
-        scores = ((scores + seen[:, mirror]) / 2).astype(np.float32)
+    if not mirrored:
+        points, scores = entrant.backend.predict(crops.images)
+        return transform(crops.to_frame, points), scores
+    points, scores = entrant.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
+    mirror = scheme_of(points.shape[1]).mirror
+    points, scores = points[:, mirror], scores[:, mirror]
+    points[..., 0] = size - 1 - points[..., 0]
     return transform(crops.to_frame, points), scores
 
 

@@ -16,6 +16,9 @@ NAMED = 5
 LOPSIDED = 25.0
 """A mean face may differ from its mirror image by so much, in % of the ruler; swapped points differ by far more."""
 
+ASIDE = 0.2
+"""Points of a pair that lie the wrong way round by so much, in sides of the face, have changed places."""
+
 ENOUGH = 20
 """Faces that look to both sides alike, on average."""
 
@@ -67,12 +70,21 @@ def _mirror_line(points: NDArray[np.floating], scheme: Scheme) -> str:
 
 
 def swapped(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.bool_]:
-    """Which faces (N, K, 2) have left for right: seen with the eyes level, their middle lies above the eyes."""
+    """Which faces (N, K, 2) have left for right, as a whole or in a part (the brows, say).
+
+    As a whole: seen with the eyes level, the middle of the points lies above the eyes. In a part: points of a pair lie
+    the other way round than those of the eyes. A profile's pairs nearly fall together, so little counts as nothing.
+    """
     left, right = (points[:, list(group)].mean(1) for group in scheme.eyes)
     across, down = right - left, points.mean(1) - (left + right) / 2
     turn = across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]
-    # A profile's eyes nearly fall together, and noise then decides on the sign.
-    wrong: NDArray[np.bool_] = turn < -0.1 * (down**2).sum(-1)
+    whole = turn < -0.1 * (down**2).sum(-1)
+    length = np.maximum(np.linalg.norm(across, axis=-1), 1e-6)
+    ones, others = (list(side) for side in zip(*scheme.pairs, strict=True))
+    order = ((points[:, others] - points[:, ones]) * across[:, None]).sum(-1) / length[:, None]  # (N, pairs)
+    order *= np.sign(np.median(order, axis=0))
+    part = (order < -ASIDE * np.ptp(points, axis=1).max(-1)[:, None]).any(-1)
+    wrong: NDArray[np.bool_] = whole | part
     return wrong
 
 

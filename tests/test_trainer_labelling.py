@@ -1,0 +1,147 @@
+"""Pseudo-labels: what models see from several sides, written as a shard that the trainer reads."""
+
+import cv2
+import numpy as np
+import pytest
+
+from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.types import FaceBox
+from canthus.trainer import evaluate
+from canthus.trainer.data import open_set, write_pack
+from canthus.trainer.data_commands import label as command
+from canthus.trainer.evaluate import Entrant
+from canthus.trainer.labelling import Label, ShardWriter, label, pictures_of
+from conftest import SHAPE, FakeBackend, bright_boxes, write_video
+from made_up import SHAPES
+from test_trainer_report import Knowing
+
+NEAR = 1.0  # pixels of the picture
+
+
+class Fine(FakeBackend):
+    """The fake, looking closer."""
+
+    size = 256
+
+
+def picture_with(*places: tuple[int, int]) -> np.ndarray:
+    """A dark picture with a bright square for each face."""
+    picture = np.zeros((240, 400, 3), np.uint8)
+    for x, y in places:
+        picture[y : y + 81, x : x + 81] = 255
+    return picture
+
+
+def test_a_face_is_found_where_it_is_and_looks_agree():
+    found = label(picture_with((60, 70), (260, 90)), bright_boxes, [Entrant("fine", Fine())])
+    assert len(found) == 2
+    for one, corner in zip(found, ((60, 70), (260, 90)), strict=True):
+        span = (SHAPE - SHAPE.min(0)) / np.ptp(SHAPE, axis=0)
+        middle = one.points[:33].mean(0)  # the contour, whatever the turned looks did to the rest
+        wanted = corner + span[:33].mean(0) * 80
+        assert np.linalg.norm(middle - wanted) < 5 * NEAR
+        assert 0 < one.spread < 0.2
+        assert one.score > 0.5
+
+
+def test_looks_that_agree_have_no_spread_and_those_that_do_not_have():
+    class Trembling(Knowing):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return points + np.random.default_rng(len(crops)).normal(0, 2, points.shape).astype(np.float32), scores
+
+    picture = picture_with((60, 70))
+    calm, shaky = (label(picture, bright_boxes, [Entrant("a", one)])[0] for one in (Knowing(), Trembling()))
+    assert calm.spread < shaky.spread
+
+
+def test_a_detection_that_scores_low_is_no_face():
+    class Doubting(Knowing):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return points, 0.4 * scores
+
+    assert label(picture_with((60, 70)), bright_boxes, [Entrant("doubting", Doubting())]) == []
+
+
+def test_two_boxes_on_one_face_give_one_label():
+    def twice(image):
+        (box,) = bright_boxes(image)
+        return [box, FaceBox(box.x0 + 3, box.y0, box.x1 + 3, box.y1, 0.8)]
+
+    assert len(label(picture_with((60, 70)), twice, [Entrant("a", Knowing())])) == 1
+    assert label(picture_with(), bright_boxes, [Entrant("a", Knowing())]) == []
+
+
+def test_a_model_with_other_points_cannot_label():
+    with pytest.raises(ModelError, match="gives 29 points"):
+        label(picture_with((60, 70)), bright_boxes, [Entrant("few", Knowing(SHAPES["COFW"]))])
+
+
+def test_a_written_shard_is_read_back_with_its_faces_in_place(tmp_path):
+    picture = picture_with((60, 70))
+    points = (np.array([60, 70]) + SHAPE * 80).astype(np.float32)
+    with ShardWriter(tmp_path) as shard:
+        shard.write("clip/000010", picture, [Label(points, 0.0123, 0.9)])
+        shard.write("clip/000020", picture, [])
+    assert shard.faces == 1
+    one = open_set(tmp_path)
+    (face,) = one.faces
+    assert (face.image, face.spread) == ("clip/000010_0.jpg", 0.0123)
+    shown = one.image(face.image)
+    corners = (shown[..., 0] > 128).nonzero()
+    first = np.array([corners[1].min(), corners[0].min()])
+    np.testing.assert_allclose(face.points.min(0)[0], first[0], atol=NEAR)
+    assert len(write_pack([one], tmp_path / "pack", 96)) == 1
+
+
+def test_pictures_and_every_so_manyth_frame_are_taken(tmp_path):
+    folder = tmp_path / "photos" / "deep"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), picture_with((60, 70)))
+    (folder / "b.jpg").write_text("no picture")
+    unreadable: list[str] = []
+    taken = [name for name, _ in pictures_of(tmp_path / "photos", 1, unreadable)]
+    assert taken == ["deep/a.png"]
+    assert len(unreadable) == 1
+    assert "b.jpg" in unreadable[0]
+    assert [name for name, _ in pictures_of(folder / "a.png", 1, unreadable)] == ["a.png"]
+    clip = write_video(tmp_path / "clip.mp4", [0.1 * index for index in range(12)])
+    frames = dict(pictures_of(clip, 5, unreadable))
+    assert list(frames) == ["clip/000000", "clip/000005", "clip/000010"]
+    assert frames["clip/000005"].mean() == pytest.approx(30, abs=3)
+
+
+def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, capsys):
+    class Detector:
+        def __init__(self, model):
+            pass
+
+        def detect(self, image, thorough):
+            return bright_boxes(image)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("canthus.runtime.detector.Detector", Detector)
+    monkeypatch.setattr(evaluate, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(photos / f"{number}.png"), picture_with((60, 70), (250, 80)))
+    words = [str(photos), "-o", str(tmp_path / "shard"), "--max-spread", "1"]
+    assert command(words) == 0
+    assert "6 faces; 0 doubtful ones" in capsys.readouterr().out
+    assert len(open_set(tmp_path / "shard").faces) == 6
+    with pytest.raises(InputError, match="another folder"):
+        command(words)
+    assert command([str(photos), "-o", str(tmp_path / "strict"), "--max-spread", "0"]) == 0
+    assert "0 faces; 6 doubtful ones" in capsys.readouterr().out
+    (photos / "x.png").write_text("no picture")
+    assert command([str(photos), "-o", str(tmp_path / "more")]) == 1
+    assert "left out" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no such file"):
+        command([str(tmp_path / "absent"), "-o", str(tmp_path / "other")])

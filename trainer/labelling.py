@@ -1,0 +1,155 @@
+"""Pseudo-labels: faces of unlabelled pictures and videos, marked by models that look at each from several sides."""
+
+import csv
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from canthus.runtime.detector import overlap
+from canthus.runtime.errors import InputError
+from canthus.runtime.geometry import crop, invert, roi_from_box, roi_from_points, to_frame, transform
+from canthus.runtime.images import find_pictures
+from canthus.runtime.sources import PICTURES, VideoFile, read_picture
+from canthus.runtime.types import FaceBox, Roi
+from canthus.trainer.data import LabelledFace, yaw
+from canthus.trainer.evaluate import Detect, Entrant, find, look
+from canthus.trainer.formats import SHARD_LIST, SHARD_QUALITY, list_line
+from canthus.trainer.schemes import WFLW
+
+VIEWS = ((0.0, 1.0), (math.radians(8), 1.0), (math.radians(-8), 1.0), (0.0, 0.93), (0.0, 1.08))
+"""How the region is turned and scaled for each look; every view is also looked at in the mirror."""
+
+LEAST_SCORE = 0.5
+"""Below this mean score of its points a detection is no face, as the tracker has it."""
+
+SAME_FACE = 0.5
+
+ROOM = 1.6
+"""Side of a kept picture over the side of the region: a pack's room and some more."""
+
+LARGEST = 512
+QUALITY = 95
+"""Pixels along an edge of a kept picture, and its JPEG quality."""
+
+
+@dataclass(frozen=True, eq=False)
+class Label:
+    """A face that models found."""
+
+    points: NDArray[np.float32]  # (98, 2) pixels of the picture, the mean over all looks
+    spread: float  # of the looks around the mean, over the size of the face
+    score: float
+
+
+def label(picture: NDArray[np.uint8], detect: Detect, entrants: Sequence[Entrant]) -> list[Label]:
+    """Every face of a picture (H, W, 3), each once, by all models together; ModelError unless they give 98 points."""
+    regions = [roi_from_box(box) for box in detect(picture)]
+    first = find(entrants[0], picture, regions, WFLW, twice=True)
+    labels: list[Label] = []
+    for points in first:
+        found = _look(picture, roi_from_points(points, WFLW.roll(points)), entrants)
+        box = _box(found.points)
+        if found.score >= LEAST_SCORE and all(overlap(box, _box(other.points)) < SAME_FACE for other in labels):
+            labels.append(found)
+    return labels
+
+
+def _look(picture: NDArray[np.uint8], region: Roi, entrants: Sequence[Entrant]) -> Label:
+    views = [dataclasses.replace(region, angle=region.angle + turn, side=region.side * times) for turn, times in VIEWS]
+    looks = [look(entrant, picture, views, mirrored) for entrant in entrants for mirrored in (False, True)]
+    points = np.concatenate([one for one, _ in looks])  # (looks, 98, 2)
+    mean = points.mean(0)
+    apart = np.sqrt(((points - mean) ** 2).sum(-1).mean(0)).mean()
+    size = float(np.ptp(mean, axis=0).max())
+    score = float(np.mean([scores for _, scores in looks]))
+    return Label(mean.astype(np.float32), float(apart) / max(size, 1.0), score)
+
+
+def _box(points: NDArray[np.float32]) -> FaceBox:
+    (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
+    return FaceBox(x0, y0, x1, y1, 1.0)
+
+
+class ShardWriter:
+    """Writes labelled faces as a shard: images/, the list, and quality.csv; `faces` counts them.
+
+    The tables are written on leaving, so that a run which is stopped leaves a whole shard of what it had done.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.faces = 0
+        self._lines: list[str] = []
+        self._rows: list[tuple[str, str, str]] = []
+        try:
+            (folder / "images").mkdir(parents=True, exist_ok=True)
+        except OSError as refused:
+            raise InputError(f"{folder}: cannot be made a folder ({refused.strerror})") from refused
+
+    def write(self, name: str, picture: NDArray[np.uint8], labels: Iterable[Label]) -> None:
+        """Keep each face of a picture as a picture of its own, named after it."""
+        for number, one in enumerate(labels):
+            region = roi_from_points(one.points)
+            size = max(min(round(region.side * ROOM), LARGEST), 32)
+            roomy = Roi(region.x, region.y, region.side * ROOM)
+            points = transform(invert(to_frame(roomy, size)), one.points)
+            image = f"{name}_{number}.jpg"
+            target = self.folder / "images" / image
+            target.parent.mkdir(parents=True, exist_ok=True)
+            kept = crop(picture, roomy, size)[..., ::-1]
+            if not cv2.imwrite(str(target), kept, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
+                raise InputError(f"{target}: cannot be written")
+            (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
+            marks = np.zeros(len(WFLW.subsets), np.bool_)
+            self._lines.append(list_line(LabelledFace(image, points, (x0, y0, x1, y1), marks)))
+            self._rows.append((image, f"{one.spread:.5f}", f"{yaw(points[None])[0]:.3f}"))
+            self.faces += 1
+
+    def close(self) -> None:
+        """Write the list and the table of quality."""
+        (self.folder / SHARD_LIST).write_text("".join(self._lines))
+        with (self.folder / SHARD_QUALITY).open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(("image", "ensemble_sd", "yaw"))
+            table.writerows(self._rows)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def pictures_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Pictures by name: those of a folder, one picture, or one frame in `every` of a video.
+
+    A picture that cannot be read is told in `unreadable` and passed over.
+    """
+    if source.is_dir() or source.suffix.lower() in PICTURES:
+        root = source if source.is_dir() else source.parent
+        for path in tqdm(find_pictures(source), source.name, unit="picture", disable=None):
+            try:
+                yield str(path.relative_to(root)), read_picture(path)
+            except InputError as error:
+                unreadable.append(str(error))
+        return
+    with VideoFile(source) as video:
+        for frame in tqdm(video, source.name, video.frames, unit="frame", disable=None):
+            if frame.index % every == 0:
+                yield f"{source.stem}/{frame.index:06d}", frame.image
+        if video.damaged:
+            unreadable.append(f"{source}: decoding ended early ({video.damaged})")
