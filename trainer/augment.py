@@ -21,18 +21,24 @@ class Augmentation:
     """How strongly faces are changed; probabilities are named `..._p`."""
 
     flip_p: float = 0.5
-    rotation: float = 20.0  # standard deviation, degrees, cut off at 50
+    even: bool = False  # rotation and shift: evenly up to their figure, instead of normally with it as deviation
+    rotation: float = 20.0  # degrees, cut off at 50
     scale: tuple[float, float] = (0.8, 1.25)  # of the region's side
-    shift: float = 0.06  # standard deviation, in sides
+    shift: float = 0.06  # in sides
     squeeze_p: float = 0.4
     squeeze: float = 0.65  # smallest factor across the face, as a turned head is narrower
-    colour_p: float = 0.7
+    black: bool = False  # holes, and what lies beyond the picture: black, instead of many kinds
+    exposure_p: float = 0.0  # brightness and contrast alone, each changed by up to a fifth
+    hue_p: float = 0.0  # hue, saturation and value
+    colour_p: float = 0.7  # exposure, contrast, gamma, cast and saturation together
     grey_p: float = 0.08
     blur_p: float = 0.15
     shrink_p: float = 0.25  # seen from afar: made small, then large again
     noise_p: float = 0.15
     compress_p: float = 0.2
     holes_p: float = 0.4
+    holes: tuple[float, float] = (1, 6)  # how many, fewest and most
+    hole: tuple[float, float] = (0.08, 0.28)  # sides, in sides of the crop
 
 
 PLAIN = Augmentation(
@@ -104,7 +110,7 @@ def flip(image: Image, points: Points) -> tuple[Image, Points]:
 
 def move(image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> tuple[Image, Points]:
     """Turn, squeeze, scale and shift, in one resampling."""
-    angle = math.radians(float(np.clip(rng.normal(0, how.rotation), -50, 50)))
+    angle = math.radians(float(np.clip(_about(how.rotation, how, rng)[0], -50, 50)))
     upright = roi_from_points(points)
     narrow = np.eye(3)
     if rng.random() < how.squeeze_p:
@@ -115,12 +121,17 @@ def move(image: Image, points: Points, size: int, how: Augmentation, rng: np.ran
     squeezed = transform(narrow[:2], points)
     region = roi_from_points(squeezed, angle)
     side = region.side * rng.uniform(*how.scale)
-    right, down = rng.normal(0, how.shift, 2) * side if how.shift else (0.0, 0.0)
+    right, down = _about(how.shift, how, rng) * side
     affine = invert(to_frame(Roi(region.x + right, region.y + down, side, angle), size))
     affine = affine @ narrow
-    border = cv2.BORDER_REPLICATE if rng.random() < 0.5 else cv2.BORDER_CONSTANT
+    border = cv2.BORDER_REPLICATE if rng.random() < 0.5 and not how.black else cv2.BORDER_CONSTANT
     cut = cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
     return cut.astype(np.uint8, copy=False), transform(affine, points)
+
+
+def _about(figure: float, how: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Two numbers about none, as far as the figure tells."""
+    return rng.uniform(-figure, figure, 2) if how.even else rng.normal(0, figure, 2)
 
 
 def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
@@ -132,15 +143,20 @@ def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
         image = cv2.resize(far, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     if rng.random() < how.blur_p:
         image = _blur(image, rng)
+    if rng.random() < how.exposure_p:
+        levels = np.arange(256) * rng.uniform(0.8, 1.2) + rng.uniform(-0.2, 0.2) * 255
+        image = cv2.LUT(image, np.clip(levels, 0, 255).astype(np.uint8)).astype(np.uint8, copy=False)
+    if rng.random() < how.hue_p:
+        image = _hue(image, rng)
     if rng.random() < how.colour_p:
         image = _light(image, rng)
     if rng.random() < how.grey_p:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     if rng.random() < how.holes_p:
-        image = _holes(image, rng)
+        image = _holes(image, how, rng)
     if rng.random() < how.noise_p:
-        grain = rng.normal(0, rng.uniform(3, 16), image.shape)
-        image = np.clip(image + grain, 0, 255).astype(np.uint8)
+        grain = rng.standard_normal(image.shape, np.float32)
+        image = np.clip(image + grain * np.float32(rng.uniform(3, 16)), 0, 255).astype(np.uint8)
     if rng.random() < how.compress_p:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))]
         poor = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
@@ -178,15 +194,27 @@ def _light(image: Image, rng: np.random.Generator) -> Image:
     return cv2.addWeighted(image, amount, grey, 1 - amount, 0).astype(np.uint8, copy=False)
 
 
-def _holes(image: Image, rng: np.random.Generator) -> Image:
-    """One to six patches of plain colour, noise, or another part of the picture."""
+def _hue(image: Image, rng: np.random.Generator) -> Image:
+    """Hue by up to 40 degrees, saturation by up to 12 %, value by up to 8 % of their range."""
+    most = np.array([20, 30, 20])  # of 180, 255 and 255 levels, as the published recipe's library has it by default
+    shift = rng.uniform(-most, most)[:, None]
+    levels = np.arange(256)
+    table = np.concatenate([(levels + shift[:1]) % 180, np.clip(levels + shift[1:], 0, 255)])
+    seen = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.ascontiguousarray(table.T[None].astype(np.uint8)))
+    return cv2.cvtColor(seen, cv2.COLOR_HSV2RGB).astype(np.uint8, copy=False)
+
+
+def _holes(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
+    """Some patches: black, or each of plain colour, noise, or another part of the picture."""
     image, size = image.copy(), image.shape[0]
-    for _ in range(rng.integers(1, 7)):
-        width, height = (int(side) for side in rng.uniform(0.08, 0.28, 2) * size)
+    for _ in range(rng.integers(round(how.holes[0]), round(how.holes[1]) + 1)):
+        width, height = (int(side) for side in rng.uniform(*how.hole, 2) * size)
         x, y = (int(rng.integers(0, size - side)) for side in (width, height))
         kind = rng.random()
         patch: NDArray[Any]
-        if kind < 0.5:
+        if how.black:
+            patch = np.zeros(3, np.uint8)
+        elif kind < 0.5:
             patch = rng.integers(0, 256, 3)
         elif kind < 0.7:
             patch = rng.integers(0, 256, (height, width, 3))

@@ -1,8 +1,10 @@
-"""Batches drawn from a pack: which faces, how changed, and always one ahead of the network.
+"""Batches drawn from a pack: which faces, how changed, and always some ahead of the network.
 
-Each batch depends on the seed and its number alone, so a resumed run sees what an unbroken one would see.
+Which faces a step draws depends on the seed and the step alone, how a face is changed on its place in the batch too.
+So a resumed run sees what an unbroken one would see, and many processes together see what one would.
 """
 
+import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.augment import PLAIN, augment, without_face
@@ -19,6 +22,8 @@ from canthus.trainer.data import Pack, kept_aside, yaw
 from canthus.trainer.recipe import Recipe
 
 AHEAD = 3
+VALIDATED = 64
+"""Faces that are validated together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,20 +34,43 @@ class Batch:
     points: Tensor  # (B, K, 2) float32, crop pixels
     weight: Tensor  # (B,) how much each face counts
 
+    def pin_memory(self) -> "Batch":
+        """In memory that a GPU can fetch by itself."""
+        return Batch(self.crops.pin_memory(), self.points.pin_memory(), self.weight.pin_memory())
+
+    def to(self, device: torch.device) -> "Batch":
+        """On a device; the copy goes on beside the arithmetic where the memory is pinned."""
+        parts = (part.to(device, non_blocking=True) for part in (self.crops, self.points, self.weight))
+        return Batch(*parts)
+
 
 class Batches:
-    """Draws training batches of a recipe from a pack, and the held-out faces unchanged."""
+    """Draws training batches of a recipe from a pack, and the faces that choose the checkpoint unchanged.
 
-    def __init__(self, pack: Pack, recipe: Recipe) -> None:
+    Those are the pack's held-out faces, or all of `judged` where it is given. `rank` of `ranks` processes gets its
+    part of each batch.
+    """
+
+    def __init__(self, pack: Pack, recipe: Recipe, judged: Pack | None = None, rank: int = 0, ranks: int = 1) -> None:
         self.pack = pack
         self.recipe = recipe
-        kept = np.array([kept_aside(name, recipe.held_out) for name in pack.names], np.bool_)
+        if recipe.batch % ranks:
+            raise InputError(f"a batch of {recipe.batch} cannot be split over {ranks} processes; change batch")
+        part = recipe.batch // ranks
+        self.places = range(rank * part, (rank + 1) * part)
+        self._shared = (rank, ranks)
+        every = recipe.held_out
+        kept = np.array([every > 0 and kept_aside(name, every) for name in pack.names], np.bool_)
         self.training = np.flatnonzero(~kept)
-        self.held_out = np.flatnonzero(kept)
-        if not len(self.training) or not len(self.held_out):
+        self.judged = pack if judged is None else judged
+        self.held_out = np.flatnonzero(kept) if judged is None else np.arange(len(judged))
+        if not len(self.training) or (every and not len(self.held_out)):
             raise InputError(
-                f"the pack's {len(pack)} faces are too few to hold one in {recipe.held_out} out; "
-                "pack more, or lower held_out"
+                f"the pack's {len(pack)} faces are too few to hold one in {every} out; pack more, or lower held_out"
+            )
+        if judged is not None and judged.points.shape[1:] != pack.points.shape[1:]:
+            raise InputError(
+                f"the faces to train on have {pack.points.shape[1]} points, those to choose by {judged.points.shape[1]}"
             )
         self._chance = self._chances()
 
@@ -55,20 +83,62 @@ class Batches:
         chance: NDArray[np.float64] = often[self.training] / often[self.training].sum()
         return chance
 
+    def rows(self, step: int) -> NDArray[np.intp]:
+        """Which faces of the pack the whole batch of a step shows (batch,).
+
+        By chance; where all are as likely, each is shown once before any is shown again.
+        """
+        count = self.recipe.batch
+        if np.ptp(self._chance) > 0:
+            return np.random.default_rng([self.recipe.seed, step]).choice(self.training, count, p=self._chance)
+        place, faces = np.arange(step * count, (step + 1) * count), len(self.training)
+        orders = {
+            epoch: np.random.default_rng([self.recipe.seed, epoch]).permutation(self.training)
+            for epoch in np.unique(place // faces).tolist()
+        }
+        return np.array([orders[one // faces][one % faces] for one in place.tolist()], np.intp)
+
     def draw(self, step: int) -> Batch:
-        """The training batch of one step."""
-        rng = np.random.default_rng([self.recipe.seed, step])
-        rows = rng.choice(self.training, self.recipe.batch, p=self._chance)
-        return self._cut(rows, rng, changed=True)
+        """This process's part of the training batch of one step."""
+        rows = self.rows(step)[self.places.start : self.places.stop]
+        rngs = (np.random.default_rng([self.recipe.seed, step, place]) for place in self.places)
+        faces = [self._changed(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
+        return self._batch(self.pack, rows, faces)
+
+    def _changed(self, row: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        change = without_face if rng.random() < self.recipe.faceless else augment
+        how = self.recipe.augmentation
+        return change(self.pack.crops[row], self.pack.points[row], self.recipe.size, how, rng)
 
     def validation(self) -> Iterator[Batch]:
-        """The held-out faces, in batches, unchanged."""
+        """This process's part of the faces that choose the checkpoint, in batches, unchanged."""
         rng = np.random.default_rng(0)
-        for start in range(0, len(self.held_out), 64):
-            yield self._cut(self.held_out[start : start + 64], rng, changed=False)
+        rank, ranks = self._shared
+        for start in range(rank * VALIDATED, len(self.held_out), ranks * VALIDATED):
+            rows = self.held_out[start : start + VALIDATED]
+            faces = [
+                augment(self.judged.crops[row], self.judged.points[row], self.recipe.size, PLAIN, rng) for row in rows
+            ]
+            yield self._batch(self.judged, rows, faces)
 
-    def stream(self, start: int, stop: int) -> Iterator[Batch]:
-        """The batches of steps start to stop, made ahead in a thread (OpenCV releases the interpreter)."""
+    def stream(self, start: int, stop: int, workers: int = 0, pinned: bool = False) -> Iterator[Batch]:
+        """The batches of steps start to stop, made ahead by worker processes.
+
+        Without workers a thread makes them (OpenCV releases the interpreter): right where the network itself keeps
+        the cores busy.
+        """
+        if workers:
+            yield from DataLoader(
+                _Steps(self),
+                batch_size=None,
+                sampler=range(start, stop),
+                num_workers=workers,
+                prefetch_factor=AHEAD,
+                pin_memory=pinned,
+                worker_init_fn=_settle,
+                multiprocessing_context="fork",  # shares the pack's memory map
+            )
+            return
         cv2.setNumThreads(1)
         with ThreadPoolExecutor(1, "batches") as maker:
             waiting: list[Future[Batch]] = [
@@ -80,17 +150,29 @@ class Batches:
                     waiting.append(maker.submit(self.draw, step + AHEAD))
                 yield batch
 
-    def _cut(self, rows: NDArray[np.intp], rng: np.random.Generator, changed: bool) -> Batch:
-        size = self.recipe.size
-        how = self.recipe.augmentation if changed else PLAIN
-        crops = np.empty((len(rows), size, size, 3), np.uint8)
-        points = np.empty((len(rows), *self.pack.points.shape[1:]), np.float32)
-        for place, row in enumerate(rows):
-            change = without_face if changed and rng.random() < self.recipe.faceless else augment
-            crops[place], points[place] = change(self.pack.crops[row], self.pack.points[row], size, how, rng)
-        weight = 1 / (1 + (self.pack.spread[rows] / self.recipe.trust) ** 2)
+    def _batch(
+        self, pack: Pack, rows: NDArray[np.intp], faces: list[tuple[NDArray[np.uint8], NDArray[np.float32]]]
+    ) -> Batch:
+        weight = 1 / (1 + (pack.spread[rows] / self.recipe.trust) ** 2)
         return Batch(
-            torch.from_numpy(crops),
-            torch.from_numpy(points),
+            torch.from_numpy(np.stack([crop for crop, _ in faces])),
+            torch.from_numpy(np.stack([points for _, points in faces])),
             torch.from_numpy(weight.astype(np.float32)),
         )
+
+
+class _Steps(Dataset[Batch]):
+    """A data set whose item of a number is the batch of that step."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __getitem__(self, step: int) -> Batch:
+        return self._batches.draw(step)
+
+
+def _settle(_: int) -> None:
+    """Make a worker process use one core, and leave Ctrl-C to the process that trains."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    cv2.setNumThreads(1)

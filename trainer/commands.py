@@ -7,12 +7,9 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from canthus.runtime.errors import BackendError, InputError
-
-if TYPE_CHECKING:
-    from canthus.trainer.recipe import Recipe
 
 RUN_FILES = (
     "recipe.json", "log.csv", "best.json", "best.safetensors", "last.json", "last.safetensors",
@@ -21,31 +18,90 @@ RUN_FILES = (
 
 def train(arguments: list[str]) -> int:
     """Train a network on a pack of faces; Ctrl-C saves, --resume goes on."""
+    parser = _train_parser()
+    told = parser.parse_args(arguments)
+    if told.network and told.recipe:
+        parser.error("--recipe tells the network; change it with --set network=...")
+    if told.resume and (told.network or told.recipe or told.settings or told.pretrained or told.overwrite):
+        parser.error("--resume goes on with the run's own recipe; it takes no other")
+    if (told.gpus is not None and told.gpus < 1) or (told.workers is not None and told.workers < 0):
+        parser.error("--gpus must be at least 1, --workers at least 0")
+
+    from canthus.trainer.data import open_pack
+    from canthus.trainer.recipe import change, default_name, find_recipe, load_recipe
+
+    faces = open_pack(told.pack)
+    judged = open_pack(told.choose_on) if told.choose_on else None
+    try:
+        import torch
+
+        from canthus.trainer.train import train as run
+    except ImportError as missing:
+        raise BackendError(
+            f"training needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+        ) from missing
+    launched = torch.distributed.is_torchelastic_launched()
+    first = not launched or os.environ["RANK"] == "0"  # the others train along and say nothing
+    network = told.network or ("hrnet_w18" if torch.cuda.is_available() or told.gpus else "student")
+    name = told.recipe or default_name(network, faces.points.shape[1])
+    folder = told.output or Path("runs", f"{told.pack.resolve().name}-{Path(name).stem}")
+    recipe = load_recipe(folder / "recipe.json") if told.resume else change(find_recipe(name), dict(told.settings))
+    if first and not told.resume:
+        refuse_existing(folder, RUN_FILES, "--resume goes on with it, --overwrite replaces it", told.overwrite)
+    if told.gpus and not launched:
+        _start_processes(arguments, told.gpus, torch.cuda.device_count())
+    if first:
+        told_recipe = "the run's own recipe" if told.resume else f"recipe {name}"
+        print(f"{folder}: {recipe.network}, {told_recipe}, {len(faces)} faces")
+        if (side := faces.crops.shape[1]) < recipe.size:
+            print(
+                f"its crops of {side} px are enlarged to {recipe.size}: canthus data prepare --size makes larger ones"
+            )
+        for file in RUN_FILES if told.overwrite else ():
+            (folder / file).unlink(missing_ok=True)
+    try:
+        best = run(
+            faces, recipe, folder, told.resume,
+            compiled=_has_compiler(), pretrained=told.pretrained, judged=judged, workers=told.workers,
+        )  # fmt: skip
+    except KeyboardInterrupt:
+        again = f"; go on with: canthus train {told.pack} -o {folder} --resume"
+        saved = (folder / "last.safetensors").is_file()
+        if first:
+            print(f"\ncanthus train: stopped{again if saved else ', nothing was saved'}", file=sys.stderr)
+        return 130
+    if first:
+        print(f"best on the held-out faces: {best.with_suffix('.safetensors')}")
+    return 0
+
+
+def _train_parser() -> argparse.ArgumentParser:
     parser = parser_of(
         "train",
         train,
-        "  canthus train faces -o runs/student\n"
-        "  canthus train faces -o runs/student --resume\n"
-        "  canthus train faces -o runs/hrnet --network hrnet_w18 --set batch=32 --set augmentation.blur_p=0\n"
-        "  canthus eval --model runs/student/best.safetensors --wflw WFLW\n",
+        "  canthus data prepare WFLW -o wflw --size 360\n"
+        "  canthus train wflw --pretrained hrnet_w18.pth\n"
+        "  canthus train wflw --gpus 8 -o runs/first\n"
+        "  canthus train wflw -o runs/first --resume\n"
+        "  canthus train wflw --recipe student --set batch=64 --set augmentation.blur_p=0\n"
+        "  torchrun --nproc-per-node 8 -m canthus.trainer.train wflw\n"
+        "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
     )
     parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
-        required=True,
         metavar="RUN",
-        help="gets recipe.json, log.csv, and the checkpoints best and last",
+        help="gets recipe.json, log.csv, and the checkpoints best and last (default: runs/PACK-RECIPE)",
     )
     parser.add_argument(
-        "--network",
-        choices=("student", "hrnet_w18"),
-        help="the network, with its recipe (default: student)",
+        "--recipe",
+        metavar="NAME|FILE",
+        help="student, wflw-hrnet, wflw-published, cofw-hrnet, or a .toml or .json file, such as another run's "
+        "(default: the HRNet recipe of the pack's points where there is a CUDA GPU, else student)",
     )
-    parser.add_argument(
-        "--recipe", type=Path, metavar="FILE.json", help="a recipe, such as another run's, or a part of one"
-    )
+    parser.add_argument("--network", choices=("student", "hrnet_w18"), help="the network, with its default recipe")
     parser.add_argument(
         "--set",
         action="append",
@@ -55,49 +111,40 @@ def train(arguments: list[str]) -> int:
         dest="settings",
         help="change one value of the recipe; may be given again",
     )
+    parser.add_argument(
+        "--pretrained",
+        type=Path,
+        metavar="FILE",
+        help="start from these weights, such as ImageNet's HRNet: .safetensors, or a .pth that holds weights alone",
+    )
+    parser.add_argument(
+        "--choose-on",
+        type=Path,
+        metavar="PACK",
+        help="choose the best checkpoint on this pack's faces, not on held-out ones; on a test set its figures flatter",
+    )
+    parser.add_argument("--gpus", type=int, metavar="N", help="share each batch between N GPUs of this machine")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that make batches for each GPU (default: the cores there are; 0 = a thread, as on the CPU)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on where RUN was stopped, with its recipe")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing run")
-    told = parser.parse_args(arguments)
-    if told.network and told.recipe:
-        parser.error("--recipe tells the network; change it with --set network=...")
-    if told.resume and (told.network or told.recipe or told.settings or told.overwrite):
-        parser.error("--resume goes on with the run's own recipe; it takes no other")
-
-    from canthus.trainer.data import open_pack
-    from canthus.trainer.recipe import load_recipe
-
-    if told.resume:
-        recipe = load_recipe(told.output / "recipe.json")
-    else:
-        recipe = _recipe(told)
-        answer = "--resume goes on with it, --overwrite replaces it"
-        refuse_existing(told.output, RUN_FILES, answer, told.overwrite)
-    faces = open_pack(told.pack)
-    try:
-        from canthus.trainer.train import train as run
-    except ImportError as missing:
-        raise BackendError(
-            f"training needs {missing.name}, which is not installed: pip install 'canthus[train]'"
-        ) from missing
-    if told.overwrite:
-        for name in RUN_FILES:
-            (told.output / name).unlink(missing_ok=True)
-    try:
-        best = run(faces, recipe, told.output, told.resume, compiled=_has_compiler())
-    except KeyboardInterrupt:
-        again = f"; go on with: canthus train {told.pack} -o {told.output} --resume"
-        saved = (told.output / "last.safetensors").is_file()
-        print(f"\ncanthus train: stopped{again if saved else ', nothing was saved'}", file=sys.stderr)
-        return 130
-    print(f"best on the held-out faces: {best.with_suffix('.safetensors')}")
-    return 0
+    return parser
 
 
-def _recipe(told: argparse.Namespace) -> "Recipe":
-    from canthus.trainer.recipe import change, default_recipe, load_recipe
-
-    recipe = load_recipe(told.recipe) if told.recipe else default_recipe(told.network or "student")
-    return change(recipe, dict(told.settings))
+def _start_processes(arguments: list[str], gpus: int, found: int) -> None:
+    """Become torchrun, which starts a process for each GPU with the same arguments."""
+    if gpus > found:
+        processes = f"torchrun --nproc-per-node {gpus} -m canthus.trainer.train"
+        raise InputError(
+            f"--gpus {gpus}: torch finds {found} CUDA GPUs; processes on the CPU are started by {processes}"
+        )
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // gpus, 1)))
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"]
+    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "canthus.trainer.train", *arguments])
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -1,14 +1,18 @@
-"""Everything that decides a training run, in one frozen dataclass."""
+"""Everything that decides a training run, in one frozen dataclass; recipes by name are the TOML files in recipes/."""
 
 import dataclasses
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.augment import Augmentation
+
+_RECIPES = resources.files("canthus.trainer") / "recipes"
 
 
 @dataclass(frozen=True)
@@ -21,13 +25,17 @@ class Recipe:
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
     offset_weight: float = 10.0  # Adaptive Wing is some ten times steeper than smooth L1
     epochs: float = 30.0  # of as many faces as the pack holds
-    batch: int = 32
+    batch: int = 32  # of all processes together
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     warm_up: int = 500  # steps
-    average: float = 0.999  # decay of the averaged weights
+    schedule: Literal["cosine", "step"] = "cosine"  # of the learning rate after warm-up: to nothing, or by tenths
+    drops: tuple[float, ...] = (20.0, 25.0)  # epochs at which "step" divides the learning rate by ten
+    clip: float = 5.0  # largest norm of the gradients; 0 = any
+    average: float = 0.999  # decay of the averaged weights; 0 = the weights as they are
+    precision: Literal["bf16", "fp32"] = "bf16"  # of the network's arithmetic; weights are always fp32
     seed: int = 0
-    held_out: int = 32  # one face in so many is kept for choosing the checkpoint
+    held_out: int = 32  # one face in so many is kept for choosing the checkpoint; 0 = none, and the last is taken
     boosts: tuple[tuple[str, float], ...] = ()  # (part of a set's name, how often it is drawn)
     aside: float = 2.5  # how often a face that looks aside (yaw > 0.3) is drawn
     faceless: float = 0.08  # share of crops that show no face, so that scores tell one from none
@@ -38,15 +46,21 @@ class Recipe:
         for name, choices in (
             ("network", ("student", "hrnet_w18")),
             ("offset_loss", ("adaptive-wing", "smooth-l1")),
+            ("schedule", ("cosine", "step")),
+            ("precision", ("bf16", "fp32")),
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}")
-        for name, least in (("batch", 1), ("warm_up", 0), ("held_out", 2), ("size", 32)):
+        for name, least in (("batch", 1), ("warm_up", 0), ("held_out", 0), ("size", 32), ("clip", 0), ("average", 0)):
             if getattr(self, name) < least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("sigma", "epochs", "learning_rate", "trust"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.held_out == 1:
+            raise InputError("held_out=1 leaves no face to train on; 0 holds none out")
+        if not self.average < 1:
+            raise InputError(f"average must be below 1, got {self.average}")
         if self.size % 32:
             raise InputError(f"size must be a multiple of 32, got {self.size}")
 
@@ -56,45 +70,61 @@ class Recipe:
         return 4
 
     def save(self, path: Path) -> None:
-        """Write as json."""
+        """Write as json, every value told."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
 
-HRNET = Recipe(
-    network="hrnet_w18",
-    size=256,
-    sigma=2.0,
-    offset_loss="adaptive-wing",
-    offset_weight=1.0,
-    epochs=80,
-    batch=64,
-    learning_rate=2e-3,
-    weight_decay=5e-4,
-    average=0.9995,
-)
-"""The published network with its published optimiser figures."""
+def named_recipes() -> list[str]:
+    """The recipes that come with canthus."""
+    return sorted(file.name.removesuffix(".toml") for file in _RECIPES.iterdir() if file.name.endswith(".toml"))
 
 
-def default_recipe(network: str) -> Recipe:
-    """The recipe that a network is trained with when nothing else is asked for."""
-    return HRNET if network == HRNET.network else Recipe()
+def find_recipe(name: str) -> Recipe:
+    """A recipe by its name, or by the path of a file (.toml, or a run's .json)."""
+    if name in named_recipes():
+        return _read(tomllib.loads((_RECIPES / f"{name}.toml").read_text()), name, Recipe())
+    if Path(name).suffix not in (".toml", ".json"):
+        raise InputError(f"no recipe {name!r}; there are {', '.join(named_recipes())}, or a .toml or .json file")
+    return load_recipe(Path(name))
+
+
+def default_name(network: str, points: int = 98) -> str:
+    """Which recipe a network is trained with when nothing else is asked for."""
+    if network != "hrnet_w18":
+        return "student"
+    return "cofw-hrnet" if points == 29 else "wflw-hrnet"
+
+
+def default_recipe(network: str, points: int = 98) -> Recipe:
+    """The recipe of `default_name`."""
+    return find_recipe(default_name(network, points))
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Read what `Recipe.save` wrote; what the file leaves out keeps its network's default."""
+    """Read a recipe's file: TOML, or the json that `Recipe.save` wrote.
+
+    What the file leaves out is as in the recipe that its `like` names, else as its network has it by default.
+    """
     try:
-        values = dict(json.loads(path.read_text()))
+        text = path.read_text()
+        values = dict(tomllib.loads(text) if path.suffix == ".toml" else json.loads(text))
     except (OSError, ValueError, TypeError) as unreadable:
         raise InputError(f"{path}: not a recipe: {unreadable}") from unreadable
-    inner = values.pop("augmentation", {})
-    if isinstance(inner, dict):
-        values |= {f"augmentation.{name}": value for name, value in inner.items()}
-    else:
-        raise InputError(f"{path}: augmentation must hold names and values")
+    return _read(values, str(path), default_recipe(values.get("network", "student")))
+
+
+def _read(values: dict[str, Any], source: str, otherwise: Recipe) -> Recipe:
+    """The recipe that `values` tell, from the one they name as `like`, or from `otherwise`."""
+    inner, like = values.pop("augmentation", {}), values.pop("like", None)
+    if not isinstance(inner, dict):
+        raise InputError(f"{source}: augmentation must hold names and values")
+    if like is not None and like not in named_recipes():
+        raise InputError(f"{source}: like must name one of {', '.join(named_recipes())}, got {like!r}")
+    start = otherwise if like is None else find_recipe(like)
     try:
-        return change(default_recipe(values.get("network", "student")), values)
+        return change(start, values | {f"augmentation.{name}": value for name, value in inner.items()})
     except InputError as wrong:
-        raise InputError(f"{path}: {wrong}") from wrong
+        raise InputError(f"{source}: {wrong}") from wrong
 
 
 def change(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -119,6 +149,9 @@ def change(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 def _fitted(name: str, default: object, value: Any) -> Any:
     """The value as the field's kind, which its default shows."""
     match default, value:
+        case bool(), _:
+            if isinstance(value, bool):
+                return value
         case int(), int() if not isinstance(value, bool):
             return value
         case float(), int() | float() if not isinstance(value, bool):
@@ -134,6 +167,9 @@ def _fitted(name: str, default: object, value: Any) -> Any:
                 for pair in value
             ):
                 return tuple((part, float(times)) for part, times in value)
+        case tuple(), list() if name == "drops":
+            if all(isinstance(epoch, int | float) for epoch in value) and value == sorted(value):
+                return tuple(map(float, value))
         case tuple(), [int() | float() as low, int() | float() as high] if low <= high:
             return (float(low), float(high))
     raise InputError(f"{name}: {json.dumps(value)} does not fit; it is {json.dumps(default)} by default")

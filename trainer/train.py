@@ -4,9 +4,10 @@ import contextlib
 import csv
 import math
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from canthus.runtime.errors import ModelError
-from canthus.trainer.batches import Batches
+from canthus.runtime.errors import BackendError, ModelError
+from canthus.trainer.batches import Batch, Batches
 from canthus.trainer.checkpoint import (
     Checkpoint,
     flatten_optimiser,
@@ -29,7 +30,12 @@ from canthus.trainer.data import Pack
 from canthus.trainer.loss import SkpsLoss
 from canthus.trainer.metrics import nme
 from canthus.trainer.network import Deployed, build, normalise
+from canthus.trainer.parallel import World, joined, share_norms
+from canthus.trainer.pretrained import take
 from canthus.trainer.recipe import Recipe
+
+UNSEEN = 20
+"""Steps on a GPU before their losses are looked at: looking waits for it."""
 
 Network = Callable[[Tensor], Tensor]
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -47,114 +53,187 @@ class Run:
     best: float = math.inf
 
 
-def train(pack: Pack, recipe: Recipe, folder: Path, resume: bool = False, compiled: bool = True) -> Path:
-    """Train to the end of the recipe; returns the checkpoint with the lowest held-out NME.
+def train(
+    pack: Pack,
+    recipe: Recipe,
+    folder: Path,
+    resume: bool = False,
+    *,
+    compiled: bool = True,
+    pretrained: Path | None = None,
+    judged: Pack | None = None,
+    workers: int | None = None,
+) -> Path:
+    """Train to the end of the recipe; returns the checkpoint with the lowest NME on held-out faces, or on `judged`.
 
     `folder` gets recipe.json, log.csv and the checkpoints `last` and `best`. Ctrl-C saves `last` and raises
-    KeyboardInterrupt again; `resume` continues from `last`.
+    KeyboardInterrupt again; `resume` continues from `last`. The network starts from the weights in `pretrained`,
+    where it is given. `workers` processes make batches (default: as many as a
+    GPU here may need). Under torchrun, each process calls this with the same arguments.
     """
-    torch.manual_seed(recipe.seed)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    points = pack.points.shape[1]
-    network = build(recipe.network, points).to(device)
+    with joined() as world:
+        torch.manual_seed(recipe.seed)
+        if world.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
+            torch.backends.cudnn.benchmark = True
+        batches = Batches(pack, recipe, judged, world.rank, world.ranks)
+        run = begin(recipe, pack.points.shape[1], world)
+        if pretrained:
+            taken = take(pretrained, run.network)
+            run.average.module.load_state_dict(run.network.state_dict())
+            if world.first:
+                print(taken)
+        if resume:
+            continue_from(folder / "last", run)
+        if world.first:
+            folder.mkdir(parents=True, exist_ok=True)
+            recipe.save(folder / "recipe.json")
+        with _between_steps() as stopped, _told(recipe):
+            unfinished = _loop(
+                run, recipe, batches, world, folder, stopped,
+                compiled and world.ranks == 1,  # not measured together with gradients shared between processes
+                world.workers() if workers is None else workers,
+            )  # fmt: skip
+        if unfinished and world.first:
+            _save(folder / "last", run, recipe, continuable=True)
+    if unfinished:
+        raise KeyboardInterrupt
+    return folder / "best"
+
+
+def begin(recipe: Recipe, points: int, world: World) -> Run:
+    """A run at its first step."""
+    network = share_norms(build(recipe.network, points), world).to(world.device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
-    run = Run(
+    return Run(
         network,
         AveragedModel(network, multi_avg_fn=_moving_average(recipe.average), use_buffers=True),
         torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True),
         points,
     )
-    if resume:
-        continue_from(folder / "last", run)
-    batches = Batches(pack, recipe)
-    steps = round(recipe.epochs * len(batches.training) / recipe.batch)
-    skps = SkpsLoss(recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight)
-    forward: Network = torch.compile(network) if compiled else network
-    loss: Loss = torch.compile(skps.__call__) if compiled else skps
-    every = max(round(len(batches.training) / recipe.batch), 1)
-    folder.mkdir(parents=True, exist_ok=True)
-    recipe.save(folder / "recipe.json")
-    with _between_steps() as stopped:
-        _loop(run, recipe, batches, steps, every, forward, loss, folder, stopped)
-    if stopped.is_set():
-        _save(folder / "last", run, recipe, continuable=True)
-        raise KeyboardInterrupt
-    return folder / "best"
+
+
+@contextlib.contextmanager
+def _told(recipe: Recipe) -> Iterator[None]:
+    """Say in a line what to change where memory or a process that makes batches is lost."""
+    try:
+        yield
+    except RuntimeError as lost:
+        if isinstance(lost, torch.OutOfMemoryError) or "can't allocate memory" in str(lost):
+            raise BackendError(
+                f"memory does not hold {recipe.batch} crops of {recipe.size} px in training; lower the batch "
+                f"(--set batch={max(recipe.batch // 2, 1)}) or share it between more GPUs (--gpus)"
+            ) from lost
+        if "DataLoader worker" in str(lost):
+            raise BackendError(
+                "a process that makes batches was lost, often for want of memory; start fewer (--workers)"
+            ) from lost
+        raise
 
 
 @contextlib.contextmanager
 def _between_steps() -> Iterator[threading.Event]:
     """Let Ctrl-C set an event instead of breaking into a step, so that what is saved is a whole step.
 
-    A second Ctrl-C does not wait, and saves nothing.
+    So does SIGTERM, by which Slurm and torchrun end a run. A second Ctrl-C does not wait, and saves nothing.
     """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stopped
         return
 
-    def note(*_: object) -> None:
-        if stopped.is_set():
+    def note(number: int, _: object) -> None:
+        if stopped.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stopped.set()
 
-    former = signal.signal(signal.SIGINT, note)
+    former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _loop(
     run: Run,
     recipe: Recipe,
     batches: Batches,
-    steps: int,
-    every: int,
-    forward: Network,
-    loss: Loss,
+    world: World,
     folder: Path,
     stopped: threading.Event,
-) -> None:
-    device = next(run.network.parameters()).device
-    bar = tqdm(total=steps, initial=run.step, unit="step", desc="training", smoothing=0.05)
-    losses: list[float] = []
+    compiled: bool,
+    workers: int,
+) -> bool:
+    """Train to the end; returns whether it was stopped before."""
+    every = max(round(len(batches.training) / recipe.batch), 1)
+    steps = round(recipe.epochs * len(batches.training) / recipe.batch)
+    skps = SkpsLoss(recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight)
+    network = world.spread(run.network)
+    forward: Network = torch.compile(network) if compiled else network
+    loss: Loss = torch.compile(skps.__call__) if compiled else skps
+    device, quiet = world.device, {} if world.first else {"disable": True}
+    losses: list[Tensor] = []
+    seen = 0  # of `losses`, known to be finite
     started = time.monotonic()
-    with bar:
-        for batch in batches.stream(run.step, steps):
-            if stopped.is_set():
-                return
-            for group in run.optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * _schedule(run.step, recipe.warm_up, steps)
-            run.network.train()
-            images = normalise(batch.crops.to(device)).contiguous(memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16):
-                maps = forward(images)
-            value = loss(maps, batch.points.to(device), batch.weight.to(device))
-            losses.append(value.item())
-            if not math.isfinite(losses[-1]):
-                raise ModelError(
-                    f"the loss is not finite at step {run.step}; train again with a lower learning_rate "
-                    f"(now {recipe.learning_rate:g})"
-                )
-            run.optimiser.zero_grad()
-            torch.autograd.backward(value)
-            nn.utils.clip_grad_norm_(run.network.parameters(), 5.0)
-            run.optimiser.step()
-            run.average.update_parameters(run.network)
-            run.step += 1
+    with tqdm(total=steps, initial=run.step, unit="step", desc="training", smoothing=0.05, **quiet) as bar:
+        for batch in batches.stream(run.step, steps, workers, pinned=device.type == "cuda"):
+            if world.any(stopped.is_set()):
+                _finite(losses[seen:], run.step, recipe)
+                return True
+            losses.append(_step(run, recipe, batch.to(device), forward, loss, steps))
             bar.update()
-            if run.step % every == 0 or run.step == steps:
-                error = validate(run.average.module, batches, recipe.stride)
-                mean = sum(losses) / len(losses)
-                losses.clear()
-                bar.set_postfix(loss=f"{mean:.3f}", held_out_nme=f"{error:.2f}")
-                _log(folder / "log.csv", run.step, time.monotonic() - started, mean, error)
-                if error < run.best:
-                    run.best = error
-                    _save(folder / "best", run, recipe, continuable=False)
-                # After `best`, so that `last` never tells of a best that is not on disk, or of an older one.
-                _save(folder / "last", run, recipe, continuable=True)
+            due = run.step % every == 0 or run.step == steps
+            if due or device.type == "cpu" or len(losses) - seen >= UNSEEN:
+                _finite(losses[seen:], run.step, recipe)
+                seen = len(losses)
+            if due:
+                error = validate(run.average.module, batches, recipe, world)
+                total, count = world.total(float(torch.stack(losses).sum()), len(losses))
+                mean, losses, seen = total / count, [], 0
+                if world.first:
+                    bar.set_postfix(loss=f"{mean:.3f}", held_out_nme=f"{error:.2f}")
+                    _log(folder / "log.csv", run.step, time.monotonic() - started, mean, error)
+                    _keep(run, recipe, folder, error)
+    return False
+
+
+def _step(run: Run, recipe: Recipe, batch: Batch, forward: Network, loss: Loss, steps: int) -> Tensor:
+    """Learn from one batch; returns its loss, on the device."""
+    for group in run.optimiser.param_groups:
+        group["lr"] = recipe.learning_rate * _schedule(run.step, recipe, steps)
+    run.network.train()
+    images = normalise(batch.crops).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        maps = forward(images)
+    value = loss(maps, batch.points, batch.weight)
+    run.optimiser.zero_grad()
+    torch.autograd.backward(value)
+    if recipe.clip:
+        nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip)
+    run.optimiser.step()
+    run.average.update_parameters(run.network)
+    run.step += 1
+    return value.detach()
+
+
+def _finite(losses: Sequence[Tensor], step: int, recipe: Recipe) -> None:
+    """Raise ModelError when one of the last losses, up to that before `step`, is not finite."""
+    wild = [] if not losses else (~torch.stack(list(losses)).isfinite()).nonzero()[:1].flatten().tolist()
+    if wild:
+        raise ModelError(
+            f"the loss is not finite at step {step - len(losses) + wild[0]}; train again with a lower learning_rate "
+            f"(now {recipe.learning_rate:g})"
+        )
+
+
+def _keep(run: Run, recipe: Recipe, folder: Path, error: float) -> None:
+    """Save the checkpoint, and as the best one when it is; without faces to tell by, the last is the best."""
+    if error < run.best or math.isnan(error):
+        run.best = run.best if math.isnan(error) else error
+        _save(folder / "best", run, recipe, continuable=False)
+    # After `best`, so that `last` never tells of a best that is not on disk, or of an older one.
+    _save(folder / "last", run, recipe, continuable=True)
 
 
 def _moving_average(decay: float) -> Callable[..., None]:
@@ -168,24 +247,29 @@ def _moving_average(decay: float) -> Callable[..., None]:
     return update
 
 
-def _schedule(step: int, warm_up: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
-    if step < warm_up:
-        return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
+def _schedule(step: int, recipe: Recipe, steps: int) -> float:
+    """The learning rate over its highest: linear warm-up, then half a cosine to nothing, or tenths at `drops`."""
+    if step < recipe.warm_up:
+        return (step + 1) / recipe.warm_up
+    match recipe.schedule:
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - recipe.warm_up) / max(steps - recipe.warm_up, 1)))
+        case "step":
+            return float(0.1 ** sum(step >= epoch / recipe.epochs * steps for epoch in recipe.drops))
 
 
 @torch.inference_mode()
-def validate(network: nn.Module, batches: Batches, stride: int) -> float:
-    """Mean NME (%) of the held-out faces."""
-    deployed = Deployed(network, stride).eval()
-    device = next(network.parameters()).device
-    errors = []
+def validate(network: nn.Module, batches: Batches, recipe: Recipe, world: World) -> float:
+    """Mean NME (%) of the faces that choose the checkpoint, of all processes; not a number where there are none."""
+    deployed = Deployed(network, recipe.stride).eval()
+    total, faces = 0.0, 0
     for batch in batches.validation():
-        with torch.autocast(device.type, torch.bfloat16):
-            points, _ = deployed(batch.crops.to(device))
-        errors.append(nme(points.float().cpu().numpy(), batch.points.numpy()))
-    return float(np.concatenate(errors).mean())
+        with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            points, _ = deployed(batch.crops.to(world.device))
+        errors = nme(points.float().cpu().numpy(), batch.points.numpy())
+        total, faces = total + float(errors.sum(dtype=np.float64)), faces + len(errors)
+    total, everyone = world.total(total, faces)
+    return total / everyone if everyone else math.nan
 
 
 def _save(path: Path, run: Run, recipe: Recipe, continuable: bool) -> None:
@@ -226,3 +310,9 @@ def _log(path: Path, step: int, seconds: float, loss: float, error: float) -> No
         if new:
             rows.writerow(["step", "seconds", "loss", "held_out_nme"])
         rows.writerow([step, round(seconds), round(loss, 4), round(error, 3)])
+
+
+if __name__ == "__main__":  # what torchrun starts
+    from canthus.runtime.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -1,0 +1,163 @@
+"""Many processes train as one would."""
+
+import csv
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from canthus.runtime.errors import BackendError, InputError
+from canthus.trainer import commands
+from canthus.trainer import train as training
+from canthus.trainer.batches import Batches
+from canthus.trainer.checkpoint import load
+from canthus.trainer.data import Pack, open_set, write_pack
+from canthus.trainer.parallel import World
+from canthus.trainer.recipe import Recipe
+from test_trainer_data import write_shard
+
+SETTINGS = {
+    "size": 64, "batch": 8, "epochs": 5.0, "warm_up": 3, "held_out": 3, "precision": "fp32", "seed": 3,
+    "learning_rate": 2e-4,
+}  # fmt: skip
+LOSSES_AGREE, ERRORS_AGREE = 2e-3, 2e-2
+"""One process and two differ by the order of their sums alone, which ten steps of AdamW enlarge; and where maps are
+still flat, the highest cell may be another for next to nothing."""
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Pack:
+    folder = tmp_path_factory.mktemp("faces")
+    write_shard(folder / "shard", 30)
+    return write_pack([open_set(folder / "shard")], folder / "pack", 48)
+
+
+def torchrun(faces: Pack, run: Path, *words: str, **settings: object) -> subprocess.Popen:
+    told = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.train"]
+    pack = str(Path(faces.crops.filename).parent)
+    without_compiler = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    return subprocess.Popen(
+        [sys.executable, *start, pack, "-o", str(run), *words, *told],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=without_compiler,
+    )  # fmt: skip
+
+
+def figures(run: Path) -> list[tuple[float, ...]]:
+    rows = csv.DictReader((run / "log.csv").read_text().splitlines())
+    return [(float(row["step"]), float(row["loss"]), float(row["held_out_nme"])) for row in rows]
+
+
+def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    training.train(faces, Recipe(**SETTINGS), alone, compiled=False)
+
+    first = torchrun(faces, shared, **SETTINGS)
+    while not (shared / "log.csv").is_file() and first.poll() is None:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGTERM)  # as Slurm does
+    first.communicate(timeout=120)
+    stopped = load(shared / "last").facts["step"]
+    assert load(alone / "last").facts["step"] > stopped >= 2
+    second = torchrun(faces, shared, "--resume")
+    told, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, told
+    assert told.count("best on the held-out faces") == 1
+
+    one, two = np.array(figures(alone)), np.array(figures(shared))
+    np.testing.assert_array_equal(two[:, 0], one[:, 0])
+    np.testing.assert_allclose(two[:, 1], one[:, 1], rtol=LOSSES_AGREE)
+    np.testing.assert_allclose(two[:, 2], one[:, 2], rtol=ERRORS_AGREE)
+    assert load(alone / "last").weights.keys() == load(shared / "last").weights.keys()
+
+
+def test_processes_share_a_batch_and_the_held_out_faces(faces):
+    recipe = Recipe(size=32, batch=6, held_out=3)
+    whole = Batches(faces, recipe)
+    parts = [Batches(faces, recipe, rank=rank, ranks=3) for rank in range(3)]
+    for step in range(3):
+        together = torch.cat([part.draw(step).crops for part in parts])
+        assert torch.equal(together, whole.draw(step).crops)
+    judged = sum(len(batch.crops) for part in parts for batch in part.validation())
+    assert judged == len(whole.held_out)
+    with pytest.raises(InputError, match="a batch of 6 cannot be split over 4 processes"):
+        Batches(faces, recipe, ranks=4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="batches are made by forked processes on Linux alone")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_batches_are_the_same_however_many_workers_make_them(faces):
+    batches = Batches(faces, Recipe(size=32, batch=4, held_out=3))
+    made = [[batch.crops for batch in batches.stream(2, 9, workers)] for workers in (0, 1, 2)]
+    assert [len(one) for one in made] == [7, 7, 7]
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*made, strict=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="batches are made by forked processes on Linux alone")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_ctrl_c_leaves_the_workers_to_the_training(faces, tmp_path, monkeypatch):
+    schedule = training._schedule
+
+    def press_ctrl_c(step: int, *rest: object) -> float:
+        if step == 2:
+            workers = multiprocessing.active_children()
+            assert len(workers) == 2
+            for worker in workers:  # a terminal's Ctrl-C reaches them too
+                os.kill(worker.pid, signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return schedule(step, *rest)
+
+    monkeypatch.setattr(training, "_schedule", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(faces, Recipe(**SETTINGS), tmp_path, compiled=False, workers=2)
+    assert load(tmp_path / "last").facts["step"] == 3
+    monkeypatch.undo()
+    training.train(faces, Recipe(**SETTINGS), tmp_path, resume=True, compiled=False, workers=2)
+
+
+def test_gpus_that_are_not_there_are_refused_and_others_start_torchrun(faces, tmp_path, monkeypatch):
+    words = [str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--gpus", "2"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match="torch finds 0 CUDA GPUs; processes on the CPU are started by torchrun"):
+        commands.train(words)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    became = []
+
+    def become(program: str, told: list[str]) -> None:
+        became.append((program, told))
+        raise SystemExit
+
+    monkeypatch.setattr("os.execv", become)
+    with pytest.raises(SystemExit):
+        commands.train(words)
+    ((program, told),) = became
+    assert program == told[0] == sys.executable
+    assert told[1:] == [
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.train", *words,
+    ]  # fmt: skip
+
+
+def test_memory_that_does_not_suffice_says_what_to_change(faces, tmp_path, monkeypatch):
+    def lack(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee ...")
+
+    monkeypatch.setattr(training, "normalise", lack)
+    with pytest.raises(BackendError, match=r"lower the batch \(--set batch=4\)"):
+        training.train(faces, Recipe(**SETTINGS), tmp_path, compiled=False)
+
+
+def test_one_process_alone_is_a_world():
+    world = World(torch.device("cpu"))
+    assert world.first
+    assert world.total(1.0, 2.0) == [1.0, 2.0]
+    assert world.any(True)
+    assert not world.any(False)
+    assert world.workers() == 0
