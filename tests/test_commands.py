@@ -208,16 +208,22 @@ def test_it_runs_with_the_network_cut_off(clip, tmp_path):
 
 def test_nothing_asks_the_network(clip, tmp_path):
     """Python tells every look-up and connection to an audit hook, also in processes that a library forks."""
-    watch = "import sys\ndef heard(event, told):\n    if event in ('socket.getaddrinfo', 'socket.connect'):\n"
-    watch += f"        open({str(tmp_path / 'heard')!r}, 'a').write(f'{{event}} {{told}}\\n')\nsys.addaudithook(heard)\n"
+    heard = tmp_path / "heard"
+    watch = f"""
+import sys
+def hear(event, told):
+    if event in ("socket.getaddrinfo", "socket.connect"):
+        print(event, told, file=open({str(heard)!r}, "a"))
+sys.addaudithook(hear)
+"""
     (tmp_path / "sitecustomize.py").write_text(watch)
     asked = [*CANTHUS, "video", str(clip), "--table", str(tmp_path / "t.csv")]
     surroundings = os.environ | {"PYTHONPATH": str(tmp_path)}
     subprocess.run(asked, check=True, capture_output=True, timeout=120, env=surroundings)
     probe = [sys.executable, "-c", "import socket; socket.getaddrinfo('localhost', 1)"]
-    assert not (tmp_path / "heard").exists(), (tmp_path / "heard").read_text()
+    assert not heard.exists(), heard.read_text()
     subprocess.run(probe, check=True, env=surroundings)
-    assert (tmp_path / "heard").exists(), "the hook itself must work"
+    assert heard.exists(), "the hook itself must work"
 
 
 def test_absent_and_offline_the_detector_model_is_one_line_that_helps(clip, tmp_path):
