@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import Backend
+from canthus.runtime.backends import Backend, RegionBackend
 from canthus.runtime.detector import overlap
 from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, roll_of, transform
 from canthus.runtime.types import FaceBox, Faces, Roi
@@ -146,9 +146,12 @@ def locate(
     `refine` looks twice: a detector's box is rough, and the first points tell where the face truly is. Where the second
     look is less sure of itself than the first, it has gone astray, and the first one stands.
     """
-    crops = crop_all(image, rois, backend.size)
-    inside, scores = backend.predict(crops.images)
-    points = transform(crops.to_frame, inside)
+    if isinstance(backend, RegionBackend):
+        points, scores = backend.predict_regions(image, rois)
+    else:
+        crops = crop_all(image, rois, backend.size)
+        inside, scores = backend.predict(crops.images)
+        points = transform(crops.to_frame, inside)
     if not refine or not rois:
         return points, scores
     again, surer = locate(backend, image, [roi_from_points(face, roll_of(face)) for face in points])
