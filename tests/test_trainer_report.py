@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import cv2
@@ -14,7 +17,7 @@ from canthus.runtime.wflw import ATTRIBUTES
 from canthus.trainer import evaluate as evaluating
 from canthus.trainer.data import LabelledSet, open_set
 from canthus.trainer.eval_command import evaluate as command
-from canthus.trainer.evaluate import Entrant, evaluate, in_order
+from canthus.trainer.evaluate import Entrant, Share, evaluate, in_order
 from canthus.trainer.metrics import summarise
 from canthus.trainer.report import curve, markdown, stability_table, worst_sheet
 from canthus.trainer.schemes import COFW
@@ -221,3 +224,46 @@ def test_a_part_of_a_set_keeps_its_kind(tmp_path):
     assert isinstance(one, LabelledSet)
     assert one.scheme is COFW
     assert one.published == 0
+
+
+def test_processes_that_share_the_pictures_find_what_one_finds(tmp_path):
+    write_shard(tmp_path, 7)
+    sets, whole = results_of(tmp_path)
+    entrants = [Entrant("knowing", Knowing())]
+    parts: list = [None, None, None]
+
+    def keep(own):
+        parts[rank] = own
+        raise StopIteration
+
+    for rank in range(3):
+        with pytest.raises(StopIteration):
+            evaluate(sets, entrants, share=Share(rank, 3, keep))
+    assert [len(part[0]) for part in parts] == [3, 2, 2]
+    (shared,) = evaluate(sets, entrants, share=Share(1, 3, lambda own: parts))
+    np.testing.assert_array_equal(shared.points, whole[0].points)
+    assert shared.all == whole[0].all
+
+
+def test_torchrun_measures_as_one_process_does(tmp_path):
+    torch = pytest.importorskip("torch")
+    from canthus.trainer.checkpoint import Checkpoint, save
+    from canthus.trainer.network import build
+
+    write_shard(tmp_path, 5)
+    torch.manual_seed(1)
+    facts = {"network": "student", "points": 98, "size": 32, "stride": 4}
+    save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), facts, {}, {}))
+    words = ["--model", str(tmp_path / "net.safetensors"), "--wflw", str(tmp_path), "--stability", "--json"]
+    assert command([*words, str(tmp_path / "one.json")]) == 0
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.eval_command"]
+    told = subprocess.run(
+        [sys.executable, *start, *words, str(tmp_path / "two.json")],
+        capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("NME") == 1
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    assert two["faces"] == 5
+    assert two["nme"] == pytest.approx(one["nme"], rel=1e-4)
+    assert two["stability"][0]["scale"] == pytest.approx(one["stability"][0]["scale"], rel=1e-4)

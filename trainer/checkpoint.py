@@ -109,21 +109,24 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 
 
 class CheckpointBackend:
-    """Runs a checkpoint with torch, behind the backend contract: the reference for every exported form."""
+    """Runs a checkpoint with torch, behind the backend contract: the reference for every exported form.
 
-    name = "PyTorch on the CPU"
+    `gpu` uses a CUDA GPU where there is one, which rounds otherwise.
+    """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, gpu: bool = False) -> None:
+        self._device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
+        self.name = f"PyTorch on the {'GPU' if self._device.type == 'cuda' else 'CPU'}"
         network, facts = load_network(path)
         if "size" not in facts:
             raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its 'size'")
         self.size = int(facts["size"])
-        self._network = Deployed(network, int(facts.get("stride", 4))).eval()
+        self._network = Deployed(network, int(facts.get("stride", 4))).eval().to(self._device)
 
     @torch.inference_mode()
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        points, scores = self._network(torch.from_numpy(np.ascontiguousarray(crops)))
-        return points.numpy(), scores.numpy()
+        points, scores = self._network(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
+        return points.cpu().numpy(), scores.cpu().numpy()
 
     def close(self) -> None:
         """Nothing is held that Python does not free."""

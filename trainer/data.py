@@ -1,10 +1,10 @@
 """Labelled faces of every known data set, and packs of crops that training reads fast."""
 
+import itertools
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import groupby
 from pathlib import Path
 
 import cv2
@@ -251,13 +251,15 @@ def open_pack(folder: Path) -> Pack:
 
 
 def by_picture(
-    sets: Sequence[LabelledSet],
+    sets: Sequence[LabelledSet], first: int = 0, every: int = 1
 ) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
-    """Every picture with its faces, each read once."""
+    """Every picture with its faces, each read once; or one picture in `every`, from the one numbered `first` on."""
+    number = itertools.count()
     for one in sets:
         faces = sorted(one.faces, key=lambda face: face.image)
-        for name, together in groupby(faces, key=lambda face: face.image):
-            yield one.image(name), list(together)
+        for name, together in itertools.groupby(faces, key=lambda face: face.image):
+            if next(number) % every == first:
+                yield one.image(name), list(together)
 
 
 def kept_aside(name: str, every: int) -> bool:

@@ -4,15 +4,18 @@ import argparse
 import contextlib
 import functools
 import json
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.commands import parser_of
 
 if TYPE_CHECKING:
     from canthus.trainer.data import LabelledSet
-    from canthus.trainer.evaluate import Entrant, Result
+    from canthus.trainer.evaluate import Entrant, Result, Share
     from canthus.trainer.stability import Stability
 
 PICTURES = (".png", ".jpg")
@@ -26,7 +29,8 @@ def evaluate(arguments: list[str]) -> int:
         "  canthus eval --wflw WFLW\n"
         "  canthus eval --model fast runs/student/best.safetensors --wflw WFLW --boxes both --json out.json\n"
         "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW --markdown --curve curve.png --worst worst.png\n"
-        "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n",
+        "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
+        "  torchrun --nproc-per-node 8 -m canthus.trainer.eval_command --model best.safetensors --wflw WFLW\n",
     )
     parser.add_argument(
         "--model",
@@ -94,12 +98,37 @@ def evaluate(arguments: list[str]) -> int:
         if out and not out.absolute().parent.is_dir():
             raise InputError(f"{out}: its folder does not exist")
 
-    sets, results, stability = _measured(told)
-    _tell(told, sets, results, stability)
+    with _shared() as share:
+        sets, results, stability = _measured(told, share)
+        if share.rank == 0:
+            _tell(told, sets, results, stability)
     return 0
 
 
-def _measured(told: argparse.Namespace) -> "tuple[list[LabelledSet], list[Result], list[Stability]]":
+@contextlib.contextmanager
+def _shared() -> "Iterator[Share]":
+    """This process's share of the pictures: all, unless torchrun started several."""
+    from canthus.trainer.evaluate import Share
+
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield Share()
+        return
+    from torch import distributed
+
+    from canthus.trainer.parallel import joined
+
+    with joined() as world:
+
+        def gather(own: Any) -> list[Any]:
+            everyone = [own] * world.ranks
+            if world.ranks > 1:
+                distributed.all_gather_object(everyone, own, group=world.control)
+            return everyone
+
+        yield Share(world.rank, world.ranks, gather)
+
+
+def _measured(told: argparse.Namespace, share: "Share") -> "tuple[list[LabelledSet], list[Result], list[Stability]]":
     from canthus.trainer import evaluate as measuring
     from canthus.trainer.data import open_set
     from canthus.trainer.stability import measure_stability
@@ -122,8 +151,8 @@ def _measured(told: argparse.Namespace) -> "tuple[list[LabelledSet], list[Result
 
             detector = opened.enter_context(Detector(told.detector_model))
             detect = functools.partial(detector.detect, thorough=True)
-        results = measuring.evaluate(sets, entrants, detect, kinds[told.boxes], told.flip)
-        stability = measure_stability(sets, entrants, told.flip) if told.stability else []
+        results = measuring.evaluate(sets, entrants, detect, kinds[told.boxes], told.flip, share)
+        stability = measure_stability(sets, entrants, told.flip, share) if told.stability else []
     return sets, results, stability
 
 
@@ -155,3 +184,9 @@ def _tell(
         report.draw_curve(results, told.curve)
     if told.worst:
         sheet.write_picture(told.worst, report.worst_sheet(sets, results[0]))
+
+
+if __name__ == "__main__":  # what torchrun starts
+    from canthus.runtime.cli import main
+
+    sys.exit(main(["eval", *sys.argv[1:]]))

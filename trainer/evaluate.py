@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,18 @@ SAME_FACE = 0.3
 
 Low on purpose: a box that lies badly on a face then counts by the error it causes, not as a missed face.
 """
+
+
+@dataclass(frozen=True)
+class Share:
+    """Which pictures this process measures, of several processes that measure together."""
+
+    rank: int = 0
+    ranks: int = 1
+    gather: Callable[[Any], list[Any]] = lambda own: [own]  # what every process has, in the order of their ranks
+
+
+ALONE = Share()
 
 
 @dataclass(frozen=True)
@@ -64,7 +76,7 @@ def open_entrant(name: str | None) -> Entrant:
         raise BackendError(
             f"{name}: a checkpoint needs {missing.name}, which is not installed: pip install 'canthus[train]'"
         ) from missing
-    return Entrant(name, CheckpointBackend(Path(name)))
+    return Entrant(name, CheckpointBackend(Path(name), gpu=True))
 
 
 def open_peer(path: Path) -> Entrant:
@@ -80,29 +92,39 @@ def evaluate(
     detect: Detect | None = None,
     boxes: Sequence[Boxes] = ("truth",),
     flip: bool = False,
+    share: Share = ALONE,
 ) -> list[Result]:
     """Measure every model with every kind of boxes ("detector" needs `detect`), reading each picture once.
 
     A labelled face that the detector misses has an infinite error. With `flip`, points are the mean over a crop
-    and its mirror image.
+    and its mirror image. All processes that share the work get all results.
     """
     assert detect is not None or "detector" not in boxes
     scheme = common_scheme(sets)
     rows = [(entrant, kind) for kind in boxes for entrant in entrants]
     found: list[list[NDArray[np.float32]]] = [[] for _ in rows]
-    for picture, faces in pictures(sets, "measuring"):
+    for picture, faces in pictures(sets, "measuring", share):
         true = np.stack([face.points for face in faces])
         regions: dict[Boxes, list[Roi | None]] = {"truth": [roi_from_points(points) for points in true]}
         if detect is not None:
             regions["detector"] = assign([roi_from_box(box) for box in detect(picture)], true)
         for row, (entrant, kind) in zip(found, rows, strict=True):
             row.append(find(entrant, picture, regions[kind], scheme, flip, twice=kind == "detector"))
+    everyone: list[list[list[NDArray[np.float32]]]] = share.gather(found)
+    count = sum(len(rows[0]) for rows in everyone)
     ordered = in_order(sets)
     truth = np.stack([face.points for _, face in ordered])
     marks = np.stack([face.attributes for _, face in ordered])
     return [
-        _result(entrant.name, kind, np.concatenate(row), truth, marks, scheme)
-        for row, (entrant, kind) in zip(found, rows, strict=True)
+        _result(
+            entrant.name,
+            kind,
+            np.concatenate([everyone[number % share.ranks][row][number // share.ranks] for number in range(count)]),
+            truth,
+            marks,
+            scheme,
+        )
+        for row, (entrant, kind) in enumerate(rows)
     ]
 
 
@@ -133,10 +155,13 @@ def in_order(sets: Sequence[LabelledSet]) -> list[tuple[LabelledSet, LabelledFac
     return [(one, face) for one in sets for face in sorted(one.faces, key=lambda face: face.image)]
 
 
-def pictures(sets: Sequence[LabelledSet], doing: str) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
-    """Every picture with its faces, each read once, and a progress bar."""
-    total = sum(len({face.image for face in one.faces}) for one in sets)
-    yield from tqdm(by_picture(sets), doing, total, unit="picture", leave=False)
+def pictures(
+    sets: Sequence[LabelledSet], doing: str, share: Share = ALONE
+) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
+    """This process's pictures with their faces, each read once, and the first process's progress bar."""
+    total = sum(len({face.image for face in one.faces}) for one in sets) // share.ranks
+    mine = by_picture(sets, share.rank, share.ranks)
+    yield from tqdm(mine, doing, total, unit="picture", leave=False, disable=None if share.rank == 0 else True)
 
 
 def find(

@@ -9,7 +9,7 @@ import numpy as np
 from canthus.runtime.geometry import roi_from_points
 from canthus.runtime.types import Roi
 from canthus.trainer.data import LabelledSet
-from canthus.trainer.evaluate import Entrant, common_scheme, find, pictures
+from canthus.trainer.evaluate import ALONE, Entrant, Share, common_scheme, find, pictures
 from canthus.trainer.metrics import apart
 
 SHIFT = 0.05
@@ -41,11 +41,13 @@ def changed(region: Roi) -> dict[str, list[Roi]]:
     }
 
 
-def measure_stability(sets: Sequence[LabelledSet], entrants: Sequence[Entrant], flip: bool = False) -> list[Stability]:
+def measure_stability(
+    sets: Sequence[LabelledSet], entrants: Sequence[Entrant], flip: bool = False, share: Share = ALONE
+) -> list[Stability]:
     """Compare each model's points from the box of the true points with those from changed boxes."""
     scheme = common_scheme(sets)
     moved: list[dict[str, list[float]]] = [{"shift": [], "rotation": [], "scale": []} for _ in entrants]
-    for picture, faces in pictures(sets, "stability"):
+    for picture, faces in pictures(sets, "stability", share):
         true = np.stack([face.points for face in faces])
         regions = [roi_from_points(points) for points in true]
         variants = [changed(region) for region in regions]
@@ -55,7 +57,14 @@ def measure_stability(sets: Sequence[LabelledSet], entrants: Sequence[Entrant], 
                 for same_change in zip(*(variant[kind] for variant in variants), strict=True):
                     points = find(entrant, picture, same_change, scheme, flip)
                     distances += apart(points, still, true).tolist()
+    everyone = share.gather(moved)
     return [
-        Stability(entrant.name, *(float(np.mean(row[kind])) for kind in ("shift", "rotation", "scale")))
-        for entrant, row in zip(entrants, moved, strict=True)
+        Stability(
+            entrant.name,
+            *(
+                float(np.mean(np.concatenate([theirs[place][kind] for theirs in everyone])))
+                for kind in ("shift", "rotation", "scale")
+            ),
+        )
+        for place, entrant in enumerate(entrants)
     ]
