@@ -349,6 +349,30 @@ def test_the_command_goes_on_without_missing_pictures_only_when_told(tmp_path, c
     assert "5 faces of 64 px" in capsys.readouterr().out
 
 
+def test_faces_of_29_points_go_all_the_way_to_a_model(tmp_path, monkeypatch):
+    """data prepare, train, eval and export, as a user types them."""
+    export_module = pytest.importorskip("canthus.engines.export")
+    from canthus.trainer.commands import train
+    from canthus.trainer.eval_command import evaluate
+
+    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
+    write_cofw(tmp_path / "COFW_train_color.mat", 24)
+    write_cofw(tmp_path / "COFW_test_color.mat", 5, "T")
+    pack, run, model = (str(tmp_path / name) for name in ("pack", "run", "cofw.onnx"))
+    assert command(["prepare", str(tmp_path), "-o", pack, "--size", "64"]) == 0
+    few = {"size": 32, "batch": 4, "epochs": 2, "warm_up": 2, "held_out": 3}
+    settings = [word for name, value in few.items() for word in ("--set", f"{name}={value}")]
+    assert train([pack, "-o", run, "--recipe", "student", *settings]) == 0
+    assert export_module.command([f"{run}/best.safetensors", "-o", model]) == 0
+    out = tmp_path / "out.json"
+    words = ["--model", model, f"{run}/best.safetensors", "--data", str(tmp_path), "--flip", "--json", str(out)]
+    assert evaluate(words) == 0
+    exported, trained = json.loads(out.read_text())["results"]
+    assert exported["faces"] == trained["faces"] == 5
+    assert exported["nme"] == pytest.approx(trained["nme"], rel=0.05)
+    assert exported["attributes"] == {}
+
+
 @pytest.mark.faces
 @pytest.mark.parametrize(("name", "scheme"), [("wflw", WFLW), ("cofw", COFW), ("300w", W300), ("lapa", LAPA)])
 def test_the_labelled_samples_are_read_and_make_sense(real_faces, tmp_path, name, scheme):

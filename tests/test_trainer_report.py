@@ -267,3 +267,12 @@ def test_torchrun_measures_as_one_process_does(tmp_path):
     assert two["faces"] == 5
     assert two["nme"] == pytest.approx(one["nme"], rel=1e-4)
     assert two["stability"][0]["scale"] == pytest.approx(one["stability"][0]["scale"], rel=1e-4)
+
+
+def test_more_gpus_than_there_are_are_refused(tmp_path):
+    pytest.importorskip("torch")
+    write_shard(tmp_path)
+    with pytest.raises(InputError, match=r"--gpus 99: torch finds \d+ .* -m canthus\.trainer\.eval_command"):
+        command(["--wflw", str(tmp_path), "--gpus", "99"])
+    with pytest.raises(SystemExit, match="2"):
+        command(["--wflw", str(tmp_path), "--gpus", "0"])

@@ -49,7 +49,7 @@ def train(arguments: list[str]) -> int:
     if first and not told.resume:
         refuse_existing(folder, RUN_FILES, "--resume goes on with it, --overwrite replaces it", told.overwrite)
     if told.gpus and not launched:
-        _start_processes(arguments, told.gpus, torch.cuda.device_count())
+        start_processes("canthus.trainer.train", arguments, told.gpus, torch.cuda.device_count())
     if first:
         told_recipe = "the run's own recipe" if told.resume else f"recipe {name}"
         print(f"{folder}: {recipe.network}, {told_recipe}, {len(faces)} faces")
@@ -135,16 +135,16 @@ def _train_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _start_processes(arguments: list[str], gpus: int, found: int) -> None:
-    """Become torchrun, which starts a process for each GPU with the same arguments."""
+def start_processes(module: str, arguments: list[str], gpus: int, found: int) -> None:
+    """Become torchrun, which starts a process of the module for each GPU, with the same arguments."""
     if gpus > found:
-        processes = f"torchrun --nproc-per-node {gpus} -m canthus.trainer.train"
+        processes = f"torchrun --nproc-per-node {gpus} -m {module}"
         raise InputError(
             f"--gpus {gpus}: torch finds {found} CUDA GPUs; processes on the CPU are started by {processes}"
         )
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // gpus, 1)))
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"]
-    os.execv(sys.executable, [sys.executable, *torchrun, "-m", "canthus.trainer.train", *arguments])
+    os.execv(sys.executable, [sys.executable, *torchrun, "-m", module, *arguments])
 
 
 def _setting(text: str) -> tuple[str, Any]:

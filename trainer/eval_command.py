@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from canthus.runtime.errors import InputError
-from canthus.trainer.commands import parser_of
+from canthus.runtime.errors import BackendError, InputError
+from canthus.trainer.commands import parser_of, start_processes
 
 if TYPE_CHECKING:
     from canthus.trainer.data import LabelledSet
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from canthus.trainer.stability import Stability
 
 PICTURES = (".png", ".jpg")
+
+LAUNCHED = "TORCHELASTIC_RUN_ID"
+"""What torchrun sets in the environment of the processes that it starts."""
 
 
 def evaluate(arguments: list[str]) -> int:
@@ -82,6 +85,7 @@ def evaluate(arguments: list[str]) -> int:
         action="store_true",
         help="also tell how far points move when the box is shifted, turned or scaled a little",
     )
+    parser.add_argument("--gpus", type=int, metavar="N", help="share the pictures between N GPUs of this machine")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as papers order it")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file too")
     parser.add_argument("--curve", type=Path, metavar="OUT.png", help="draw the cumulative error distribution")
@@ -89,8 +93,8 @@ def evaluate(arguments: list[str]) -> int:
         "--worst", type=Path, metavar="OUT.png", help="draw the first model's 20 worst faces, truth and answer"
     )
     told = parser.parse_args(arguments)
-    if told.held_out is not None and told.held_out < 1:
-        parser.error("--held-out must be at least 1")
+    if any(number is not None and number < 1 for number in (told.held_out, told.gpus)):
+        parser.error("--held-out and --gpus must be at least 1")
     for picture in (told.curve, told.worst):
         if picture and picture.suffix.lower() not in PICTURES:
             parser.error(f"{picture}: a picture's name ends in {' or '.join(PICTURES)}")
@@ -98,6 +102,8 @@ def evaluate(arguments: list[str]) -> int:
         if out and not out.absolute().parent.is_dir():
             raise InputError(f"{out}: its folder does not exist")
 
+    if told.gpus and LAUNCHED not in os.environ:
+        _start(arguments, told.gpus)
     with _shared() as share:
         sets, results, stability = _measured(told, share)
         if share.rank == 0:
@@ -105,12 +111,22 @@ def evaluate(arguments: list[str]) -> int:
     return 0
 
 
+def _start(arguments: list[str], gpus: int) -> None:
+    try:
+        from torch import cuda
+    except ImportError as missing:
+        raise BackendError(
+            f"--gpus needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+        ) from missing
+    start_processes("canthus.trainer.eval_command", arguments, gpus, cuda.device_count())
+
+
 @contextlib.contextmanager
 def _shared() -> "Iterator[Share]":
     """This process's share of the pictures: all, unless torchrun started several."""
     from canthus.trainer.evaluate import Share
 
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if LAUNCHED not in os.environ:
         yield Share()
         return
     from torch import distributed
