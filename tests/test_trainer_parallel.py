@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from canthus.runtime.errors import BackendError, InputError
+from canthus.trainer import batches as batches_module
 from canthus.trainer import commands
 from canthus.trainer import train as training
 from canthus.trainer.batches import Batches
@@ -152,6 +153,27 @@ def test_memory_that_does_not_suffice_says_what_to_change(faces, tmp_path, monke
     monkeypatch.setattr(training, "normalise", lack)
     with pytest.raises(BackendError, match=r"lower the batch \(--set batch=4\)"):
         training.train(faces, Recipe(**SETTINGS), tmp_path, compiled=False)
+
+
+def test_the_slurm_file_starts_torchrun_with_what_slurm_tells(tmp_path):
+    for name, does in (("srun", 'exec "$@"'), ("scontrol", "echo node-7"), ("torchrun", 'echo "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_NODELIST": "node-[7-8]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "42", "SLURM_GPUS_ON_NODE": "4"}
+    batch = ["bash", str(Path(commands.__file__).parent / "slurm.sh"), "faces", "-o", "a run"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    told = subprocess.run(batch, env={"PATH": path, **slurm}, capture_output=True, text=True, check=True).stdout
+    assert told.split() == [
+        "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=42", "--rdzv-backend=c10d", "--rdzv-endpoint=node-7:29500",
+        "-m", "canthus.trainer.train", "faces", "-o", "a", "run",
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_the_input_is_measured_by_a_command(faces, capsys):
+    pack = str(Path(faces.crops.filename).parent)
+    assert batches_module.main([pack, "student", "--steps", "1"]) == 0
+    assert "images/s" in capsys.readouterr().out
 
 
 def test_one_process_alone_is_a_world():

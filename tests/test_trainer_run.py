@@ -8,13 +8,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.trainer import train as training
 from canthus.trainer.checkpoint import (
     Checkpoint,
@@ -27,6 +28,7 @@ from canthus.trainer.checkpoint import (
 )
 from canthus.trainer.commands import train as command
 from canthus.trainer.data import Pack, open_set, write_pack
+from canthus.trainer.log import overlay
 from canthus.trainer.network import Deployed, build
 from canthus.trainer.recipe import Recipe, change, default_recipe, load_recipe
 from test_trainer_data import write_shard
@@ -174,6 +176,7 @@ def test_a_run_leaves_what_it_should(unbroken):
     steps = [int(row["step"]) for row in rows]
     assert steps[-1] == load(unbroken / "last").facts["step"]
     assert len(steps) >= 3
+    assert all(float(row["images_per_second"]) > 0 and 0 <= float(row["waited"]) <= 1 for row in rows)
     losses = [float(row["loss"]) for row in rows]
     assert losses[-1] < losses[0]
     best = load(unbroken / "best")
@@ -353,3 +356,37 @@ def test_commands_and_their_help_load_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("examples:") == 3
+
+
+def test_tensorboard_gets_figures_and_faces_with_their_points(faces, tmp_path, monkeypatch):
+    told: list[tuple[str, int, object]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert Path(folder) == tmp_path
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, step, value))
+
+        def add_image(self, name: str, picture: np.ndarray, step: int, dataformats: str) -> None:
+            told.append((name, step, (picture.shape, dataformats)))
+
+        def flush(self) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    training.train(faces, change(TINY, {"epochs": 1.0}), tmp_path, compiled=False, tensorboard=True)
+    names = {name for name, _, _ in told}
+    assert names == {"loss", "held_out_nme", "images_per_second", "waited", "held-out faces"}
+    assert next(value for name, _, value in told if name == "held-out faces") == ((32, 6 * 32, 3), "HWC")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BackendError, match="pip install tensorboard"):
+        training.train(faces, TINY, tmp_path, compiled=False, tensorboard=True)
+
+
+def test_found_points_are_drawn_over_true_ones():
+    crops, places = np.zeros((2, 32, 32, 3), np.uint8), np.full((2, 98, 2), 16.0)
+    picture = overlay(crops, np.stack([places[0], places[0] + 8]), places)
+    assert picture.shape == (32, 64, 3)
+    assert not crops.any()
+    assert picture[16, 16].tolist() == picture[24, 56].tolist() == [60, 255, 60]
+    assert picture[16, 48].tolist() == [255, 60, 60]

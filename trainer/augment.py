@@ -105,7 +105,7 @@ def flip(image: Image, points: Points) -> tuple[Image, Points]:
     """Mirror left and right, points (K, 2) renamed accordingly."""
     mirrored = points[scheme_of(len(points)).mirror].copy()
     mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
-    return np.ascontiguousarray(image[:, ::-1]), mirrored
+    return cv2.flip(image, 1).astype(np.uint8, copy=False), mirrored
 
 
 def move(image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> tuple[Image, Points]:

@@ -4,10 +4,15 @@ Which faces a step draws depends on the seed and the step alone, how a face is c
 So a resumed run sees what an unbroken one would see, and many processes together see what one would.
 """
 
+import argparse
+import os
 import signal
+import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -18,8 +23,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.augment import PLAIN, augment, without_face
-from canthus.trainer.data import Pack, kept_aside, yaw
-from canthus.trainer.recipe import Recipe
+from canthus.trainer.data import Pack, kept_aside, open_pack, yaw
+from canthus.trainer.recipe import Recipe, find_recipe
 
 AHEAD = 3
 VALIDATED = 64
@@ -171,8 +176,38 @@ class _Steps(Dataset[Batch]):
         return self._batches.draw(step)
 
 
+def measure(batches: Batches, workers: int, steps: int) -> float:
+    """Images a second that the training batches come with, when nothing else is done."""
+    stream = batches.stream(0, steps + 1, workers)
+    next(stream)
+    started = time.perf_counter()
+    for _ in stream:
+        pass
+    return steps * batches.recipe.batch / (time.perf_counter() - started)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure how fast batches are made: `python -m canthus.trainer.batches PACK [RECIPE]`."""
+    parser = argparse.ArgumentParser(prog="canthus.trainer.batches", description=main.__doc__)
+    parser.add_argument("pack", type=Path, metavar="PACK")
+    parser.add_argument("recipe", nargs="?", default="wflw-hrnet", metavar="RECIPE", help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches to make (default: %(default)s)")
+    told = parser.parse_args(arguments)
+    batches = Batches(open_pack(told.pack), find_recipe(told.recipe))
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
+    for workers in sorted({0, 1, cores // 2, cores} if cores else {0}):
+        rate = measure(batches, workers, told.steps)
+        maker = f"{workers} process{'es' * (workers > 1)}" if workers else "a thread"
+        print(f"{maker:>13}: {rate:6.0f} images/s, {rate / max(workers, 1):5.0f} each")
+    return 0
+
+
 def _settle(_: int) -> None:
     """Make a worker process use one core, and leave Ctrl-C to the process that trains."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(1)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -63,6 +63,7 @@ def train(arguments: list[str]) -> int:
         best = run(
             faces, recipe, folder, told.resume,
             compiled=_has_compiler(), pretrained=told.pretrained, judged=judged, workers=told.workers,
+            tensorboard=told.tensorboard,
         )  # fmt: skip
     except KeyboardInterrupt:
         again = f"; go on with: canthus train {told.pack} -o {folder} --resume"
@@ -130,6 +131,7 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="processes that make batches for each GPU (default: the cores there are; 0 = a thread, as on the CPU)",
     )
+    parser.add_argument("--tensorboard", action="store_true", help="write events for TensorBoard into RUN too")
     parser.add_argument("--resume", action="store_true", help="go on where RUN was stopped, with its recipe")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing run")
     return parser

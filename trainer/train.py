@@ -1,7 +1,6 @@
 """The training loop: draw, predict, compare, step; now and then evaluate and save."""
 
 import contextlib
-import csv
 import math
 import signal
 import sys
@@ -27,6 +26,7 @@ from canthus.trainer.checkpoint import (
     save,
 )
 from canthus.trainer.data import Pack
+from canthus.trainer.log import Log, Row, Waiting, overlay
 from canthus.trainer.loss import SkpsLoss
 from canthus.trainer.metrics import nme
 from canthus.trainer.network import Deployed, build, normalise
@@ -63,13 +63,14 @@ def train(
     pretrained: Path | None = None,
     judged: Pack | None = None,
     workers: int | None = None,
+    tensorboard: bool = False,
 ) -> Path:
     """Train to the end of the recipe; returns the checkpoint with the lowest NME on held-out faces, or on `judged`.
 
     `folder` gets recipe.json, log.csv and the checkpoints `last` and `best`. Ctrl-C saves `last` and raises
     KeyboardInterrupt again; `resume` continues from `last`. The network starts from the weights in `pretrained`,
-    where it is given. `workers` processes make batches (default: as many as a
-    GPU here may need). Under torchrun, each process calls this with the same arguments.
+    where it is given. `workers` processes make batches (default: as many as a GPU here may need). `tensorboard` puts
+    its events into `folder` too. Under torchrun, each process calls this with the same arguments.
     """
     with joined() as world:
         torch.manual_seed(recipe.seed)
@@ -85,12 +86,14 @@ def train(
                 print(taken)
         if resume:
             continue_from(folder / "last", run)
+        log = None
         if world.first:
             folder.mkdir(parents=True, exist_ok=True)
             recipe.save(folder / "recipe.json")
+            log = Log(folder, tensorboard)
         with _between_steps() as stopped, _told(recipe):
             unfinished = _loop(
-                run, recipe, batches, world, folder, stopped,
+                run, recipe, batches, world, log, stopped,
                 compiled and world.ranks == 1,  # not measured together with gradients shared between processes
                 world.workers() if workers is None else workers,
             )  # fmt: skip
@@ -160,24 +163,25 @@ def _loop(
     recipe: Recipe,
     batches: Batches,
     world: World,
-    folder: Path,
+    log: Log | None,
     stopped: threading.Event,
     compiled: bool,
     workers: int,
 ) -> bool:
-    """Train to the end; returns whether it was stopped before."""
+    """Train to the end; returns whether it was stopped before. The process without a `log` writes nothing."""
     every = max(round(len(batches.training) / recipe.batch), 1)
     steps = round(recipe.epochs * len(batches.training) / recipe.batch)
     skps = SkpsLoss(recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight)
     network = world.spread(run.network)
     forward: Network = torch.compile(network) if compiled else network
     loss: Loss = torch.compile(skps.__call__) if compiled else skps
-    device, quiet = world.device, {} if world.first else {"disable": True}
+    device, quiet = world.device, {} if log else {"disable": True}
     losses: list[Tensor] = []
     seen = 0  # of `losses`, known to be finite
-    started = time.monotonic()
+    started = since = time.monotonic()
     with tqdm(total=steps, initial=run.step, unit="step", desc="training", smoothing=0.05, **quiet) as bar:
-        for batch in batches.stream(run.step, steps, workers, pinned=device.type == "cuda"):
+        ready = Waiting(batches.stream(run.step, steps, workers, pinned=device.type == "cuda"))
+        for batch in ready:
             if world.any(stopped.is_set()):
                 _finite(losses[seen:], run.step, recipe)
                 return True
@@ -188,13 +192,16 @@ def _loop(
                 _finite(losses[seen:], run.step, recipe)
                 seen = len(losses)
             if due:
+                speed = len(losses) * recipe.batch / (time.monotonic() - since)
                 error = validate(run.average.module, batches, recipe, world)
                 total, count = world.total(float(torch.stack(losses).sum()), len(losses))
-                mean, losses, seen = total / count, [], 0
-                if world.first:
-                    bar.set_postfix(loss=f"{mean:.3f}", held_out_nme=f"{error:.2f}")
-                    _log(folder / "log.csv", run.step, time.monotonic() - started, mean, error)
-                    _keep(run, recipe, folder, error)
+                row = Row(run.step, time.monotonic() - started, total / count, error, speed, ready.share())
+                losses, seen, since = [], 0, time.monotonic()
+                if log:
+                    bar.set_postfix(loss=f"{row.loss:.3f}", held_out_nme=f"{error:.2f}")
+                    log.write(row)
+                    _show(run, recipe, batches, log)
+                    _keep(run, recipe, log.folder, error)
     return False
 
 
@@ -225,6 +232,17 @@ def _finite(losses: Sequence[Tensor], step: int, recipe: Recipe) -> None:
             f"the loss is not finite at step {step - len(losses) + wild[0]}; train again with a lower learning_rate "
             f"(now {recipe.learning_rate:g})"
         )
+
+
+@torch.inference_mode()
+def _show(run: Run, recipe: Recipe, batches: Batches, log: Log) -> None:
+    """Draw what the network makes of the first held-out faces, where someone can look at it."""
+    batch = next(batches.validation(), None) if log.board else None
+    if batch is not None:
+        crops = batch.crops[:6]
+        network = run.average.module
+        points, _ = Deployed(network, recipe.stride).eval()(crops.to(next(network.parameters()).device))
+        log.show(run.step, overlay(crops.numpy(), points.float().cpu().numpy(), batch.points[:6].numpy()))
 
 
 def _keep(run: Run, recipe: Recipe, folder: Path, error: float) -> None:
@@ -301,15 +319,6 @@ def continue_from(path: Path, run: Run) -> None:
     restore_optimiser(run.optimiser, checkpoint.optimiser)
     run.step, best = checkpoint.facts["step"], checkpoint.facts["best"]
     run.best = math.inf if best is None else best
-
-
-def _log(path: Path, step: int, seconds: float, loss: float, error: float) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        rows = csv.writer(file)
-        if new:
-            rows.writerow(["step", "seconds", "loss", "held_out_nme"])
-        rows.writerow([step, round(seconds), round(loss, 4), round(error, 3)])
 
 
 if __name__ == "__main__":  # what torchrun starts
