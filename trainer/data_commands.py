@@ -24,7 +24,13 @@ def data(arguments: list[str]) -> int:
         "  canthus train packs/wflw -o runs/first\n",
     )
     steps = parser.add_subparsers(required=True, metavar="STEP")
-    prepare = steps.add_parser("prepare", help="check and cut out", description=_prepare.__doc__)
+    prepare = steps.add_parser(
+        "prepare",
+        help="check and cut out",
+        description=_prepare.__doc__,
+        formatter_class=parser.formatter_class,
+        epilog=parser.epilog,
+    )
     prepare.add_argument(
         "sets",
         type=Path,
