@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.channel import Stage
 from canthus.runtime.detector import Detector
-from canthus.runtime.errors import BackendError
-from canthus.runtime.models import find_model, shipped_models
+from canthus.runtime.errors import BackendError, ModelError
+from canthus.runtime.models import find_model, read_manifest, shipped_models
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.tracker import Following, Tracker
 from canthus.runtime.types import FaceBox, Faces, Frame
+from canthus.runtime.wflw import POINTS
 
 if TYPE_CHECKING:
     from canthus.runtime.backends.first_use import FirstUse
@@ -50,6 +51,8 @@ class Landmarker:
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings()
         model = find_model(settings.model)
+        if model.suffix == ".onnx" and (points := read_manifest(model).points) != POINTS:
+            raise ModelError(f"{model}: gives {points} points; following and drawing are made for the {POINTS} of WFLW")
         self._cpu = open_backend(model)
         self._gpu: Backend | None = None
         self._first_use: FirstUse | None = None

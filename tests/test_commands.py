@@ -1,6 +1,7 @@
 """The commands as a person runs them: the sample clip, and everything that can be wrong with an input."""
 
 import csv
+import dataclasses
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 from canthus.runtime import sample
 from canthus.runtime.cli import main
+from canthus.runtime.models import find_model, read_manifest
 from canthus.runtime.sources import VideoFile
 from conftest import write_video
 
@@ -126,6 +128,14 @@ def test_a_wrong_model_is_one_line(clip, tmp_path, capsys):
     assert run("video", clip, "--table", tmp_path / "t.csv", "--model", "nonesuch") == 1
     assert "nonesuch" in failed(capsys)
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_a_model_of_other_points_is_one_line(clip, tmp_path, capsys):
+    other = tmp_path / "cofw.onnx"
+    other.write_bytes(find_model().read_bytes())
+    dataclasses.replace(read_manifest(find_model()), points=29).write(other)
+    assert run("video", clip, "--table", tmp_path / "t.csv", "--model", other) == 1
+    assert "29 points" in failed(capsys)
 
 
 def test_a_wrong_detector_model_is_one_line(clip, tmp_path, capsys):
