@@ -185,6 +185,24 @@ def test_a_run_leaves_what_it_should(unbroken):
     assert load(unbroken / "last").facts["best"] == best.facts["best"]
 
 
+def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(faces, unbroken, tmp_path):
+    every = change(TINY, {"held_out": 0, "epochs": 1.0})
+    training.train(faces, every, tmp_path / "last", compiled=False)
+    best, last = load(tmp_path / "last" / "best"), load(tmp_path / "last" / "last")
+    assert_same(best.weights, last.weights)
+    assert best.facts["best"] is None
+    training.train(faces, every, tmp_path / "chosen", compiled=False, judged=faces)
+    (row,) = csv.DictReader((tmp_path / "chosen" / "log.csv").read_text().splitlines())
+    assert load(tmp_path / "chosen" / "best").facts["best"] == pytest.approx(float(row["held_out_nme"]), abs=1e-3)
+    assert_same(weights(tmp_path / "chosen"), weights(tmp_path / "last"))
+
+
+def test_no_averaging_keeps_the_weights_as_they_are(faces, tmp_path):
+    training.train(faces, change(TINY, {"average": 0, "epochs": 1.0}), tmp_path, compiled=False)
+    last = load(tmp_path / "last")
+    assert_same(last.weights, last.running)
+
+
 def test_a_run_is_the_same_each_time(faces, unbroken, tmp_path):
     training.train(faces, TINY, tmp_path, compiled=False)
     assert_same(weights(tmp_path), weights(unbroken))

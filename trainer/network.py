@@ -29,11 +29,19 @@ def build(architecture: str, points: int) -> nn.Module:
             raise ModelError(f"{architecture}: the networks are hrnet_w18 and student")
 
 
-def normalise(crops: Tensor) -> Tensor:
+Colours = tuple[Tensor, Tensor]
+
+
+def colours_on(device: torch.device) -> Colours:
+    """MEAN and STD as (1, 3, 1, 1), in grey levels; bringing them to a GPU waits for all that it has to do."""
+    mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
+    return mean, std
+
+
+def normalise(crops: Tensor, colours: Colours | None = None) -> Tensor:
     """Crops (B, S, S, 3) uint8 RGB -> images (B, 3, S, S) float32, zero mean and unit deviation."""
-    images = crops.permute(0, 3, 1, 2).float()
-    mean, std = (torch.tensor(values, device=crops.device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
-    return (images - mean) / std
+    mean, std = colours or colours_on(crops.device)
+    return (crops.permute(0, 3, 1, 2).float() - mean) / std
 
 
 class Deployed(nn.Module):

@@ -29,7 +29,7 @@ from canthus.trainer.data import Pack
 from canthus.trainer.log import Log, Row, Waiting, overlay
 from canthus.trainer.loss import SkpsLoss
 from canthus.trainer.metrics import nme
-from canthus.trainer.network import Deployed, build, normalise
+from canthus.trainer.network import Colours, Deployed, build, colours_on, normalise
 from canthus.trainer.parallel import World, joined, share_norms
 from canthus.trainer.pretrained import take
 from canthus.trainer.recipe import Recipe
@@ -175,6 +175,7 @@ def _loop(
     network = world.spread(run.network)
     forward: Network = torch.compile(network) if compiled else network
     loss: Loss = torch.compile(skps.__call__) if compiled else skps
+    colours = colours_on(world.device)
     device, quiet = world.device, {} if log else {"disable": True}
     losses: list[Tensor] = []
     seen = 0  # of `losses`, known to be finite
@@ -185,7 +186,7 @@ def _loop(
             if world.any(stopped.is_set()):
                 _finite(losses[seen:], run.step, recipe)
                 return True
-            losses.append(_step(run, recipe, batch.to(device), forward, loss, steps))
+            losses.append(_step(run, recipe, batch.to(device), colours, forward, loss, steps))
             bar.update()
             due = run.step % every == 0 or run.step == steps
             if due or device.type == "cpu" or len(losses) - seen >= UNSEEN:
@@ -205,12 +206,12 @@ def _loop(
     return False
 
 
-def _step(run: Run, recipe: Recipe, batch: Batch, forward: Network, loss: Loss, steps: int) -> Tensor:
+def _step(run: Run, recipe: Recipe, batch: Batch, colours: Colours, forward: Network, loss: Loss, steps: int) -> Tensor:
     """Learn from one batch; returns its loss, on the device."""
     for group in run.optimiser.param_groups:
         group["lr"] = recipe.learning_rate * _schedule(run.step, recipe, steps)
     run.network.train()
-    images = normalise(batch.crops).contiguous(memory_format=torch.channels_last)
+    images = normalise(batch.crops, colours).contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         maps = forward(images)
     value = loss(maps, batch.points, batch.weight)
@@ -258,6 +259,9 @@ def _moving_average(decay: float) -> Callable[..., None]:
     """Exponential moving average that starts short, so that the first weights are soon forgotten."""
 
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+        if not averaged[0].is_floating_point():  # counts of batches
+            torch._foreach_copy_(averaged, current)
+            return
         seen = float(count)
         one = get_ema_multi_avg_fn(min(decay, (1 + seen) / (10 + seen)))  # type: ignore[no-untyped-call]
         one(averaged, current, count)
