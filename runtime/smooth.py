@@ -17,8 +17,8 @@ class OneEuro:
     """The filter's settings. Speeds are in face sizes a second, so that near and far faces are treated alike."""
 
     cutoff: float = 1.2  # Hz, of a still point
-    beta: float = 60.0  # Hz for each face size a second
-    speed_cutoff: float = 2.0  # Hz, of the speed itself
+    beta: float = 45.0  # Hz for each face size a second
+    speed_cutoff: float = 1.0  # Hz, of the speed itself
 
 
 @dataclass
