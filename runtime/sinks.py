@@ -83,7 +83,10 @@ class VideoSink:
         self._container.mux(self._stream.encode(None))
         self._sound.finish(until=float(self._last * TICK))
         self._container.close()
-        _draft(self.path).replace(self.path)
+        if self._last < 0:  # ended before the first picture: there is nothing to keep
+            _draft(self.path).unlink()
+        else:
+            _draft(self.path).replace(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +101,10 @@ class VideoSink:
 
 
 class _Sound:
-    """The source's first sound track, carried over up to the time that the pictures have reached."""
+    """The source's first sound track, carried over up to the time that the pictures have reached.
+
+    Where the track is damaged, what can be read of it is carried over: a picture is not lost for a sound.
+    """
 
     def __init__(self, target: av.container.OutputContainer, source: VideoFile) -> None:
         self._target = target
@@ -106,8 +112,8 @@ class _Sound:
         self._source = av.open(str(source.path))
         tracks = self._source.streams.audio
         self._packets = self._source.demux(tracks[0]) if tracks else iter(())
-        self._waiting: av.Packet | None = next(self._packets, None)
-        self._copied = bool(tracks) and tracks[0].codec_context.name in COPIED_SOUND
+        self._waiting = self._next()
+        self._copied = bool(tracks) and tracks[0].codec_context.codec.canonical_name in COPIED_SOUND
         if not tracks:
             return
         if self._copied:
@@ -115,13 +121,20 @@ class _Sound:
         else:
             self._stream = target.add_stream("aac", rate=tracks[0].rate)
 
+    def _next(self) -> av.Packet | None:
+        try:
+            return next(self._packets, None)
+        except av.error.FFmpegError:
+            return None
+
     def write(self, until: float) -> None:
+        """Carry over what is heard before `until`, in seconds of the pictures."""
         while self._waiting is not None:
             packet = self._waiting
             if packet.pts is not None and float(packet.pts * packet.time_base) - self._start > until:
                 return
             self._carry(packet)
-            self._waiting = next(self._packets, None)
+            self._waiting = self._next()
 
     def _carry(self, packet: av.Packet) -> None:
         if self._copied:
@@ -133,7 +146,11 @@ class _Sound:
             packet.stream = self._stream
             self._target.mux(packet)
             return
-        for sound in packet.decode():
+        try:
+            decoded = packet.decode()
+        except av.error.FFmpegError:
+            return
+        for sound in decoded:
             assert isinstance(sound, av.AudioFrame), "the packets are of a sound track"
             if sound.pts is not None and sound.time_base:
                 sound.pts -= round(self._start / sound.time_base)
@@ -141,14 +158,10 @@ class _Sound:
 
     def finish(self, until: float) -> None:
         """Carry the rest that belongs to the last picture, then close."""
-        try:
-            self.write(until)
-            if self._source.streams.audio and not self._copied:
-                self._target.mux(self._stream.encode(None))
-        except av.error.FFmpegError:
-            pass
-        finally:
-            self._source.close()
+        self.write(until)
+        if self._source.streams.audio and not self._copied:
+            self._target.mux(self._stream.encode(None))
+        self._source.close()
 
 
 class TableSink:

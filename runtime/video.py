@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,6 @@ class Report:
 
     frames: int
     with_faces: int
-    detections: int
     damaged: str
 
 
@@ -65,7 +63,6 @@ def process(chosen: argparse.Namespace) -> Report:
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink, check_output
     from canthus.runtime.sources import VideoFile
-    from canthus.runtime.types import Faces, Frame
 
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(VideoFile(chosen.source))
@@ -82,16 +79,13 @@ def process(chosen: argparse.Namespace) -> Report:
             tqdm(total=source.frames or None, unit="frame", desc=chosen.source.name, disable=None)
         )
 
-        def landmark() -> Iterator[tuple[Frame, Faces]]:
-            for frame in frames:
-                yield frame, landmarker.update(frame)
-
         count = with_faces = 0
-        for frame, faces in landmark():
+        for frame in frames:
+            faces = landmarker.update(frame)
             if table:
                 table.write(frame.index, frame.seconds, faces)
             if video:
                 video.write(draw(frame.image, faces, lines=not chosen.no_lines), frame.seconds)
             count, with_faces = count + 1, with_faces + bool(len(faces))
             bar.update()
-        return Report(count, with_faces, landmarker.tracker.detections, source.damaged)
+        return Report(count, with_faces, source.damaged)
