@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from canthus.runtime import sources
+from canthus.runtime import sample, sources
 from canthus.runtime.errors import InputError
 from canthus.runtime.sources import Camera, VideoFile, read_picture
 from conftest import write_video
@@ -56,6 +56,17 @@ def test_a_truncated_video_gives_what_can_be_decoded(tmp_path):
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with VideoFile(cut) as video:
         assert 10 < len(list(video)) < 90
+
+
+def test_a_video_cut_off_behind_its_header_says_how_much_is_missing(tmp_path):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(sample.CLIP.read_bytes()[:700_000])
+    with VideoFile(cut) as video:
+        assert 100 < len(list(video)) < 290
+    assert "300 frames" in video.damaged
+    with VideoFile(sample.CLIP) as whole:
+        assert len(list(whole)) == 300
+    assert whole.damaged == ""
 
 
 @pytest.mark.parametrize(
