@@ -27,7 +27,7 @@ class Following:
     beat: float = 0.5  # seconds between detections while faces are followed
     quick_beat: float = 0.15  # the same, while a face was lost just now
     slow_beat: float = 4.0  # the same, while as many as wanted are followed
-    new_score: float = 0.5  # a detection counts as a face from this mean score of its points on
+    new_score: float = 0.45  # a face is new from here on: the detector's score times the mean score of the points
     lost_score: float = 0.3  # a followed face is lost below this
     doubted_score: float = 0.45  # nor is one below this that the detector has not seen for `doubt`
     doubt: float = 2.5  # seconds
@@ -116,12 +116,13 @@ class Tracker:
             for track in inside:
                 track.confirmed = seconds
             if not inside:
-                fresh.append(roi_from_box(box))
+                fresh.append(box)
         fresh = fresh[: self.following.max_faces - len(self._tracks)]
-        points, scores = locate(self.backend, image, fresh, refine=True)
-        for place, score in zip(points, scores, strict=True):
+        points, scores = locate(self.backend, image, [roi_from_box(box) for box in fresh], refine=True)
+        for box, place, score in zip(fresh, points, scores, strict=True):
             found = _Track(-1, place, score, seconds, seconds)
-            if float(score.mean()) < self.following.new_score or any(
+            # Two who judge apart: what fools the detector seldom fools the network too.
+            if box.score * float(score.mean()) < self.following.new_score or any(
                 overlap(found.box, track.box) >= self.following.same for track in self._tracks
             ):
                 continue
