@@ -15,12 +15,11 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.models import cache_folder, sha256
 from canthus.runtime.types import FaceBox
@@ -85,7 +84,7 @@ def _fetch_model(kept: Path) -> None:
     part.replace(kept)
 
 
-class Detector:
+class Detector(Closing):
     """Finds faces. It belongs to the thread that opened it."""
 
     def __init__(self, model: Path | None = None, min_score: float = MIN_SCORE) -> None:
@@ -144,17 +143,6 @@ class Detector:
             self._closed = True
             with _silence():
                 self._detector.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def suppress(boxes: Iterable[FaceBox]) -> list[FaceBox]:

@@ -5,14 +5,14 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.channel import Stage
+from canthus.runtime.closing import Closing
 from canthus.runtime.detector import Detector
 from canthus.runtime.errors import BackendError, ModelError
 from canthus.runtime.models import find_model, read_manifest, shipped_models
@@ -41,7 +41,7 @@ WITH_GPU = "accurate"
 """The default model where a GPU runs it, if it is shipped."""
 
 
-class Landmarker:
+class Landmarker(Closing):
     """Detector, network, tracker and smoother as one. It belongs to the thread that opened it.
 
     `seconds` holds what each stage took for the last frame. Where a GPU can serve, it does as soon as its engine is
@@ -128,17 +128,6 @@ class Landmarker:
         for part in (self._first_use, self._gpu, self._cpu):
             if part is not None:
                 part.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _first_use(name: str | None) -> "FirstUse | None":

@@ -3,13 +3,12 @@
 import csv
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError
 from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import Faces
@@ -48,7 +47,7 @@ def _draft(path: Path) -> Path:
     return path.with_name(f".{path.stem}.part{path.suffix}")
 
 
-class VideoSink:
+class VideoSink(Closing):
     """Writes pictures as H.264, each at its own time, with the sound of the source.
 
     The file appears under its name when the sink closes, whole, also after Ctrl-C.
@@ -87,17 +86,6 @@ class VideoSink:
             _draft(self.path).unlink()
         else:
             _draft(self.path).replace(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class _Sound:
@@ -164,7 +152,7 @@ class _Sound:
         self._source.close()
 
 
-class TableSink:
+class TableSink(Closing):
     """Writes one row a face: where it is from, its id, box and score, then x, y and score of each point.
 
     The file appears under its name when the sink closes, with every row that was written.
@@ -190,17 +178,6 @@ class TableSink:
         """Finish the file and give it its name."""
         self._file.close()
         _draft(self.path).replace(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def rows(faces: Faces) -> list[list[int | str]]:

@@ -5,14 +5,13 @@ import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError
 from canthus.runtime.types import Frame
 
@@ -21,7 +20,7 @@ SILENCE = 3.0
 """Seconds without a frame after which a camera counts as lost."""
 
 
-class VideoFile:
+class VideoFile(Closing):
     """A video file's frames with their true presentation times, upright as a player shows them.
 
     `start` is the file's own time of its first frame, in seconds. `damaged` tells after the last frame why decoding
@@ -96,19 +95,8 @@ class VideoFile:
         """Release the file."""
         self._container.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class Camera:
+class Camera(Closing):
     """A camera's frames, the newest always; InputError when it cannot be opened or stops giving frames.
 
     OpenCV's read can block for ever on a camera that was pulled out, so it happens in a thread that is left behind
@@ -166,17 +154,6 @@ class Camera:
         """Stop reading; a reader that hangs in the driver is left behind."""
         self._closing.set()
         self._reader.join(timeout=1)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def read_picture(path: Path) -> NDArray[np.uint8]:

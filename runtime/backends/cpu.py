@@ -1,13 +1,12 @@
 """OpenVINO on the CPU: the default where no NVIDIA GPU is used."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends.silent_openvino import openvino
+from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import Manifest
 
@@ -27,7 +26,7 @@ def _compile(model: Path, **options: str) -> openvino.CompiledModel:
         raise ModelError(f"{model}: OpenVINO cannot load it: {reason}") from refused
 
 
-class OpenVINOBackend:
+class OpenVINOBackend(Closing):
     """Runs an exported model (crops in, points and scores out) with OpenVINO."""
 
     name = "OpenVINO on the CPU"
@@ -56,14 +55,3 @@ class OpenVINOBackend:
 
     def close(self) -> None:
         self._request = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

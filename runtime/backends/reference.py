@@ -4,14 +4,13 @@ On the CPU the maps go through the NumPy decode. On CUDA they go through the sam
 """
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from canthus.runtime.closing import Closing
 from canthus.runtime.cuda.launch import Cuda, FaceRunner
 from canthus.runtime.decode import decode
 from canthus.runtime.errors import BackendError
@@ -24,7 +23,7 @@ Network = Callable[[Tensor], Tensor]
 MOST = 16
 
 
-class TorchBackend:
+class TorchBackend(Closing):
     """Runs a network that its caller built, on the CPU or the first GPU; runtime knows no architecture."""
 
     def __init__(self, network: Network, size: int, points: int, stride: int, device: str = "cpu") -> None:
@@ -88,17 +87,6 @@ class TorchBackend:
         if self._cuda is not None:
             cuda, self._cuda = self._cuda, None
             cuda.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _as_tensor(address: int, shape: tuple[int, ...], kind: str) -> Tensor:

@@ -5,12 +5,13 @@ import importlib.util
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, Protocol, Self
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.closing import Closing
 from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
 from canthus.runtime.engine_files import FLAVOURS, Flavour, misfit, read_engine
 from canthus.runtime.errors import BackendError, EngineError
@@ -129,7 +130,7 @@ class Engine:
         return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
 
 
-class TensorRTBackend:
+class TensorRTBackend(Closing):
     """Runs an engine (crops in, maps out) between crop.cu and decode.cu."""
 
     def __init__(self, engine: Path, trust: bool = False, anyway: bool = False) -> None:
@@ -220,17 +221,6 @@ class TensorRTBackend:
         for name in ("_contexts", "_configuration", "_kernels", "_engine", "runner"):
             self.__dict__.pop(name, None)
         cuda.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _keep(path: Path, data: bytes) -> None:
