@@ -3,8 +3,7 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.trainer.network import Deployed, build
 
@@ -108,7 +108,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return network.eval(), checkpoint.facts
 
 
-class CheckpointBackend:
+class CheckpointBackend(Closing):
     """Runs a checkpoint with torch, behind the backend contract: the reference for every exported form.
 
     `gpu` uses a CUDA GPU where there is one, which rounds otherwise.
@@ -130,14 +130,3 @@ class CheckpointBackend:
 
     def close(self) -> None:
         """Nothing is held that Python does not free."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

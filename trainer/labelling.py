@@ -6,14 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from canthus.runtime.closing import Closing
 from canthus.runtime.detector import overlap
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import crop, invert, roi_from_box, roi_from_points, to_frame, transform
@@ -79,7 +78,7 @@ def _box(points: NDArray[np.float32]) -> FaceBox:
     return FaceBox(x0, y0, x1, y1, 1.0)
 
 
-class ShardWriter:
+class ShardWriter(Closing):
     """Writes labelled faces as a shard: images/, the list, and quality.csv; `faces` counts them.
 
     The tables are written on leaving, so that a run which is stopped leaves a whole shard of what it had done.
@@ -121,17 +120,6 @@ class ShardWriter:
             table = csv.writer(file)
             table.writerow(("image", "ensemble_sd", "yaw"))
             table.writerows(self._rows)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def pictures_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:

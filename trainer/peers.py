@@ -1,13 +1,12 @@
 """Other people's 98-point networks, to be measured beside ours: the PFLD family as ONNX files."""
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends.silent_openvino import openvino
+from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.runtime.wflw import POINTS
 
@@ -15,7 +14,7 @@ MARGIN = 1.2
 """Side of the region over the longer side of the box of the points, as these networks were trained."""
 
 
-class Peer:
+class Peer(Closing):
     """Colours in BGR and -1 to 1, one face at a time in; 98 points in sides of the crop out. No scores."""
 
     name = "OpenVINO on the CPU"
@@ -44,14 +43,3 @@ class Peer:
 
     def close(self) -> None:
         """Nothing is held that Python does not free."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
