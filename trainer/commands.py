@@ -22,7 +22,9 @@ def train(arguments: list[str]) -> int:
     told = parser.parse_args(arguments)
     if told.network and told.recipe:
         parser.error("--recipe tells the network; change it with --set network=...")
-    if told.resume and (told.network or told.recipe or told.settings or told.pretrained or told.overwrite):
+    if told.resume and (
+        told.network or told.recipe or told.settings or told.teacher or told.pretrained or told.overwrite
+    ):
         parser.error("--resume goes on with the run's own recipe; it takes no other")
     if (told.gpus is not None and told.gpus < 1) or (told.workers is not None and told.workers < 0):
         parser.error("--gpus must be at least 1, --workers at least 0")
@@ -44,8 +46,9 @@ def train(arguments: list[str]) -> int:
     first = not launched or os.environ["RANK"] == "0"  # the others train along and say nothing
     network = told.network or ("hrnet_w18" if torch.cuda.is_available() or told.gpus else "student")
     name = told.recipe or default_name(network, faces.points.shape[1])
+    settings = dict(told.settings) | ({"teacher": str(told.teacher.resolve())} if told.teacher else {})
     folder = told.output or Path("runs", f"{told.pack.resolve().name}-{Path(name).stem}")
-    recipe = load_recipe(folder / "recipe.json") if told.resume else change(find_recipe(name), dict(told.settings))
+    recipe = load_recipe(folder / "recipe.json") if told.resume else change(find_recipe(name), settings)
     if first and not told.resume:
         refuse_existing(folder, RUN_FILES, "--resume goes on with it, --overwrite replaces it", told.overwrite)
     if told.gpus and not launched:
@@ -85,6 +88,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "  canthus train wflw --gpus 8 -o runs/first\n"
         "  canthus train wflw -o runs/first --resume\n"
         "  canthus train wflw --recipe student --set batch=64 --set augmentation.blur_p=0\n"
+        "  canthus train wflw --recipe lite --teacher runs/first/best.safetensors -o runs/small\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.train wflw\n"
         "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
     )
@@ -99,10 +103,15 @@ def _train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe",
         metavar="NAME|FILE",
-        help="student, wflw-hrnet, wflw-published, cofw-hrnet, or a .toml or .json file, such as another run's "
+        help="student, lite, wflw-hrnet, wflw-published, cofw-hrnet, or a .toml or .json file, such as another run's "
         "(default: the HRNet recipe of the pack's points where there is a CUDA GPU, else student)",
     )
-    parser.add_argument("--network", choices=("student", "hrnet_w18"), help="the network, with its default recipe")
+    parser.add_argument(
+        "--network", choices=("student", "lite", "hrnet_w18"), help="the network, with its default recipe"
+    )
+    parser.add_argument(
+        "--teacher", type=Path, metavar="CHECKPOINT", help="learn from this network's maps too, not from labels alone"
+    )
     parser.add_argument(
         "--set",
         action="append",

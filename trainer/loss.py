@@ -57,9 +57,12 @@ class SkpsLoss:
 
     def __call__(self, maps: Tensor, points: Tensor, weight: Tensor) -> Tensor:
         """maps (B, 3K, H, W), points (B, K, 2) in crop pixels, weight (B,) of each face -> scalar."""
+        return self.against(maps, *draw(points, maps.shape[-1], self.stride, self.sigma), weight)
+
+    def against(self, maps: Tensor, target: Tensor, distance: Tensor, weight: Tensor) -> Tensor:
+        """The same for targets as maps: scores `target` (B, K, H, W), offsets `distance` (B, 2, K, H, W)."""
         wing = AdaptiveWing()
         scores, offsets = split_maps(maps.float())
-        target, distance = draw(points, scores.shape[-1], self.stride, self.sigma)
         emphasis = torch.where(target > 0.2, 1 + self.near, 1.0)
         score_loss = (wing((scores - target).abs(), target) * emphasis).mean((1, 2, 3))
         error = (offsets - distance).abs()

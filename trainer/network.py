@@ -1,6 +1,6 @@
 """Networks by name, and the deployable form: uint8 crops in, points and scores out."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from canthus.runtime.errors import ModelError
 from canthus.trainer.head import decode
 from canthus.trainer.student import Student
 
-Architecture = Literal["hrnet_w18", "student"]
+Architecture = Literal["hrnet_w18", "lite", "student"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -23,10 +23,14 @@ def build(architecture: str, points: int) -> nn.Module:
             from canthus.trainer.hrnet import HRNet
 
             return HRNet(points)
+        case "lite":
+            from canthus.trainer.lite import Lite
+
+            return Lite(points)
         case "student":
             return Student(points)
         case _:
-            raise ModelError(f"{architecture}: the networks are hrnet_w18 and student")
+            raise ModelError(f"{architecture}: the networks are {', '.join(get_args(Architecture))}")
 
 
 Colours = tuple[Tensor, Tensor]

@@ -19,7 +19,7 @@ _RECIPES = resources.files("canthus.trainer") / "recipes"
 class Recipe:
     """A training run. The defaults train the small student on a CPU."""
 
-    network: Literal["student", "hrnet_w18"] = "student"
+    network: Literal["student", "lite", "hrnet_w18"] = "student"
     size: int = 128  # of the crop, pixels
     sigma: float = 1.5  # of the score maps, cells
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
@@ -40,11 +40,13 @@ class Recipe:
     aside: float = 2.5  # how often a face that looks aside (yaw > 0.3) is drawn
     faceless: float = 0.08  # share of crops that show no face, so that scores tell one from none
     trust: float = 0.02  # a pseudo-label with this spread counts half
+    teacher: str = ""  # checkpoint of a network to learn from beside the labels; none where empty
+    taught: float = 0.5  # the teacher's part of the loss; the labels have the rest
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("network", ("student", "hrnet_w18")),
+            ("network", ("student", "lite", "hrnet_w18")),
             ("offset_loss", ("adaptive-wing", "smooth-l1")),
             ("schedule", ("cosine", "step")),
             ("precision", ("bf16", "fp32")),
@@ -57,6 +59,8 @@ class Recipe:
         for name in ("sigma", "epochs", "learning_rate", "trust"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.taught <= 1:
+            raise InputError(f"taught must lie between 0 and 1, got {self.taught}")
         if self.held_out == 1:
             raise InputError("held_out=1 leaves no face to train on; 0 holds none out")
         if not self.average < 1:
@@ -91,7 +95,7 @@ def find_recipe(name: str) -> Recipe:
 def default_name(network: str, points: int = 98) -> str:
     """Which recipe a network is trained with when nothing else is asked for."""
     if network != "hrnet_w18":
-        return "student"
+        return network
     return "cofw-hrnet" if points == 29 else "wflw-hrnet"
 
 

@@ -26,6 +26,7 @@ from canthus.trainer.checkpoint import (
     save,
 )
 from canthus.trainer.data import Pack
+from canthus.trainer.distil import Teacher
 from canthus.trainer.log import Log, Row, Waiting, overlay
 from canthus.trainer.loss import SkpsLoss
 from canthus.trainer.metrics import nme
@@ -38,7 +39,8 @@ UNSEEN = 20
 """Steps on a GPU before their losses are looked at: looking waits for it."""
 
 Network = Callable[[Tensor], Tensor]
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[[Tensor, Batch, Tensor], Tensor]
+"""Of maps, against the batch they were made of and its normalised images."""
 
 
 @dataclass
@@ -174,7 +176,7 @@ def _loop(
     skps = SkpsLoss(recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight)
     network = world.spread(run.network)
     forward: Network = torch.compile(network) if compiled else network
-    loss: Loss = torch.compile(skps.__call__) if compiled else skps
+    loss = loss_of(skps, recipe, run.points, world.device, compiled)
     colours = colours_on(world.device)
     device, quiet = world.device, {} if log else {"disable": True}
     losses: list[Tensor] = []
@@ -214,7 +216,7 @@ def _step(run: Run, recipe: Recipe, batch: Batch, colours: Colours, forward: Net
     images = normalise(batch.crops, colours).contiguous(memory_format=torch.channels_last)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
         maps = forward(images)
-    value = loss(maps, batch.points, batch.weight)
+    value = loss(maps, batch, images)
     run.optimiser.zero_grad()
     torch.autograd.backward(value)
     if recipe.clip:
@@ -223,6 +225,23 @@ def _step(run: Run, recipe: Recipe, batch: Batch, colours: Colours, forward: Net
     run.average.update_parameters(run.network)
     run.step += 1
     return value.detach()
+
+
+def loss_of(skps: SkpsLoss, recipe: Recipe, points: int, device: torch.device, compiled: bool) -> Loss:
+    """The loss against the labels, and where the recipe names a teacher against its maps too."""
+    by_label = torch.compile(skps.__call__) if compiled else skps
+    if not recipe.teacher:
+        return lambda maps, batch, _: by_label(maps, batch.points, batch.weight)
+    teacher = Teacher(Path(recipe.teacher), points, device)
+    by_teacher = torch.compile(skps.against) if compiled else skps.against
+
+    def both(maps: Tensor, batch: Batch, images: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            shown = teacher.maps(images, recipe.stride, recipe.sigma)
+        mine = by_label(maps, batch.points, batch.weight)
+        return (1 - recipe.taught) * mine + recipe.taught * by_teacher(maps, *shown, torch.ones_like(batch.weight))
+
+    return both
 
 
 def _finite(losses: Sequence[Tensor], step: int, recipe: Recipe) -> None:
@@ -300,6 +319,7 @@ def _save(path: Path, run: Run, recipe: Recipe, continuable: bool) -> None:
         "points": run.points,
         "size": recipe.size,
         "stride": recipe.stride,
+        "sigma": recipe.sigma,
         "step": run.step,
         "best": run.best if math.isfinite(run.best) else None,  # json has no infinity
         "averaged": int(run.average.n_averaged),
