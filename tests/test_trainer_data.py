@@ -1,8 +1,11 @@
 """Labelled faces: list files, the three layouts, packs, and what augmentation does to a face and its points."""
 
 import io
+import itertools
+import math
 import shutil
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,12 +14,14 @@ import pytest
 
 from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
-from canthus.runtime.geometry import roi_from_points
+from canthus.runtime.geometry import crop, roi_from_points
+from canthus.runtime.types import Roi
 from canthus.trainer import boxes
-from canthus.trainer.augment import NOWHERE, PLAIN, Augmentation, augment, flip, repaint, without_face
+from canthus.trainer.augment import NOWHERE, PLAIN, Augmentation, augment, flip, move, repaint, without_face
 from canthus.trainer.batches import Batches
 from canthus.trainer.data import (
     PACK_ROOM,
+    Pack,
     by_picture,
     kept_aside,
     open_pack,
@@ -26,7 +31,7 @@ from canthus.trainer.data import (
 )
 from canthus.trainer.data_commands import data as data_command
 from canthus.trainer.formats import LIST_FOLDER, SHARD_LIST, parse_list
-from canthus.trainer.recipe import Recipe
+from canthus.trainer.recipe import Recipe, find_recipe
 from conftest import SHAPE
 
 NEAR = 0.6  # pixels, between a drawn dot's middle and where its point should be
@@ -184,6 +189,41 @@ def test_a_pack_holds_each_face_in_the_middle_with_room_around(tmp_path):
         region = roi_from_points(opened.points[number])
         assert (region.x, region.y) == pytest.approx((79.5, 79.5), abs=0.01)  # in the middle
         assert region.side == pytest.approx(160 / PACK_ROOM, rel=1e-4)
+
+
+def with_black_corner(pack: Pack, how: Augmentation) -> float:
+    """Share of crops that see beyond the pack's, of 100 changes as `how` draws them and the eight that go furthest."""
+    rng = np.random.default_rng(0)
+    seen = []
+    for image, points in zip(np.full_like(pack.crops, 255), pack.points, strict=True):
+        seen += [move(image, points, 64, how, rng)[0].min() for _ in range(100)]
+        for turn, right, down in itertools.product((-45, 45), (-0.05, 0.05), (-0.05, 0.05)):
+            side = (region := roi_from_points(points, math.radians(turn))).side * 1.25
+            furthest = Roi(region.x + right * side, region.y + down * side, side, region.angle)
+            seen.append(crop(image, furthest, 64).min())
+    return float(np.mean(np.array(seen) < 250))
+
+
+@pytest.mark.parametrize("name", ["wflw-hrnet", "wflw-published", "cofw-hrnet"])
+def test_a_published_recipe_finds_all_it_asks_for_in_its_pack(tmp_path, name):
+    """Turned by 45 degrees and a quarter larger, a square needs 1.25 times the root of 2; off the middle, more."""
+    write_shard(tmp_path / "shard")
+    how = replace(find_recipe(name).augmentation, shift=0.05)
+    faces = [open_set(tmp_path / "shard")]
+    assert with_black_corner(write_pack(faces, tmp_path / "roomy", 160, how=how), how) == 0
+    assert with_black_corner(write_pack(faces, tmp_path / "tight", 160), how) > 0.4
+
+
+def test_a_recipe_tells_how_large_its_pack_is(tmp_path, capsys):
+    write_shard(tmp_path / "shard", 3)
+    words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--overwrite"]
+    for more, size in (([], 192), (["--recipe", "wflw-hrnet"], 512), (["--recipe", "wflw-hrnet", "--size", "96"], 96)):
+        assert data_command([*words, *more]) == 0
+        assert f"3 faces of {size} px" in capsys.readouterr().out
+        region = roi_from_points(open_pack(tmp_path / "pack").points[0])
+        assert (size / region.side > 1.6) == bool(more)
+    with pytest.raises(InputError, match="no recipe 'hrnet'"):
+        data_command([*words, "--recipe", "hrnet"])
 
 
 def test_a_drawn_dot_lies_on_its_point_in_the_pack(tmp_path):

@@ -1,6 +1,7 @@
 """Labelled faces of every known data set, and packs of crops that training reads fast."""
 
 import itertools
+import math
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,11 @@ from tqdm import tqdm
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
+from canthus.trainer.augment import Augmentation
 from canthus.trainer.schemes import WFLW, Scheme, scheme_of
 
 PACK_ROOM = 1.4
-"""Side of a packed crop over the side of the region: room for turning, scaling and shifting it."""
+"""Side of a packed crop over the side of the region: room for turning, scaling and shifting it, most of the time."""
 
 LISTED = 10
 """Pictures that an error names."""
@@ -137,11 +139,13 @@ def write_pack(
     size: int,
     allow_missing: bool = False,
     findings: Findings | None = None,
+    how: Augmentation | None = None,
 ) -> Pack:
     """Cut every face of the sets into `folder`, as crops of `size` pixels, and open the result.
 
-    InputError when a picture is missing or unreadable, after all were tried; `allow_missing` leaves its faces out. A
-    pack that was there before stays whole until the new one is.
+    A crop has room for what `how` does to a face, see `with_room`. InputError when a picture is missing or unreadable,
+    after all were tried; `allow_missing` leaves its faces out. A pack that was there before stays whole until the new
+    one is.
     """
     if len({one.scheme.name for one in sets}) > 1:
         kinds = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
@@ -151,7 +155,7 @@ def write_pack(
     todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
     crops_part, labels_part = folder / "crops.part.npy", folder / "labels.part.npz"
     try:
-        done, points = _cut(sets, todo, crops_part, size, findings)
+        done, points = _cut(sets, todo, crops_part, size, findings, how)
         lacking = len(todo) - len(done)
         if lacking and (not allow_missing or not done):
             raise InputError(_lacking(findings.unreadable, lacking, folder / "unreadable.txt"))
@@ -169,8 +173,29 @@ def write_pack(
 Todo = Sequence[tuple[int, LabelledFace]]
 
 
+def with_room(points: NDArray[np.floating], how: Augmentation | None = None) -> Roi:
+    """The upright square that is packed of a face (K, 2): what training may ever see of it.
+
+    Where `how` changes faces evenly, it holds every region turned, scaled and shifted as far as that. Else, and where
+    changes follow a normal distribution and so have no end, it is the plain region with PACK_ROOM.
+    """
+    if how is None or not how.even:
+        plain = roi_from_points(points)
+        return Roi(plain.x, plain.y, plain.side * PACK_ROOM)
+    most = math.radians(how.rotation)
+    places = []
+    for angle in np.linspace(-most, most, 1 + math.ceil(how.rotation)):
+        region = roi_from_points(points, float(angle))
+        turned = (abs(math.cos(angle)) + abs(math.sin(angle))) / 2  # from its middle to its corners, along each axis
+        reach = region.side * how.scale[1] * (turned + how.shift)
+        places += [(region.x - reach, region.y - reach), (region.x + reach, region.y + reach)]
+    low, high = np.min(places, axis=0), np.max(places, axis=0)
+    x, y = (low + high) / 2
+    return Roi(float(x), float(y), float((high - low).max()))
+
+
 def _cut(
-    sets: Sequence[LabelledSet], todo: Todo, path: Path, size: int, findings: Findings
+    sets: Sequence[LabelledSet], todo: Todo, path: Path, size: int, findings: Findings, how: Augmentation | None
 ) -> tuple[Todo, NDArray[np.float32]]:
     """Write the crops (N, size, size, 3); returns which faces could be cut, and their points (N, K, 2) in the crops."""
     crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(todo), size, size, 3))
@@ -184,8 +209,7 @@ def _cut(
             continue
         edge = np.array(picture.shape[1::-1]) - 0.5
         findings.outside.append(int(((face.points < -0.5) | (face.points > edge)).any(-1).sum()))
-        roi = roi_from_points(face.points)
-        roomy = Roi(roi.x, roi.y, roi.side * PACK_ROOM)
+        roomy = with_room(face.points, how)
         crops[len(done)] = crop(picture, roomy, size)
         placed.append(transform(invert(to_frame(roomy, size)), face.points))
         done.append((number, face))

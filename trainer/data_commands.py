@@ -18,10 +18,10 @@ def data(arguments: list[str]) -> int:
     parser = parser_of(
         "data",
         data,
-        "  canthus data prepare WFLW -o packs/wflw\n"
-        "  canthus data prepare shard-0.tar shard-1.tar WFLW -o packs/more --size 360\n"
-        "  canthus data prepare COFW_train_color.mat -o packs/cofw\n"
-        "  canthus train packs/wflw -o runs/first\n",
+        "  canthus data prepare WFLW -o packs/wflw --recipe wflw-hrnet\n"
+        "  canthus data prepare shard-0.tar shard-1.tar WFLW -o packs/more\n"
+        "  canthus data prepare COFW_train_color.mat -o packs/cofw --recipe cofw-hrnet\n"
+        "  canthus train packs/wflw --recipe wflw-hrnet -o runs/first\n",
     )
     steps = parser.add_subparsers(required=True, metavar="STEP")
     prepare = steps.add_parser(
@@ -41,11 +41,17 @@ def data(arguments: list[str]) -> int:
     )
     prepare.add_argument("-o", "--output", type=Path, required=True, metavar="PACK", help="the folder to write")
     prepare.add_argument(
+        "--recipe",
+        default="student",
+        metavar="NAME|FILE",
+        help="what to train with: crops get its network's pixels, and the room in which it turns, scales and shifts "
+        "faces (default: %(default)s; a GPU trains wflw-hrnet by default)",
+    )
+    prepare.add_argument(
         "--size",
         type=int,
-        default=192,
         metavar="PIXELS",
-        help="side of a crop, 1.4 times what the network sees (default: %(default)s, for 128 px networks)",
+        help="side of a crop, its room included (default: as the recipe needs it: 192 for student, 512 for wflw-hrnet)",
     )
     prepare.add_argument(
         "--split",
@@ -58,7 +64,7 @@ def data(arguments: list[str]) -> int:
     )
     prepare.add_argument("--overwrite", action="store_true", help="replace an existing pack")
     told = parser.parse_args(arguments)
-    if not 32 <= told.size <= 1024:
+    if told.size is not None and not 32 <= told.size <= 1024:
         parser.error("--size must lie between 32 and 1024")
     refuse_existing(told.output, PACK_FILES, "--overwrite replaces it", told.overwrite)
     return _prepare(told)
@@ -68,12 +74,16 @@ def _prepare(told: argparse.Namespace) -> int:
     """Read the sets, check every face, and write the crops, a summary and a contact sheet (sheet.png)."""
     from canthus.trainer.data import Findings, open_set, write_pack
     from canthus.trainer.prepare import pack_sheet, summary
+    from canthus.trainer.recipe import find_recipe
     from canthus.trainer.sheet import write_picture
 
+    recipe = find_recipe(told.recipe)
+    # the network's pixels times the room: PACK_ROOM and a little, or twice the region for most faces
+    size = told.size or round(recipe.size * (2 if recipe.augmentation.even else 1.5))
     sets = [open_set(path, told.split) for path in told.sets]
     findings = Findings()
     try:
-        pack = write_pack(sets, told.output, told.size, told.allow_missing, findings)
+        pack = write_pack(sets, told.output, size, told.allow_missing, findings, recipe.augmentation)
         lines = [
             f"{told.output}: {line}" if number == 0 else line
             for number, line in enumerate(summary(sets, pack, findings))
