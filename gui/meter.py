@@ -25,7 +25,7 @@ class Meter:
             self._shown.popleft()
 
     def text(self, now: float | None = None, short: bool = False) -> str:
-        """Frames a second, faces, ms of each stage (`short`: of all), dropped frames.
+        """Frames a second, faces, ms of each stage (`short`: of all), dropped frames, what runs the network.
 
         Empty before the first result.
         """
@@ -47,4 +47,5 @@ class Meter:
             f"{sum(means.values()):.1f} ms" if short else f"{each} ms",
             f"{newest.dropped} dropped",
         )
-        return "  ·  ".join(parts)
+        runs = (newest.runs,) if newest.runs and not short else ()
+        return "  ·  ".join((*parts, *runs))

@@ -38,6 +38,9 @@ class FaceFinder(Protocol):
     @property
     def seconds(self) -> dict[str, float]: ...
 
+    @property
+    def runs(self) -> str: ...
+
     def update(self, frame: Frame) -> Faces: ...
 
     def restart(self) -> None: ...
@@ -82,6 +85,7 @@ class Result:
     faces: Faces
     seconds: dict[str, float]  # by stage
     dropped: int  # frames so far that were captured and never shown
+    runs: str = ""  # what ran the network: "OpenVINO on the CPU"
 
 
 State = Opening | Playing | Lost | Ended | Failed
@@ -219,7 +223,7 @@ class Stream:
                         last = take
                     faces = finder.update(frame)
                     dropped = self._frames.dropped + self.results.overwritten
-                    self.results.post(Result(frame, faces, dict(finder.seconds), dropped))
+                    self.results.post(Result(frame, faces, dict(finder.seconds), dropped, finder.runs))
         except BaseException as error:  # noqa: BLE001 - handed to the window, which shows or raises it
             self.results.post(Failed(error))
             self.stop()

@@ -49,6 +49,7 @@ class Window(QMainWindow):
         self._meter = Meter()
         self._state: State = Opening()
         self._shown = False  # has a result been shown?
+        self._runs = ""  # what ran the network for the last one
         self.view = View(Look(mirrored=stream.live))
         self._status = QLabel()
         self._hint_over = QTimer(self)
@@ -181,6 +182,9 @@ class Window(QMainWindow):
                     self._shown = True
                     self._fit(result)
                     self._refresh()
+                if self._runs and result.runs != self._runs:
+                    self._say(f"{result.runs} from here on")
+                self._runs = result.runs
                 self._meter.add(result)
                 self.view.show_result(result)
             case Failed() as failed:

@@ -72,6 +72,11 @@ class Landmarker(Closing):
         """What runs the network now."""
         return self.tracker.backend
 
+    @property
+    def runs(self) -> str:
+        """What runs the network now, for a person: "OpenVINO on the CPU"."""
+        return self.backend.name
+
     def _detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
         began = time.perf_counter()
         boxes = self._detector.detect(image)

@@ -108,6 +108,7 @@ class FakeSource:
 class FakeFinder:
     def __init__(self) -> None:
         self.seconds = {"detect": 0.001, "landmark": 0.002}
+        self.runs = "a fake"
         self.seen: list[tuple[float, float]] = []  # when, and the frame's own seconds
         self.restarts = 0
 
@@ -328,6 +329,24 @@ def test_the_meter_counts_frames_a_second() -> None:
         meter.add(Result(frame(), Faces.none(), {"landmark": 0.004}, 3), now=index / 25)
     assert meter.text(now=4.0).split("  ·  ") == ["25.0 fps", "0 faces", "landmark 4.0 ms", "3 dropped"]
     assert "25.0" not in meter.text(now=9.0)
+
+
+def test_the_status_line_tells_what_runs_the_network_where_there_is_room() -> None:
+    meter = Meter()
+    meter.add(Result(frame(), Faces.none(), {"landmark": 0.004}, 0, "OpenVINO on the CPU"))
+    assert meter.text().endswith("OpenVINO on the CPU")
+    assert "OpenVINO" not in meter.text(short=True)
+
+
+def test_the_window_says_when_something_else_runs_the_network(open_window: Callable[[Stream], Window]) -> None:
+    class Moving(FakeFinder):
+        def update(self, frame: Frame) -> Faces:
+            if len(self.seen) == 5:
+                self.runs = "another"
+            return super().update(frame)
+
+    window = open_window(fake_stream(finder=Moving))
+    assert wait_for(lambda: window.view.hint == "another from here on")
 
 
 RUN = """
