@@ -156,16 +156,20 @@ def test_memory_that_does_not_suffice_says_what_to_change(faces, tmp_path, monke
 
 
 def test_the_slurm_file_starts_torchrun_with_what_slurm_tells(tmp_path):
-    for name, does in (("srun", 'exec "$@"'), ("scontrol", "echo node-7"), ("torchrun", 'echo "$@"')):
+    srun = 'echo "$1"; shift; exec "$@"'
+    for name, does in (("srun", srun), ("scontrol", "echo node-7"), ("torchrun", 'echo "$@"')):
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
         (tmp_path / name).chmod(0o755)
-    slurm = {"SLURM_JOB_NODELIST": "node-[7-8]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "42", "SLURM_GPUS_ON_NODE": "4"}
-    batch = ["bash", str(Path(commands.__file__).parent / "slurm.sh"), "faces", "-o", "a run"]
+    slurm = {
+        "SLURM_JOB_NODELIST": "node-[7-8]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "42", "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "64",
+    }  # fmt: skip
+    batch = ["bash", str(Path(commands.__file__).parent / "slurm.sh"), "train", "faces", "-o", "a run"]
     path = f"{tmp_path}:{os.environ['PATH']}"
     told = subprocess.run(batch, env={"PATH": path, **slurm}, capture_output=True, text=True, check=True).stdout
     assert told.split() == [
-        "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=42", "--rdzv-backend=c10d", "--rdzv-endpoint=node-7:29500",
-        "-m", "canthus.trainer.train", "faces", "-o", "a", "run",
+        "--cpus-per-task=64", "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=42", "--rdzv-backend=c10d",
+        "--rdzv-endpoint=node-7:20042", "--no-python", "canthus", "train", "faces", "-o", "a", "run",
     ]  # fmt: skip
 
 

@@ -5,8 +5,13 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=128
 #SBATCH --signal=TERM@120
-# sbatch trainer/slurm.sh PACK -o RUN ...   (what `canthus train` takes; --resume goes on after the time limit)
-# More machines: sbatch --nodes=2 trainer/slurm.sh ...; processes on the CPU: PROCESSES=2 sbatch --gpus-per-node=0 ...
+# Runs a command of canthus on all GPUs of a job. Change the lines above for your cluster, or tell sbatch instead:
+#   sbatch slurm.sh train PACK -o RUN
+#   sbatch --dependency=afterany:JOB slurm.sh train PACK -o RUN --resume     (goes on after the time limit of JOB)
+#   sbatch --nodes=2 slurm.sh eval --model RUN/best.safetensors --wflw WFLW
+#   PROCESSES=2 sbatch --gpus-per-node=0 --cpus-per-task=2 slurm.sh ...      (on the CPU)
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-srun torchrun --nnodes="$SLURM_NNODES" --nproc-per-node="${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}" \
-    --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d --rdzv-endpoint="$head:${PORT:-29500}" -m canthus.trainer.train "$@"
+port=$((20000 + SLURM_JOB_ID % 10000)) # two jobs may share a machine
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" torchrun --nnodes="$SLURM_NNODES" \
+    --nproc-per-node="${PROCESSES:-${SLURM_GPUS_ON_NODE:-1}}" --rdzv-id="$SLURM_JOB_ID" --rdzv-backend=c10d \
+    --rdzv-endpoint="$head:$port" --no-python canthus "$@"
