@@ -36,8 +36,8 @@ def data(arguments: list[str]) -> int:
         type=Path,
         nargs="+",
         metavar="SET",
-        help="the folder of WFLW, COFW or 300W as published; a COFW .mat file; a shard, as a folder or a tar file; "
-        "keypoints in COCO's form (.json)",
+        help="WFLW: the folder into which both its archives were unpacked (WFLW_images, WFLW_annotations); COFW: its "
+        "folder or .mat file; 300W: its folder; keypoints in COCO's form: their .json; a shard: its folder or .tar",
     )
     prepare.add_argument("-o", "--output", type=Path, required=True, metavar="PACK", help="the folder to write")
     prepare.add_argument(
