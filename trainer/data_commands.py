@@ -1,10 +1,12 @@
-"""`canthus data prepare`: labelled faces, checked and cut out; `canthus label`: labels for faces that have none."""
+"""`canthus data`: labelled faces, checked and cut out, or turned; `canthus label`: labels for faces that have none."""
 
 import argparse
 import contextlib
 import functools
+import itertools
 import sys
 from pathlib import Path
+from typing import Any
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.commands import parser_of, refuse_existing
@@ -14,13 +16,14 @@ SHARD_FILES = ("images", "list_98pt_rect_attr.txt")
 
 
 def data(arguments: list[str]) -> int:
-    """Check labelled faces of any known data set and cut them out, once, into a pack that training reads fast."""
+    """Make labelled faces of any known data set ready for training: `prepare` cuts them out, `turn` makes profiles."""
     parser = parser_of(
         "data",
         data,
         "  canthus data prepare WFLW -o packs/wflw --recipe wflw-hrnet\n"
         "  canthus data prepare shard-0.tar shard-1.tar WFLW -o packs/more\n"
         "  canthus data prepare COFW_train_color.mat -o packs/cofw --recipe cofw-hrnet\n"
+        "  canthus data turn WFLW -o shards/turned --faces 7000\n"
         "  canthus train packs/wflw --recipe wflw-hrnet -o runs/first\n",
     )
     steps = parser.add_subparsers(required=True, metavar="STEP")
@@ -63,15 +66,89 @@ def data(arguments: list[str]) -> int:
         "--allow-missing", action="store_true", help="leave out faces whose picture is missing or unreadable"
     )
     prepare.add_argument("--overwrite", action="store_true", help="replace an existing pack")
+    prepare.set_defaults(run=_prepare, fail=prepare.error)
+    _add_turn(steps, parser.formatter_class)
     told = parser.parse_args(arguments)
-    if told.size is not None and not 32 <= told.size <= 1024:
-        parser.error("--size must lie between 32 and 1024")
-    refuse_existing(told.output, PACK_FILES, "--overwrite replaces it", told.overwrite)
-    return _prepare(told)
+    return int(told.run(told))
+
+
+def _add_turn(steps: Any, formatter: Any) -> None:
+    turn = steps.add_parser(
+        "turn",
+        help="profiles out of frontal faces",
+        description=_turn.__doc__,
+        formatter_class=formatter,
+        epilog="examples:\n"
+        "  canthus data turn WFLW -o shards/turned\n"
+        "  canthus data turn shard-0.tar shard-1.tar -o shards/turned --faces 7000 --yaw 40 85 --seed 1\n"
+        "  canthus data prepare WFLW shards/turned -o packs/more\n",
+    )
+    turn.add_argument(
+        "sets", type=Path, nargs="+", metavar="SET", help="faces with 98 points, as `canthus data prepare` takes them"
+    )
+    turn.add_argument("-o", "--output", type=Path, required=True, metavar="SHARD", help="the folder to write")
+    turn.add_argument(
+        "--faces",
+        type=int,
+        default=4000,
+        metavar="N",
+        help="how many to make, in equal parts from each set (default: %(default)s)",
+    )
+    turn.add_argument(
+        "--yaw",
+        type=float,
+        nargs=2,
+        default=(25.0, 85.0),
+        metavar=("LOW", "HIGH"),
+        help="how far faces look aside, in degrees, half of them to each side (default: 25 85)",
+    )
+    turn.add_argument("--seed", type=int, default=0, metavar="N", help="another number, other turns (default: 0)")
+    turn.set_defaults(run=_turn, fail=turn.error)
+
+
+def _turn(told: argparse.Namespace) -> int:
+    """Turn the frontal faces of the sets aside, with their points, and write them as a shard: profiles are rare."""
+    if told.faces < 1:
+        told.fail("--faces must be at least 1")
+    if not 0 <= told.yaw[0] <= told.yaw[1] <= 90:
+        told.fail("--yaw needs two angles between 0 and 90, the smaller first")
+    if told.seed < 0:
+        told.fail("--seed must be at least 0")
+    refuse_existing(told.output, SHARD_FILES, "give the new shard another folder", overwrite=False)
+
+    from tqdm import tqdm
+
+    from canthus.trainer.data import open_set
+    from canthus.trainer.labelling import ShardWriter
+    from canthus.trainer.turn import Wish, turned
+
+    sets = [open_set(path, "train") for path in told.sets]
+    unreadable: list[str] = []
+    flow = turned(sets, Wish((told.yaw[0], told.yaw[1]), told.seed), unreadable)
+    first = next(flow)  # before the shard's folder is made: whatever is wrong with the sets shows here
+    stopped = False
+    with ShardWriter(told.output) as shard, contextlib.closing(flow):
+        try:
+            bar = tqdm(itertools.chain([first], flow), "turning faces", told.faces, unit="face", disable=None)
+            for name, picture, label in itertools.islice(bar, told.faces):
+                shard.write(name, picture, [label])
+        except KeyboardInterrupt:
+            stopped = True
+    print(f"{told.output}: {shard.faces} turned faces")
+    for line in unreadable:
+        print(f"canthus data turn: left out: {line}", file=sys.stderr)
+    if stopped:
+        print("canthus data turn: stopped; what is written is a whole shard", file=sys.stderr)
+        return 130
+    return 1 if unreadable else 0
 
 
 def _prepare(told: argparse.Namespace) -> int:
     """Read the sets, check every face, and write the crops, a summary and a contact sheet (sheet.png)."""
+    if told.size is not None and not 32 <= told.size <= 1024:
+        told.fail("--size must lie between 32 and 1024")
+    refuse_existing(told.output, PACK_FILES, "--overwrite replaces it", told.overwrite)
+
     from canthus.trainer.data import Findings, open_set, write_pack
     from canthus.trainer.prepare import pack_sheet, summary
     from canthus.trainer.recipe import find_recipe
