@@ -15,7 +15,7 @@ from canthus.trainer import evaluate as evaluating
 from canthus.trainer.data import open_set
 from canthus.trainer.eval_command import evaluate as command
 from canthus.trainer.evaluate import Entrant, assign, evaluate, open_entrant, open_peer, overlap
-from canthus.trainer.metrics import nme, summarise
+from canthus.trainer.metrics import BINS, nme, reliability, summarise
 from canthus.trainer.report import facts, table
 from conftest import SHAPE
 from test_trainer_data import write_shard
@@ -100,6 +100,32 @@ def test_figures_of_no_face_found(errors):
     got = summarise(np.array(errors))
     assert math.isnan(got.nme)
     assert (got.fr10, got.auc10, got.missed) == (100, 0, len(errors))
+
+
+def test_scores_that_are_chances_have_no_gap_and_those_that_boast_have_theirs():
+    random = np.random.default_rng(0)
+    chance = random.uniform(0, 1, (400, 98))
+    errors = np.where(random.random(chance.shape) < chance, 2.0, 8.0)
+    told = reliability(chance, errors)
+    assert sum(told.points) == chance.size
+    assert told.gap < 0.02
+    np.testing.assert_allclose(told.score, np.arange(BINS) / BINS + 0.5 / BINS, atol=0.01)
+    np.testing.assert_allclose(told.within, told.score, atol=0.05)
+    assert (told.median[0], told.median[-1]) == (8, 2)
+    assert reliability(np.minimum(chance + 0.2, 1), errors).gap == pytest.approx(0.18, abs=0.01)
+
+
+def test_the_rank_tells_whether_lower_scores_err_more():
+    scores = np.array([[0.1, 0.5, 0.5, 1.0, np.nan]])
+    assert reliability(scores, np.array([[9.0, 5, 5, 1, 3]])).rank == pytest.approx(1)
+    assert reliability(scores, np.array([[1.0, 5, 5, 9, 3]])).rank == pytest.approx(-1)
+    assert math.isnan(reliability(np.ones((1, 5)), scores).rank)
+
+
+def test_reliability_of_no_face_found():
+    told = reliability(np.full((2, 98), np.nan), np.full((2, 98), np.nan))
+    assert sum(told.points) == told.gap == 0
+    assert math.isnan(told.rank)
 
 
 def test_overlap_of_squares():
@@ -218,6 +244,8 @@ def test_figures_are_told_as_a_table_and_as_strict_json(tmp_path):
     told = json.loads(json.dumps(facts(results), allow_nan=False))
     assert {"nme", "fr10", "auc10", "faces", "missed", "interval", "attributes"} <= set(told)
     assert told["attributes"]["pose"] is None  # no such face
+    assert told["reliability"]["points"][-1] == 6 * 98
+    assert told["reliability"]["median"][0] is None
     assert told["attributes"]["blur"] == told["nme"]
     assert [one["model"] for one in told["results"]] == ["a", "b b"]
     assert told["results"][1]["nme"] > told["results"][0]["nme"] == told["nme"]

@@ -202,15 +202,17 @@ def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
     write_shard(tmp_path)
     monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), Knowing()))
     out, drawn, worst = tmp_path / "a.json", tmp_path / "curve.png", tmp_path / "worst.png"
+    scores = tmp_path / "scores.png"
     words = ["--model", "one", "two", "--data", str(tmp_path), "--stability", "--markdown", "--json", str(out)]
-    assert command([*words, "--curve", str(drawn), "--worst", str(worst)]) == 0
+    assert command([*words, "--curve", str(drawn), "--worst", str(worst), "--reliability", str(scores)]) == 0
     told = capsys.readouterr().out
     assert told.startswith("| model | boxes |")
     assert "shifted  turned  scaled" in told
     stability = json.loads(out.read_text())["stability"]
     assert [one["model"] for one in stability] == ["one", "two"]
     assert stability[0]["shift"] > 0
-    assert min(cv2.imread(str(drawn)).shape[:2]) > 500
+    for picture in (drawn, scores):
+        assert min(cv2.imread(str(picture)).shape[:2]) > 500
     assert cv2.imread(str(worst)).shape[1] == 5 * TILE
     with pytest.raises(SystemExit, match="2"):
         command([*words, "--curve", str(tmp_path / "curve.tex")])

@@ -90,15 +90,18 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file too")
     parser.add_argument("--curve", type=Path, metavar="OUT.png", help="draw the cumulative error distribution")
     parser.add_argument(
+        "--reliability", type=Path, metavar="OUT.png", help="draw what the scores of points foretell about their errors"
+    )
+    parser.add_argument(
         "--worst", type=Path, metavar="OUT.png", help="draw the first model's 20 worst faces, truth and answer"
     )
     told = parser.parse_args(arguments)
     if any(number is not None and number < 1 for number in (told.held_out, told.gpus)):
         parser.error("--held-out and --gpus must be at least 1")
-    for picture in (told.curve, told.worst):
+    for picture in (told.curve, told.reliability, told.worst):
         if picture and picture.suffix.lower() not in PICTURES:
             parser.error(f"{picture}: a picture's name ends in {' or '.join(PICTURES)}")
-    for out in (told.json, told.curve, told.worst):
+    for out in (told.json, told.curve, told.reliability, told.worst):
         if out and not out.absolute().parent.is_dir():
             raise InputError(f"{out}: its folder does not exist")
 
@@ -198,6 +201,8 @@ def _tell(
             raise InputError(f"{told.json}: cannot be written: {unwritable.strerror}") from unwritable
     if told.curve:
         report.draw_curve(results, told.curve)
+    if told.reliability:
+        report.draw_reliability(results, told.reliability)
     if told.worst:
         sheet.write_picture(told.worst, report.worst_sheet(sets, results[0]))
 

@@ -19,11 +19,13 @@ from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer import peers
 from canthus.trainer.data import LabelledFace, LabelledSet, by_picture
-from canthus.trainer.metrics import Summary, nme, summarise
+from canthus.trainer.metrics import Reliability, Summary, nme, point_errors, reliability, summarise
 from canthus.trainer.schemes import Scheme, scheme_of
 
 Boxes = Literal["truth", "detector"]
 Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
+Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Points (N, K, 2) and scores (N, K) of the faces of one picture."""
 
 SAME_FACE = 0.3
 """A detection shows a labelled face when their regions share this much of their union.
@@ -63,6 +65,7 @@ class Result:
     attributes: dict[str, Summary]  # by name, as the scheme's subsets
     errors: NDArray[np.floating]  # (N,) NME in %, infinite where the face was missed; faces as `in_order` has them
     points: NDArray[np.float32]  # (N, K, 2) pixels of the picture, NaN where the face was missed
+    reliability: Reliability
 
 
 def open_entrant(name: str | None) -> Entrant:
@@ -102,7 +105,7 @@ def evaluate(
     assert detect is not None or "detector" not in boxes
     scheme = common_scheme(sets)
     rows = [(entrant, kind) for kind in boxes for entrant in entrants]
-    found: list[list[NDArray[np.float32]]] = [[] for _ in rows]
+    found: list[list[Answer]] = [[] for _ in rows]
     for picture, faces in pictures(sets, "measuring", share):
         true = np.stack([face.points for face in faces])
         regions: dict[Boxes, list[Roi | None]] = {"truth": [roi_from_points(points) for points in true]}
@@ -110,7 +113,7 @@ def evaluate(
             regions["detector"] = assign([roi_from_box(box) for box in detect(picture)], true)
         for row, (entrant, kind) in zip(found, rows, strict=True):
             row.append(find(entrant, picture, regions[kind], scheme, flip, twice=kind == "detector"))
-    everyone: list[list[list[NDArray[np.float32]]]] = share.gather(found)
+    everyone: list[list[list[Answer]]] = share.gather(found)
     count = sum(len(rows[0]) for rows in everyone)
     ordered = in_order(sets)
     truth = np.stack([face.points for _, face in ordered])
@@ -119,7 +122,7 @@ def evaluate(
         _result(
             entrant.name,
             kind,
-            np.concatenate([everyone[number % share.ranks][row][number // share.ranks] for number in range(count)]),
+            [everyone[number % share.ranks][row][number // share.ranks] for number in range(count)],
             truth,
             marks,
             scheme,
@@ -131,15 +134,17 @@ def evaluate(
 def _result(
     model: str,
     boxes: Boxes,
-    points: NDArray[np.float32],
+    answers: list[Answer],
     true: NDArray[np.float32],
     marks: NDArray[np.bool_],
     scheme: Scheme,
 ) -> Result:
+    points, scores = (np.concatenate([answer[part] for answer in answers]) for part in (0, 1))
     errors = nme(points, true)
     errors = np.where(np.isfinite(errors), errors, np.inf)
     attributes = {name: summarise(errors[marks[:, place]]) for place, name in enumerate(scheme.subsets)}
-    return Result(model, boxes, summarise(errors), attributes, errors, points)
+    told = reliability(scores, point_errors(points, true, true))
+    return Result(model, boxes, summarise(errors), attributes, errors, points, told)
 
 
 def common_scheme(sets: Sequence[LabelledSet]) -> Scheme:
@@ -171,14 +176,15 @@ def find(
     scheme: Scheme,
     flip: bool = False,
     twice: bool = False,
-) -> NDArray[np.float32]:
-    """Points (N, K, 2) of every face of a picture, in its pixels; NaN where a face has no region.
+) -> Answer:
+    """Points (N, K, 2) of every face of a picture, in its pixels, and scores (N, K); NaN where a face has no region.
 
     `twice` looks a second time in the regions of the points found first, as the runtime does with every face that
     the detector gives: a box is rough, and these points tell better where the face is. Where the second look scores
     less than the first, the first stands.
     """
     answer = np.full((len(regions), scheme.points, 2), np.nan, np.float32)
+    sure = np.full((len(regions), scheme.points), np.nan, np.float32)
     found = [place for place, region in enumerate(regions) if region is not None]
     if found:
         rois = [region for region in regions if region is not None]
@@ -188,14 +194,13 @@ def find(
         if twice:
             rois = [roi_from_points(face, scheme.roll(face)) for face in points]
             again, surer = locate(entrant, picture, rois, flip)
-            points = np.where((surer.mean(1) >= scores.mean(1))[:, None, None], again, points)
-        answer[found] = points
-    return answer
+            better = (surer.mean(1) >= scores.mean(1))[:, None]
+            points, scores = np.where(better[..., None], again, points), np.where(better, surer, scores)
+        answer[found], sure[found] = points, scores
+    return answer, sure
 
 
-def locate(
-    entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], flip: bool = False
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def locate(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], flip: bool = False) -> Answer:
     """Points (N, K, 2) in pixels of the picture and scores (N, K), one face a region.
 
     With `flip`, both are the mean over the crop and its mirror image.
@@ -207,9 +212,7 @@ def locate(
     return points, scores
 
 
-def look(
-    entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], mirrored: bool = False
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def look(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], mirrored: bool = False) -> Answer:
     """As `locate`, from the crops or from their mirror images alone."""
     scale = entrant.margin / geometry.MARGIN
     rois = [dataclasses.replace(region, side=region.side * scale) for region in regions]

@@ -10,6 +10,12 @@ from canthus.trainer.schemes import scheme_of
 FAILURE = 10.0
 """A face counts as failed above this NME (%): FR@10 and AUC@10."""
 
+WITHIN = 5.0
+"""A point sits well up to this error (%): what its score should foretell."""
+
+BINS = 20
+"""Equal parts of the scores from 0 to 1 in which they are compared with errors."""
+
 Floats = NDArray[np.floating]
 
 
@@ -23,8 +29,13 @@ def nme(predicted: Floats, true: Floats) -> Floats:
 
 def apart(one: Floats, other: Floats, true: Floats) -> Floats:
     """How far two answers (N, K, 2) for the same faces lie apart, (N,) in % of the true ruler."""
-    distance = np.linalg.norm(one - other, axis=-1).mean(-1)
-    share: Floats = 100 * distance / np.linalg.norm(scheme_of(true.shape[1]).across(true), axis=-1)
+    return point_errors(one, other, true).mean(-1)
+
+
+def point_errors(one: Floats, other: Floats, true: Floats) -> Floats:
+    """The same of each point, (N, K)."""
+    distance = np.linalg.norm(one - other, axis=-1)
+    share: Floats = 100 * distance / np.linalg.norm(scheme_of(true.shape[1]).across(true), axis=-1)[:, None]
     return share
 
 
@@ -61,3 +72,40 @@ def summarise(errors: Floats, seed: int = 0, resamples: int = 2000) -> Summary:
         missed=len(errors) - len(found),
         interval=(float(low), float(high)),
     )
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """What the scores of points foretell, in `BINS` equal parts of 0 to 1; NaN in a part without points."""
+
+    points: tuple[int, ...]  # how many have such a score
+    score: tuple[float, ...]  # their mean score
+    within: tuple[float, ...]  # the share of them whose error is at most `WITHIN`
+    median: tuple[float, ...]  # their median error, %
+    gap: float  # mean distance of score and that share over all points: the expected calibration error
+    rank: float  # Spearman's correlation of score and smallness of the error; NaN where all scores are equal
+
+
+def reliability(scores: Floats, errors: Floats) -> Reliability:
+    """Compare scores (N, K) in [0, 1] with the errors (N, K) of their points in %; NaN, a missed face, is left out."""
+    found = np.isfinite(scores) & np.isfinite(errors)
+    sure, wrong = scores[found].astype(np.float64), errors[found].astype(np.float64)
+    part = np.clip(sure * BINS, 0, BINS - 1).astype(np.int64)
+    count = np.bincount(part, minlength=BINS)
+    with np.errstate(invalid="ignore"):
+        score = np.bincount(part, sure, BINS) / count
+        within = np.bincount(part, wrong <= WITHIN, BINS) / count
+    median = [float(np.median(wrong[part == one])) if count[one] else float("nan") for one in range(BINS)]
+    gap = np.abs(score - within)[count > 0] @ count[count > 0] / max(len(sure), 1)
+    told = len(np.unique(sure)) > 1 and len(np.unique(wrong)) > 1
+    rank = float(np.corrcoef(_ranks(sure), _ranks(-wrong))[0, 1]) if told else float("nan")
+    return Reliability(
+        tuple(count.tolist()), tuple(score.tolist()), tuple(within.tolist()), tuple(median), float(gap), rank
+    )
+
+
+def _ranks(values: Floats) -> Floats:
+    """The place of each value in order; equal ones share the mean of theirs."""
+    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts + 1) / 2)[place]
+    return ranks

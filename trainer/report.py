@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,12 @@ from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, tr
 from canthus.runtime.types import Roi
 from canthus.trainer.data import LabelledSet
 from canthus.trainer.evaluate import Result, in_order
-from canthus.trainer.metrics import FAILURE
+from canthus.trainer.metrics import BINS, FAILURE, WITHIN
 from canthus.trainer.sheet import FOUND, TILE, TRUE, contact_sheet, mark, short_name
 from canthus.trainer.stability import Stability
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WORST = 20
 """Faces on the sheet of the worst."""
@@ -96,6 +99,7 @@ def facts(results: Sequence[Result], stability: Iterable[Stability] = ()) -> dic
 def _facts(one: Result) -> dict[str, Any]:
     told = {"model": one.model, "boxes": one.boxes, **dataclasses.asdict(one.all)}
     told["attributes"] = {name: summary.nme for name, summary in one.attributes.items()}
+    told["reliability"] = dataclasses.asdict(one.reliability)
     return {name: _null_for_nan(value) for name, value in told.items()}
 
 
@@ -112,11 +116,7 @@ def _null_for_nan(value: Any) -> Any:
 
 def draw_curve(results: Sequence[Result], path: Path) -> None:
     """Draw the share of faces below each error up to 10 %: its area is AUC@10, what it lacks at the end is FR@10."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as missing:
-        raise BackendError(f"{path}: a curve needs matplotlib: pip install 'canthus[train]'") from missing
-    figure = Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
+    figure = _empty_figure(path)
     axes = figure.add_subplot()
     for one in results:
         errors, share = curve(one.errors)
@@ -130,10 +130,45 @@ def draw_curve(results: Sequence[Result], path: Path) -> None:
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
+    _save(figure, path)
+
+
+def _empty_figure(path: Path) -> "Figure":
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as missing:
+        raise BackendError(f"{path}: drawing needs matplotlib: pip install 'canthus[train]'") from missing
+    return Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
+
+
+def _save(figure: "Figure", path: Path) -> None:
     try:
         figure.savefig(path)
     except (OSError, ValueError) as unwritable:
         raise InputError(f"{path}: cannot be written: {unwritable}") from unwritable
+
+
+def draw_reliability(results: Sequence[Result], path: Path) -> None:
+    """Draw what scores foretell: over the score, how many points sit well, their median error, how many there are.
+
+    A score that is the chance to sit well lies on the broken line.
+    """
+    figure = _empty_figure(path)
+    well, wrong, many = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 1))
+    well.plot((0, 1), (0, 100), "--", color="grey", linewidth=1)
+    for one in results:
+        told = one.reliability
+        name = f"{one.model}, {one.boxes} boxes: gap {told.gap:.3f}, rank {_number(told.rank)}"
+        well.plot(told.score, 100 * np.array(told.within), "o-", markersize=3, label=name)
+        wrong.plot(told.score, told.median, "o-", markersize=3)
+        many.step(np.arange(BINS + 1) / BINS, [*told.points, told.points[-1]], where="post")
+    well.set(xlim=(0, 1), ylim=(0, 100), ylabel=f"within {WITHIN:g} %, %", title="What scores foretell")
+    wrong.set(ylim=(0, None), ylabel="median error, %")
+    many.set(yscale="log", ylabel="points", xlabel="score")
+    for axes in (well, wrong, many):
+        axes.grid(alpha=0.3)
+    well.legend(loc="upper left", fontsize="small")
+    _save(figure, path)
 
 
 def curve(errors: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:

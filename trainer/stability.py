@@ -52,10 +52,10 @@ def measure_stability(
         regions = [roi_from_points(points) for points in true]
         variants = [changed(region) for region in regions]
         for entrant, row in zip(entrants, moved, strict=True):
-            still = find(entrant, picture, regions, scheme, flip)
+            still, _ = find(entrant, picture, regions, scheme, flip)
             for kind, distances in row.items():
                 for same_change in zip(*(variant[kind] for variant in variants), strict=True):
-                    points = find(entrant, picture, same_change, scheme, flip)
+                    points, _ = find(entrant, picture, same_change, scheme, flip)
                     distances += apart(points, still, true).tolist()
     everyone = share.gather(moved)
     return [
