@@ -29,7 +29,8 @@ def nme(predicted: Floats, true: Floats) -> Floats:
 
 def apart(one: Floats, other: Floats, true: Floats) -> Floats:
     """How far two answers (N, K, 2) for the same faces lie apart, (N,) in % of the true ruler."""
-    return point_errors(one, other, true).mean(-1)
+    mean: Floats = point_errors(one, other, true).mean(-1)
+    return mean
 
 
 def point_errors(one: Floats, other: Floats, true: Floats) -> Floats:
