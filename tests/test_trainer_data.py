@@ -177,6 +177,13 @@ def test_a_bad_quality_table_is_named(tmp_path):
         open_set(tmp_path)
 
 
+def test_wflw_with_the_other_list_alone_says_how_to_take_it(tmp_path):
+    write_faces(tmp_path, Path(LIST_FOLDER) / "list_98pt_rect_attr_test.txt", Path("WFLW_images"), 2)
+    assert len(open_set(tmp_path, "test").faces) == 2
+    with pytest.raises(InputError, match="--split test takes it"):
+        open_set(tmp_path, "train")
+
+
 def test_a_pack_holds_each_face_in_the_middle_with_room_around(tmp_path):
     write_shard(tmp_path / "shard")
     made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 160)
@@ -253,7 +260,7 @@ def test_a_folder_that_is_no_pack_says_how_to_make_one(tmp_path, part, content):
     (tmp_path / part).unlink()
     if content is not None:
         (tmp_path / part).write_bytes(content)
-    with pytest.raises(InputError, match="canthus data prepare"):
+    with pytest.raises(InputError, match=r"canthus data prepare SET\.\.\. -o PACK"):
         open_pack(tmp_path)
 
 

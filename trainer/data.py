@@ -94,6 +94,9 @@ def open_set(path: Path, split: str = "test") -> LabelledSet:
             return formats.open_cofw(file)
     if next(path.rglob("*.pts"), None):
         return formats.open_300w(path, split)
+    other = "train" if split == "test" else "test"
+    if (path / formats.LIST_FOLDER / f"list_98pt_rect_attr_{other}.txt").is_file():
+        raise InputError(f"{path}: holds the {other} list of WFLW, not the {split} list; --split {other} takes it")
     raise InputError(
         f"{path}: no labelled set: neither {formats.LIST_FOLDER}/{official.name} (WFLW), nor {formats.SHARD_LIST} "
         f"(a shard), nor {cofw[0].name} (COFW), nor .pts files (300W); or give a .tar, .mat or .json file"
@@ -183,7 +186,7 @@ def with_room(points: NDArray[np.floating], how: Augmentation | None = None) -> 
         plain = roi_from_points(points)
         return Roi(plain.x, plain.y, plain.side * PACK_ROOM)
     most = math.radians(how.rotation)
-    places = []
+    places: list[tuple[float, float]] = []
     for angle in np.linspace(-most, most, 1 + math.ceil(how.rotation)):
         region = roi_from_points(points, float(angle))
         turned = (abs(math.cos(angle)) + abs(math.sin(angle))) / 2  # from its middle to its corners, along each axis
@@ -263,8 +266,9 @@ def open_pack(folder: Path) -> Pack:
                 tuple(str(name) for name in labels["names"]),
             )
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as unreadable:
+        into = "PACK" if folder.exists() else folder  # not into a folder that holds something else, such as the set
         raise InputError(
-            f"{folder}: not a pack of faces; make one with: canthus data prepare SET... -o {folder}"
+            f"{folder}: not a pack of faces; make one with: canthus data prepare SET... -o {into}"
         ) from unreadable
     if len(pack.crops) != len(pack):
         raise InputError(f"{folder}: crops and labels differ in number; make the pack again")
