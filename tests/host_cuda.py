@@ -30,31 +30,44 @@ extern "C" void crop_regions(const View* view, const Region* regions, unsigned c
 }}
 
 // As the threads of a block do it: strided, then in pairs ever closer, then warp by warp.
+static Say sum(Say says[256]) {{
+    for (int warp = 0; warp < 256; warp += 32)
+        for (int apart = 16; apart > 0; apart /= 2)
+            for (int lane = 0; lane < apart; ++lane)
+                says[warp + lane] = both(says[warp + lane], says[warp + lane + apart]);
+    Say whole = says[0];
+    for (int warp = 32; warp < 256; warp += 32) whole = both(whole, says[warp]);
+    return whole;
+}}
+
 extern "C" void decode_maps(const float* maps, const Region* regions, float* out, int points, int cells, int width,
                             float stride, int faces) {{
     for (int face = 0; face < faces; ++face)
         for (int point = 0; point < points; ++point) {{
             const float* own = maps + (size_t)face * 3 * points * cells;
             const float* scores = own + (size_t)point * cells;
-            Peak peaks[256];
+            float top = scores[0];
+            for (int cell = 0; cell < cells; ++cell) top = higher(top, scores[cell]);
+            Say says[256];
             for (int thread = 0; thread < 256; ++thread) {{
-                peaks[thread] = Peak{{scores[0], 0}};
+                says[thread] = Say{{0.0f, 0.0f, 0.0f}};
                 for (int cell = thread; cell < cells; cell += 256)
-                    peaks[thread] = higher(peaks[thread], Peak{{scores[cell], cell}});
+                    says[thread] = both(says[thread], core_of(scores, cell, width, top));
             }}
-            for (int warp = 0; warp < 256; warp += 32)
-                for (int apart = 16; apart > 0; apart /= 2)
-                    for (int lane = 0; lane < apart; ++lane)
-                        peaks[warp + lane] = higher(peaks[warp + lane], peaks[warp + lane + apart]);
-            Peak peak = peaks[0];
-            for (int warp = 32; warp < 256; warp += 32) peak = higher(peak, peaks[warp]);
-            Say says[32];
-            for (int lane = 0; lane < 32; ++lane)
-                says[lane] = say_of(own, points, cells, width, point, peak, lane);
-            for (int apart = 16; apart > 0; apart /= 2)
-                for (int lane = 0; lane < apart; ++lane) says[lane] = both(says[lane], says[lane + apart]);
-            place_point(peak, says[0], width, stride, regions[face].back, out + ((size_t)face * points + point) * 3);
+            Say core = sum(says);
+            for (int thread = 0; thread < 256; ++thread) {{
+                says[thread] = Say{{0.0f, 0.0f, 0.0f}};
+                for (int cell = thread; cell < cells; cell += 256)
+                    says[thread] = both(says[thread], say_of(own, points, cells, width, point, cell, core));
+            }}
+            place_point(top, sum(says), stride, regions[face].back, out + ((size_t)face * points + point) * 3);
         }}
+}}
+
+extern "C" void decode_constants(float constants[3]) {{
+    constants[0] = CORE;
+    constants[1] = REACH;
+    constants[2] = LEAST;
 }}
 """
 

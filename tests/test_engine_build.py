@@ -40,8 +40,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(6)
     folder = tmp_path_factory.mktemp("model")
     network = build_network("student", POINTS)
-    with torch.no_grad():  # a fresh head gives maps of almost nothing, whose peaks are chance
-        network.head[3].weight.normal_(0, 0.5)
+    with torch.no_grad():  # a fresh head gives maps of almost nothing, below what fp16 holds well
+        network.head[3].weight.normal_(0, 0.05)
     facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "step": 1}
     save(folder / "best", Checkpoint(network.state_dict(), facts, {}, {}))
     export(folder / "best", folder / "model.onnx", half=True)

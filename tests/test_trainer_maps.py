@@ -38,13 +38,14 @@ def test_maps_drawn_in_torch_are_those_of_the_runtime():
     np.testing.assert_allclose(offsets, wanted_offsets, atol=SAME)
 
 
-def test_decode_in_torch_is_that_of_the_runtime_ties_and_all():
+@pytest.mark.parametrize("reach", [reference.REACH, 0])
+def test_decode_in_torch_is_that_of_the_runtime_ties_and_all(reach):
     rng = np.random.default_rng(1)
     scores = rng.integers(-2, 4, (2, 5, 8, 12)).astype(np.float32) / 2  # many ties, some beyond [0, 1]
     offsets = rng.normal(size=(2, 2, 5, 8, 12)).astype(np.float32)
     maps = torch.from_numpy(np.concatenate([scores, offsets.reshape(2, 10, 8, 12)], axis=1))
-    points, score = decode(maps, STRIDE)
-    wanted_points, wanted_score = reference.decode(scores, offsets, STRIDE)
+    points, score = decode(maps, STRIDE, reach)
+    wanted_points, wanted_score = reference.decode(scores, offsets, STRIDE, reach)
     np.testing.assert_allclose(points, wanted_points, atol=SAME)
     np.testing.assert_array_equal(score, wanted_score)
 
@@ -214,7 +215,7 @@ def test_hrnet_names_its_parts_as_published_weights_do():
         assert shapes.get(name) == shape, name
 
 
-@pytest.mark.parametrize("name", ["student", "hrnet_w18"])
+@pytest.mark.parametrize("name", ["student", "lite", "hrnet_w18"])
 def test_networks_give_maps_at_a_quarter_and_learn_everywhere(name):
     network = build(name, 5)
     maps = network(torch.randn(2, 3, 64, 96))
@@ -224,7 +225,7 @@ def test_networks_give_maps_at_a_quarter_and_learn_everywhere(name):
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(ModelError, match="hrnet_w18 and student"):
+    with pytest.raises(ModelError, match="hrnet_w18, lite, student"):
         build("resnet", 98)
 
 

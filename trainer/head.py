@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from canthus.runtime.decode import LEAST, REACH
+from canthus.runtime.decode import CORE, LEAST, REACH
 
 
 class SkpsHead(nn.Sequential):
@@ -30,29 +30,40 @@ def split_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
     return parts[:, 0], parts[:, 1:]
 
 
-def decode(maps: Tensor, stride: int, reach: int = REACH) -> tuple[Tensor, Tensor]:
+def decode(maps: Tensor, stride: int, reach: float = REACH) -> tuple[Tensor, Tensor]:
     """Maps (B, 3K, H, W) -> points (B, K, 2) in crop pixels and scores (B, K), as runtime/decode.py tells.
 
-    Written with the operations that ONNX and OpenVINO take as they are: offsets are gathered from (B, 2, K, HW).
+    Written with sums and products alone. A product of matrices would be as short, but OpenVINO computes in bf16 up to
+    the last of them, and what follows it in float32: the decode must be what follows.
     """
     scores, offsets = split_maps(maps)
-    batch, points, height, width = scores.shape
-    flat = scores.reshape(batch, points, height * width)
-    peak = flat.argmax(-1, keepdim=True)  # (B, K, 1)
-    score = flat.gather(-1, peak)[..., 0].clamp(0, 1)
+    height, width = scores.shape[2:]
+    across = torch.arange(width, device=maps.device, dtype=maps.dtype)
+    along = torch.arange(height, device=maps.device, dtype=maps.dtype)
+    top = scores.amax((2, 3))  # (B, K)
+    if reach == 0:
+        return _published(scores, offsets, stride), top.clamp(0, 1)
 
-    steps = torch.arange(-reach, reach + 1, device=maps.device)
-    down, right = steps.repeat_interleave(len(steps)), steps.repeat(len(steps))  # (cells around,)
-    across, along = peak % width, peak.div(width, rounding_mode="floor")
-    x, y = across + right, along + down  # (B, K, cells around)
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    near = torch.where(inside, y * width + x, peak)
-    says = flat.gather(-1, near)
-    weight = torch.where(inside & (says > 0), says, 0.0) + LEAST * ((right == 0) & (down == 0))
+    core = (scores - CORE * top.clamp(min=0)[..., None, None]).clamp(min=0) + LEAST  # (B, K, H, W)
+    column, row = core.sum(2), core.sum(3)  # (B, K, W), (B, K, H)
+    whole = row.sum(-1, keepdim=True)  # (B, K, 1)
+    to_x = across - (column * across).sum(-1, keepdim=True) / whole  # (B, K, W)
+    to_y = along - (row * along).sum(-1, keepdim=True) / whole
 
-    index = near[:, None].expand(-1, 2, -1, -1)  # (B, 2, K, cells around)
-    told = offsets.reshape(batch, 2, points, height * width).gather(-1, index)
-    from_peak = told + torch.stack([right, down])[:, None, :]
-    moved = (weight[:, None] * from_peak).sum(-1) / weight.sum(-1)[:, None]  # (B, 2, K)
-    place = (torch.cat([across, along], -1).transpose(1, 2) + moved) * stride
-    return place.transpose(1, 2), score
+    spread = -0.5 / reach**2
+    bell_x, bell_y = (spread * to_x * to_x).exp(), (spread * to_y * to_y).exp()
+    weight = (scores.clamp(min=0) + LEAST) * bell_x[:, :, None, :] * bell_y[..., None]  # (B, K, H, W)
+    column, row = weight.sum(2), weight.sum(3)
+    told = (weight[:, None] * offsets).sum((3, 4))  # (B, 2, K)
+    cells = torch.stack([(column * across).sum(-1), (row * along).sum(-1)], 1)  # (B, 2, K)
+    place = (cells + told) / row.sum(-1)[:, None] * stride
+    return place.transpose(1, 2), top.clamp(0, 1)
+
+
+def _published(scores: Tensor, offsets: Tensor, stride: int) -> Tensor:
+    """Points (B, K, 2) as the cell with the highest score alone tells them."""
+    width = scores.shape[-1]
+    peak = scores.flatten(2).argmax(-1, keepdim=True)  # (B, K, 1)
+    told = offsets.flatten(3).gather(-1, peak[:, None].expand(-1, 2, -1, -1))[..., 0]  # (B, 2, K)
+    cells = torch.cat([peak % width, peak.div(width, rounding_mode="floor")], -1)  # (B, K, 2)
+    return (cells + told.transpose(1, 2)) * stride

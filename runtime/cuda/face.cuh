@@ -11,10 +11,11 @@
 #include <math.h>
 #endif
 
-// As in decode.py: cells to each side of a peak that help to place its point, and the weight the peak always has.
-#define REACH 2
+// As in decode.py: the share of the peak's score above which cells tell where about a point lies, the deviation of the
+// bell around there in cells, and the weight that every cell has.
+#define CORE 0.5f
+#define REACH 3.0f
 #define LEAST 1e-6f
-#define EDGE (2 * REACH + 1)
 
 // A frame (height, width, 3) uint8, rows without gaps. It lies on the device so that a captured graph follows it.
 struct View {
@@ -29,11 +30,6 @@ struct Region {
     float back[6];
     int taps;
     int unused[3];
-};
-
-struct Peak {
-    float score;
-    int cell;
 };
 
 BOTH float channel_at(const View& view, int x, int y, int channel) {
@@ -78,42 +74,42 @@ BOTH void crop_pixel(const View& view, const Region& region, int x, int y, unsig
         rgb[channel] = samples ? (unsigned char)((2 * sum[channel] + samples) / (2 * samples)) : 0;
 }
 
-// The higher of two peaks. Ties go to the first cell and NaN is highest of all, as NumPy's argmax has it.
-BOTH Peak higher(Peak one, Peak other) {
-    bool one_nan = one.score != one.score, other_nan = other.score != other.score;
-    bool same = one_nan ? other_nan : one.score == other.score;
-    if (same) return one.cell < other.cell ? one : other;
-    return one_nan || one.score > other.score ? one : other;
-}
+// The higher of two scores. NaN is highest of all, as NumPy's max has it.
+BOTH float higher(float one, float other) { return one != one || one > other ? one : other; }
 
-// What cells tell about a point: the sum of their weights, and of their weighted steps from the peak, in cells.
+// A score where it is positive, else 0; NaN stays.
+BOTH float positive(float score) { return score < 0.0f ? 0.0f : score; }
+
+// What cells tell about a point: the sum of their weights, and of their weighted places, in cells.
 struct Say {
-    float weight, right, down;
+    float weight, x, y;
 };
 
-BOTH Say both(Say one, Say other) {
-    return {one.weight + other.weight, one.right + other.right, one.down + other.down};
+BOTH Say both(Say one, Say other) { return {one.weight + other.weight, one.x + other.x, one.y + other.y}; }
+
+// The say of one cell in where about a point lies. scores: one point's map, `top` the highest of it.
+BOTH Say core_of(const float* scores, int cell, int width, float top) {
+    float weight = positive(scores[cell] - CORE * positive(top)) + LEAST;
+    return {weight, weight * (float)(cell % width), weight * (float)(cell / width)};
 }
 
-// The say of one cell of those around a peak, counted row by row: the weights of decode.decode. None beyond them and
-// beyond the map. maps: (3, points, cells) of one face, cells = width * height.
-BOTH Say say_of(const float* maps, int points, int cells, int width, int point, Peak peak, int around) {
-    int x = around % EDGE - REACH, y = around / EDGE - REACH;
-    int across = peak.cell % width + x, along = peak.cell / width + y;
-    if (around >= EDGE * EDGE || across < 0 || across >= width || along < 0 || along * width >= cells)
-        return {0.0f, 0.0f, 0.0f};
-    const float* here = maps + (size_t)point * cells + along * width + across;
+// The say of one cell in where the point lies; `core` is the sum over all cells of what core_of gives. maps:
+// (3, points, cells) of one face.
+BOTH Say say_of(const float* maps, int points, int cells, int width, int point, int cell, Say core) {
+    const float* here = maps + (size_t)point * cells + cell;
     size_t layer = (size_t)points * cells;
-    float weight = here[0] > 0.0f ? here[0] : 0.0f;
-    if (x == 0 && y == 0) weight += LEAST;
-    return {weight, weight * ((float)x + here[layer]), weight * ((float)y + here[2 * layer])};
+    float x = (float)(cell % width), y = (float)(cell / width);
+    float to_x = x - core.x / core.weight, to_y = y - core.y / core.weight;
+    float bell = expf(-(to_x * to_x + to_y * to_y) / (2.0f * REACH * REACH));
+    float weight = (positive(here[0]) + LEAST) * bell;
+    return {weight, weight * (x + here[layer]), weight * (y + here[2 * layer])};
 }
 
-// Where the cells around a peak put their point. out: x and y through `back`, and the score in [0, 1].
-BOTH void place_point(Peak peak, Say say, int width, float stride, const float back[6], float out[3]) {
-    float x = ((float)(peak.cell % width) + say.right / say.weight) * stride;
-    float y = ((float)(peak.cell / width) + say.down / say.weight) * stride;
+// Where all cells together put their point. out: x and y through `back`, and the score in [0, 1].
+BOTH void place_point(float top, Say say, float stride, const float back[6], float out[3]) {
+    float x = say.x / say.weight * stride;
+    float y = say.y / say.weight * stride;
     out[0] = back[0] * x + back[1] * y + back[2];
     out[1] = back[3] * x + back[4] * y + back[5];
-    out[2] = peak.score < 0.0f ? 0.0f : peak.score > 1.0f ? 1.0f : peak.score;
+    out[2] = top < 0.0f ? 0.0f : top > 1.0f ? 1.0f : top;
 }
