@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import BackendError, InputError
 from canthus.trainer.commands import parser_of, refuse_existing
 
 PACK_FILES = ("crops.npy", "labels.npz")
@@ -120,7 +120,13 @@ def _turn(told: argparse.Namespace) -> int:
 
     from canthus.trainer.data import open_set
     from canthus.trainer.labelling import ShardWriter
-    from canthus.trainer.turn import Wish, turned
+
+    try:
+        from canthus.trainer.turn import Wish, turned
+    except ImportError as missing:
+        raise BackendError(
+            f"turning faces needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+        ) from missing
 
     sets = [open_set(path, "train") for path in told.sets]
     unreadable: list[str] = []
