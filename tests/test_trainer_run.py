@@ -285,7 +285,7 @@ def test_a_recipe_survives_its_file_and_a_part_of_one_suffices(tmp_path):
         ("batch", True, "does not fit"),
         ("batch", 0, "batch must be at least 1"),
         ("size", 100, "multiple of 32"),
-        ("network", "resnet", "student or lite or hrnet_w18"),
+        ("network", "resnet", "student or hrnet_w18"),
         ("learning_rate", -1.0, "must be positive"),
         ("boosts", [["wflw"]], "does not fit"),
         ("augmentation.scale", [2, 1], "does not fit"),

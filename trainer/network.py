@@ -9,7 +9,7 @@ from canthus.runtime.errors import ModelError
 from canthus.trainer.head import decode
 from canthus.trainer.student import Student
 
-Architecture = Literal["hrnet_w18", "lite", "student"]
+Architecture = Literal["hrnet_w18", "student"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -23,10 +23,6 @@ def build(architecture: str, points: int) -> nn.Module:
             from canthus.trainer.hrnet import HRNet
 
             return HRNet(points)
-        case "lite":
-            from canthus.trainer.lite import Lite
-
-            return Lite(points)
         case "student":
             return Student(points)
         case _:

@@ -19,7 +19,7 @@ _RECIPES = resources.files("canthus.trainer") / "recipes"
 class Recipe:
     """A training run. The defaults train the small student on a CPU."""
 
-    network: Literal["student", "lite", "hrnet_w18"] = "student"
+    network: Literal["student", "hrnet_w18"] = "student"
     size: int = 128  # of the crop, pixels
     sigma: float = 1.5  # of the score maps, cells
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
@@ -46,7 +46,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, choices in (
-            ("network", ("student", "lite", "hrnet_w18")),
+            ("network", ("student", "hrnet_w18")),
             ("offset_loss", ("adaptive-wing", "smooth-l1")),
             ("schedule", ("cosine", "step")),
             ("precision", ("bf16", "fp32")),
@@ -95,7 +95,7 @@ def find_recipe(name: str) -> Recipe:
 def default_name(network: str, points: int = 98) -> str:
     """Which recipe a network is trained with when nothing else is asked for."""
     if network != "hrnet_w18":
-        return network
+        return "student"
     return "cofw-hrnet" if points == 29 else "wflw-hrnet"
 
 
