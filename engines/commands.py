@@ -240,7 +240,6 @@ def _verify(told: argparse.Namespace) -> int:
     record(engine, rows)
     size = read_engine_manifest(engine).size
     print(table(rows, size))
-    print("max: of the points with one clear peak; hop: of those where two cells are nearly equal")
     if told.wflw is None:
         print("over crops of the sample portrait; --wflw DIR compares over labelled faces and tells the NME")
     return 0 if rows[-1].holds(size) else 1

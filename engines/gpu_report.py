@@ -88,7 +88,7 @@ def report(asked: Asked, folder: Path) -> Path:
         ways[name] = attempt(lambda: tensorrt(flavour, asked, model, manifest))  # noqa: B023 - called at once
         written.add("ways", ways)
     for kind in KINDS:
-        ways[f"PyTorch, fp16, {kind}"] = attempt(lambda: by_torch(kind, asked, model, manifest))  # noqa: B023
+        ways[f"PyTorch, fp16, {kind}"] = attempt(lambda: by_torch(kind, asked, manifest))  # noqa: B023
         written.add("ways", ways)
     return folder / "report.md"
 
@@ -139,7 +139,7 @@ def rows_of(rows: list[Row], manifest: Manifest) -> list[dict[str, Any]]:
     ]
 
 
-def by_torch(kind: Kind, asked: Asked, model: Path, manifest: Manifest) -> dict[str, Any]:
+def by_torch(kind: Kind, asked: Asked, manifest: Manifest) -> dict[str, Any]:
     """PyTorch between the same two kernels, in fp16; parity only with a checkpoint."""
     from canthus.runtime.backends.reference import TorchBackend
     from canthus.trainer.head import decode
@@ -156,7 +156,7 @@ def by_torch(kind: Kind, asked: Asked, model: Path, manifest: Manifest) -> dict[
                 ("PyTorch, float32", pytorch(asked.checkpoint, manifest, faces.crops), ""),
                 (f"PyTorch, fp16, {kind}", backend.predict(faces.crops)[0], ""),
             ]
-            facts["parity"] = rows_of(compare(model, faces, runs), manifest)
+            facts["parity"] = rows_of(compare(faces, runs), manifest)
     return facts
 
 
@@ -299,13 +299,13 @@ def _decode(told: dict[str, Any]) -> list[str]:
 def _parity(rows: list[dict[str, Any]]) -> list[str]:
     if not rows:
         return ["Parity: give --checkpoint to compare with PyTorch in float32.", ""]
-    lines = ["| points beside the first row, crop pixels | mean | 99 % | max, clear peaks | hop | NME | change |"]
-    lines += ["|---|---|---|---|---|---|---|"]
+    lines = ["| points beside the first row, crop pixels | mean | 99 % | max | NME | change |"]
+    lines += ["|---|---|---|---|---|---|"]
     for row in rows:
         if row["missing"]:
-            lines.append(f"| {row['name']} | not run: {row['missing']} | | | | | |")
+            lines.append(f"| {row['name']} | not run: {row['missing']} | | | | |")
             continue
-        shifts = " | ".join(f"{row[name]:.4f}" for name in ("mean", "most_99", "largest", "hop"))
+        shifts = " | ".join(f"{row[name]:.4f}" for name in ("mean", "most_99", "largest"))
         nme = " | ".join("-" if row[name] is None else f"{row[name]:.3f}" for name in ("nme", "nme_change"))
         lines.append(f"| {row['name']} | {shifts} | {nme} |")
     return [*lines, ""]

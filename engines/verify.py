@@ -25,10 +25,7 @@ from canthus.runtime.types import Roi
 NME_TOLERANCE = 0.01
 """What an engine's NME (%) may differ from its reference's."""
 SHIFT_TOLERANCE = 0.25 / 256
-"""Of a crop's side: how far a point with one clear peak may move at most."""
-MARGIN = 4 * 2**-10
-"""By which a clear peak's score is above every other cell's: four times what fp16 rounds a score near 1 to. Where two
-cells are nearer than that, either may be the peak, and a point may hop though nothing is wrong."""
+"""Of a crop's side: how far a point may move at most."""
 
 PORTRAIT_FACE = Roi(225, 130, 120)
 """Where the face is in the sample clip's portrait, pixels."""
@@ -52,8 +49,7 @@ class Row:
     name: str
     mean: float
     most_99: float
-    largest: float  # of the points with one clear peak
-    hop: float  # of the others
+    largest: float
     nme: float | None
     nme_change: float | None
     missing: str = ""  # why it could not run here
@@ -83,32 +79,19 @@ def verify(
         raise EngineError(f"{engine}: without a manifest nothing tells what to compare it with")
     faces = read_faces(wflw, manifest.size, limit) if wflw else sample_faces(manifest.size)
     runs = list(_runs(engine, manifest, checkpoint, faces.crops))
-    return compare(find_model(manifest.model), faces, runs)
+    return compare(faces, runs)
 
 
 Run = tuple[str, Points | None, str]
 """What ran, its points (N, K, 2) in crop pixels, and why it gave none."""
 
 
-def compare(model: Path, faces: Faces, runs: list[Run]) -> list[Row]:
-    """Each run beside the first; `model` tells which points have one clear peak."""
+def compare(faces: Faces, runs: list[Run]) -> list[Row]:
+    """Each run beside the first."""
     name, reference, _ = runs[0]
     if reference is None:
         raise EngineError(f"{name}: gave no points to compare with")
-    clear = clear_peaks(model, faces.crops)
-    return [_row(name, points, why, reference, clear, faces.true) for name, points, why in runs]
-
-
-def clear_peaks(model: Path, crops: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(N, K) whether the score map of a point, in float32, has one cell above all others by `MARGIN`."""
-    told = read_manifest(model)
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / "graph.onnx"
-        graph.write_bytes(engine_graph(model, "fp32"))
-        (maps,) = run_exactly(graph, crops)
-    scores = maps[:, : told.points].reshape(len(crops), told.points, -1)
-    second, first = np.moveaxis(np.partition(scores, -2, axis=-1)[..., -2:], -1, 0)
-    return np.asarray(first - second > MARGIN)
+    return [_row(name, points, why, reference, faces.true) for name, points, why in runs]
 
 
 def _runs(engine: Path, manifest: EngineManifest, checkpoint: Path | None, crops: NDArray[np.uint8]) -> Iterator[Run]:
@@ -184,11 +167,9 @@ def pytorch(checkpoint: Path, told: Manifest, crops: NDArray[np.uint8]) -> Point
         return backend.predict(crops)[0]
 
 
-def _row(
-    name: str, points: Points | None, why: str, reference: Points, clear: NDArray[np.bool_], true: Points | None
-) -> Row:
+def _row(name: str, points: Points | None, why: str, reference: Points, true: Points | None) -> Row:
     if points is None:
-        return Row(name, math.nan, math.nan, math.nan, math.nan, None, None, why)
+        return Row(name, math.nan, math.nan, math.nan, None, None, why)
     distance = np.linalg.norm(points - reference, axis=-1)
     error = change = None
     if true is not None:
@@ -200,8 +181,7 @@ def _row(
         name,
         float(distance.mean()),
         float(np.quantile(distance, 0.99)),
-        float(distance[clear].max(initial=0)),
-        float(distance[~clear].max(initial=0)),
+        float(distance.max()),
         error,
         change,
     )
@@ -246,7 +226,7 @@ def read_faces(wflw: Path, size: int, limit: int) -> Faces:
 def table(rows: list[Row], size: int) -> str:
     """The rows as text, for a terminal."""
     width = max(len(row.name) for row in rows)
-    lines = [f"{'':<{width}}   mean px   99 % px    max px    hop px     NME %    change"]
+    lines = [f"{'':<{width}}   mean px   99 % px    max px     NME %    change"]
     for place, row in enumerate(rows):
         if row.missing:
             lines.append(f"{row.name:<{width}}   not run: {row.missing}")
@@ -255,6 +235,6 @@ def table(rows: list[Row], size: int) -> str:
         verdict = "reference" if place == 0 else ""
         if place == len(rows) - 1:
             verdict = "holds" if row.holds(size) else "beyond tolerance"
-        shifts = f"{row.mean:10.4f}{row.most_99:10.4f}{row.largest:10.4f}{row.hop:10.4f}"
+        shifts = f"{row.mean:10.4f}{row.most_99:10.4f}{row.largest:10.4f}"
         lines.append(f"{row.name:<{width}}{shifts}{error}{change}  {verdict}".rstrip())
     return "\n".join(lines)

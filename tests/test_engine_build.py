@@ -17,7 +17,7 @@ from canthus.engines.build import Wish, build, decode_maps
 from canthus.engines.commands import command
 from canthus.engines.export import check_crops, export
 from canthus.engines.graph import engine_graph
-from canthus.engines.verify import Row, clear_peaks, record, sample_faces, verify
+from canthus.engines.verify import Row, record, sample_faces, verify
 from canthus.runtime import engine_files
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
@@ -208,14 +208,11 @@ def test_verify_compares_pytorch_the_model_and_the_engine(folder, engine):
     assert manifest.size == SIZE
 
 
-def test_verify_judges_the_farthest_point_that_has_one_clear_peak_and_records_it(folder, engine, tmp_path):
+def test_verify_judges_the_farthest_point_and_records_it(engine, tmp_path):
     crops = sample_faces(SIZE).crops
     assert crops.shape == (16, SIZE, SIZE, 3)
     np.testing.assert_array_equal(crops, sample_faces(SIZE).crops)
-    clear = clear_peaks(folder / "model.onnx", crops)
-    assert clear.shape == (16, POINTS)
-    assert 0.1 < clear.mean() < 1
-    near = Row("engine", 0.01, 0.1, 0.2, 9.0, 5.0, 0.01)  # hops are no fault
+    near = Row("engine", 0.01, 0.1, 0.2, 5.0, 0.01)
     far = dataclasses.replace(near, largest=0.3)
     assert near.holds(256)
     assert not far.holds(256)
