@@ -60,7 +60,7 @@ def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     training.train(faces, Recipe(**SETTINGS), alone, compiled=False)
 
-    first = torchrun(faces, shared, **SETTINGS)
+    first = torchrun(faces, shared, "--workers", "1", **SETTINGS)
     while not (shared / "log.csv").is_file() and first.poll() is None:
         time.sleep(0.02)
     first.send_signal(signal.SIGTERM)  # as Slurm does

@@ -82,7 +82,7 @@ def test_a_run_stopped_by_slurm_goes_on_in_the_next_job_and_is_measured_by_a_thi
     training.train(open_pack(tmp_path / "pack"), Recipe(**SETTINGS), tmp_path / "alone", compiled=False)
 
     settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
-    first = slurm.submit("train", "pack", "-o", "run", *settings)
+    first = slurm.submit("train", "pack", "-o", "run", "--workers", "1", *settings)
     second = slurm.submit("train", "pack", "-o", "run", "--resume", after=first)
     until = time.monotonic() + PATIENCE
     while not (tmp_path / "run" / "log.csv").is_file():

@@ -203,9 +203,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _settle(_: int) -> None:
-    """Make a worker process use one core, and leave Ctrl-C to the process that trains."""
+    """Make a worker process use one core, and leave signals to the process that trains.
+
+    Ctrl-C, torchrun and Slurm send theirs to all of a run's processes; a worker that ended would break the last step.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     cv2.setNumThreads(1)
 
 

@@ -29,7 +29,7 @@ def train(arguments: list[str]) -> int:
     if (told.gpus is not None and told.gpus < 1) or (told.workers is not None and told.workers < 0):
         parser.error("--gpus must be at least 1, --workers at least 0")
 
-    from canthus.trainer.data import open_pack
+    from canthus.trainer.data import PACK_ROOM, open_pack
     from canthus.trainer.recipe import change, default_name, find_recipe, load_recipe
 
     faces = open_pack(told.pack)
@@ -56,9 +56,10 @@ def train(arguments: list[str]) -> int:
     if first:
         told_recipe = "the run's own recipe" if told.resume else f"recipe {name}"
         print(f"{folder}: {recipe.network}, {told_recipe}, {len(faces)} faces")
-        if (side := faces.crops.shape[1]) < recipe.size:
+        if (side := faces.crops.shape[1]) / PACK_ROOM < recipe.size:
             print(
-                f"its crops of {side} px are enlarged to {recipe.size}: canthus data prepare --size makes larger ones"
+                f"faces in its crops of {side} px are enlarged to the recipe's {recipe.size}; crops for it: "
+                f"canthus data prepare SET... -o PACK --recipe {name}"
             )
         for file in RUN_FILES if told.overwrite else ():
             (folder / file).unlink(missing_ok=True)
@@ -75,7 +76,8 @@ def train(arguments: list[str]) -> int:
             print(f"\ncanthus train: stopped{again if saved else ', nothing was saved'}", file=sys.stderr)
         return 130
     if first:
-        print(f"best on the held-out faces: {best.with_suffix('.safetensors')}")
+        weights = best.with_suffix(".safetensors")
+        print(f"best on the held-out faces: {weights}; measure it: canthus eval --model {weights} --wflw WFLW")
     return 0
 
 
@@ -83,13 +85,14 @@ def _train_parser() -> argparse.ArgumentParser:
     parser = parser_of(
         "train",
         train,
-        "  canthus data prepare WFLW -o wflw --size 360\n"
-        "  canthus train wflw --pretrained hrnet_w18.pth\n"
+        "  canthus data prepare WFLW -o wflw --recipe wflw-hrnet\n"
+        "  canthus train wflw --recipe wflw-hrnet --pretrained hrnet_w18.pth\n"
         "  canthus train wflw --gpus 8 -o runs/first\n"
         "  canthus train wflw -o runs/first --resume\n"
         "  canthus train wflw --recipe student --set batch=64 --set augmentation.blur_p=0\n"
-        "  canthus train wflw --recipe lite --teacher runs/first/best.safetensors -o runs/small\n"
+        "  canthus train wflw --recipe student --teacher runs/first/best.safetensors -o runs/small\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.train wflw\n"
+        "  sbatch slurm.sh train wflw -o runs/first              (slurm.sh lies in the package, canthus.trainer)\n"
         "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
     )
     parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
@@ -103,12 +106,10 @@ def _train_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--recipe",
         metavar="NAME|FILE",
-        help="student, lite, wflw-hrnet, wflw-published, cofw-hrnet, or a .toml or .json file, such as another run's "
+        help="student, wflw-hrnet, wflw-published, cofw-hrnet, or a .toml or .json file, such as another run's "
         "(default: the HRNet recipe of the pack's points where there is a CUDA GPU, else student)",
     )
-    parser.add_argument(
-        "--network", choices=("student", "lite", "hrnet_w18"), help="the network, with its default recipe"
-    )
+    parser.add_argument("--network", choices=("student", "hrnet_w18"), help="the network, with its default recipe")
     parser.add_argument(
         "--teacher", type=Path, metavar="CHECKPOINT", help="learn from this network's maps too, not from labels alone"
     )
@@ -119,13 +120,14 @@ def _train_parser() -> argparse.ArgumentParser:
         type=_setting,
         metavar="NAME=VALUE",
         dest="settings",
-        help="change one value of the recipe; may be given again",
+        help="change one value of the recipe (RUN/recipe.json holds all names); may be given again",
     )
     parser.add_argument(
         "--pretrained",
         type=Path,
         metavar="FILE",
-        help="start from these weights, such as ImageNet's HRNet: .safetensors, or a .pth that holds weights alone",
+        help="start from these weights, such as ImageNet's HRNet-W18-C of its authors or of timm: .safetensors, or a "
+        ".pth that holds weights alone",
     )
     parser.add_argument(
         "--choose-on",

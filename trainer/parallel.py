@@ -1,6 +1,7 @@
 """Several processes that train as one: torchrun starts them, torch.distributed joins them."""
 
 import contextlib
+import inspect
 import os
 import sys
 from collections.abc import Iterator
@@ -56,7 +57,10 @@ class World:
         if self.ranks == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(network, devices, broadcast_buffers=False, gradient_as_bucket_view=True)
+        known = inspect.signature(DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13
+        own: dict[str, Any] = {name: False}
+        return DistributedDataParallel(network, devices, gradient_as_bucket_view=True, **own)
 
 
 @contextlib.contextmanager
