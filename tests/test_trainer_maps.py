@@ -141,6 +141,22 @@ def test_perfect_maps_cost_nothing_and_a_weight_scales_its_face():
     torch.testing.assert_close(one, 2 * half)
 
 
+def test_decoded_points_cost_their_distance_in_cells_and_only_those_in_the_crop():
+    points = some_points(2, low=16, high=44)
+    maps = maps_of(points)
+    loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1", point_weight=1.0)
+    true = torch.from_numpy(points)
+    assert float(loss.apart(maps, true, torch.ones(2))) < SAME
+    shifted = true + torch.tensor([STRIDE / 2, -STRIDE])  # half a cell and a cell: 0.75 on average
+    assert float(loss.apart(maps, shifted, torch.ones(2))) == pytest.approx(0.75, abs=SAME)
+    nowhere = torch.full_like(true, -1e4)
+    assert float(loss.apart(maps, nowhere, torch.ones(2))) == 0
+    plain = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")
+    assert float(loss(maps, shifted, torch.ones(2)) - plain(maps, shifted, torch.ones(2))) == pytest.approx(
+        0.75, abs=SAME
+    )
+
+
 def test_offsets_count_only_near_their_point():
     points = np.full((1, 1, 2), 8.0, np.float32)  # at cell (2, 2)
     loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")

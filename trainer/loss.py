@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from canthus.trainer.head import split_maps
+from canthus.trainer.head import decode, split_maps
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class SkpsLoss:
     Score maps: Adaptive Wing, where the target exceeds 0.2 weighted `1 + near` (the paper's weighted map).
     Offset maps: weighted by the target score map, so that only cells near the point count; "adaptive-wing" is
     the published choice, "smooth-l1" the better conditioned one.
+    Decoded points, where `point_weight` is given: their distance from the true ones, which is what counts in the end.
     """
 
     stride: int = 4
@@ -54,10 +55,19 @@ class SkpsLoss:
     near: float = 10.0
     offsets: Literal["adaptive-wing", "smooth-l1"] = "adaptive-wing"
     offset_weight: float = 1.0
+    point_weight: float = 0.0
 
     def __call__(self, maps: Tensor, points: Tensor, weight: Tensor) -> Tensor:
         """maps (B, 3K, H, W), points (B, K, 2) in crop pixels, weight (B,) of each face -> scalar."""
-        return self.against(maps, *draw(points, maps.shape[-1], self.stride, self.sigma), weight)
+        value = self.against(maps, *draw(points, maps.shape[-1], self.stride, self.sigma), weight)
+        return value + self.point_weight * self.apart(maps, points, weight) if self.point_weight else value
+
+    def apart(self, maps: Tensor, points: Tensor, weight: Tensor) -> Tensor:
+        """How far the decoded points lie from those that lie in the crop, in cells, x and y apart."""
+        found, _ = decode(maps.float(), self.stride)
+        inside = ((points >= 0) & (points <= maps.shape[-1] * self.stride - 1)).all(-1)
+        cells = (found - points).abs().mean(-1) / self.stride  # (B, K)
+        return (torch.where(inside, cells, 0.0).mean(1) * weight).mean()
 
     def against(self, maps: Tensor, target: Tensor, distance: Tensor, weight: Tensor) -> Tensor:
         """The same for targets as maps: scores `target` (B, K, H, W), offsets `distance` (B, 2, K, H, W)."""

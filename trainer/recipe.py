@@ -24,6 +24,7 @@ class Recipe:
     sigma: float = 1.5  # of the score maps, cells
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
     offset_weight: float = 10.0  # Adaptive Wing is some ten times steeper than smooth L1
+    point_weight: float = 0.0  # of the decoded points' distance in cells, for a network whose maps are good already
     epochs: float = 30.0  # of as many faces as the pack holds
     batch: int = 32  # of all processes together
     learning_rate: float = 1.5e-3

@@ -173,7 +173,10 @@ def _loop(
     """Train to the end; returns whether it was stopped before. The process without a `log` writes nothing."""
     every = max(round(len(batches.training) / recipe.batch), 1)
     steps = round(recipe.epochs * len(batches.training) / recipe.batch)
-    skps = SkpsLoss(recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight)
+    skps = SkpsLoss(
+        recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight,
+        point_weight=recipe.point_weight,
+    )  # fmt: skip
     network = world.spread(run.network)
     forward: Network = torch.compile(network) if compiled else network
     loss = loss_of(skps, recipe, run.points, world.device, compiled)
