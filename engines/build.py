@@ -38,7 +38,7 @@ from canthus.runtime.engine_files import (
     engine_path,
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
-from canthus.runtime.models import Manifest, find_model, read_manifest, sha256, shipped_models
+from canthus.runtime.models import Manifest, find_gpu_model, read_manifest, sha256, shipped_models
 
 USUAL_BATCH = 4
 """Faces that an engine is tuned for, where it takes so many."""
@@ -67,7 +67,7 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
     An engine that is in the cache already is built anew only with `overwrite`. A build that is interrupted
     leaves nothing behind.
     """
-    model = find_model(wish.model)
+    model = find_gpu_model(wish.model)
     manifest = read_manifest(model)
     recipe = recipe_of(wish, manifest)
     engine = output or engine_path(recipe)

@@ -18,10 +18,10 @@ from canthus.runtime.engine_files import (
     remove_engines,
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
-from canthus.runtime.models import find_model
+from canthus.runtime.models import find_gpu_model
 
 EXAMPLES = """examples:
-  canthus engine build                                  the default model, for this machine
+  canthus engine build                                  the default on a GPU, for this machine
   canthus engine build --model student.onnx --flavour tensorrt-rtx --target sm86,sm89
   canthus engine list
   canthus engine verify KEY --checkpoint runs/student/best.safetensors --wflw WFLW
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     build = actions.add_parser("build", help="turn a model into an engine")
-    build.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default model)")
+    build.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default on a GPU)")
     build.add_argument("--flavour", choices=["auto", *FLAVOURS], default="auto", help="default: what fits here")
     build.add_argument("--precision", choices=["fp16", "fp32"], default="fp16", help="of the network's body")
     build.add_argument("--max-batch", type=int, default=16, metavar="N", help="most faces at once (default 16)")
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     bench = actions.add_parser("bench", help="measure everything on the GPU at hand and write a report")
     bench.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="gets report.md and .json")
-    bench.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default model)")
+    bench.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default on a GPU)")
     bench.add_argument("--checkpoint", type=Path, metavar="C", help="the model's checkpoint, to compare with PyTorch")
     bench.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for the NME")
     bench.add_argument("--frames", type=int, default=10_000, metavar="N", help="of the long run (default 10000)")
@@ -113,7 +113,7 @@ def _build(told: argparse.Namespace) -> int:
         targets=told.target,
     )
     if told.output is None and not told.overwrite:
-        kept = engine_path(recipe_of(wish, read_manifest(find_model(wish.model))))
+        kept = engine_path(recipe_of(wish, read_manifest(find_gpu_model(wish.model))))
         if kept.exists() and _state(kept) == "ready":
             print(f"{kept}: built already")
             return 0

@@ -21,7 +21,7 @@ from canthus.runtime.backends.trt import TensorRTBackend, capability_name, flavo
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import Flavour
 from canthus.runtime.errors import BackendError, CanthusError
-from canthus.runtime.models import Manifest, find_model, read_manifest
+from canthus.runtime.models import Manifest, find_gpu_model, read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +77,7 @@ def report(asked: Asked, folder: Path) -> Path:
     gpu = find_gpu()
     if gpu is None:
         raise BackendError("no NVIDIA GPU on this machine, or no cuda-bindings to reach it: nothing to measure")
-    model = find_model(asked.model)
+    model = find_gpu_model(asked.model)
     manifest = read_manifest(model)
     folder.mkdir(parents=True, exist_ok=True)
     written = Report(folder)

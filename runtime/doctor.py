@@ -70,10 +70,10 @@ def examine() -> dict[str, Any]:
 def _outlook() -> str:
     """What would run the default model here."""
     from canthus.runtime.backends.first_use import outlook
-    from canthus.runtime.pipeline import gpu_model
+    from canthus.runtime.models import find_gpu_model
 
     try:
-        return outlook(gpu_model(None))
+        return outlook(find_gpu_model())
     except ModelError as missing:
         return f"nothing: {missing}"
 

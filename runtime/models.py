@@ -22,7 +22,8 @@ import platformdirs
 
 from canthus.runtime.errors import ModelError
 
-DEFAULT = "fast"
+DEFAULT, WITH_GPU = "fast", "accurate"
+"""The shipped models that the CPU runs, and a GPU, where nobody chooses."""
 
 WHEEL = "mediapipe==0.10.21"
 """The release whose wheel carries the networks that are fetched (Apache-2.0, 36 MB); later ones carry none."""
@@ -70,6 +71,11 @@ def find_model(name: str | Path | None = None) -> Path:
     if path.is_file():
         return path
     raise ModelError(f"{name}: no such model; give a file or one of: {', '.join(shipped) or 'none is shipped'}")
+
+
+def find_gpu_model(name: str | Path | None = None) -> Path:
+    """As `find_model`, where a GPU is to run it; None means a GPU's default."""
+    return find_model(name if name is not None else WITH_GPU if WITH_GPU in shipped_models() else DEFAULT)
 
 
 def read_manifest(model: Path) -> Manifest:

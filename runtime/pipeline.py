@@ -15,7 +15,7 @@ from canthus.runtime.channel import Stage
 from canthus.runtime.closing import Closing
 from canthus.runtime.detector import Detector
 from canthus.runtime.errors import BackendError, ModelError
-from canthus.runtime.models import find_model, read_manifest, shipped_models
+from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.tracker import Following, Tracker
@@ -35,10 +35,6 @@ class Settings:
     max_faces: int = 8
     smoothing: bool = True
     gpu: bool = True  # use an NVIDIA GPU where there is one with a TensorRT
-
-
-WITH_GPU = "accurate"
-"""The default model where a GPU runs it, if it is shipped."""
 
 
 class Landmarker(Closing):
@@ -140,12 +136,7 @@ def _first_use(name: str | None) -> "FirstUse | None":
 
     if not gpu_expected():
         return None
-    return FirstUse(gpu_model(name), tell)
-
-
-def gpu_model(name: str | None) -> Path:
-    """The model that a GPU runs, where `name` is what the user chose."""
-    return find_model(name or (WITH_GPU if WITH_GPU in shipped_models() else None))
+    return FirstUse(find_gpu_model(name), tell)
 
 
 def tell(text: str) -> None:
