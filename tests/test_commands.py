@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from canthus.runtime import sample
+from canthus.runtime import models, sample
 from canthus.runtime.cli import main
-from canthus.runtime.models import find_model, read_manifest
+from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.sources import VideoFile
 from conftest import write_video
 
@@ -261,3 +261,11 @@ def test_the_doctor_fits_one_screen_and_speaks_json(capsys):
     assert len(capsys.readouterr().out.splitlines()) <= 24
     assert run("doctor", "--json") == 0
     assert "openvino" in json.loads(capsys.readouterr().out)["packages"]
+
+
+def test_a_gpu_has_a_default_model_of_its_own(monkeypatch):
+    assert (find_model().stem, find_gpu_model().stem) == ("fast", "accurate")
+    assert find_gpu_model("fast") == find_model("fast")
+    shipped = {"fast": find_model()}
+    monkeypatch.setattr(models, "shipped_models", lambda: shipped)
+    assert find_gpu_model() == find_model()
