@@ -129,9 +129,9 @@ def test_an_engine_that_decodes_runs_over_the_runners_crops(network, monkeypatch
 
 
 def pretend(monkeypatch, network, backend):
-    row = Row("PyTorch, float32", 0.0, 0.0, 0.0, 0.0, None, None)
-    ran = Row("ONNX", 0.001, 0.002, 0.003, 1.0, 9.0, 0.001)
-    missing = Row("engine", float("nan"), float("nan"), float("nan"), float("nan"), None, None, "no GPU")
+    row = Row("PyTorch, float32", 0.0, 0.0, 0.0, None, None)
+    ran = Row("ONNX", 0.001, 0.002, 0.003, 9.0, 0.001)
+    missing = Row("engine", float("nan"), float("nan"), float("nan"), None, None, "no GPU")
     for name, value in {
         "find_gpu": lambda: Gpu("NVIDIA X", 90),
         "installed_flavours": lambda: ("tensorrt-rtx",),
