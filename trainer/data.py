@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,10 @@ PACK_ROOM = 1.4
 
 LISTED = 10
 """Pictures that an error names."""
+
+CROPS = "crops.npy"
+LABELS = "labels.npz"
+"""The files of a pack."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +169,16 @@ def write_pack(
             raise InputError(_lacking(findings.unreadable, lacking, folder / "unreadable.txt"))
         if lacking:
             _shorten(crops_part, len(done))
-        _write_labels(sets, done, points, labels_part)
-        crops_part.replace(folder / "crops.npy")
-        labels_part.replace(folder / "labels.npz")
+        _write_labels(
+            labels_part,
+            points,
+            np.array([face.spread for _, face in done], np.float32),
+            np.array([number for number, _ in done]),
+            [one.name for one in sets],
+            [face.image for _, face in done],
+        )
+        crops_part.replace(folder / CROPS)
+        labels_part.replace(folder / LABELS)
     finally:
         crops_part.unlink(missing_ok=True)
         labels_part.unlink(missing_ok=True)
@@ -241,22 +253,41 @@ def _shorten(path: Path, count: int) -> None:
     shorter.replace(path)
 
 
-def _write_labels(sets: Sequence[LabelledSet], todo: Todo, points: NDArray[np.float32], path: Path) -> None:
-    np.savez(
-        path,
-        points=points,
-        spread=np.array([face.spread for _, face in todo], np.float32),
-        source=np.array([number for number, _ in todo]),
-        sources=np.array([one.name for one in sets]),
-        names=np.array([face.image for _, face in todo]),
-    )
+def copy_pack(folder: Path, output: Path, points: NDArray[np.float32]) -> Pack:
+    """A pack of the same crops with other points (N, K, 2); the crops lie on the disk once where it allows that."""
+    pack = open_pack(folder)
+    output.mkdir(parents=True, exist_ok=True)
+    crops_part, labels_part = output / "crops.part.npy", output / "labels.part.npz"
+    try:
+        try:
+            crops_part.hardlink_to(folder / CROPS)
+        except OSError:
+            shutil.copyfile(folder / CROPS, crops_part)
+        _write_labels(labels_part, points, pack.spread, pack.source, pack.sources, pack.names)
+        crops_part.replace(output / CROPS)
+        labels_part.replace(output / LABELS)
+    finally:
+        crops_part.unlink(missing_ok=True)
+        labels_part.unlink(missing_ok=True)
+    return open_pack(output)
+
+
+def _write_labels(
+    path: Path,
+    points: NDArray[np.float32],
+    spread: NDArray[np.float32],
+    source: NDArray[np.int64],
+    sources: Sequence[str],
+    names: Sequence[str],
+) -> None:
+    np.savez(path, points=points, spread=spread, source=source, sources=np.array(sources), names=np.array(names))
 
 
 def open_pack(folder: Path) -> Pack:
     """Open what `write_pack` wrote."""
     try:
-        crops = np.lib.format.open_memmap(folder / "crops.npy", mode="r")
-        with (folder / "labels.npz").open("rb") as file, np.load(file) as labels:
+        crops = np.lib.format.open_memmap(folder / CROPS, mode="r")
+        with (folder / LABELS).open("rb") as file, np.load(file) as labels:
             pack = Pack(
                 crops,
                 labels["points"],

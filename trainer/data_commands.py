@@ -16,7 +16,7 @@ SHARD_FILES = ("images", "list_98pt_rect_attr.txt")
 
 
 def data(arguments: list[str]) -> int:
-    """Make labelled faces of any known data set ready for training: `prepare` cuts them out, `turn` makes profiles."""
+    """Make labelled faces ready for training: `prepare` cuts them out, `turn` makes profiles, `relabel` looks again."""
     parser = parser_of(
         "data",
         data,
@@ -24,7 +24,8 @@ def data(arguments: list[str]) -> int:
         "  canthus data prepare shard-0.tar shard-1.tar WFLW -o packs/more\n"
         "  canthus data prepare COFW_train_color.mat -o packs/cofw --recipe cofw-hrnet\n"
         "  canthus data turn WFLW -o shards/turned --faces 7000\n"
-        "  canthus train packs/wflw --recipe wflw-hrnet -o runs/first\n",
+        "  canthus train packs/wflw --recipe wflw-hrnet -o runs/first\n"
+        "  canthus data relabel packs/more --model runs/first/best.safetensors -o packs/again\n",
     )
     steps = parser.add_subparsers(required=True, metavar="STEP")
     prepare = steps.add_parser(
@@ -68,6 +69,7 @@ def data(arguments: list[str]) -> int:
     prepare.add_argument("--overwrite", action="store_true", help="replace an existing pack")
     prepare.set_defaults(run=_prepare, fail=prepare.error)
     _add_turn(steps, parser.formatter_class)
+    _add_relabel(steps, parser.formatter_class)
     told = parser.parse_args(arguments)
     return int(told.run(told))
 
@@ -104,6 +106,81 @@ def _add_turn(steps: Any, formatter: Any) -> None:
     )
     turn.add_argument("--seed", type=int, default=0, metavar="N", help="another number, other turns (default: 0)")
     turn.set_defaults(run=_turn, fail=turn.error)
+
+
+def _add_relabel(steps: Any, formatter: Any) -> None:
+    relabel = steps.add_parser(
+        "relabel",
+        help="labels moved towards what trained models see",
+        description=_relabel.__doc__,
+        formatter_class=formatter,
+        epilog="examples:\n"
+        "  canthus data relabel packs/pseudo --model accurate -o packs/pseudo-2\n"
+        "  canthus data relabel packs/pseudo --model runs/a/best.safetensors fast -o packs/pseudo-2 --share 0.3\n"
+        "  canthus train packs/pseudo-2 --recipe student-again --pretrained runs/a/best.safetensors -o runs/b\n",
+    )
+    relabel.add_argument("pack", type=Path, metavar="PACK", help="what `canthus data prepare` wrote")
+    relabel.add_argument("-o", "--output", type=Path, required=True, metavar="PACK", help="the folder to write")
+    _add_models(relabel)
+    relabel.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        metavar="PART",
+        help="how far labels move towards the models' mean: 0 not at all, 1 all the way (default: %(default)s)",
+    )
+    relabel.add_argument(
+        "--held-out",
+        type=int,
+        default=32,
+        metavar="N",
+        help="leave the one face in N as it is that training with held_out=N chooses checkpoints by (default: 32)",
+    )
+    relabel.add_argument("--overwrite", action="store_true", help="replace an existing pack")
+    relabel.set_defaults(run=_relabel, fail=relabel.error)
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
+    """Which models label, and which of their labels are too doubtful to be taken."""
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[None],
+        metavar="MODEL",
+        help="shipped models' names, .onnx files or checkpoints; of several the mean (default: the default model)",
+    )
+    parser.add_argument(
+        "--max-spread",
+        type=float,
+        default=0.02,
+        metavar="SHARE",
+        help="take no label whose looks lie further apart, in sizes of the face (default: %(default)s)",
+    )
+
+
+def _relabel(told: argparse.Namespace) -> int:
+    """Look at a pack's faces again, from several sides, and write a pack whose labels lean to what models see there."""
+    if not 0 < told.share <= 1:
+        told.fail("--share must lie above 0, and be at most 1")
+    if told.held_out < 0:
+        told.fail("--held-out must be at least 0")
+    if told.output.resolve() == told.pack.resolve():
+        told.fail("-o must name another folder than the pack to read")
+    refuse_existing(told.output, PACK_FILES, "--overwrite replaces it", told.overwrite)
+
+    from canthus.trainer.evaluate import open_entrant
+    from canthus.trainer.relabel import relabel
+
+    with contextlib.ExitStack() as opened:
+        entrants = [open_entrant(name) for name in told.model]
+        for entrant in entrants:
+            opened.enter_context(entrant.backend)
+        done = relabel(told.pack, entrants, told.output, told.share, told.held_out, told.max_spread)
+    print(
+        f"{told.output}: {done.changed} faces labelled again, their points moved by {100 * done.moved:.2f} % of the "
+        f"face's size; as they were: {done.kept_aside} held out, {done.doubtful} that the models doubt"
+    )
+    return 0
 
 
 def _turn(told: argparse.Namespace) -> int:
@@ -191,22 +268,9 @@ def label(arguments: list[str]) -> int:
     )
     parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="pictures, folders of them, or videos")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="SHARD", help="the folder to write")
-    parser.add_argument(
-        "--model",
-        nargs="+",
-        default=[None],
-        metavar="MODEL",
-        help="shipped models' names, .onnx files or checkpoints; of several the mean (default: the default model)",
-    )
+    _add_models(parser)
     parser.add_argument(
         "--every", type=int, default=10, metavar="N", help="of a video, one frame in N (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-spread",
-        type=float,
-        default=0.02,
-        metavar="SHARE",
-        help="drop faces whose looks lie further apart, in sizes of the face: most are none (default: %(default)s)",
     )
     parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a detector of your own (.tflite)")
     told = parser.parse_args(arguments)

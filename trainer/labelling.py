@@ -55,14 +55,15 @@ def label(picture: NDArray[np.uint8], detect: Detect, entrants: Sequence[Entrant
     first, _ = find(entrants[0], picture, regions, WFLW, twice=True)
     labels: list[Label] = []
     for points in first:
-        found = _look(picture, roi_from_points(points, WFLW.roll(points)), entrants)
+        found = look_around(picture, roi_from_points(points, WFLW.roll(points)), entrants)
         box = _box(found.points)
         if found.score >= LEAST_SCORE and all(overlap(box, _box(other.points)) < SAME_FACE for other in labels):
             labels.append(found)
     return labels
 
 
-def _look(picture: NDArray[np.uint8], region: Roi, entrants: Sequence[Entrant]) -> Label:
+def look_around(picture: NDArray[np.uint8], region: Roi, entrants: Sequence[Entrant]) -> Label:
+    """The face in a region of a picture (H, W, 3), by all models and from all sides."""
     views = [dataclasses.replace(region, angle=region.angle + turn, side=region.side * times) for turn, times in VIEWS]
     looks = [look(entrant, picture, views, mirrored) for entrant in entrants for mirrored in (False, True)]
     points = np.concatenate([one for one, _ in looks])  # (looks, 98, 2)
