@@ -101,6 +101,7 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
             bindings=bindings,
             layers=layers,
             check=check,
+            calibration=manifest.calibration,
         )
         made.write(draft)
         # The manifest first: an engine that has none is refused, one that stands for another engine too.

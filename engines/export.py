@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import onnx_ir
     from torch import nn
 
+    from canthus.runtime.calibration import Calibration
+
 OPSET = 20
 MAX_FACES = 4096
 """Of one batch; a bound that the tracer wants and nobody meets."""
@@ -52,7 +54,7 @@ def export(
         raise InputError(f"{model}: exists already; give --overwrite to replace it")
     if not model.parent.is_dir():
         raise InputError(f"{model.parent}: no such folder")
-    network, facts = _load(checkpoint)
+    network, facts, calibration = _load(checkpoint)
     size, points, stride = facts["size"], facts["points"], facts.get("stride", 4)
     graph = _trace(network, size, stride, maps)
     if half:
@@ -66,6 +68,7 @@ def export(
             size=size,
             points=points,
             stride=stride,
+            calibration=calibration,
             training=facts,
         )
         manifest.write(draft)
@@ -77,9 +80,10 @@ def export(
     return manifest
 
 
-def _load(checkpoint: Path) -> "tuple[nn.Module, dict[str, Any]]":
+def _load(checkpoint: Path) -> "tuple[nn.Module, dict[str, Any], Calibration]":
+    """The network, its facts, and apart from them how its scores are calibrated."""
     try:
-        from canthus.trainer.checkpoint import load_network
+        from canthus.trainer.checkpoint import calibration_of, load_network
     except ImportError as missing:
         raise BackendError(
             f"exporting needs {missing.name}, which is not installed: pip install 'canthus[train]'"
@@ -88,7 +92,8 @@ def _load(checkpoint: Path) -> "tuple[nn.Module, dict[str, Any]]":
     lacking = [name for name in ("network", "size", "points") if name not in facts]
     if lacking:
         raise ModelError(f"{checkpoint}: the checkpoint's json lacks {', '.join(lacking)}")
-    return network, facts
+    calibration = calibration_of(facts, checkpoint)
+    return network, {name: value for name, value in facts.items() if name != "calibration"}, calibration
 
 
 def _trace(network: "nn.Module", size: int, stride: int, maps: bool) -> "onnx_ir.Model":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from canthus.runtime.calibration import UNTOUCHED, Calibration, read_calibration
 from canthus.runtime.errors import EngineError
 from canthus.runtime.models import cache_folder
 
@@ -52,6 +53,7 @@ class EngineManifest:
     bindings: tuple[str, ...]  # "crops: uint8 (N, 128, 128, 3)", "maps: float32 (N, 294, 32, 32)"
     layers: dict[str, int] = field(default_factory=dict)  # kind -> how many, as TensorRT read the network
     check: dict[str, Any] = field(default_factory=dict)  # accuracy beside the model, crop pixels
+    calibration: Calibration = UNTOUCHED  # the model's, when it was built
 
     @property
     def rebuild(self) -> str:
@@ -98,6 +100,7 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
         recipe = told.pop("recipe")
         recipe |= {"targets": tuple(recipe["targets"]), "batch": tuple(recipe["batch"])}
         told["bindings"] = tuple(told["bindings"])
+        told["calibration"] = read_calibration(told.get("calibration", UNTOUCHED))
         return EngineManifest(recipe=EngineRecipe(**recipe), **told)
     except FileNotFoundError as missing:
         raise EngineError(

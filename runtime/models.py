@@ -20,6 +20,7 @@ from typing import Any
 
 import platformdirs
 
+from canthus.runtime.calibration import UNTOUCHED, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
 
 DEFAULT, WITH_GPU = "fast", "accurate"
@@ -38,6 +39,7 @@ class Manifest:
     size: int  # side of a crop, pixels
     points: int
     stride: int  # crop pixels a map cell
+    calibration: Calibration = UNTOUCHED  # of the scores, on their way out of a backend
     training: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
@@ -83,6 +85,7 @@ def read_manifest(model: Path) -> Manifest:
     beside = model.with_suffix(".json")
     try:
         manifest = Manifest(**json.loads(beside.read_text()))
+        manifest = dataclasses.replace(manifest, calibration=read_calibration(manifest.calibration))
     except FileNotFoundError as missing:
         raise ModelError(
             f"{model}: its manifest {beside.name} is missing; export models with `canthus export`"

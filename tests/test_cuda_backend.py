@@ -1,5 +1,6 @@
 """The TensorRT backend's own part, with a pretended TensorRT on a pretended GPU: what it asks of both, and when."""
 
+import dataclasses
 import hashlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 
 from canthus.runtime.backends import RegionBackend, open_backend, trt
+from canthus.runtime.calibration import calibrated
 from canthus.runtime.decode import decode
-from canthus.runtime.engine_files import EngineManifest, EngineRecipe
+from canthus.runtime.engine_files import EngineManifest, EngineRecipe, read_engine_manifest
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.types import Roi
 from host_cuda import HostCuda, MarkedMaps, compile_shim, view_of
@@ -166,6 +168,21 @@ def test_what_tensorrt_refuses_is_told_in_its_words(pretended, tmp_path):
     pretended.runs = False
     with open_backend(write(tmp_path)) as backend, pytest.raises(BackendError, match="did not run"):
         backend.predict(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+
+
+def test_an_engines_scores_are_calibrated_as_its_manifest_or_its_model_tells(pretended, tmp_path):
+    crops = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    engine = write(tmp_path)
+    with open_backend(engine) as backend:
+        peaks = backend.predict(crops)[1]
+    dataclasses.replace(read_engine_manifest(engine), calibration=(1.5, -1.0)).write(engine)
+    for told, wanted in ((None, (1.5, -1.0)), ((2.0, 0.5), (2.0, 0.5))):
+        with open_backend(engine, told) as backend:
+            np.testing.assert_array_equal(backend.predict(crops)[1], calibrated(peaks, wanted))
+            assert isinstance(backend, RegionBackend)
+            whole = Roi((SIZE - 1) / 2, (SIZE - 1) / 2, SIZE)
+            found = backend.predict_regions(crops[0], [whole])[1]
+            np.testing.assert_allclose(found[0], calibrated(peaks[0], wanted), atol=1e-3)
 
 
 def test_trust_opens_an_engine_without_a_manifest(pretended, tmp_path):

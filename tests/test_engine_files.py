@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
 from canthus.runtime import engine_files
+from canthus.runtime.calibration import UNTOUCHED
 from canthus.runtime.engine_files import (
     EngineManifest,
     EngineRecipe,
@@ -71,6 +73,19 @@ def test_a_damaged_manifest_says_so(engine, text):
     with pytest.raises(EngineError, match="not the manifest"):
         read_engine_manifest(engine)
     assert find_engine(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "", "") is None
+
+
+def test_an_engine_carries_its_models_calibration(engine):
+    manifest = read_engine_manifest(engine)
+    dataclasses.replace(manifest, calibration=(1.5, -1.0)).write(engine)
+    assert read_engine_manifest(engine).calibration == (1.5, -1.0)
+    told = json.loads(engine.with_suffix(".json").read_text())
+    engine.with_suffix(".json").write_text(json.dumps({**told, "calibration": [0, 1]}))
+    with pytest.raises(EngineError, match="not the manifest of an engine: calibration must be"):
+        read_engine_manifest(engine)
+    del told["calibration"]  # an engine that was built before models had any
+    engine.with_suffix(".json").write_text(json.dumps(told))
+    assert read_engine_manifest(engine).calibration == UNTOUCHED
 
 
 @pytest.mark.parametrize(

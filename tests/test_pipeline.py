@@ -15,6 +15,7 @@ import pytest
 
 from canthus.runtime import engine_files, pipeline
 from canthus.runtime.backends import first_use
+from canthus.runtime.calibration import Calibration
 from canthus.runtime.cuda.launch import Gpu
 from canthus.runtime.engine_files import EngineManifest, EngineRecipe
 from canthus.runtime.errors import BackendError, EngineError
@@ -64,7 +65,7 @@ class Machine:
         monkeypatch.setattr(first_use, "open_backend", self.open)
         self.builds("raise SystemExit('no build is expected')")
 
-    def open(self, engine: Path) -> FakeBackend:
+    def open(self, engine: Path, calibration: Calibration | None = None) -> FakeBackend:
         if engine.read_bytes() != b"an engine":
             raise EngineError(f"{engine.name}: damaged")
         return self.gpu

@@ -183,6 +183,8 @@ def test_a_run_leaves_what_it_should(unbroken):
     assert not best.optimiser
     assert best.facts["best"] == pytest.approx(min(float(row["held_out_nme"]) for row in rows), abs=1e-3)
     assert load(unbroken / "last").facts["best"] == best.facts["best"]
+    assert best.facts["calibration"][0] > 0
+    assert "calibration" not in load(unbroken / "last").facts
 
 
 def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(faces, unbroken, tmp_path):
@@ -191,6 +193,7 @@ def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(
     best, last = load(tmp_path / "last" / "best"), load(tmp_path / "last" / "last")
     assert_same(best.weights, last.weights)
     assert best.facts["best"] is None
+    assert "calibration" not in best.facts  # no face to tell by
     training.train(faces, every, tmp_path / "chosen", compiled=False, judged=faces)
     (row,) = csv.DictReader((tmp_path / "chosen" / "log.csv").read_text().splitlines())
     assert load(tmp_path / "chosen" / "best").facts["best"] == pytest.approx(float(row["held_out_nme"]), abs=1e-3)

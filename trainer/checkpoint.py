@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated, read_calibration
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.trainer.network import Deployed, build
@@ -24,7 +25,7 @@ class Checkpoint:
     """A network's weights and what is needed to use or continue it."""
 
     weights: Tensors
-    facts: dict[str, Any]  # network, points, size, step, ...
+    facts: dict[str, Any]  # network, points, size, step, calibration, ...
     optimiser: Tensors  # empty unless the run can be continued from here
     running: Tensors  # weights before averaging; empty likewise
 
@@ -108,6 +109,14 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     return network.eval(), checkpoint.facts
 
 
+def calibration_of(facts: dict[str, Any], path: Path) -> Calibration:
+    """How a checkpoint's scores are calibrated, by its facts; ModelError names `path`."""
+    try:
+        return read_calibration(facts.get("calibration", UNTOUCHED))
+    except ValueError as wrong:
+        raise ModelError(f"{path}: {wrong}; fit it anew: python -m canthus.trainer.calibrate") from wrong
+
+
 class CheckpointBackend(Closing):
     """Runs a checkpoint with torch, behind the backend contract: the reference for every exported form.
 
@@ -120,13 +129,13 @@ class CheckpointBackend(Closing):
         network, facts = load_network(path)
         if "size" not in facts:
             raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its 'size'")
-        self.size = int(facts["size"])
+        self.size, self._calibration = int(facts["size"]), calibration_of(facts, path)
         self._network = Deployed(network, int(facts.get("stride", 4))).eval().to(self._device)
 
     @torch.inference_mode()
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         points, scores = self._network(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
-        return points.cpu().numpy(), scores.cpu().numpy()
+        return points.cpu().numpy(), calibrated(scores.cpu().numpy(), self._calibration)
 
     def close(self) -> None:
         """Nothing is held that Python does not free."""

@@ -8,6 +8,7 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.calibration import Calibration
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import read_manifest
 from canthus.runtime.types import Roi
@@ -27,7 +28,10 @@ class Backend(Protocol):
         ...
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Crops (N, S, S, 3) RGB -> points (N, 98, 2) in crop pixels and scores (N, 98); N may be 0."""
+        """Crops (N, S, S, 3) RGB -> points (N, 98, 2) in crop pixels and scores (N, 98); N may be 0.
+
+        A score is the chance that its point sits well, as far as the model was calibrated.
+        """
         ...
 
     def close(self) -> None:
@@ -55,8 +59,11 @@ class RegionBackend(Backend, Protocol):
         ...
 
 
-def open_backend(model: Path) -> Backend:
-    """Open a .onnx with OpenVINO on the CPU or a .engine with TensorRT on the GPU; the name decides."""
+def open_backend(model: Path, calibration: Calibration | None = None) -> Backend:
+    """Open a .onnx with OpenVINO on the CPU or a .engine with TensorRT on the GPU; the name decides.
+
+    `calibration`: of an engine's scores, where its model tells a newer one than the engine's manifest.
+    """
     match model.suffix:
         case ".onnx":
             from canthus.runtime.backends.cpu import OpenVINOBackend
@@ -65,6 +72,6 @@ def open_backend(model: Path) -> Backend:
         case ".engine":
             from canthus.runtime.backends.trt import TensorRTBackend
 
-            return TensorRTBackend(model)
+            return TensorRTBackend(model, calibration=calibration)
         case _:
             raise ModelError(f"{model}: expected a .onnx or .engine file")

@@ -82,7 +82,7 @@ class FirstUse:
             found = _find(self._model, flavour, gpu)
             if found is None:
                 raise BackendError("the engine that was built is not in the cache")
-            ready = open_backend(found)
+            ready = open_backend(found, read_manifest(self._model).calibration)
         except CanthusError as error:
             self._give_up(error)
             return None
@@ -91,7 +91,7 @@ class FirstUse:
 
     def _open(self, engine: Path) -> None:
         try:
-            self._ready = open_backend(engine)
+            self._ready = open_backend(engine, read_manifest(self._model).calibration)
         except CanthusError as error:
             self._tell(f"{error}; it is built anew")
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated
 from canthus.runtime.closing import Closing
 from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
 from canthus.runtime.engine_files import FLAVOURS, Flavour, misfit, read_engine
@@ -123,6 +124,7 @@ class Engine:
         _, channels, cells, _ = self.engine.get_tensor_shape("maps")
         self.points, self.stride = channels // 3, self.size // cells
         self.most = self.engine.get_tensor_profile_shape("crops", 0)[2][0]
+        self.calibration = manifest.calibration if manifest else UNTOUCHED
 
     def describe_layers(self) -> str:
         """What TensorRT's inspector tells of the engine, JSON."""
@@ -133,11 +135,15 @@ class Engine:
 class TensorRTBackend(Closing):
     """Runs an engine (crops in, maps out) between crop.cu and decode.cu."""
 
-    def __init__(self, engine: Path, trust: bool = False, anyway: bool = False) -> None:
+    def __init__(
+        self, engine: Path, trust: bool = False, anyway: bool = False, calibration: Calibration | None = None
+    ) -> None:
+        """`calibration`: the model's, where it is at hand; the engine's manifest may be older."""
         self._cuda: Cuda | None = Cuda()
         try:
             self._engine = Engine(engine, self._cuda.gpu, trust, anyway)
             self.size = self._engine.size
+            self._calibration = self._engine.calibration if calibration is None else calibration
             self.name = f"{self._engine.flavour} {self._engine.trt.__version__} on {self._cuda.gpu.name}"
             self._contexts: dict[int, Any] = {}
             self._capturable: dict[int, bool] = {}
@@ -157,14 +163,16 @@ class TensorRTBackend(Closing):
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         assert self._cuda is not None, "the backend is closed"
-        return self.runner.predict(crops)
+        points, scores = self.runner.predict(crops)
+        return points, calibrated(scores, self._calibration)
 
     def predict_regions(
         self, image: NDArray[np.uint8], rois: Sequence[Roi]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """A frame (H, W, 3) and regions -> points (N, 98, 2) in frame pixels and scores (N, 98)."""
         assert self._cuda is not None, "the backend is closed"
-        return self.runner.predict_regions(image, rois)
+        points, scores = self.runner.predict_regions(image, rois)
+        return points, calibrated(scores, self._calibration)
 
     def _configure(self) -> tuple[Any, Any]:
         """TensorRT-RTX compiles kernels when an engine first runs: keep them beside it. (settings, cache)."""
