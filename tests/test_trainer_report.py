@@ -19,7 +19,7 @@ from canthus.trainer.data import LabelledSet, open_set
 from canthus.trainer.eval_command import evaluate as command
 from canthus.trainer.evaluate import Entrant, Share, evaluate, in_order
 from canthus.trainer.metrics import summarise
-from canthus.trainer.report import curve, markdown, stability_table, worst_sheet
+from canthus.trainer.report import CASES, cases_sheet, curve, markdown, stability_table, worst_sheet
 from canthus.trainer.schemes import COFW
 from canthus.trainer.sheet import CAPTION, TILE
 from canthus.trainer.stability import SCALE, SHIFT, TURN, measure_stability
@@ -152,6 +152,23 @@ def test_the_worst_faces_come_first_and_missed_ones_before_them(tmp_path):
     assert red == (True, False)
 
 
+def test_cases_are_drawn_without_their_photographs(tmp_path):
+    write_shard(tmp_path, 25)
+    sets, (one,) = results_of(tmp_path)
+    errors = np.where(np.arange(25) == 3, math.inf, 24.0 - np.arange(25))
+    told = replace(one, errors=errors, points=one.points + np.where(errors > 20, 30, 0)[:, None, None])
+    drawn = cases_sheet(sets, told)
+    assert drawn.shape == (3 * (TILE + CAPTION), CASES * TILE, 3)
+    for picture in (tmp_path / "images").rglob("*.png"):
+        cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
+    np.testing.assert_array_equal(drawn, cases_sheet(sets, told))
+    # The first row is of points that were found where they are and so cover the true ones, the last of shifted ones.
+    green = (drawn.astype(int) @ [-1, 2, -1] > 150).reshape(3, TILE + CAPTION, -1).sum((1, 2))
+    assert green[0] < 0.7 * green[2]
+    few = replace(one, errors=np.where(np.arange(25) < 2, 1.0, math.inf))
+    assert cases_sheet(sets, few).shape == (3 * (TILE + CAPTION), 2 * TILE, 3)
+
+
 def test_errors_of_another_set_have_its_own_ruler_and_no_subsets_of_wflw(tmp_path):
     points = write_cofw(tmp_path / "COFW_test_color.mat", part="T")
     sets = [open_set(tmp_path)]
@@ -202,9 +219,10 @@ def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
     write_shard(tmp_path)
     monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), Knowing()))
     out, drawn, worst = tmp_path / "a.json", tmp_path / "curve.png", tmp_path / "worst.png"
-    scores = tmp_path / "scores.png"
+    scores, cases = tmp_path / "scores.png", tmp_path / "cases.png"
     words = ["--model", "one", "two", "--data", str(tmp_path), "--stability", "--markdown", "--json", str(out)]
-    assert command([*words, "--curve", str(drawn), "--worst", str(worst), "--reliability", str(scores)]) == 0
+    pictures = ["--curve", str(drawn), "--worst", str(worst), "--reliability", str(scores), "--cases", str(cases)]
+    assert command([*words, *pictures]) == 0
     told = capsys.readouterr().out
     assert told.startswith("| model | boxes |")
     assert "shifted  turned  scaled" in told
@@ -214,6 +232,7 @@ def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
     for picture in (drawn, scores):
         assert min(cv2.imread(str(picture)).shape[:2]) > 500
     assert cv2.imread(str(worst)).shape[1] == 5 * TILE
+    assert cv2.imread(str(cases)).shape[1] == CASES * TILE
     with pytest.raises(SystemExit, match="2"):
         command([*words, "--curve", str(tmp_path / "curve.tex")])
     with pytest.raises(InputError, match="folder does not exist"):

@@ -1,4 +1,4 @@
-"""`canthus eval`: models measured on labelled faces."""
+"""`canthus eval`: models measured on labelled faces, and on clips."""
 
 import argparse
 import contextlib
@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from canthus.runtime.errors import BackendError, InputError
 from canthus.trainer.commands import parser_of, start_processes
 
 if TYPE_CHECKING:
+    from canthus.trainer.clips import Followed
     from canthus.trainer.data import LabelledSet
     from canthus.trainer.evaluate import Entrant, Result, Share
     from canthus.trainer.stability import Stability
@@ -25,13 +27,14 @@ LAUNCHED = "TORCHELASTIC_RUN_ID"
 
 
 def evaluate(arguments: list[str]) -> int:
-    """Measure models on labelled faces: NME, FR@10, AUC@10, overall and for each of the set's subsets."""
+    """Measure models on labelled faces: NME, FR@10, AUC@10, overall and by subsets; and how calm they are on clips."""
     parser = parser_of(
         "eval",
         evaluate,
         "  canthus eval --wflw WFLW\n"
         "  canthus eval --model fast runs/student/best.safetensors --wflw WFLW --boxes both --json out.json\n"
         "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW --markdown --curve curve.png --worst worst.png\n"
+        "  canthus eval --peer PFLD.onnx --model fast accurate --clips videos/ --json calm.json\n"
         "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.eval_command --model best.safetensors --wflw WFLW\n",
     )
@@ -54,7 +57,7 @@ def evaluate(arguments: list[str]) -> int:
         "--wflw",
         "--data",
         nargs="+",
-        required=True,
+        default=[],
         type=Path,
         metavar="SET",
         dest="sets",
@@ -85,7 +88,15 @@ def evaluate(arguments: list[str]) -> int:
         action="store_true",
         help="also tell how far points move when the box is shifted, turned or scaled a little",
     )
-    parser.add_argument("--gpus", type=int, metavar="N", help="share the pictures between N GPUs of this machine")
+    parser.add_argument(
+        "--clips",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="CLIP",
+        help="videos, or folders of them: tell how much points tremble, jump and lag on their faces, raw and smoothed",
+    )
+    parser.add_argument("--gpus", type=int, metavar="N", help="share the work between N GPUs of this machine")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as papers order it")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file too")
     parser.add_argument("--curve", type=Path, metavar="OUT.png", help="draw the cumulative error distribution")
@@ -95,22 +106,33 @@ def evaluate(arguments: list[str]) -> int:
     parser.add_argument(
         "--worst", type=Path, metavar="OUT.png", help="draw the first model's 20 worst faces, truth and answer"
     )
+    parser.add_argument(
+        "--cases",
+        type=Path,
+        metavar="OUT.png",
+        help="draw the first model's best, middle and worst faces, four of each, without their photographs",
+    )
     told = parser.parse_args(arguments)
+    drawn = (told.curve, told.reliability, told.worst, told.cases)
+    if not (told.sets or told.clips):
+        parser.error("nothing to measure on: give --wflw SET, --clips CLIP, or both")
+    if not told.sets and (told.stability or any(drawn)):
+        parser.error("--stability, --curve, --reliability, --worst and --cases need labelled faces: give --wflw SET")
     if any(number is not None and number < 1 for number in (told.held_out, told.gpus)):
         parser.error("--held-out and --gpus must be at least 1")
-    for picture in (told.curve, told.reliability, told.worst):
+    for picture in drawn:
         if picture and picture.suffix.lower() not in PICTURES:
             parser.error(f"{picture}: a picture's name ends in {' or '.join(PICTURES)}")
-    for out in (told.json, told.curve, told.reliability, told.worst):
+    for out in (told.json, *drawn):
         if out and not out.absolute().parent.is_dir():
             raise InputError(f"{out}: its folder does not exist")
 
     if told.gpus and LAUNCHED not in os.environ:
         _start(arguments, told.gpus)
     with _shared() as share:
-        sets, results, stability = _measured(told, share)
+        measured = _measure(told, share)
         if share.rank == 0:
-            _tell(told, sets, results, stability)
+            _tell(told, measured)
     return 0
 
 
@@ -147,32 +169,54 @@ def _shared() -> "Iterator[Share]":
         yield Share(world.rank, world.ranks, gather)
 
 
-def _measured(told: argparse.Namespace, share: "Share") -> "tuple[list[LabelledSet], list[Result], list[Stability]]":
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """All that was measured; what was not asked for is empty."""
+
+    sets: "list[LabelledSet]"
+    results: "list[Result]"
+    stability: "list[Stability]"
+    followed: "list[Followed]"
+
+
+def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
+    from canthus.runtime.detector import Detector
     from canthus.trainer import evaluate as measuring
+    from canthus.trainer.clips import find_clips, follow_clips
     from canthus.trainer.data import open_set
     from canthus.trainer.stability import measure_stability
 
     sets = [open_set(path, told.split) for path in told.sets]
     if told.held_out is not None:
         sets = [one.kept_aside(told.held_out) for one in sets]
-    if not any(one.faces for one in sets):
+    if sets and not any(one.faces for one in sets):
         raise InputError("no face is left to measure on; lower --held-out")
+    clips = find_clips(told.clips)
     kinds: dict[str, tuple[measuring.Boxes, ...]] = {
         "truth": ("truth",),
         "detector": ("detector",),
         "both": ("truth", "detector"),
     }
+    results: list[Result] = []
+    stability: list[Stability] = []
+    followed: list[Followed] = []
     with contextlib.ExitStack() as opened:
         entrants = _entrants(told, opened)
-        detect = None
-        if told.boxes != "truth":
-            from canthus.runtime.detector import Detector
-
-            detector = opened.enter_context(Detector(told.detector_model))
-            detect = functools.partial(detector.detect, thorough=True)
-        results = measuring.evaluate(sets, entrants, detect, kinds[told.boxes], told.flip, share)
-        stability = measure_stability(sets, entrants, told.flip, share) if told.stability else []
-    return sets, results, stability
+        finds = clips or (sets and told.boxes != "truth")
+        detector = opened.enter_context(Detector(told.detector_model)) if finds else None
+        if sets:
+            detect = functools.partial(detector.detect, thorough=True) if detector and told.boxes != "truth" else None
+            results = measuring.evaluate(sets, entrants, detect, kinds[told.boxes], told.flip, share)
+        if told.stability:
+            stability = measure_stability(sets, entrants, told.flip, share)
+        if clips:
+            assert detector
+            follower = entrants[0]
+            if not told.model:  # others' networks have no scores to lose a face by
+                follower = measuring.open_entrant(None)
+                opened.enter_context(follower.backend)
+            followed = follow_clips(clips, entrants, follower, detector.detect, share)
+    return _Measured(sets, results, stability, followed)
 
 
 def _entrants(told: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Entrant]":
@@ -185,18 +229,22 @@ def _entrants(told: argparse.Namespace, opened: contextlib.ExitStack) -> "list[E
     return entrants
 
 
-def _tell(
-    told: argparse.Namespace, sets: "list[LabelledSet]", results: "list[Result]", stability: "list[Stability]"
-) -> None:
+def _tell(told: argparse.Namespace, measured: _Measured) -> None:
     from canthus.trainer import report, sheet
 
-    print(report.markdown(results) if told.markdown else report.table(results))
-    if stability:
+    results = measured.results
+    if results:
+        print(report.markdown(results) if told.markdown else report.table(results))
+    if measured.stability:
         print("\nhow far points move when the box changes a little, in % of the same ruler")
-        print(report.stability_table(stability))
+        print(report.stability_table(measured.stability))
+    if measured.followed:
+        print(("\n" if results else "") + report.clips_line(measured.followed))
+        print(report.clips_table(measured.followed))
     if told.json:
+        facts = report.facts(results, measured.stability, measured.followed)
         try:
-            told.json.write_text(json.dumps(report.facts(results, stability), indent=2) + "\n")
+            told.json.write_text(json.dumps(facts, indent=2) + "\n")
         except OSError as unwritable:
             raise InputError(f"{told.json}: cannot be written: {unwritable.strerror}") from unwritable
     if told.curve:
@@ -204,7 +252,9 @@ def _tell(
     if told.reliability:
         report.draw_reliability(results, told.reliability)
     if told.worst:
-        sheet.write_picture(told.worst, report.worst_sheet(sets, results[0]))
+        sheet.write_picture(told.worst, report.worst_sheet(measured.sets, results[0]))
+    if told.cases:
+        sheet.write_picture(told.cases, report.cases_sheet(measured.sets, results[0]), drawing=True)
 
 
 if __name__ == "__main__":  # what torchrun starts

@@ -1,4 +1,4 @@
-"""What a measurement tells, for people and for machines: tables, json, the curve of errors, the worst faces."""
+"""What a measurement tells, for people and for machines: tables, json, the curve of errors, sheets of faces."""
 
 import dataclasses
 import math
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
+from canthus.trainer.clips import Followed, calm
 from canthus.trainer.data import LabelledSet
 from canthus.trainer.evaluate import Result, in_order
 from canthus.trainer.metrics import BINS, FAILURE, WITHIN
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
 
 WORST = 20
 """Faces on the sheet of the worst."""
+
+CASES = 4
+"""Faces of each kind on the sheet of cases: best, middle, worst."""
+
+GROUND, LEVELS = 48, 48
+"""Grey on which cases are drawn, without their photographs, which others own; and the step of all their colours, so
+that the file is small."""
 
 ROOM = 1.3
 """Side of a tile over the side of the region: what lies around a face helps to see why it failed."""
@@ -51,6 +59,31 @@ def stability_table(measured: Sequence[Stability]) -> str:
     rows = [["model", "shifted", "turned", "scaled"]]
     rows += [[one.model, *(_number(value) for value in (one.shift, one.rotation, one.scale))] for one in measured]
     return _aligned(rows, left=1)
+
+
+def clips_table(followed: Sequence[Followed]) -> str:
+    """How calm points are on clips, raw and smoothed; `less` is what smoothing takes from the jitter of still faces."""
+    rows = [["model", "points", "jitter", "mean", "still", "mean", "less", "flicker", "lag", "lost"]]
+    for one in calm(followed):
+        less = f"{100 * (1 - one.smooth.still / one.raw.still):.0f} %" if one.raw.still > 0 else "-"
+        for kind, told, ends in (
+            ("raw", one.raw, ("-", "-", str(one.lost))),
+            ("smoothed", one.smooth, (less, _number(one.lag), "-")),
+        ):
+            jitter = (told.jitter, told.jitter_mean, told.still, told.still_mean)
+            fine = (_number(value, 3) for value in jitter)
+            rows.append([one.model, kind, *fine, ends[0], _number(told.flicker), *ends[1:]])
+    return _aligned(rows, left=2)
+
+
+def clips_line(followed: Sequence[Followed]) -> str:
+    """What the figures of clips are over."""
+    one = calm(followed)[0]
+    faces, gaps = (sum(values) for values in zip(*((len(each.stretches), each.gaps) for each in followed), strict=True))
+    return (
+        f"{len(followed)} clips, {faces} stretches of followed faces, {one.frames} frames of them, {one.still_frames} "
+        f"still; a face lost for a moment: {gaps}. Jitter in % of the canthi's distance, flicker of 1,000 points"
+    )
 
 
 def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
@@ -85,15 +118,35 @@ def _interval(one: Result) -> str:
     return f"{_number(low)}-{_number(high)}"
 
 
-def _number(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.2f}"
+def _number(value: float, digits: int = 2) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def facts(results: Sequence[Result], stability: Iterable[Stability] = ()) -> dict[str, Any]:
+def facts(
+    results: Sequence[Result], stability: Iterable[Stability] = (), followed: Sequence[Followed] = ()
+) -> dict[str, Any]:
     """The first result's figures, and all of them under `results`, as json has them; a figure of no faces is null."""
     told = [_facts(one) for one in results]
     steady = [dataclasses.asdict(one) for one in stability]
-    return {**told[0], "results": told, **({"stability": steady} if steady else {})}
+    return {
+        **(told[0] if told else {}),
+        "results": told,
+        **({"stability": steady} if steady else {}),
+        **({"clips": _clip_facts(followed)} if followed else {}),
+    }
+
+
+def _clip_facts(followed: Sequence[Followed]) -> dict[str, Any]:
+    """Over all clips, and of each."""
+    each = [
+        {"clip": one.clip, "stretches": len(one.stretches), "gaps": one.gaps, "figures": _calm_facts([one])}
+        for one in followed
+    ]
+    return {"all": _calm_facts(followed), "each": each}
+
+
+def _calm_facts(followed: Sequence[Followed]) -> Any:
+    return _null_for_nan([dataclasses.asdict(one) for one in calm(followed)])
 
 
 def _facts(one: Result) -> dict[str, Any]:
@@ -194,3 +247,28 @@ def worst_sheet(sets: Sequence[LabelledSet], result: Result, count: int = WORST)
             text = f"{result.errors[row]:.1f} %"
         tiles.append((tile, f"{text}  {short_name(face.image)}"))
     return contact_sheet(tiles)
+
+
+def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES) -> NDArray[np.uint8]:
+    """The faces with the smallest, middle and largest errors, a row of each, as drawings without photographs.
+
+    Truth in green, what was found over it in red, the face's NME below. Missed faces, which have no points, are left
+    out, and no picture is named: the sheet may be shown where the pictures may not.
+    """
+    faces = in_order(sets)
+    order = np.argsort(result.errors, kind="stable")[: int(np.isfinite(result.errors).sum())]
+    middle = max((len(order) - count) // 2, 0)
+    tiles = []
+    for kind, rows in (
+        ("best", order[:count]),
+        ("middle", order[middle : middle + count]),
+        ("worst", order[max(len(order) - count, 0) :]),
+    ):
+        for row in rows:
+            one, face = faces[row]
+            into = invert(to_frame(roi_from_points(face.points), TILE))
+            tile = np.full((TILE, TILE, 3), GROUND, np.uint8)
+            for points, colour, radius in ((face.points, TRUE, 2.5), (result.points[row], FOUND, 1.5)):
+                tile = mark(tile, transform(into, points), one.scheme, colour, radius)
+            tiles.append((tile, f"{kind}: {result.errors[row]:.1f} %"))
+    return contact_sheet(tiles, columns=max(min(count, len(order)), 1)) // LEVELS * LEVELS

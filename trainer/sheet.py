@@ -25,7 +25,7 @@ _SHIFT = 4
 """OpenCV draws at 1/16 pixel."""
 
 
-def mark(image: Image, points: NDArray[np.floating], scheme: Scheme, colour: Colour) -> Image:
+def mark(image: Image, points: NDArray[np.floating], scheme: Scheme, colour: Colour, radius: float = 1.5) -> Image:
     """A copy of an RGB image (H, W, 3) with points (K, 2) and the scheme's lines in one colour."""
     canvas = image.copy()
     fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
@@ -33,7 +33,7 @@ def mark(image: Image, points: NDArray[np.floating], scheme: Scheme, colour: Col
     for chain in scheme.lines:
         cv2.polylines(canvas, [fixed[list(chain)]], False, dim, 1, cv2.LINE_AA, _SHIFT)
     for x, y in fixed.tolist():
-        cv2.circle(canvas, (x, y), round(1.5 * (1 << _SHIFT)), colour, -1, cv2.LINE_AA, _SHIFT)
+        cv2.circle(canvas, (x, y), round(radius * (1 << _SHIFT)), colour, -1, cv2.LINE_AA, _SHIFT)
     return canvas
 
 
@@ -64,10 +64,12 @@ def evenly(count: int, wanted: int) -> list[int]:
     return sorted({math.floor(place * count / wanted) for place in range(wanted)}) if count else []
 
 
-def write_picture(path: Path, image: Image) -> None:
-    """Write an RGB picture; the name's ending tells the kind."""
+def write_picture(path: Path, image: Image, drawing: bool = False) -> None:
+    """Write an RGB picture; the name's ending tells the kind, and drawings of few colours become small files."""
+    # OpenCV's own way, differences between neighbours, suits photographs.
+    plain = [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
     try:
-        written = cv2.imwrite(str(path), image[..., ::-1])
+        written = cv2.imwrite(str(path), image[..., ::-1], plain if drawing and path.suffix.lower() == ".png" else [])
     except cv2.error as unknown:
         raise InputError(f"{path}: not a name of a picture; end it in .png or .jpg") from unknown
     if not written:

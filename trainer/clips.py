@@ -1,0 +1,253 @@
+"""How calm models are on clips: the jitter and flicker of their points, raw and smoothed, and the lag of smoothing.
+
+Which faces are followed on which frames is told once, for all, by the runtime's tracker with one model, the follower.
+On them each network follows by itself, as it would be used: its next region comes from its own last raw points, in its
+own margin, so that one that trembles shakes its own crops too. Common regions would hide that, and would be crops that
+suit the follower's author. Scores decide nothing here, for others' networks have none: a network has lost a face when
+its points' box no longer shares half of its area with the follower's; that is counted, and it starts again from there.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from canthus.runtime.bench import lag
+from canthus.runtime.detector import overlap
+from canthus.runtime.errors import InputError
+from canthus.runtime.geometry import roi_from_points, roll_of
+from canthus.runtime.smooth import Smoother
+from canthus.runtime.sources import VideoFile
+from canthus.runtime.tracker import Detect, Following, Tracker
+from canthus.runtime.types import FaceBox, Faces, Frame
+from canthus.runtime.wflw import OUTER_CANTHI
+from canthus.trainer.evaluate import ALONE, Entrant, Share, find
+from canthus.trainer.schemes import WFLW
+
+VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+
+CUT = 18.0
+"""Grey levels by which 16 x 16 thumbnails of two frames differ where a clip is cut; what moves within a shot differs
+by less than 12, cuts by more than 24."""
+
+STILL = 12.0
+MOVING = 25.0
+"""A face is still below, and moves above, so many % of its size a second."""
+
+JUMP = 5.0
+"""A point that lies so far (% of its face's size) from where its neighbours in time expect it has jumped."""
+
+LONG = 15
+"""Frames of motion without a pause that a lag can be told from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Stretch:
+    """One face on frames in a row, as each of M models sees it."""
+
+    seconds: NDArray[np.float64]  # (T,)
+    raw: NDArray[np.float32]  # (M, T, 98, 2) frame pixels
+    smooth: NDArray[np.float32]  # the same, smoothed
+
+
+@dataclass
+class Followed:
+    """The faces of one clip."""
+
+    clip: str
+    models: tuple[str, ...]
+    lost: list[int]  # how often each model lost a face that the follower kept
+    gaps: int = 0  # how often the follower lost a face for a moment
+    stretches: list[Stretch] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Tremor:
+    """How much points tremble, over frames of followed faces, in % of the face's size; NaN without such frames.
+
+    The size of a face is the distance of its outer canthi, the median over the models and its stretch: a head that
+    turns is no smaller. Jitter is the distance of points from the line between their neighbours in time, root of the
+    mean square over the points of a face, scaled so that noise which is new in each frame measures its own.
+    """
+
+    jitter: float  # median over frames
+    jitter_mean: float
+    still: float  # the same over frames in which the face hardly moves, by the median over the models
+    still_mean: float
+    flicker: float  # how many points in 1,000, each frame's counted, have jumped
+
+
+@dataclass(frozen=True)
+class Calm:
+    """How calm one model is, and what smoothing does for it."""
+
+    model: str
+    raw: Tremor
+    smooth: Tremor
+    lag: float  # of smoothed points behind raw ones while the head moves, frames; NaN where none does for long
+    lost: int
+    frames: int
+    still_frames: int
+
+
+def find_clips(paths: Iterable[Path]) -> list[Path]:
+    """The files, and for folders the videos in them by name."""
+    clips: list[Path] = []
+    for path in paths:
+        inside = sorted(path.iterdir()) if path.is_dir() else [path]
+        videos = [one for one in inside if one.suffix.lower() in VIDEOS] if path.is_dir() else inside
+        if not videos:
+            raise InputError(f"{path}: holds no videos ({', '.join(VIDEOS)})")
+        clips += videos
+    return clips
+
+
+def follow_clips(
+    clips: Sequence[Path], entrants: Sequence[Entrant], follower: Entrant, detect: Detect, share: Share = ALONE
+) -> list[Followed]:
+    """Follow the faces of every clip with every model (98 points), each frame read once."""
+    mine = clips[share.rank :: share.ranks]
+    total = 0
+    for clip in mine:
+        with VideoFile(clip) as video:
+            total += video.frames
+    own = []
+    with tqdm(total=total, unit="frame", leave=False, disable=None if share.rank == 0 else True) as bar:
+        for clip in mine:
+            bar.set_description(clip.name)
+            with VideoFile(clip) as video:
+                own.append(follow_faces(clip.name, _counted(video, bar), entrants, follower, detect))
+    everyone = share.gather(own)
+    return [everyone[number % share.ranks][number // share.ranks] for number in range(len(clips))]
+
+
+def _counted(frames: Iterable[Frame], bar: tqdm) -> Iterator[Frame]:
+    for frame in frames:
+        yield frame
+        bar.update()
+
+
+def follow_faces(
+    clip: str, frames: Iterable[Frame], entrants: Sequence[Entrant], follower: Entrant, detect: Detect
+) -> Followed:
+    """Follow the faces of one clip; a stretch ends where its face is lost and where the clip is cut."""
+    told = Followed(clip, tuple(entrant.name for entrant in entrants), [0] * len(entrants))
+    tracker = Tracker(detect, follower.backend)
+    smoothers = [Smoother() for _ in entrants]
+    lasts: list[dict[int, NDArray[np.float32]]] = [{} for _ in entrants]  # each model's points by face
+    runs: dict[int, list[tuple[float, NDArray, NDArray]]] = {}
+    met: set[int] = set()
+    before: NDArray[np.float32] | None = None
+    for frame in frames:
+        thumbnail = cv2.resize(frame.image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
+        if before is not None and np.abs(thumbnail - before).mean() > CUT:
+            tracker.restart()  # faces of the next shot are others, and have new ids
+        before = thumbnail
+        faces = tracker.update(frame.image, frame.seconds)
+        ids = faces.ids.tolist()
+        for gone in set(runs) - set(ids):
+            told.stretches.append(_stretch(runs.pop(gone)))
+        told.gaps += sum(face in met and face not in runs for face in ids)
+        met.update(ids)
+
+        raw, smooth = [], []
+        for place, entrant in enumerate(entrants):
+            known = [lasts[place].get(face, points) for face, points in zip(ids, faces.points, strict=True)]
+            regions = [roi_from_points(points, roll_of(points)) for points in known]
+            seen = Faces(*find(entrant, frame.image, regions, WFLW), faces.ids)
+            raw.append(seen.points)
+            smooth.append(smoothers[place].smooth(seen, frame.seconds).points)
+            kept = [_same(one, other) for one, other in zip(seen.boxes, faces.boxes, strict=True)]
+            told.lost[place] += kept.count(False)
+            lasts[place] = {face: points for face, points, good in zip(ids, seen.points, kept, strict=True) if good}
+        for row, face in enumerate(ids):
+            now = (frame.seconds, np.stack([one[row] for one in raw]), np.stack([one[row] for one in smooth]))
+            runs.setdefault(face, []).append(now)
+    told.stretches += [_stretch(run) for run in runs.values()]
+    return told
+
+
+def _same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = one.tolist(), other.tolist()
+    return overlap(FaceBox(x0, y0, x1, y1, 1.0), FaceBox(u0, v0, u1, v1, 1.0)) >= Following.same
+
+
+def _stretch(run: list[tuple[float, NDArray, NDArray]]) -> Stretch:
+    seconds, raw, smooth = zip(*run, strict=True)
+    return Stretch(np.array(seconds), np.stack(raw, 1), np.stack(smooth, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A stretch measured: its T frames less the first and the last, by (raw or smoothed, M models)."""
+
+    jitter: NDArray[np.float64]  # (2, M, T - 2) % of the face's size
+    jumps: NDArray[np.int64]  # (2, M); how many points in all frames
+    speed: NDArray[np.float64]  # (T - 2,) % a second, the median over models and points
+    lags: list[list[float]]  # of each model
+
+
+def _look(stretch: Stretch) -> _Seen:
+    size = np.median(np.linalg.norm(np.subtract(*(stretch.raw[:, :, end] for end in OUTER_CANTHI)), axis=-1))
+    points = np.stack([stretch.raw, stretch.smooth]).astype(np.float64) * (100 / max(size, 1.0))  # (2, M, T, 98, 2)
+    passed = stretch.seconds[2:] - stretch.seconds[:-2]
+    part = (stretch.seconds[1:-1] - stretch.seconds[:-2]) / passed  # of the way from one neighbour to the other
+    before, now, after = points[:, :, :-2], points[:, :, 1:-1], points[:, :, 2:]
+    way = part[:, None, None]
+    apart = np.linalg.norm(now - (1 - way) * before - way * after, axis=-1)  # (2, M, T - 2, 98)
+    speed = np.median(np.linalg.norm(after[0] - before[0], axis=-1), axis=(0, 2)) / passed
+    return _Seen(
+        np.sqrt(np.square(apart).mean(-1) / (1 + part**2 + (1 - part) ** 2)),
+        (apart > JUMP).sum((2, 3)),
+        speed,
+        [
+            [lag(late[moving], raw[moving]) for moving in _runs(speed > MOVING)]
+            for raw, late in zip(now[0], now[1], strict=True)
+        ],
+    )
+
+
+def _runs(true: NDArray[np.bool_]) -> list[slice]:
+    """Where at least `LONG` frames in a row are true."""
+    edges = np.flatnonzero(np.diff(true, prepend=False, append=False)).tolist()
+    runs = zip(edges[::2], edges[1::2], strict=True)
+    return [slice(start, end) for start, end in runs if end - start >= LONG]
+
+
+def calm(followed: Sequence[Followed]) -> list[Calm]:
+    """Each model's figures over all stretches of some clips."""
+    seen = [_look(stretch) for clip in followed for stretch in clip.stretches if len(stretch.seconds) > 2]
+    still = np.array([slow for one in seen for slow in one.speed < STILL], np.bool_)
+    jumps = sum((one.jumps for one in seen), np.zeros((2, len(followed[0].models)), np.int64))
+    return [
+        Calm(
+            model=model,
+            raw=_tremor([one.jitter[0, place] for one in seen], still, int(jumps[0, place])),
+            smooth=_tremor([one.jitter[1, place] for one in seen], still, int(jumps[1, place])),
+            lag=_of(np.median, np.array([frames for one in seen for frames in one.lags[place]])),
+            lost=sum(clip.lost[place] for clip in followed),
+            frames=len(still),
+            still_frames=int(still.sum()),
+        )
+        for place, model in enumerate(followed[0].models)
+    ]
+
+
+def _tremor(jitter: list[NDArray[np.float64]], still: NDArray[np.bool_], jumps: int) -> Tremor:
+    each = np.concatenate([np.zeros(0), *jitter])
+    return Tremor(
+        jitter=_of(np.median, each),
+        jitter_mean=_of(np.mean, each),
+        still=_of(np.median, each[still]),
+        still_mean=_of(np.mean, each[still]),
+        flicker=1000 * jumps / (WFLW.points * len(each)) if len(each) else math.nan,
+    )
+
+
+def _of(middle: Callable[[NDArray[np.float64]], np.floating], values: NDArray[np.float64]) -> float:
+    return float(middle(values)) if len(values) else math.nan
