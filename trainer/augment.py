@@ -1,8 +1,10 @@
-"""What a face may look like: turned, shifted, squeezed, dark, blurred, compressed, half hidden."""
+"""What a face may look like: turned, shifted, squeezed, dark, blurred, compressed, half hidden.
+
+A change is drawn first, as numbers, and then applied: to one face by OpenCV here, to a batch in device_augment.
+"""
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -48,6 +50,48 @@ PLAIN = Augmentation(
 """Nothing changed: the plain region, for validation."""
 
 
+@dataclass(frozen=True, eq=False)
+class Hole:
+    """A patch that hides a part of a crop, in its pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    fill: NDArray[np.integer] | tuple[int, int]  # a colour (3,), pixels (height, width, 3), or x, y of another part
+
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """Which rows and columns it hides."""
+        return np.s_[self.y : self.y + self.height, self.x : self.x + self.width]
+
+
+@dataclass(frozen=True, eq=False)
+class Paint:
+    """How light, colour and sharpness of a crop change, in this order of steps; None = not by this step."""
+
+    shrink: int | None  # to this side, pixels, and back
+    blur: float | NDArray[np.float32] | None  # a bell's deviation, pixels, or a movement's kernel (k, k)
+    exposure: NDArray[np.uint8] | None  # what each level becomes (256,)
+    hue: NDArray[np.float64] | None  # added to hue, saturation and value (3,), of 180, 255 and 255 levels
+    light: NDArray[np.uint8] | None  # what each level becomes (256, 3)
+    colour: float | None  # how much of it: 0 = grey, 1 = as it is
+    grey: float | None  # the same, once more
+    holes: tuple[Hole, ...] | None
+    noise: NDArray[np.float32] | None  # (S, S, 3) levels
+    compress: int | None  # quality of a JPEG
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """All that happens to one face."""
+
+    affine: NDArray[np.float64]  # (2, 3) takes pixels of the roomy crop to those of the finished one
+    edge: bool  # beyond the roomy crop lie its outermost pixels, not black
+    flipped: bool  # left and right, after that
+    paint: Paint
+
+
 def augment(
     image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, Points]:
@@ -55,10 +99,22 @@ def augment(
 
     Returns the image (size, size, 3) and the points (K, 2) in its pixels.
     """
-    image, points = move(image, points, size, how, rng)
-    if rng.random() < how.flip_p:
-        image, points = flip(image, points)
-    return repaint(image, how, rng), points
+    change = draw(points, size, how, rng)
+    cut = _warp(image, change.affine, change.edge, size)
+    cut = cv2.flip(cut, 1).astype(np.uint8, copy=False) if change.flipped else cut
+    return _paint(cut, change.paint), move_points(points, change, size)
+
+
+def draw(points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Change:
+    """Draw the change of one face with these points in its roomy crop, to a crop of `size` pixels."""
+    affine, edge = _draw_affine(points, size, how, rng)
+    return Change(affine, edge, rng.random() < how.flip_p, _draw_paint(size, how, rng))
+
+
+def move_points(points: Points, change: Change, size: int) -> Points:
+    """Where the points (K, 2) of the roomy crop lie in the finished one."""
+    moved = transform(change.affine, points)
+    return _mirror(moved, size) if change.flipped else moved
 
 
 NOWHERE = -1e4
@@ -69,6 +125,21 @@ def without_face(
     image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, Points]:
     """Make a crop (size, size, 3) that shows no whole face, for the scores to learn what is none."""
+    return repaint(_beside_face(image, points, size, how, rng), how, rng), np.full_like(points, NOWHERE)
+
+
+def draw_without_face(
+    image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
+) -> tuple[Image, Change]:
+    """A picture of the roomy crop's size that shows no whole face, and the change that finishes it."""
+    room = image.shape[0]
+    cut = _beside_face(image, points, room, how, rng)
+    whole = invert(to_frame(Roi((room - 1) / 2, (room - 1) / 2, room), size))
+    return cut, Change(whole, edge=True, flipped=False, paint=_draw_paint(size, how, rng))
+
+
+def _beside_face(image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Image:
+    """A part of a face, what surrounds it, its tiles in another order, or noise."""
     kind = rng.random()
     region = roi_from_points(points, rng.uniform(-math.pi, math.pi))
     if kind < 0.1:
@@ -86,7 +157,7 @@ def without_face(
         cut = crop(image, Roi(x, y, region.side * rng.uniform(0.6, 1.2), region.angle), size)
     else:
         cut = _shuffle(move(image, points, size, how, rng)[0], int(rng.integers(2, 6)), rng)
-    return repaint(cut, how, rng), np.full_like(points, NOWHERE)
+    return cut
 
 
 def _shuffle(image: Image, grid: int, rng: np.random.Generator) -> Image:
@@ -103,13 +174,31 @@ def _shuffle(image: Image, grid: int, rng: np.random.Generator) -> Image:
 
 def flip(image: Image, points: Points) -> tuple[Image, Points]:
     """Mirror left and right, points (K, 2) renamed accordingly."""
+    return cv2.flip(image, 1).astype(np.uint8, copy=False), _mirror(points, image.shape[1])
+
+
+def _mirror(points: Points, width: int) -> Points:
     mirrored = points[scheme_of(len(points)).mirror].copy()
-    mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
-    return cv2.flip(image, 1).astype(np.uint8, copy=False), mirrored
+    mirrored[:, 0] = width - 1 - mirrored[:, 0]
+    return mirrored
 
 
 def move(image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> tuple[Image, Points]:
     """Turn, squeeze, scale and shift, in one resampling."""
+    affine, edge = _draw_affine(points, size, how, rng)
+    return _warp(image, affine, edge, size), transform(affine, points)
+
+
+def _warp(image: Image, affine: NDArray[np.float64], edge: bool, size: int) -> Image:
+    border = cv2.BORDER_REPLICATE if edge else cv2.BORDER_CONSTANT
+    cut = cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
+    return cut.astype(np.uint8, copy=False)
+
+
+def _draw_affine(
+    points: Points, size: int, how: Augmentation, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], bool]:
+    """How a face is turned, squeezed, scaled and shifted, and whether edge pixels lie beyond the picture."""
     angle = math.radians(float(np.clip(_about(how.rotation, how, rng)[0], -50, 50)))
     upright = roi_from_points(points)
     narrow = np.eye(3)
@@ -123,10 +212,7 @@ def move(image: Image, points: Points, size: int, how: Augmentation, rng: np.ran
     side = region.side * rng.uniform(*how.scale)
     right, down = _about(how.shift, how, rng) * side
     affine = invert(to_frame(Roi(region.x + right, region.y + down, side, angle), size))
-    affine = affine @ narrow
-    border = cv2.BORDER_REPLICATE if rng.random() < 0.5 and not how.black else cv2.BORDER_CONSTANT
-    cut = cv2.warpAffine(image, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=border)
-    return cut.astype(np.uint8, copy=False), transform(affine, points)
+    return affine @ narrow, rng.random() < 0.5 and not how.black
 
 
 def _about(figure: float, how: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -136,39 +222,34 @@ def _about(figure: float, how: Augmentation, rng: np.random.Generator) -> NDArra
 
 def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
     """Change light, colour, sharpness, and hide parts; the points stay where they are."""
-    size = image.shape[0]
-    if rng.random() < how.shrink_p:
-        small = max(24, int(size / rng.uniform(1.3, 4.5)))
-        far = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(far, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-    if rng.random() < how.blur_p:
-        image = _blur(image, rng)
+    return _paint(image, _draw_paint(image.shape[0], how, rng))
+
+
+def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator) -> Paint:
+    shrink = max(24, int(size / rng.uniform(1.3, 4.5))) if rng.random() < how.shrink_p else None
+    blur = _draw_blur(rng) if rng.random() < how.blur_p else None
+    exposure = light = colour = hue = noise = None
     if rng.random() < how.exposure_p:
         levels = np.arange(256) * rng.uniform(0.8, 1.2) + rng.uniform(-0.2, 0.2) * 255
-        image = cv2.LUT(image, np.clip(levels, 0, 255).astype(np.uint8)).astype(np.uint8, copy=False)
+        exposure = np.clip(levels, 0, 255).astype(np.uint8)
     if rng.random() < how.hue_p:
-        image = _hue(image, rng)
+        most = np.array([20, 30, 20])  # 40 degrees, 12 %, 8 %, as the published recipe's library has it by default
+        hue = rng.uniform(-most, most)
     if rng.random() < how.colour_p:
-        image = _light(image, rng)
-    if rng.random() < how.grey_p:
-        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    if rng.random() < how.holes_p:
-        image = _holes(image, how, rng)
+        light, colour = _draw_light(rng), rng.uniform(0.3, 1.5)
+    grey = 0.0 if rng.random() < how.grey_p else None
+    holes = _draw_holes(size, how, rng) if rng.random() < how.holes_p else None
     if rng.random() < how.noise_p:
-        grain = rng.standard_normal(image.shape, np.float32)
-        image = np.clip(image + grain * np.float32(rng.uniform(3, 16)), 0, 255).astype(np.uint8)
-    if rng.random() < how.compress_p:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(15, 70))]
-        poor = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
-        assert poor is not None, "what OpenCV wrote it can read"
-        image = poor.astype(np.uint8, copy=False)
-    return image
+        noise = rng.standard_normal((size, size, 3), np.float32)
+        noise *= np.float32(rng.uniform(3, 16))
+    compress = int(rng.integers(15, 70)) if rng.random() < how.compress_p else None
+    return Paint(shrink, blur, exposure, hue, light, colour, grey, holes, noise, compress)
 
 
-def _blur(image: Image, rng: np.random.Generator) -> Image:
+def _draw_blur(rng: np.random.Generator) -> float | NDArray[np.float32]:
     """Out of focus, or moved along a line."""
     if rng.random() < 0.5:
-        return cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 2.5)).astype(np.uint8, copy=False)
+        return float(rng.uniform(0.6, 2.5))
     length = int(rng.integers(3, 11))
     kernel = np.zeros((length, length), np.float32)
     turn = rng.uniform(0, math.pi)
@@ -177,49 +258,87 @@ def _blur(image: Image, rng: np.random.Generator) -> Image:
         (round(reach + side * reach * math.cos(turn)), round(reach + side * reach * math.sin(turn))) for side in (-1, 1)
     ]
     cv2.line(kernel, ends[0], ends[1], 1.0)
-    return cv2.filter2D(image, -1, kernel / kernel.sum()).astype(np.uint8, copy=False)
+    kernel /= kernel.sum()
+    return kernel
 
 
-def _light(image: Image, rng: np.random.Generator) -> Image:
-    """Exposure, contrast, gamma and colour cast, as one table a channel; then less or more colour."""
+def _draw_light(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Exposure, contrast, gamma and colour cast, as one table a channel (256, 3)."""
     levels = np.linspace(0, 1, 256)
     gamma = math.exp(rng.normal(0, 0.35))
     contrast, brightness = rng.uniform(0.65, 1.35), rng.normal(0, 0.1)
     cast = 1 + rng.normal(0, 0.08, 3)
     curve = ((levels**gamma - 0.5) * contrast + 0.5 + brightness)[:, None] * cast
-    table = np.clip(curve * 255, 0, 255).astype(np.uint8)[None]  # (1, 256, 3)
-    image = cv2.LUT(image, table).astype(np.uint8, copy=False)
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    amount = rng.uniform(0.3, 1.5)
-    return cv2.addWeighted(image, amount, grey, 1 - amount, 0).astype(np.uint8, copy=False)
+    return np.clip(curve * 255, 0, 255).astype(np.uint8)
 
 
-def _hue(image: Image, rng: np.random.Generator) -> Image:
-    """Hue by up to 40 degrees, saturation by up to 12 %, value by up to 8 % of their range."""
-    most = np.array([20, 30, 20])  # of 180, 255 and 255 levels, as the published recipe's library has it by default
-    shift = rng.uniform(-most, most)[:, None]
+def _draw_holes(size: int, how: Augmentation, rng: np.random.Generator) -> tuple[Hole, ...]:
+    """Some patches: black, or each of plain colour, noise, or another part of the picture."""
+    holes = []
+    for _ in range(rng.integers(round(how.holes[0]), round(how.holes[1]) + 1)):
+        width, height = (int(side) for side in rng.uniform(*how.hole, 2) * size)
+        x, y = (int(rng.integers(0, size - side)) for side in (width, height))
+        kind = rng.random()
+        fill: NDArray[np.integer] | tuple[int, int]
+        if how.black:
+            fill = np.zeros(3, np.uint8)
+        elif kind < 0.5:
+            fill = rng.integers(0, 256, 3)
+        elif kind < 0.7:
+            fill = rng.integers(0, 256, (height, width, 3))
+        else:
+            fill = int(rng.integers(0, size - width)), int(rng.integers(0, size - height))
+        holes.append(Hole(x, y, width, height, fill))
+    return tuple(holes)
+
+
+def _paint(image: Image, paint: Paint) -> Image:
+    """Apply the steps to one crop (S, S, 3)."""
+    size = image.shape[0]
+    if paint.shrink is not None:
+        far = cv2.resize(image, (paint.shrink, paint.shrink), interpolation=cv2.INTER_AREA)
+        image = cv2.resize(far, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    if isinstance(paint.blur, float):
+        image = cv2.GaussianBlur(image, (0, 0), paint.blur).astype(np.uint8, copy=False)
+    elif paint.blur is not None:
+        image = cv2.filter2D(image, -1, paint.blur).astype(np.uint8, copy=False)
+    if paint.exposure is not None:
+        image = cv2.LUT(image, paint.exposure).astype(np.uint8, copy=False)
+    if paint.hue is not None:
+        image = _shift_hue(image, paint.hue[:, None])
+    if paint.light is not None:
+        image = cv2.LUT(image, paint.light[None]).astype(np.uint8, copy=False)
+    for amount in (paint.colour, paint.grey):
+        if amount is not None:
+            grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            image = cv2.addWeighted(image, amount, grey, 1 - amount, 0).astype(np.uint8, copy=False)
+    if paint.holes is not None:
+        image = _punch(image, paint.holes)
+    if paint.noise is not None:
+        image = np.clip(image + paint.noise, 0, 255).astype(np.uint8)
+    if paint.compress is not None:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, paint.compress]
+        poor = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
+        assert poor is not None, "what OpenCV wrote it can read"
+        image = poor.astype(np.uint8, copy=False)
+    return image
+
+
+def _shift_hue(image: Image, shift: NDArray[np.float64]) -> Image:
+    """Add to hue, saturation and value (3, 1)."""
     levels = np.arange(256)
     table = np.concatenate([(levels + shift[:1]) % 180, np.clip(levels + shift[1:], 0, 255)])
     seen = cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), np.ascontiguousarray(table.T[None].astype(np.uint8)))
     return cv2.cvtColor(seen, cv2.COLOR_HSV2RGB).astype(np.uint8, copy=False)
 
 
-def _holes(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
-    """Some patches: black, or each of plain colour, noise, or another part of the picture."""
-    image, size = image.copy(), image.shape[0]
-    for _ in range(rng.integers(round(how.holes[0]), round(how.holes[1]) + 1)):
-        width, height = (int(side) for side in rng.uniform(*how.hole, 2) * size)
-        x, y = (int(rng.integers(0, size - side)) for side in (width, height))
-        kind = rng.random()
-        patch: NDArray[Any]
-        if how.black:
-            patch = np.zeros(3, np.uint8)
-        elif kind < 0.5:
-            patch = rng.integers(0, 256, 3)
-        elif kind < 0.7:
-            patch = rng.integers(0, 256, (height, width, 3))
-        else:
-            from_x, from_y = (int(rng.integers(0, size - side)) for side in (width, height))
-            patch = image[from_y : from_y + height, from_x : from_x + width].copy()
-        image[y : y + height, x : x + width] = patch
+def _punch(image: Image, holes: tuple[Hole, ...]) -> Image:
+    """Fill the holes, one after the other."""
+    image = image.copy()
+    for hole in holes:
+        fill = hole.fill
+        if isinstance(fill, tuple):
+            from_x, from_y = fill
+            fill = image[from_y : from_y + hole.height, from_x : from_x + hole.width].copy()
+        image[hole.area] = fill
     return image

@@ -9,9 +9,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -22,8 +22,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.augment import PLAIN, augment, without_face
+from canthus.trainer.augment import (
+    NOWHERE,
+    PLAIN,
+    Change,
+    Image,
+    Points,
+    augment,
+    draw,
+    draw_without_face,
+    move_points,
+    without_face,
+)
 from canthus.trainer.data import Pack, kept_aside, open_pack, yaw
+from canthus.trainer.device_augment import Changes, finish, gather
 from canthus.trainer.recipe import Recipe, find_recipe
 
 AHEAD = 3
@@ -33,32 +45,51 @@ VALIDATED = 64
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Faces as the network takes them."""
+    """Faces as the network takes them; or raw, with the changes that finish them."""
 
-    crops: Tensor  # (B, S, S, 3) uint8
-    points: Tensor  # (B, K, 2) float32, crop pixels
+    crops: Tensor  # (B, S, S, 3) uint8; of a raw batch the pack's (B, P, P, 3)
+    points: Tensor  # (B, K, 2) float32, pixels of the finished crop
     weight: Tensor  # (B,) how much each face counts
+    changes: Changes | None = None
 
     def pin_memory(self) -> "Batch":
         """In memory that a GPU can fetch by itself."""
-        return Batch(self.crops.pin_memory(), self.points.pin_memory(), self.weight.pin_memory())
+        return self._each(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
         """On a device; the copy goes on beside the arithmetic where the memory is pinned."""
-        parts = (part.to(device, non_blocking=True) for part in (self.crops, self.points, self.weight))
-        return Batch(*parts)
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def finished(self) -> "Batch":
+        """With the changes made, where its tensors lie."""
+        if self.changes is None:
+            return self
+        return Batch(finish(self.crops, self.changes), self.points, self.weight)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        changes = self.changes and self.changes.each(move)
+        return Batch(move(self.crops), move(self.points), move(self.weight), changes)
 
 
 class Batches:
     """Draws training batches of a recipe from a pack, and the faces that choose the checkpoint unchanged.
 
     Those are the pack's held-out faces, or all of `judged` where it is given. `rank` of `ranks` processes gets its
-    part of each batch.
+    part of each batch. Training batches come `raw` where a GPU is to finish them.
     """
 
-    def __init__(self, pack: Pack, recipe: Recipe, judged: Pack | None = None, rank: int = 0, ranks: int = 1) -> None:
+    def __init__(
+        self,
+        pack: Pack,
+        recipe: Recipe,
+        judged: Pack | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        raw: bool = False,
+    ) -> None:
         self.pack = pack
         self.recipe = recipe
+        self.raw = raw
         if recipe.batch % ranks:
             raise InputError(f"a batch of {recipe.batch} cannot be split over {ranks} processes; change batch")
         part = recipe.batch // ranks
@@ -107,13 +138,28 @@ class Batches:
         """This process's part of the training batch of one step."""
         rows = self.rows(step)[self.places.start : self.places.stop]
         rngs = (np.random.default_rng([self.recipe.seed, step, place]) for place in self.places)
-        faces = [self._changed(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
-        return self._batch(self.pack, rows, faces)
+        if not self.raw:
+            return self._batch(
+                self.pack, rows, [self._changed(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
+            )
+        drawn = [self._drawn(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
+        batch = self._batch(self.pack, rows, [(crop, points) for crop, points, _ in drawn])
+        return replace(batch, changes=gather([change for _, _, change in drawn], self.recipe.size))
 
-    def _changed(self, row: int, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def _changed(self, row: int, rng: np.random.Generator) -> tuple[Image, Points]:
         change = without_face if rng.random() < self.recipe.faceless else augment
         how = self.recipe.augmentation
         return change(self.pack.crops[row], self.pack.points[row], self.recipe.size, how, rng)
+
+    def _drawn(self, row: int, rng: np.random.Generator) -> tuple[Image, Points, Change]:
+        """A roomy crop, its points in the finished one, and the change between them."""
+        crop, points = self.pack.crops[row], self.pack.points[row]
+        size, how = self.recipe.size, self.recipe.augmentation
+        if rng.random() < self.recipe.faceless:
+            shown, change = draw_without_face(crop, points, size, how, rng)
+            return shown, np.full_like(points, NOWHERE), change
+        change = draw(points, size, how, rng)
+        return crop, move_points(points, change, size), change
 
     def validation(self) -> Iterator[Batch]:
         """This process's part of the faces that choose the checkpoint, in batches, unchanged."""
@@ -155,9 +201,7 @@ class Batches:
                     waiting.append(maker.submit(self.draw, step + AHEAD))
                 yield batch
 
-    def _batch(
-        self, pack: Pack, rows: NDArray[np.intp], faces: list[tuple[NDArray[np.uint8], NDArray[np.float32]]]
-    ) -> Batch:
+    def _batch(self, pack: Pack, rows: NDArray[np.intp], faces: list[tuple[Image, Points]]) -> Batch:
         weight = 1 / (1 + (pack.spread[rows] / self.recipe.trust) ** 2)
         return Batch(
             torch.from_numpy(np.stack([crop for crop, _ in faces])),
@@ -193,12 +237,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("recipe", nargs="?", default="wflw-hrnet", metavar="RECIPE", help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches to make (default: %(default)s)")
     told = parser.parse_args(arguments)
-    batches = Batches(open_pack(told.pack), find_recipe(told.recipe))
+    pack, recipe = open_pack(told.pack), find_recipe(told.recipe)
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
     for workers in sorted({0, 1, cores // 2, cores} if cores else {0}):
-        rate = measure(batches, workers, told.steps)
-        maker = f"{workers} process{'es' * (workers > 1)}" if workers else "a thread"
-        print(f"{maker:>13}: {rate:6.0f} images/s, {rate / max(workers, 1):5.0f} each")
+        finished, raw = (measure(Batches(pack, recipe, raw=raw), workers, told.steps) for raw in (False, True))
+        maker, many = f"{workers} process{'es' * (workers > 1)}" if workers else "a thread", max(workers, 1)
+        print(
+            f"{maker:>13}: {finished:6.0f} images/s, {finished / many:5.0f} each; "
+            f"raw, for a GPU to finish: {raw:6.0f} images/s, {raw / many:5.0f} each"
+        )
     return 0
 
 

@@ -67,7 +67,7 @@ def train(arguments: list[str]) -> int:
         best = run(
             faces, recipe, folder, told.resume,
             compiled=_has_compiler(), pretrained=told.pretrained, judged=judged, workers=told.workers,
-            tensorboard=told.tensorboard,
+            augment_on=told.augment_on, tensorboard=told.tensorboard,
         )  # fmt: skip
     except KeyboardInterrupt:
         again = f"; go on with: canthus train {told.pack} -o {folder} --resume"
@@ -141,6 +141,13 @@ def _train_parser() -> argparse.ArgumentParser:
         type=int,
         metavar="N",
         help="processes that make batches for each GPU (default: the cores there are; 0 = a thread, as on the CPU)",
+    )
+    parser.add_argument(
+        "--augment-on",
+        choices=("auto", "cpu", "device"),
+        default="auto",
+        help="where faces are changed at random: by those processes, or in batches on the device that trains "
+        "(default: on the device where it is a GPU)",
     )
     parser.add_argument("--tensorboard", action="store_true", help="write events for TensorBoard into RUN too")
     parser.add_argument("--resume", action="store_true", help="go on where RUN was stopped, with its recipe")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -66,13 +67,15 @@ def train(
     pretrained: Path | None = None,
     judged: Pack | None = None,
     workers: int | None = None,
+    augment_on: Literal["auto", "cpu", "device"] = "auto",
     tensorboard: bool = False,
 ) -> Path:
     """Train to the end of the recipe; returns the checkpoint with the lowest NME on held-out faces, or on `judged`.
 
     `folder` gets recipe.json, log.csv and the checkpoints `last` and `best`. Ctrl-C saves `last` and raises
     KeyboardInterrupt again; `resume` continues from `last`. The network starts from the weights in `pretrained`,
-    where it is given. `workers` processes make batches (default: as many as a GPU here may need). `tensorboard` puts
+    where it is given. `workers` processes make batches (default: as many as a GPU here may need). They change
+    the faces too, unless the network's device does (`augment_on`; "auto": where it is a GPU). `tensorboard` puts
     its events into `folder` too. Under torchrun, each process calls this with the same arguments.
     """
     with joined() as world:
@@ -80,7 +83,8 @@ def train(
         if world.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
-        batches = Batches(pack, recipe, judged, world.rank, world.ranks)
+        raw = augment_on == "device" or (augment_on == "auto" and world.device.type == "cuda")
+        batches = Batches(pack, recipe, judged, world.rank, world.ranks, raw)
         run = begin(recipe, pack.points.shape[1], world)
         if pretrained:
             taken = take(pretrained, run.network)
@@ -194,7 +198,7 @@ def _loop(
             if world.any(stopped.is_set()):
                 _finite(losses[seen:], run.step, recipe)
                 return True
-            losses.append(_step(run, recipe, batch.to(device), colours, forward, loss, steps))
+            losses.append(_step(run, recipe, batch.to(device).finished(), colours, forward, loss, steps))
             bar.update()
             due = run.step % every == 0 or run.step == steps
             if due or device.type == "cpu" or len(losses) - seen >= UNSEEN:

@@ -1,0 +1,174 @@
+"""What torch makes of a batch of faces beside what OpenCV makes of each one."""
+
+import dataclasses
+import os
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from canthus.trainer import train as training
+from canthus.trainer.augment import NOWHERE, PLAIN, Augmentation, augment, draw, move_points
+from canthus.trainer.batches import Batch, Batches
+from canthus.trainer.checkpoint import load
+from canthus.trainer.commands import train as command
+from canthus.trainer.data import Pack, open_set, write_pack
+from canthus.trainer.device_augment import finish, gather
+from canthus.trainer.recipe import Recipe, find_recipe
+from conftest import SHAPE
+from test_trainer_data import draw_face, write_shard
+
+SIZE = 96
+FACES = 24
+
+MOVED = dataclasses.replace(PLAIN, flip_p=0.5, rotation=20, scale=(0.8, 1.25), shift=0.06, squeeze_p=0.4)
+
+AGREE = {
+    "exposure": (0.01, 2), "colour": (0.01, 4), "grey": (0.01, 1), "blur": (0.1, 1), "shrink": (0.3, 1),
+    "noise": (0.01, 1), "holes": (0.01, 1), "hue": (0.8, 10), "compress": (1.5, 30),
+}  # fmt: skip
+"""Grey levels by which each step differs: on average and at most. OpenCV keeps hue in whole steps of 2 degrees, and a
+JPEG's coarse steps make one level's rounding into many."""
+
+BATCHES = Recipe(size=64, batch=32, held_out=3, faceless=0.2)
+
+
+def roomy(room: int) -> tuple[np.ndarray, np.ndarray]:
+    """Made-up faces (N, room, room, 3), softened as photographs are, and their points."""
+    rng = np.random.default_rng(5)
+    sides = rng.uniform(0.55, 0.7, FACES)
+    points = np.array([(0.5 - side / 2 + SHAPE * side) * room for side in sides], np.float32)
+    pictures = [cv2.GaussianBlur(draw_face(room, one, seed), (0, 0), room / 128) for seed, one in enumerate(points)]
+    return np.stack(pictures), points
+
+
+def both(how: Augmentation, room: int = 2 * SIZE, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures (N, S, S, 3) by torch and by OpenCV, whose points are the same."""
+    pictures, points = roomy(room)
+    changes = [draw(one, size, how, np.random.default_rng([1, place])) for place, one in enumerate(points)]
+    made = finish(torch.from_numpy(pictures), gather(changes, size)).numpy()
+    known = []
+    for place, (picture, one, change) in enumerate(zip(pictures, points, changes, strict=True)):
+        cut, moved = augment(picture, one, size, how, np.random.default_rng([1, place]))
+        np.testing.assert_array_equal(move_points(one, change, size), moved)
+        known.append(cut)
+    return made, np.stack(known)
+
+
+@pytest.mark.parametrize(("room", "size"), [(512, 256), (192, 128), (96, 128)])
+@pytest.mark.parametrize("black", [False, True])
+def test_a_batch_is_turned_squeezed_and_mirrored_as_opencv_does_it(room, size, black):
+    made, known = both(dataclasses.replace(MOVED, black=black), room, size)
+    difference = np.abs(made.astype(int) - known)
+    assert difference.max() <= 1
+    assert difference.mean() < 0.01
+
+
+@pytest.mark.parametrize("step", AGREE)
+def test_each_step_paints_as_opencv_does(step):
+    made, known = both(dataclasses.replace(PLAIN, **{f"{step}_p": 1}))
+    plain, _ = both(PLAIN)
+    difference = np.abs(made.astype(int) - known)
+    mean, most = AGREE[step]
+    assert difference.mean() < mean
+    assert difference.max() <= most
+    assert np.abs(plain.astype(int) - known).mean() > 4 * difference.mean()  # the step was seen at all
+
+
+def test_black_holes_are_where_opencv_has_them():
+    made, known = both(dataclasses.replace(PLAIN, holes_p=1, holes=(1, 8), black=True))
+    np.testing.assert_array_equal(made == 0, known == 0)
+
+
+@pytest.mark.parametrize("name", ["wflw-hrnet", "student"])
+def test_all_that_a_recipe_does_comes_out_as_from_opencv(name):
+    made, known = both(dataclasses.replace(find_recipe(name).augmentation, compress_p=0), 128, 64)
+    assert np.abs(made.astype(int) - known).mean() < 0.5
+    np.testing.assert_allclose(made.mean((1, 2)), known.mean((1, 2)), atol=1)
+
+
+def test_mirrored_faces_are_the_plain_ones_mirrored():
+    plain, _ = both(PLAIN)
+    mirrored, _ = both(dataclasses.replace(PLAIN, flip_p=1))
+    np.testing.assert_allclose(mirrored[:, :, ::-1].astype(int), plain, atol=1)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Pack:
+    folder = tmp_path_factory.mktemp("faces")
+    write_shard(folder / "shard", 30)
+    return write_pack([open_set(folder / "shard")], folder / "pack", 96)
+
+
+def shows_none(batch: Batch) -> np.ndarray:
+    return (batch.points == NOWHERE).all(-1).all(-1).numpy()
+
+
+def test_a_raw_batch_finished_is_the_batch(faces):
+    one, other = (Batches(faces, BATCHES, raw=raw).draw(3) for raw in (False, True))
+    assert other.crops.shape == (32, 96, 96, 3)
+    finished = other.finished()
+    assert finished.crops.shape == one.crops.shape == (32, 64, 64, 3)
+    assert finished.changes is None
+    assert torch.equal(one.points, finished.points)
+    assert torch.equal(one.weight, finished.weight)
+    without = shows_none(one)
+    assert 1 < without.sum() < 16
+    difference = (one.crops.float() - finished.crops.float()).abs().mean((1, 2, 3)).numpy()
+    assert np.median(difference[~without]) < 0.5
+    assert finished.crops[without].float().std((1, 2, 3)).min() > 1  # a picture, of no face
+
+
+def test_the_same_seed_gives_the_same_batch_to_one_process_as_to_two(faces):
+    whole = Batches(faces, BATCHES, raw=True)
+    parts = [Batches(faces, BATCHES, rank=rank, ranks=2, raw=True) for rank in range(2)]
+    for step in range(2):
+        once, again = (whole.draw(step).finished().crops for _ in range(2))
+        assert torch.equal(once, again)
+        apart = torch.cat([part.draw(step).finished().crops for part in parts])
+        np.testing.assert_allclose(apart.numpy().astype(int), once, atol=1)  # sums in another order
+
+
+def test_a_run_that_finishes_its_batches_itself_resumes_to_the_same_weights(faces, tmp_path, monkeypatch):
+    recipe = Recipe(size=32, batch=4, epochs=1.0, warm_up=2, held_out=3)
+    unbroken, broken, schedule, finished = tmp_path / "unbroken", tmp_path / "broken", training._schedule, []
+
+    def press_ctrl_c(step: int, *rest: object) -> float:
+        if step == 2:
+            signal.raise_signal(signal.SIGINT)
+        return schedule(step, *rest)
+
+    def counted(*parts: object) -> torch.Tensor:
+        finished.append(parts)
+        return finish(*parts)
+
+    monkeypatch.setattr("canthus.trainer.batches.finish", counted)
+    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
+    training.train(faces, recipe, unbroken, compiled=False, augment_on="device")
+    assert len(finished) == (steps := load(unbroken / "last").facts["step"]) > 3
+    with monkeypatch.context() as stopping, pytest.raises(KeyboardInterrupt):
+        stopping.setattr(training, "_schedule", press_ctrl_c)
+        training.train(faces, recipe, broken, compiled=False, augment_on="device")
+    words = [str(Path(faces.crops.filename).parent), "-o", str(broken), "--resume", "--augment-on"]
+    assert command([*words, "device"]) == 0
+    assert len(finished) == 2 * steps
+    one, other = (load(folder / "last").running for folder in (unbroken, broken))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.cuda
+def test_a_gpu_finishes_a_batch_as_the_cpu_does(faces):
+    if not torch.cuda.is_available():
+        message = "torch finds no CUDA GPU"
+        pytest.fail(message) if os.environ.get("CANTHUS_REQUIRE_CUDA") == "1" else pytest.skip(message)
+    how = dataclasses.replace(Augmentation(), hue_p=0.5, exposure_p=0.5, compress_p=0)
+    batch = Batches(faces, dataclasses.replace(BATCHES, augmentation=how), raw=True).draw(0)
+    here = batch.finished().crops.numpy().astype(int)
+    there = batch.pin_memory().to(torch.device("cuda")).finished().crops
+    assert there.device.type == "cuda"
+    difference = np.abs(there.cpu().numpy() - here)
+    assert np.quantile(difference, 0.999) <= 1
+    assert difference.mean() < 0.05

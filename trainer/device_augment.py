@@ -1,0 +1,236 @@
+"""What augment does to one face with OpenCV, done to a batch with torch: on a GPU, or on the CPU.
+
+The numbers are drawn by augment. So either makes the same pictures, but for rounding, and a JPEG's last digits.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fft
+from torch.nn import functional as F
+
+from canthus.trainer.augment import Change, Hole, Paint
+
+KERNEL = 17
+"""Side of the widest blur, pixels: that of the widest bell that is drawn."""
+
+GREY = (0.299, 0.587, 0.114)
+"""What red, green and blue add to grey."""
+
+JPEG = (
+    (
+        "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 "
+        "18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99"
+    ),
+    "17 18 24 47 99 99 99 99 18 21 26 66 99 99 99 99 24 26 56 99 99 99 99 99 47 66 " + "99 " * 38,
+)
+"""How coarse a JPEG of quality 50 is in each of 8 x 8 waves, in light and in colour (ITU-T T.81, annex K)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Changes:
+    """What happens to the faces of a batch, as tensors that travel with their roomy crops."""
+
+    size: int  # of the finished crops
+    affine: Tensor  # (B, 2, 3) float32, takes pixels of the finished crops to those of the roomy ones
+    edge: Tensor  # (B,) bool, as a Change has it
+    paint: dict[str, tuple[Tensor, ...]]  # a Paint's steps that some faces take: which (N,), and the numbers of those
+
+    def each(self, move: Callable[[Tensor], Tensor]) -> "Changes":
+        """The same, with every tensor moved."""
+        paint = {step: tuple(map(move, numbers)) for step, numbers in self.paint.items()}
+        return Changes(self.size, move(self.affine), move(self.edge), paint)
+
+
+def gather(changes: Sequence[Change], size: int) -> Changes:
+    """Bring the changes of single faces to finished crops of `size` pixels together."""
+    paint = {}
+    for step in (field.name for field in fields(Paint)):
+        drawn = [getattr(change.paint, step) for change in changes]
+        which = [place for place, value in enumerate(drawn) if value is not None]
+        if which:
+            numbers = _numbers(step, [drawn[place] for place in which], size)
+            paint[step] = tuple(torch.from_numpy(array) for array in (np.array(which), *numbers))
+    affine = torch.from_numpy(np.stack([_back(change, size) for change in changes]).astype(np.float32))
+    return Changes(size, affine, torch.tensor([change.edge for change in changes]), paint)
+
+
+def _back(change: Change, size: int) -> NDArray[np.float64]:
+    """(2, 3) affine from the finished crop to the roomy one."""
+    mirror = np.array([[-1.0, 0, size - 1], [0, 1, 0], [0, 0, 1]]) if change.flipped else np.eye(3)
+    return cv2.invertAffineTransform(change.affine) @ mirror
+
+
+def _numbers(step: str, drawn: list[Any], size: int) -> tuple[NDArray[Any], ...]:
+    """A step's numbers for the N faces that take it."""
+    match step:
+        case "blur":
+            return (np.stack([_kernel(blur) for blur in drawn]),)  # (N, KERNEL, KERNEL)
+        case "exposure":
+            return (np.stack(drawn)[:, None].repeat(3, 1),)  # (N, 3, 256)
+        case "light":
+            return (np.stack(drawn).transpose(0, 2, 1).copy(),)  # (N, 3, 256)
+        case "hue":
+            return (np.floor(drawn).astype(np.float32),)  # (N, 3); whole levels, as the table of augment has them
+        case "holes":
+            sources, colours = zip(*(_sources(holes, size) for holes in drawn), strict=True)
+            most = max(map(len, colours))
+            padded = [np.pad(one, ((0, most - len(one)), (0, 0))) for one in colours]
+            return np.stack(sources), np.stack(padded)  # (N, S, S), (N, M, 3)
+        case "compress":
+            return (np.stack([_coarseness(quality) for quality in drawn]),)  # (N, 2, 8, 8)
+        case _:  # (N,), of noise (N, S, S, 3)
+            return (np.array(drawn, np.float32),)
+
+
+def _kernel(blur: float | NDArray[np.float32]) -> NDArray[np.float32]:
+    """The bell or movement in the middle of (KERNEL, KERNEL)."""
+    if isinstance(blur, float):
+        bell = cv2.getGaussianKernel(round(6 * blur + 1) | 1, blur)
+        blur = (bell @ bell.T).astype(np.float32)
+    before = KERNEL // 2 - len(blur) // 2
+    return np.pad(blur, (before, KERNEL - before - len(blur)))
+
+
+def _sources(holes: tuple[Hole, ...], size: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Which pixel each one (size, size) becomes, counted row by row and on into the colours (M, 3) of the holes."""
+    source = np.arange(size * size, dtype=np.int32).reshape(size, size)
+    colours, count = [np.zeros((0, 3), np.uint8)], size * size
+    for hole in holes:
+        if isinstance(hole.fill, tuple):
+            x, y = hole.fill
+            source[hole.area] = source[y : y + hole.height, x : x + hole.width].copy()
+        else:
+            colours.append(hole.fill.reshape(-1, 3).astype(np.uint8))
+            source[hole.area] = np.arange(count, count + len(colours[-1])).reshape(hole.fill.shape[:-1])
+            count += len(colours[-1])
+    return source, np.concatenate(colours)
+
+
+def _coarseness(quality: int) -> NDArray[np.float32]:
+    """Steps of the 8 x 8 waves in light and in colour (2, 8, 8), by libjpeg's scale of quality."""
+    percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+    steps = np.array([table.split() for table in JPEG], np.int64).reshape(2, 8, 8)
+    return np.clip((steps * percent + 50) // 100, 1, 255).astype(np.float32)
+
+
+def finish(crops: Tensor, changes: Changes) -> Tensor:
+    """Change roomy crops (B, P, P, 3) uint8 into finished ones (B, S, S, 3) uint8, on the device that holds both."""
+    images = _levels(_warp(crops, changes))
+    for step, (which, *numbers) in changes.paint.items():
+        images[which] = _levels(_painted(step, images[which].float(), *numbers))
+    return images.permute(0, 2, 3, 1)
+
+
+def _levels(images: Tensor) -> Tensor:
+    return images.round().clamp(0, 255).to(torch.uint8)
+
+
+def _warp(crops: Tensor, changes: Changes) -> Tensor:
+    """(B, P, P, 3) -> (B, 3, S, S) float, bilinear."""
+    room = crops.shape[1]
+    place = torch.arange(changes.size, device=crops.device, dtype=torch.float32)
+    # Not by affine_grid: its matrix product may be made of TF32, whose places are a quarter of a pixel off.
+    across, down, start = changes.affine[..., None, None].unbind(2)
+    at = across * place + down * place[:, None] + start  # (B, 2, S, S)
+    grid = ((2 * at + 1) / room - 1).permute(0, 2, 3, 1)
+    images = F.grid_sample(crops.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
+    inside = ((at + 1).clamp(0, 1) * (room - at).clamp(0, 1)).prod(1)  # fades to black within a pixel, as OpenCV's
+    return images * torch.where(changes.edge[:, None, None], 1, inside)[:, None]
+
+
+def _painted(step: str, images: Tensor, *numbers: Tensor) -> Tensor:
+    """Take one step with images (N, 3, S, S), in levels as float."""
+    match step:
+        case "shrink":
+            return _shrink(images, *numbers)
+        case "blur":
+            return _blur(images, *numbers)
+        case "exposure" | "light":
+            return numbers[0].gather(2, images.flatten(2).long()).view_as(images).float()
+        case "hue":
+            return _shift_hue(images, *numbers)
+        case "colour" | "grey":
+            grey = _grey(*images.unbind(1))[:, None].round()
+            return grey + numbers[0].view(-1, 1, 1, 1) * (images - grey)
+        case "holes":
+            source, colours = numbers
+            known = torch.cat([images.flatten(2), colours.mT], 2)
+            return known.gather(2, source.flatten(1)[:, None].expand(-1, 3, -1).long()).view_as(images)
+        case "noise":
+            return (images + numbers[0].permute(0, 3, 1, 2)).floor()
+        case "compress":
+            return _compress(images, *numbers)
+    raise AssertionError(step)
+
+
+def _shrink(images: Tensor, side: Tensor) -> Tensor:
+    """Shrink to `side` (N,) pixels by their areas and enlarge again: along each axis, one product of matrices."""
+    place = torch.arange(images.shape[-1], device=images.device)
+    step = (images.shape[-1] / side)[:, None, None]  # pixels that become one
+    start = place[:, None] * step
+    small = (torch.minimum(start + step, place + 1) - torch.maximum(start, place)).clamp(min=0) / step  # (N, small, S)
+    back = torch.minimum(((place[:, None] + 0.5) / step - 0.5).clamp(min=0), side[:, None, None] - 1)
+    large = (1 - (back - place).abs()).clamp(min=0)  # (N, S, small)
+    both = (large @ small)[:, None]
+    return both @ images @ both.mT
+
+
+def _blur(images: Tensor, kernels: Tensor) -> Tensor:
+    """Each image by its own kernel, by way of their spectra: a sum of 17 x 17 pixels is long."""
+    size, reach = images.shape[-1], KERNEL // 2
+    padded = F.pad(images, (reach,) * 4, mode="reflect")
+    around = padded.shape[-2:]
+    spectrum = fft.rfft2(padded) * fft.rfft2(kernels, around).conj()[:, None]
+    blurred: Tensor = fft.irfft2(spectrum, around)
+    return blurred[..., :size, :size]
+
+
+def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
+    """Add to hue, saturation and value (N, 3)."""
+    red, green, blue = images.unbind(1)
+    value = images.amax(1)
+    chroma = value - images.amin(1)
+    some = chroma.clamp(min=1)
+    hue = torch.where(value == green, (blue - red) / some + 2, (red - green) / some + 4)  # 6 make a whole turn
+    hue = torch.where(value == red, (green - blue) / some, hue)
+    saturation = 255 * chroma / value.clamp(min=1)
+    turn, purer, brighter = shift[..., None, None].unbind(1)
+    value, purity = (value + brighter).clamp(0, 255), (saturation + purer).clamp(0, 255) / 255
+    begin = torch.arange(5, 0, -2, device=images.device)[:, None, None]  # of red, green and blue
+    lies = (begin + (hue + turn / 30)[:, None]) % 6
+    return value[:, None] * (1 - purity[:, None] * torch.minimum(lies, 4 - lies).clamp(0, 1))
+
+
+def _grey(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
+    return GREY[0] * red + GREY[1] * green + GREY[2] * blue
+
+
+def _compress(images: Tensor, coarseness: Tensor) -> Tensor:
+    """Make as coarse as a JPEG with half as many pixels of colour."""
+    blue, green, red = images.unbind(1)  # augment hands RGB to OpenCV, which takes it for BGR
+    light = _grey(red, green, blue)
+    of_light, of_colour = coarseness[:, :, None, None].unbind(1)
+    colours = [F.avg_pool2d(plane - light, 2) / part for plane, part in ((blue, 1.772), (red, 1.402))]
+    coarse = torch.stack([_coarse(one.round(), of_colour) for one in colours], 1)
+    blue_off, red_off = F.interpolate(coarse, scale_factor=2, mode="bilinear").unbind(1)
+    light = _coarse(light.round() - 128, of_light) + 128
+    blue, red = light + 1.772 * blue_off, light + 1.402 * red_off
+    return torch.stack([blue, (light - GREY[0] * red - GREY[2] * blue) / GREY[1], red], 1)
+
+
+def _coarse(plane: Tensor, steps: Tensor) -> Tensor:
+    """Round the waves of every 8 x 8 pixels of planes (N, H, W) to whole steps (N, 1, 1, 8, 8)."""
+    count, size = len(plane), plane.shape[-1]
+    place = torch.arange(8, device=plane.device)
+    waves = torch.cos(math.pi / 8 * place[:, None] * (place + 0.5)) / 2
+    waves[0] *= math.sqrt(0.5)
+    blocks = plane.view(count, size // 8, 8, size // 8, 8).transpose(2, 3)
+    rounded = (waves @ blocks @ waves.T / steps).round() * steps
+    return (waves.T @ rounded @ waves).transpose(2, 3).reshape(count, size, size)
