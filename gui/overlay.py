@@ -13,8 +13,8 @@ from canthus.runtime.types import Faces
 SHADE = QColor(8, 12, 18, 170)
 """Under every point and id, so that they stand out on skin and on light walls."""
 
-TRUSTED = 0.3
-"""A point with a lower score is painted faintly."""
+TRUSTED = 0.7
+"""A point with a lower score, such as many behind a hand or hair have, is painted faintly."""
 
 FOREHEAD = 0.5
 """From the brows, where the points end, to above the hair, in heights of the box of the points."""

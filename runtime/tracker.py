@@ -27,9 +27,9 @@ class Following:
     beat: float = 0.5  # seconds between detections while faces are followed
     quick_beat: float = 0.15  # the same, while a face was lost just now
     slow_beat: float = 4.0  # the same, while as many as wanted are followed
-    new_score: float = 0.45  # a face is new from here on: the detector's score times the mean score of the points
-    lost_score: float = 0.3  # a followed face is lost below this
-    doubted_score: float = 0.45  # nor is one below this that the detector has not seen for `doubt`
+    new_score: float = 0.45  # a face is new from here on: the detector's score times the root of the points' mean score
+    lost_score: float = 0.1  # a followed face is lost below this mean score of its points
+    doubted_score: float = 0.15  # so is one below this that the detector has not seen for `doubt`
     doubt: float = 2.5  # seconds
     memory: float = 0.7  # seconds that a lost face may come back as itself
     same: float = 0.5  # overlap of boxes that are one face
@@ -121,8 +121,9 @@ class Tracker:
         points, scores = locate(self.backend, image, [roi_from_box(box) for box in fresh], refine=True)
         for box, place, score in zip(fresh, points, scores, strict=True):
             found = _Track(-1, place, score, seconds, seconds)
-            # Two who judge apart: what fools the detector seldom fools the network too.
-            if box.score * float(score.mean()) < self.following.new_score or any(
+            # Two who judge apart: what fools the detector seldom fools the network too. Its scores reach lower than the
+            # detector's, which start at a half; the root makes both count alike.
+            if box.score * math.sqrt(float(score.mean())) < self.following.new_score or any(
                 overlap(found.box, track.box) >= self.following.same for track in self._tracks
             ):
                 continue

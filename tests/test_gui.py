@@ -20,7 +20,7 @@ from PyQt6.QtWidgets import QApplication
 from canthus.gui import stream as streams
 from canthus.gui.mailbox import Mailbox
 from canthus.gui.meter import Meter
-from canthus.gui.overlay import Look, frame_to_window
+from canthus.gui.overlay import TRUSTED, Look, frame_to_window
 from canthus.gui.stream import FaceFinder, Result, Source, Stream
 from canthus.gui.view import View
 from canthus.gui.window import Window
@@ -170,6 +170,17 @@ def test_a_point_is_painted_where_it_must_be(qt: QApplication) -> None:
     x, y = int(4 * (POINT[0] + 0.5)), int(4 * (POINT[1] + 0.5))
     assert np.abs(shown[y, x] - 255).max() <= NEAR  # the pupils, painted last, are white
     assert np.abs(shown[y + 30, x] - WALL).max() <= NEAR
+
+
+def test_a_point_that_is_hardly_trusted_is_painted_faintly(qt: QApplication) -> None:
+    points = np.random.default_rng(1).uniform(8, 40, (1, 98, 2)).astype(np.float32)
+    strength = []
+    for score in (1.0, TRUSTED + 0.01, TRUSTED - 0.01, 0.0):
+        faces = Faces(points, np.full((1, 98), score, np.float32), np.array([0], np.int64))
+        shown = pixels(view_of(faces, Look(lines=False, ids=False)))
+        strength.append(np.abs(shown - WALL).sum())
+    assert strength[0] == strength[1] > 1.5 * strength[2] > 0
+    assert strength[2] == strength[3]
 
 
 def test_the_picture_keeps_its_aspect(qt: QApplication) -> None:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,17 @@ def scene(*places, side=70, size=(240, 640)):
     for x, y in places:
         image[max(y - side // 2, 0) : y + side // 2, max(x - side // 2, 0) : x + side // 2] = 255
     return image
+
+
+class Scored:
+    """A backend whose points all have one score."""
+
+    def __init__(self, backend, score):
+        self.backend, self.size, self.score = backend, backend.size, score
+
+    def predict(self, crops):
+        points, scores = self.backend.predict(crops)
+        return points, np.full_like(scores, self.score)
 
 
 @pytest.fixture
@@ -32,6 +45,32 @@ def test_a_face_that_moves_keeps_its_id_and_is_rarely_looked_for(tracker):
     told = run(tracker, [scene((100 + 2 * step, 120)) for step in range(60)])
     assert {tuple(faces.ids) for faces in told} == {(0,)}
     assert tracker.detections <= 0.1 * len(told)
+
+
+@pytest.mark.parametrize(("score", "found"), [(0.36, 1), (0.3, 0)])  # 0.45 is 0.8 times the root of 0.316
+def test_a_face_is_new_when_detector_and_network_both_say_so(fake_backend, score, found):
+    def detect(image):
+        return [dataclasses.replace(box, score=0.8) for box in bright_boxes(image)]
+
+    tracker = Tracker(detect, Scored(fake_backend, score))
+    assert len(tracker.update(scene((100, 120)), 0.0)) == found
+
+
+def test_a_followed_face_is_lost_below_its_least_score_and_sooner_when_in_doubt(fake_backend):
+    backend = Scored(fake_backend, 0.9)
+    tracker = Tracker(bright_boxes, backend)
+    following = tracker.following
+    tracker.update(scene((100, 120)), 0.0)
+    tracker.detect = lambda image: []
+    backend.score = (following.lost_score + following.doubted_score) / 2
+    assert len(tracker.update(scene((100, 120)), 0.1)) == 1
+    assert len(tracker.update(scene((100, 120)), following.doubt + 0.2)) == 0
+    tracker.detect = bright_boxes
+    backend.score = 0.9
+    assert len(tracker.update(scene((100, 120)), 5.0)) == 1
+    backend.score = following.lost_score - 0.01
+    tracker.detect = lambda image: []
+    assert len(tracker.update(scene((100, 120)), 5.1)) == 0
 
 
 def test_two_faces_have_two_ids(tracker):

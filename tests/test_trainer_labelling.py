@@ -59,7 +59,7 @@ def test_a_detection_that_scores_low_is_no_face():
     class Doubting(Knowing):
         def predict(self, crops):
             points, scores = super().predict(crops)
-            return points, 0.4 * scores
+            return points, 0.2 * scores
 
     assert label(picture_with((60, 70)), bright_boxes, [Entrant("doubting", Doubting())]) == []
 

@@ -27,8 +27,8 @@ from canthus.trainer.schemes import WFLW
 VIEWS = ((0.0, 1.0), (math.radians(8), 1.0), (math.radians(-8), 1.0), (0.0, 0.93), (0.0, 1.08))
 """How the region is turned and scaled for each look; every view is also looked at in the mirror."""
 
-LEAST_SCORE = 0.5
-"""Below this mean score of its points a detection is no face, as the tracker has it."""
+LEAST_SCORE = 0.25
+"""Below this mean score of its points a detection is no face."""
 
 SAME_FACE = 0.5
 
