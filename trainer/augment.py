@@ -78,7 +78,7 @@ class Paint:
     colour: float | None  # how much of it: 0 = grey, 1 = as it is
     grey: float | None  # the same, once more
     holes: tuple[Hole, ...] | None
-    noise: NDArray[np.float32] | None  # (S, S, 3) levels
+    noise: NDArray[np.float32] | None  # levels (S, S, 3); or their deviation and a seed (2,)
     compress: int | None  # quality of a JPEG
 
 
@@ -105,10 +105,13 @@ def augment(
     return _paint(cut, change.paint), move_points(points, change, size)
 
 
-def draw(points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Change:
-    """Draw the change of one face with these points in its roomy crop, to a crop of `size` pixels."""
+def draw(points: Points, size: int, how: Augmentation, rng: np.random.Generator, grain: bool = True) -> Change:
+    """Draw the change of one face with these points in its roomy crop, to a crop of `size` pixels.
+
+    Without `grain`, whoever makes the change draws each pixel's noise, from the seed that is drawn here.
+    """
     affine, edge = _draw_affine(points, size, how, rng)
-    return Change(affine, edge, rng.random() < how.flip_p, _draw_paint(size, how, rng))
+    return Change(affine, edge, rng.random() < how.flip_p, _draw_paint(size, how, rng, grain))
 
 
 def move_points(points: Points, change: Change, size: int) -> Points:
@@ -131,11 +134,11 @@ def without_face(
 def draw_without_face(
     image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, Change]:
-    """A picture of the roomy crop's size that shows no whole face, and the change that finishes it."""
+    """A picture of the roomy crop's size that shows no whole face, and the change that finishes it, without grain."""
     room = image.shape[0]
     cut = _beside_face(image, points, room, how, rng)
     whole = invert(to_frame(Roi((room - 1) / 2, (room - 1) / 2, room), size))
-    return cut, Change(whole, edge=True, flipped=False, paint=_draw_paint(size, how, rng))
+    return cut, Change(whole, edge=True, flipped=False, paint=_draw_paint(size, how, rng, grain=False))
 
 
 def _beside_face(image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Image:
@@ -225,7 +228,7 @@ def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
     return _paint(image, _draw_paint(image.shape[0], how, rng))
 
 
-def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator) -> Paint:
+def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator, grain: bool = True) -> Paint:
     shrink = max(24, int(size / rng.uniform(1.3, 4.5))) if rng.random() < how.shrink_p else None
     blur = _draw_blur(rng) if rng.random() < how.blur_p else None
     exposure = light = colour = hue = noise = None
@@ -240,8 +243,11 @@ def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator) -> Paint
     grey = 0.0 if rng.random() < how.grey_p else None
     holes = _draw_holes(size, how, rng) if rng.random() < how.holes_p else None
     if rng.random() < how.noise_p:
-        noise = rng.standard_normal((size, size, 3), np.float32)
-        noise *= np.float32(rng.uniform(3, 16))
+        if grain:
+            noise = rng.standard_normal((size, size, 3), np.float32)
+            noise *= np.float32(rng.uniform(3, 16))
+        else:
+            noise = np.array([rng.uniform(3, 16), rng.integers(2**24)], np.float32)
     compress = int(rng.integers(15, 70)) if rng.random() < how.compress_p else None
     return Paint(shrink, blur, exposure, hue, light, colour, grey, holes, noise, compress)
 

@@ -1,6 +1,7 @@
 """What augment does to one face with OpenCV, done to a batch with torch: on a GPU, or on the CPU.
 
-The numbers are drawn by augment. So either makes the same pictures, but for rounding, and a JPEG's last digits.
+The numbers are drawn by augment. So either makes the same pictures, but for rounding, a JPEG's last digits, and the
+grain of noise, which is made here.
 """
 
 import math
@@ -85,7 +86,7 @@ def _numbers(step: str, drawn: list[Any], size: int) -> tuple[NDArray[Any], ...]
             return np.stack(sources), np.stack(padded)  # (N, S, S), (N, M, 3)
         case "compress":
             return (np.stack([_coarseness(quality) for quality in drawn]),)  # (N, 2, 8, 8)
-        case _:  # (N,), of noise (N, S, S, 3)
+        case _:  # (N,), of noise (N, 2)
             return (np.array(drawn, np.float32),)
 
 
@@ -164,7 +165,8 @@ def _painted(step: str, images: Tensor, *numbers: Tensor) -> Tensor:
             known = torch.cat([images.flatten(2), colours.mT], 2)
             return known.gather(2, source.flatten(1)[:, None].expand(-1, 3, -1).long()).view_as(images)
         case "noise":
-            return (images + numbers[0].permute(0, 3, 1, 2)).floor()
+            deviation, seed = numbers[0].unbind(1)
+            return images + deviation.view(-1, 1, 1, 1) * _grain(seed, images[0].numel()).view_as(images)
         case "compress":
             return _compress(images, *numbers)
     raise AssertionError(step)
@@ -210,6 +212,16 @@ def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
 
 def _grey(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
     return GREY[0] * red + GREY[1] * green + GREY[2] * blue
+
+
+def _grain(seeds: Tensor, count: int) -> Tensor:
+    """Normally distributed numbers (N, count) of each seed, the same on every device: a hash, then Box and Muller."""
+    mixed = seeds[:, None].long() * 0x9E3779B1 + torch.arange(count, device=seeds.device) & 0xFFFFFFFF
+    for factor in (0x21F0AAAD, 0x735A2D97):
+        mixed = (mixed ^ mixed >> 15) * factor & 0xFFFFFFFF
+    mixed = mixed ^ mixed >> 15
+    far, turn = ((mixed >> 16) + 0.5) / 65536, (mixed & 0xFFFF) / 65536
+    return (-2 * far.log()).sqrt() * (2 * math.pi * turn).cos()
 
 
 def _compress(images: Tensor, coarseness: Tensor) -> Tensor:
