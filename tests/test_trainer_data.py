@@ -378,6 +378,17 @@ def test_repainting_leaves_size_and_kind_and_depends_on_the_seed_alone():
     np.testing.assert_array_equal(repaint(image, PLAIN, np.random.default_rng(0)), image)
 
 
+def test_a_webcam_in_a_dim_room_shows_the_same_face_darker_and_rougher():
+    image, dim = draw_face(128, 20 + SHAPE * 90, 1), replace(PLAIN, webcam_p=1)
+    shown = np.stack([repaint(image, dim, np.random.default_rng(seed)) for seed in range(20)])
+    assert shown.shape == (20, 128, 128, 3)
+    assert shown.dtype == np.uint8
+    assert shown.mean() < 0.85 * image.mean()
+    likeness = [np.corrcoef(image.mean(-1).ravel(), one.mean(-1).ravel())[0, 1] for one in shown]
+    assert min(likeness) > 0.5
+    np.testing.assert_array_equal(shown[3], repaint(image, dim, np.random.default_rng(3)))
+
+
 def test_a_crop_without_a_face_has_its_points_nowhere():
     image, points = draw_face(192, 40 + SHAPE * 110, 0), 40 + SHAPE * 110
     for seed in range(30):

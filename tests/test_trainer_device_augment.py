@@ -104,6 +104,13 @@ def test_all_that_a_recipe_does_comes_out_as_from_opencv(name):
     np.testing.assert_allclose(made.mean((1, 2)), known.mean((1, 2)), atol=1)
 
 
+def test_a_webcam_is_as_dark_and_as_rough_as_from_opencv():
+    made, known = both(dataclasses.replace(PLAIN, webcam_p=1))  # their grain differs from place to place
+    np.testing.assert_allclose(made.mean((1, 2)), known.mean((1, 2)), atol=3)
+    rough = [np.abs(np.diff(one.astype(int), axis=2)).mean((1, 2, 3)) for one in (made, known)]
+    np.testing.assert_allclose(*rough, rtol=0.15, atol=0.3)
+
+
 def test_mirrored_faces_are_the_plain_ones_mirrored():
     plain, _ = both(PLAIN)
     mirrored, _ = both(dataclasses.replace(PLAIN, flip_p=1))

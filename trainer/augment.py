@@ -38,6 +38,7 @@ class Augmentation:
     shrink_p: float = 0.25  # seen from afar: made small, then large again
     noise_p: float = 0.15
     compress_p: float = 0.2
+    webcam_p: float = 0.0  # a cheap camera in a dim room, in place of all steps above from exposure_p on
     holes_p: float = 0.4
     holes: tuple[float, float] = (1, 6)  # how many, fewest and most
     hole: tuple[float, float] = (0.08, 0.28)  # sides, in sides of the crop
@@ -229,6 +230,8 @@ def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
 
 
 def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator, grain: bool = True) -> Paint:
+    if how.webcam_p and rng.random() < how.webcam_p:
+        return _draw_webcam(size, how, rng, grain)
     shrink = max(24, int(size / rng.uniform(1.3, 4.5))) if rng.random() < how.shrink_p else None
     blur = _draw_blur(rng) if rng.random() < how.blur_p else None
     exposure = light = colour = hue = noise = None
@@ -243,13 +246,39 @@ def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator, grain: b
     grey = 0.0 if rng.random() < how.grey_p else None
     holes = _draw_holes(size, how, rng) if rng.random() < how.holes_p else None
     if rng.random() < how.noise_p:
-        if grain:
-            noise = rng.standard_normal((size, size, 3), np.float32)
-            noise *= np.float32(rng.uniform(3, 16))
-        else:
-            noise = np.array([rng.uniform(3, 16), rng.integers(2**24)], np.float32)
+        noise = _draw_noise(size, (3, 16), rng, grain)
     compress = int(rng.integers(15, 70)) if rng.random() < how.compress_p else None
     return Paint(shrink, blur, exposure, hue, light, colour, grey, holes, noise, compress)
+
+
+def _draw_webcam(size: int, how: Augmentation, rng: np.random.Generator, grain: bool) -> Paint:
+    """A cheap camera in a dim room: few levels of little light, smeared, with much grain, compressed hard."""
+    levels = int(rng.integers(16, 100))  # that the light makes of 256
+    seen = np.round(np.arange(256) * (levels / 255)) / levels
+    dim = rng.uniform(0.35, 1) * 255 * seen ** math.exp(rng.normal(0, 0.25))
+    return Paint(
+        shrink=max(24, int(size / rng.uniform(1, 3))),
+        blur=float(rng.uniform(0.3, 1.2)),
+        exposure=np.clip(dim, 0, 255).astype(np.uint8),
+        hue=None,
+        light=None,
+        colour=rng.uniform(0.3, 1.1),
+        grey=None,
+        holes=_draw_holes(size, how, rng) if rng.random() < how.holes_p else None,
+        noise=_draw_noise(size, (2, 200 / levels + 4), rng, grain),
+        compress=int(rng.integers(12, 50)),
+    )
+
+
+def _draw_noise(
+    size: int, deviation: tuple[float, float], rng: np.random.Generator, grain: bool
+) -> NDArray[np.float32]:
+    """Grain (S, S, 3) in levels; or, without `grain`, its deviation and a seed to draw it from."""
+    if not grain:
+        return np.array([rng.uniform(*deviation), rng.integers(2**24)], np.float32)
+    noise = rng.standard_normal((size, size, 3), np.float32)
+    noise *= np.float32(rng.uniform(*deviation))
+    return noise
 
 
 def _draw_blur(rng: np.random.Generator) -> float | NDArray[np.float32]:
