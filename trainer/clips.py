@@ -3,8 +3,8 @@
 Which faces are followed on which frames is told once, for all, by the runtime's tracker with one model, the follower.
 On them each network follows by itself, as it would be used: its next region comes from its own last raw points, in its
 own margin, so that one that trembles shakes its own crops too. Common regions would hide that, and would be crops that
-suit the follower's author. Scores decide nothing here, for others' networks have none: a network has lost a face when
-its points' box no longer shares half of its area with the follower's; that is counted, and it starts again from there.
+suit the follower's author. Scores decide nothing here, for others' networks have none: a network has lost a face on a
+frame where its region shares less with the follower's than one face can; it is counted, and starts again from there.
 """
 
 import math
@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.bench import lag
-from canthus.runtime.detector import overlap
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import roi_from_points, roll_of
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import VideoFile
-from canthus.runtime.tracker import Detect, Following, Tracker
-from canthus.runtime.types import FaceBox, Faces, Frame
+from canthus.runtime.tracker import Detect, Tracker
+from canthus.runtime.types import Faces, Frame
 from canthus.runtime.wflw import OUTER_CANTHI
-from canthus.trainer.evaluate import ALONE, Entrant, Share, find
+from canthus.trainer.evaluate import ALONE, SAME_FACE, Entrant, Share, find, overlap
 from canthus.trainer.schemes import WFLW
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -40,7 +39,13 @@ MOVING = 25.0
 """A face is still below, and moves above, so many % of its size a second."""
 
 JUMP = 5.0
-"""A point that lies so far (% of its face's size) from where its neighbours in time expect it has jumped."""
+"""A point that lies so far (% of its face's size) from where its neighbours in time expect it has jumped.
+
+Lips that open at a blow do so too, by every model: a jump that most of the others share is no flicker.
+"""
+
+FRONTAL = 0.6
+"""The distance of the outer canthi over the longer side of the points' box, of a face seen from the front."""
 
 LONG = 15
 """Frames of motion without a pause that a lag can be told from."""
@@ -61,7 +66,7 @@ class Followed:
 
     clip: str
     models: tuple[str, ...]
-    lost: list[int]  # how often each model lost a face that the follower kept
+    lost: list[int]  # on how many frames each model lost a face that the follower kept
     gaps: int = 0  # how often the follower lost a face for a moment
     stretches: list[Stretch] = field(default_factory=list)
 
@@ -70,16 +75,17 @@ class Followed:
 class Tremor:
     """How much points tremble, over frames of followed faces, in % of the face's size; NaN without such frames.
 
-    The size of a face is the distance of its outer canthi, the median over the models and its stretch: a head that
-    turns is no smaller. Jitter is the distance of points from the line between their neighbours in time, root of the
-    mean square over the points of a face, scaled so that noise which is new in each frame measures its own.
+    The size of a face is the distance of its outer canthi, the median over the models and its stretch, and at least
+    what its points' box makes that of a face from the front: one in profile is no smaller. Jitter is the distance of
+    points from the line between their neighbours in time, root of the mean square over the points of a face, scaled so
+    that noise which is new in each frame measures its own.
     """
 
     jitter: float  # median over frames
     jitter_mean: float
     still: float  # the same over frames in which the face hardly moves, by the median over the models
     still_mean: float
-    flicker: float  # how many points in 1,000, each frame's counted, have jumped
+    flicker: float  # how many points in 1,000, each frame's counted, jump where most other models' do not
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,8 @@ def follow_faces(
             seen = Faces(*find(entrant, frame.image, regions, WFLW), faces.ids)
             raw.append(seen.points)
             smooth.append(smoothers[place].smooth(seen, frame.seconds).points)
-            kept = [_same(one, other) for one, other in zip(seen.boxes, faces.boxes, strict=True)]
+            pairs = zip(seen.points, faces.points, strict=True)
+            kept = [overlap(roi_from_points(one), roi_from_points(other)) >= SAME_FACE for one, other in pairs]
             told.lost[place] += kept.count(False)
             lasts[place] = {face: points for face, points, good in zip(ids, seen.points, kept, strict=True) if good}
         for row, face in enumerate(ids):
@@ -170,11 +177,6 @@ def follow_faces(
             runs.setdefault(face, []).append(now)
     told.stretches += [_stretch(run) for run in runs.values()]
     return told
-
-
-def _same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    (x0, y0, x1, y1), (u0, v0, u1, v1) = one.tolist(), other.tolist()
-    return overlap(FaceBox(x0, y0, x1, y1, 1.0), FaceBox(u0, v0, u1, v1, 1.0)) >= Following.same
 
 
 def _stretch(run: list[tuple[float, NDArray, NDArray]]) -> Stretch:
@@ -193,17 +195,20 @@ class _Seen:
 
 
 def _look(stretch: Stretch) -> _Seen:
-    size = np.median(np.linalg.norm(np.subtract(*(stretch.raw[:, :, end] for end in OUTER_CANTHI)), axis=-1))
-    points = np.stack([stretch.raw, stretch.smooth]).astype(np.float64) * (100 / max(size, 1.0))  # (2, M, T, 98, 2)
+    across = np.linalg.norm(np.subtract(*(stretch.raw[:, :, end] for end in OUTER_CANTHI)), axis=-1)
+    size = max(float(np.median(across)), FRONTAL * float(np.median(np.ptp(stretch.raw, axis=2).max(-1))), 1.0)
+    points = np.stack([stretch.raw, stretch.smooth]).astype(np.float64) * (100 / size)  # (2, M, T, 98, 2)
     passed = stretch.seconds[2:] - stretch.seconds[:-2]
     part = (stretch.seconds[1:-1] - stretch.seconds[:-2]) / passed  # of the way from one neighbour to the other
     before, now, after = points[:, :, :-2], points[:, :, 1:-1], points[:, :, 2:]
     way = part[:, None, None]
     apart = np.linalg.norm(now - (1 - way) * before - way * after, axis=-1)  # (2, M, T - 2, 98)
+    jumped = apart > JUMP
+    others = jumped.sum(1, keepdims=True) - jumped
     speed = np.median(np.linalg.norm(after[0] - before[0], axis=-1), axis=(0, 2)) / passed
     return _Seen(
         np.sqrt(np.square(apart).mean(-1) / (1 + part**2 + (1 - part) ** 2)),
-        (apart > JUMP).sum((2, 3)),
+        (jumped & (2 * others < len(stretch.raw))).sum((2, 3)),
         speed,
         [
             [lag(late[moving], raw[moving]) for moving in _runs(speed > MOVING)]
