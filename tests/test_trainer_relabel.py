@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer import evaluate
 from canthus.trainer.data import copy_pack, kept_aside, open_pack, open_set, write_pack
 from canthus.trainer.data_commands import data as command
@@ -42,6 +42,26 @@ def test_wrong_labels_move_towards_what_the_model_knows(packs, tmp_path, share):
     np.testing.assert_array_equal(new.crops, wrong.crops)
     np.testing.assert_array_equal(new.spread, wrong.spread)
     assert (new.names, new.sources) == (wrong.names, wrong.sources)
+
+
+def test_a_leftover_link_to_another_pack_is_no_danger_to_it(packs, tmp_path):
+    right, _ = packs
+    kept = right.crops.copy()
+    (tmp_path / "new").mkdir()
+    for write in (
+        lambda: copy_pack(tmp_path / "wrong", tmp_path / "new", right.points),
+        lambda: write_pack([open_set(tmp_path / "shard")], tmp_path / "new", 64),
+    ):
+        (tmp_path / "new/crops.part.npy").hardlink_to(tmp_path / "right/crops.npy")
+        write()
+        np.testing.assert_array_equal(open_pack(tmp_path / "right").crops, kept)
+
+
+def test_models_of_other_points_are_refused(packs, tmp_path):
+    few = Knowing(SHAPE[:29])
+    with pytest.raises(ModelError, match=r"few: gives 29 points, the faces of .*wrong have 98"):
+        relabel(tmp_path / "wrong", [Entrant("few", few)], tmp_path / "new", 0.5, 0, max_spread=1)
+    assert not (tmp_path / "new").exists()
 
 
 def test_held_out_and_doubted_faces_stay_as_they_are(packs, tmp_path):

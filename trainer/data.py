@@ -162,6 +162,7 @@ def write_pack(
     folder.mkdir(parents=True, exist_ok=True)
     todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
     crops_part, labels_part = folder / "crops.part.npy", folder / "labels.part.npz"
+    crops_part.unlink(missing_ok=True)  # what a killed `copy_pack` left is another pack's crops, by another name
     try:
         done, points = _cut(sets, todo, crops_part, size, findings, how)
         lacking = len(todo) - len(done)
@@ -258,6 +259,7 @@ def copy_pack(folder: Path, output: Path, points: NDArray[np.float32]) -> Pack:
     pack = open_pack(folder)
     output.mkdir(parents=True, exist_ok=True)
     crops_part, labels_part = output / "crops.part.npy", output / "labels.part.npz"
+    crops_part.unlink(missing_ok=True)
     try:
         try:
             crops_part.hardlink_to(folder / CROPS)

@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import roi_from_points
 from canthus.trainer.data import copy_pack, kept_aside, open_pack
 from canthus.trainer.evaluate import Entrant
 from canthus.trainer.labelling import LEAST_SCORE, look_around
+from canthus.trainer.schemes import scheme_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ def relabel(
     the face's size.
     """
     pack = open_pack(folder)
-    points = pack.points.copy()
+    points, scheme = pack.points.copy(), scheme_of(pack.points.shape[1])
     aside = doubtful = 0
     moved: list[float] = []
     for row, name in enumerate(tqdm(pack.names, "looking again", unit="face", disable=None)):
@@ -45,7 +47,11 @@ def relabel(
             aside += 1
             continue
         before = pack.points[row]
-        found = look_around(pack.crops[row], roi_from_points(before), entrants)
+        found = look_around(pack.crops[row], roi_from_points(before, scheme.roll(before)), entrants)
+        if found.points.shape != before.shape:
+            raise ModelError(
+                f"{entrants[0].name}: gives {len(found.points)} points, the faces of {folder} have {scheme.points}"
+            )
         if found.score < LEAST_SCORE or found.spread > max_spread:
             doubtful += 1
             continue
