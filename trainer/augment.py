@@ -79,7 +79,7 @@ class Paint:
     colour: float | None  # how much of it: 0 = grey, 1 = as it is
     grey: float | None  # the same, once more
     holes: tuple[Hole, ...] | None
-    noise: NDArray[np.float32] | None  # levels (S, S, 3); or their deviation and a seed (2,)
+    noise: tuple[float, int] | None  # deviation in levels, and a seed to draw the grain from
     compress: int | None  # quality of a JPEG
 
 
@@ -106,13 +106,10 @@ def augment(
     return _paint(cut, change.paint), move_points(points, change, size)
 
 
-def draw(points: Points, size: int, how: Augmentation, rng: np.random.Generator, grain: bool = True) -> Change:
-    """Draw the change of one face with these points in its roomy crop, to a crop of `size` pixels.
-
-    Without `grain`, whoever makes the change draws each pixel's noise, from the seed that is drawn here.
-    """
+def draw(points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Change:
+    """Draw the change of one face with these points in its roomy crop, to a crop of `size` pixels."""
     affine, edge = _draw_affine(points, size, how, rng)
-    return Change(affine, edge, rng.random() < how.flip_p, _draw_paint(size, how, rng, grain))
+    return Change(affine, edge, rng.random() < how.flip_p, _draw_paint(size, how, rng))
 
 
 def move_points(points: Points, change: Change, size: int) -> Points:
@@ -135,11 +132,11 @@ def without_face(
 def draw_without_face(
     image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, Change]:
-    """A picture of the roomy crop's size that shows no whole face, and the change that finishes it, without grain."""
+    """A picture of the roomy crop's size that shows no whole face, and the change that finishes it."""
     room = image.shape[0]
     cut = _beside_face(image, points, room, how, rng)
     whole = invert(to_frame(Roi((room - 1) / 2, (room - 1) / 2, room), size))
-    return cut, Change(whole, edge=True, flipped=False, paint=_draw_paint(size, how, rng, grain=False))
+    return cut, Change(whole, edge=True, flipped=False, paint=_draw_paint(size, how, rng))
 
 
 def _beside_face(image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Image:
@@ -229,9 +226,9 @@ def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
     return _paint(image, _draw_paint(image.shape[0], how, rng))
 
 
-def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator, grain: bool = True) -> Paint:
+def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator) -> Paint:
     if how.webcam_p and rng.random() < how.webcam_p:
-        return _draw_webcam(size, how, rng, grain)
+        return _draw_webcam(size, how, rng)
     shrink = max(24, int(size / rng.uniform(1.3, 4.5))) if rng.random() < how.shrink_p else None
     blur = _draw_blur(rng) if rng.random() < how.blur_p else None
     exposure = light = colour = hue = noise = None
@@ -246,12 +243,12 @@ def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator, grain: b
     grey = 0.0 if rng.random() < how.grey_p else None
     holes = _draw_holes(size, how, rng) if rng.random() < how.holes_p else None
     if rng.random() < how.noise_p:
-        noise = _draw_noise(size, (3, 16), rng, grain)
+        noise = _draw_noise((3, 16), rng)
     compress = int(rng.integers(15, 70)) if rng.random() < how.compress_p else None
     return Paint(shrink, blur, exposure, hue, light, colour, grey, holes, noise, compress)
 
 
-def _draw_webcam(size: int, how: Augmentation, rng: np.random.Generator, grain: bool) -> Paint:
+def _draw_webcam(size: int, how: Augmentation, rng: np.random.Generator) -> Paint:
     """A cheap camera in a dim room: few levels of little light, smeared, with much grain, compressed hard."""
     levels = int(rng.integers(16, 100))  # that the light makes of 256
     seen = np.round(np.arange(256) * (levels / 255)) / levels
@@ -265,20 +262,13 @@ def _draw_webcam(size: int, how: Augmentation, rng: np.random.Generator, grain: 
         colour=rng.uniform(0.3, 1.1),
         grey=None,
         holes=_draw_holes(size, how, rng) if rng.random() < how.holes_p else None,
-        noise=_draw_noise(size, (2, 200 / levels + 4), rng, grain),
+        noise=_draw_noise((2, 200 / levels + 4), rng),
         compress=int(rng.integers(12, 50)),
     )
 
 
-def _draw_noise(
-    size: int, deviation: tuple[float, float], rng: np.random.Generator, grain: bool
-) -> NDArray[np.float32]:
-    """Grain (S, S, 3) in levels; or, without `grain`, its deviation and a seed to draw it from."""
-    if not grain:
-        return np.array([rng.uniform(*deviation), rng.integers(2**24)], np.float32)
-    noise = rng.standard_normal((size, size, 3), np.float32)
-    noise *= np.float32(rng.uniform(*deviation))
-    return noise
+def _draw_noise(deviation: tuple[float, float], rng: np.random.Generator) -> tuple[float, int]:
+    return rng.uniform(*deviation), int(rng.integers(2**24))  # a seed that float32 holds
 
 
 def _draw_blur(rng: np.random.Generator) -> float | NDArray[np.float32]:
@@ -350,7 +340,9 @@ def _paint(image: Image, paint: Paint) -> Image:
     if paint.holes is not None:
         image = _punch(image, paint.holes)
     if paint.noise is not None:
-        image = np.clip(image + paint.noise, 0, 255).astype(np.uint8)
+        deviation, seed = paint.noise
+        grain = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+        image = np.clip(image + np.float32(deviation) * grain, 0, 255).astype(np.uint8)
     if paint.compress is not None:
         quality = [cv2.IMWRITE_JPEG_QUALITY, paint.compress]
         poor = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)

@@ -158,7 +158,7 @@ class Batches:
         if rng.random() < self.recipe.faceless:
             shown, change = draw_without_face(crop, points, size, how, rng)
             return shown, np.full_like(points, NOWHERE), change
-        change = draw(points, size, how, rng, grain=False)
+        change = draw(points, size, how, rng)
         return crop, move_points(points, change, size), change
 
     def validation(self) -> Iterator[Batch]:

@@ -1,7 +1,6 @@
 """What augment does to one face with OpenCV, done to a batch with torch: on a GPU, or on the CPU.
 
-The numbers are drawn by augment. So either makes the same pictures, but for rounding, a JPEG's last digits, and the
-grain of noise, which is made here.
+The numbers are drawn by augment. So either makes the same pictures, but for rounding and the grain's pixels.
 """
 
 import math
