@@ -5,6 +5,7 @@ import itertools
 import math
 import shutil
 import tarfile
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -297,6 +298,15 @@ def test_a_batch_depends_on_its_number_alone(tmp_path):
     later = [batch.crops.numpy() for batch in Batches(pack, recipe).stream(4, 6)]
     np.testing.assert_array_equal(first[4:], later)
     assert not np.array_equal(first[0], first[1])
+
+
+def test_processes_make_batches_where_opencv_has_used_its_threads(tmp_path):
+    write_shard(tmp_path / "shard", 12)
+    batches = Batches(write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64), Recipe(held_out=3, size=32))
+    cv2.setNumThreads(4)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (0, 0), 5)
+    time.sleep(0.2)  # until its threads sleep too
+    assert len(list(batches.stream(0, 2, workers=1))) == 2
 
 
 def test_a_doubtful_label_counts_less(tmp_path):

@@ -178,6 +178,7 @@ class Batches:
         Without workers a thread makes them (OpenCV releases the interpreter): right where the network itself keeps
         the cores busy.
         """
+        cv2.setNumThreads(1)  # before the fork: a process waits for ever to end threads that only its parent has
         if workers:
             yield from DataLoader(
                 _Steps(self),
@@ -190,7 +191,6 @@ class Batches:
                 multiprocessing_context="fork",  # shares the pack's memory map
             )
             return
-        cv2.setNumThreads(1)
         with ThreadPoolExecutor(1, "batches") as maker:
             waiting: list[Future[Batch]] = [
                 maker.submit(self.draw, step) for step in range(start, min(start + AHEAD, stop))
@@ -250,13 +250,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _settle(_: int) -> None:
-    """Make a worker process use one core, and leave signals to the process that trains.
+    """Make a worker process leave signals to the process that trains.
 
     Ctrl-C, torchrun and Slurm send theirs to all of a run's processes; a worker that ended would break the last step.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    cv2.setNumThreads(1)
 
 
 if __name__ == "__main__":
