@@ -101,9 +101,10 @@ def augment(
     Returns the image (size, size, 3) and the points (K, 2) in its pixels.
     """
     change = draw(points, size, how, rng)
-    cut = _warp(image, change.affine, change.edge, size)
-    cut = cv2.flip(cut, 1).astype(np.uint8, copy=False) if change.flipped else cut
-    return _paint(cut, change.paint), move_points(points, change, size)
+    cut, moved = _warp(image, change.affine, change.edge, size), transform(change.affine, points)
+    if change.flipped:
+        cut, moved = flip(cut, moved)
+    return _paint(cut, change.paint), moved
 
 
 def draw(points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Change:
@@ -132,11 +133,15 @@ def without_face(
 def draw_without_face(
     image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, Change]:
-    """A picture of the roomy crop's size that shows no whole face, and the change that finishes it."""
-    room = image.shape[0]
-    cut = _beside_face(image, points, room, how, rng)
-    whole = invert(to_frame(Roi((room - 1) / 2, (room - 1) / 2, room), size))
-    return cut, Change(whole, edge=True, flipped=False, paint=_draw_paint(size, how, rng))
+    """The same unpainted, in a corner of a picture of the roomy crop's size, and the change that finishes it.
+
+    A roomy crop smaller than the finished one holds it shrunk.
+    """
+    cut, shown = _beside_face(image, points, size, how, rng), min(size, image.shape[0])
+    roomy = np.zeros(image.shape, np.uint8)
+    roomy[:shown, :shown] = cv2.resize(cut, (shown, shown), interpolation=cv2.INTER_AREA) if shown < size else cut
+    affine = invert(to_frame(Roi((shown - 1) / 2, (shown - 1) / 2, shown), size))
+    return roomy, Change(affine, edge=True, flipped=False, paint=_draw_paint(size, how, rng))
 
 
 def _beside_face(image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Image:

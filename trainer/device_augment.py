@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fft
 from torch.nn import functional as F
 
+from canthus.runtime.geometry import invert
 from canthus.trainer.augment import Change, Hole, Paint
 
 KERNEL = 17
@@ -64,7 +65,7 @@ def gather(changes: Sequence[Change], size: int) -> Changes:
 def _back(change: Change, size: int) -> NDArray[np.float64]:
     """(2, 3) affine from the finished crop to the roomy one."""
     mirror = np.array([[-1.0, 0, size - 1], [0, 1, 0], [0, 0, 1]]) if change.flipped else np.eye(3)
-    return cv2.invertAffineTransform(change.affine) @ mirror
+    return invert(change.affine) @ mirror
 
 
 def _numbers(step: str, drawn: list[Any], size: int) -> tuple[NDArray[Any], ...]:
