@@ -5,7 +5,7 @@ The numbers are drawn by augment. So either makes the same pictures, but for rou
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import cv2
@@ -36,30 +36,51 @@ JPEG = (
 
 @dataclass(frozen=True, eq=False)
 class Changes:
-    """What happens to the faces of a batch, as tensors that travel with their roomy crops."""
+    """What happens to the faces of a batch, in one tensor that travels with their roomy crops."""
 
     size: int  # of the finished crops
-    affine: Tensor  # (B, 2, 3) float32, takes pixels of the finished crops to those of the roomy ones
-    edge: Tensor  # (B,) bool, as a Change has it
-    paint: dict[str, tuple[Tensor, ...]]  # a Paint's steps that some faces take: which (N,), and the numbers of those
+    packed: Tensor  # (bytes,) uint8
+    parts: tuple[tuple[str, torch.dtype, tuple[int, ...]], ...]  # what is packed: step, kind and shape of each tensor
 
     def each(self, move: Callable[[Tensor], Tensor]) -> "Changes":
-        """The same, with every tensor moved."""
-        paint = {step: tuple(map(move, numbers)) for step, numbers in self.paint.items()}
-        return Changes(self.size, move(self.affine), move(self.edge), paint)
+        """The same, with the tensor moved."""
+        return replace(self, packed=move(self.packed))
+
+
+def pack(size: int, steps: dict[str, tuple[Tensor, ...]]) -> Changes:
+    """Lay the tensors one after the other, each from a multiple of 8 bytes on."""
+    tensors = [(step, one) for step, several in steps.items() for one in several]
+    flat = [one.contiguous().flatten().view(torch.uint8) for _, one in tensors]
+    packed = torch.cat([F.pad(one, (0, -len(one) % 8)) for one in flat])
+    return Changes(size, packed, tuple((step, one.dtype, tuple(one.shape)) for step, one in tensors))
+
+
+def unpack(changes: Changes) -> dict[str, tuple[Tensor, ...]]:
+    """The tensors of each step, in the memory where they are packed."""
+    steps: dict[str, tuple[Tensor, ...]] = {}
+    start = 0
+    for step, kind, shape in changes.parts:
+        stop = start + math.prod(shape) * kind.itemsize
+        steps[step] = (*steps.get(step, ()), changes.packed[start:stop].view(kind).view(shape))
+        start = stop + -stop % 8
+    return steps
 
 
 def gather(changes: Sequence[Change], size: int) -> Changes:
-    """Bring the changes of single faces to finished crops of `size` pixels together."""
-    paint = {}
+    """Bring the changes of single faces to finished crops of `size` pixels together.
+
+    Of "place" are affines (B, 2, 3) from the finished crops to the roomy ones, and whether edge pixels lie beyond (B,);
+    of a step that some faces take, which these are (N,), and their numbers.
+    """
+    back = np.stack([_back(change, size) for change in changes]).astype(np.float32)
+    steps = {"place": (torch.from_numpy(back), torch.tensor([change.edge for change in changes]))}
     for step in (field.name for field in fields(Paint)):
         drawn = [getattr(change.paint, step) for change in changes]
         which = [place for place, value in enumerate(drawn) if value is not None]
         if which:
             numbers = _numbers(step, [drawn[place] for place in which], size)
-            paint[step] = tuple(torch.from_numpy(array) for array in (np.array(which), *numbers))
-    affine = torch.from_numpy(np.stack([_back(change, size) for change in changes]).astype(np.float32))
-    return Changes(size, affine, torch.tensor([change.edge for change in changes]), paint)
+            steps[step] = tuple(torch.from_numpy(array) for array in (np.array(which), *numbers))
+    return pack(size, steps)
 
 
 def _back(change: Change, size: int) -> NDArray[np.float64]:
@@ -80,14 +101,18 @@ def _numbers(step: str, drawn: list[Any], size: int) -> tuple[NDArray[Any], ...]
         case "hue":
             return (np.floor(drawn).astype(np.float32),)  # (N, 3); whole levels, as the table of augment has them
         case "holes":
-            sources, colours = zip(*(_sources(holes, size) for holes in drawn), strict=True)
-            most = max(map(len, colours))
-            padded = [np.pad(one, ((0, most - len(one)), (0, 0))) for one in colours]
-            return np.stack(sources), np.stack(padded)  # (N, S, S), (N, M, 3)
+            patches, colours = zip(*(_patches(holes, size) for holes in drawn), strict=True)
+            return _padded(patches), _padded(colours)  # (N, H, 7), (N, M, 3)
         case "compress":
             return (np.stack([_coarseness(quality) for quality in drawn]),)  # (N, 2, 8, 8)
         case _:  # (N,), of noise (N, 2)
             return (np.array(drawn, np.float32),)
+
+
+def _padded(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """(n, C) arrays as one (N, most n, C), filled up with nothing."""
+    most = max(map(len, rows))
+    return np.stack([np.pad(one, ((0, most - len(one)), (0, 0))) for one in rows])
 
 
 def _kernel(blur: float | NDArray[np.float32]) -> NDArray[np.float32]:
@@ -99,19 +124,23 @@ def _kernel(blur: float | NDArray[np.float32]) -> NDArray[np.float32]:
     return np.pad(blur, (before, KERNEL - before - len(blur)))
 
 
-def _sources(holes: tuple[Hole, ...], size: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Which pixel each one (size, size) becomes, counted row by row and on into the colours (M, 3) of the holes."""
-    source = np.arange(size * size, dtype=np.int32).reshape(size, size)
-    colours, count = [np.zeros((0, 3), np.uint8)], size * size
-    for hole in holes:
+def _patches(holes: tuple[Hole, ...], size: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """The holes (H, 7), and the colours (M, 3) that fill some of them.
+
+    Of each hole x, y, width, height, and what fills it: the first pixel, and how far on are the next row's and the next
+    column's; pixels are counted row by row and on into the colours.
+    """
+    patches, colours, count = np.zeros((len(holes), 7), np.int32), [np.zeros((0, 3), np.uint8)], size * size
+    for place, hole in enumerate(holes):
         if isinstance(hole.fill, tuple):
             x, y = hole.fill
-            source[hole.area] = source[y : y + hole.height, x : x + hole.width].copy()
+            filled = (y * size + x, size, 1)
         else:
+            filled = (count, hole.width, 1) if hole.fill.ndim == 3 else (count, 0, 0)
             colours.append(hole.fill.reshape(-1, 3).astype(np.uint8))
-            source[hole.area] = np.arange(count, count + len(colours[-1])).reshape(hole.fill.shape[:-1])
             count += len(colours[-1])
-    return source, np.concatenate(colours)
+        patches[place] = hole.x, hole.y, hole.width, hole.height, *filled
+    return patches, np.concatenate(colours)
 
 
 def _coarseness(quality: int) -> NDArray[np.float32]:
@@ -123,8 +152,9 @@ def _coarseness(quality: int) -> NDArray[np.float32]:
 
 def finish(crops: Tensor, changes: Changes) -> Tensor:
     """Change roomy crops (B, P, P, 3) uint8 into finished ones (B, S, S, 3) uint8, on the device that holds both."""
-    images = _levels(_warp(crops, changes))
-    for step, (which, *numbers) in changes.paint.items():
+    steps = unpack(changes)
+    images = _levels(_warp(crops, changes.size, *steps.pop("place")))
+    for step, (which, *numbers) in steps.items():
         images[which] = _levels(_painted(step, images[which].float(), *numbers))
     return images.permute(0, 2, 3, 1)
 
@@ -133,17 +163,17 @@ def _levels(images: Tensor) -> Tensor:
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
-def _warp(crops: Tensor, changes: Changes) -> Tensor:
+def _warp(crops: Tensor, size: int, affine: Tensor, edge: Tensor) -> Tensor:
     """(B, P, P, 3) -> (B, 3, S, S) float, bilinear."""
     room = crops.shape[1]
-    place = torch.arange(changes.size, device=crops.device, dtype=torch.float32)
+    place = torch.arange(size, device=crops.device, dtype=torch.float32)
     # Not by affine_grid: its matrix product may be made of TF32, whose places are a quarter of a pixel off.
-    across, down, start = changes.affine[..., None, None].unbind(2)
+    across, down, start = affine[..., None, None].unbind(2)
     at = across * place + down * place[:, None] + start  # (B, 2, S, S)
     grid = ((2 * at + 1) / room - 1).permute(0, 2, 3, 1)
     images = F.grid_sample(crops.permute(0, 3, 1, 2).float(), grid, padding_mode="border", align_corners=False)
     inside = ((at + 1).clamp(0, 1) * (room - at).clamp(0, 1)).prod(1)  # fades to black within a pixel, as OpenCV's
-    return images * torch.where(changes.edge[:, None, None], 1, inside)[:, None]
+    return images * torch.where(edge[:, None, None], 1, inside)[:, None]
 
 
 def _painted(step: str, images: Tensor, *numbers: Tensor) -> Tensor:
@@ -161,9 +191,7 @@ def _painted(step: str, images: Tensor, *numbers: Tensor) -> Tensor:
             grey = _grey(*images.unbind(1))[:, None].round()
             return grey + numbers[0].view(-1, 1, 1, 1) * (images - grey)
         case "holes":
-            source, colours = numbers
-            known = torch.cat([images.flatten(2), colours.mT], 2)
-            return known.gather(2, source.flatten(1)[:, None].expand(-1, 3, -1).long()).view_as(images)
+            return _punch(images, *numbers)
         case "noise":
             deviation, seed = numbers[0].unbind(1)
             return images + deviation.view(-1, 1, 1, 1) * _grain(seed, images[0].numel()).view_as(images)
@@ -212,6 +240,21 @@ def _shift_hue(images: Tensor, shift: Tensor) -> Tensor:
 
 def _grey(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
     return GREY[0] * red + GREY[1] * green + GREY[2] * blue
+
+
+def _punch(images: Tensor, patches: Tensor, colours: Tensor) -> Tensor:
+    """Fill the holes (N, H, 7), one after the other, with what `_patches` tells."""
+    size = images.shape[-1]
+    place = torch.arange(size, device=images.device)
+    own = place[:, None] * size + place
+    for patch in patches.unbind(1):
+        x, y, width, height, first, down, right = patch[..., None, None].unbind(1)
+        column, row = place - x, place[:, None] - y
+        hidden = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        source = torch.where(hidden, first + row * down + column * right, own)  # (N, S, S)
+        known = torch.cat([images.flatten(2), colours.mT], 2)
+        images = known.gather(2, source.flatten(1)[:, None].expand(-1, 3, -1)).view_as(images)
+    return images
 
 
 def _grain(seeds: Tensor, count: int) -> Tensor:
