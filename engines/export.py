@@ -17,14 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import open_backend
+from canthus.runtime.calibration import UNTOUCHED, Calibration
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.models import Manifest, sha256
 
 if TYPE_CHECKING:
     import onnx_ir
     from torch import nn
-
-    from canthus.runtime.calibration import Calibration
 
 OPSET = 20
 MAX_FACES = 4096
@@ -269,4 +268,9 @@ def command(arguments: list[str]) -> int:
         f"beside PyTorch: {shift['median']:.1g} {unit} apart at the median, "
         f"{shift['agreeing']:.1%} within {shift['tolerance']:g}"
     )
+    if manifest.calibration == UNTOUCHED:
+        print(
+            "its scores are peaks, not chances, as the checkpoint has no curve for them; before exporting anew: "
+            f"python -m canthus.trainer.calibrate {told.checkpoint} PACK"
+        )
     return 0

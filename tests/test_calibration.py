@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from canthus.engines.export import check_crops, export
+from canthus.engines.export import command as export_command
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import OpenVINOBackend
 from canthus.runtime.calibration import UNTOUCHED, calibrated, logit, read_calibration
@@ -184,6 +185,19 @@ def test_calibrating_by_command(checkpoint, faces, capsys):
     assert "calibration" in load(checkpoint).facts
     with pytest.raises(InputError, match="takes crops of 32 px, the recipe of 128"):
         calibrating.main([str(checkpoint), pack, "--recipe", "student"])
-    dataclasses.replace(TINY, held_out=0).save(checkpoint.with_name("recipe.json"))
+
+
+def test_where_none_is_held_out_all_faces_calibrate(checkpoint, faces, capsys):
+    none = dataclasses.replace(TINY, held_out=0)
     with pytest.raises(InputError, match="no face is held out"):
-        calibrating.main([str(checkpoint), pack])
+        calibrate(checkpoint, Batches(faces, none))
+    none.save(checkpoint.with_name("recipe.json"))
+    assert calibrating.main([str(checkpoint), str(Path(faces.crops.filename).parent)]) == 0
+    found = calibrate(checkpoint, Batches(faces, none, judged=faces))
+    assert found.points > 98 * len(faces)
+    assert capsys.readouterr().out == f"{found}\n"
+
+
+def test_exporting_asks_for_no_curve_where_there_is_one(checkpoint, tmp_path, capsys):
+    assert export_command([str(with_fact(checkpoint, CURVE)), "-o", str(tmp_path / "chances.onnx")]) == 0
+    assert "calibrate" not in capsys.readouterr().out

@@ -116,6 +116,7 @@ def test_a_model_is_not_overwritten_unasked_nor_made_from_nothing(checkpoint, mo
 def test_the_command_says_what_it_made_and_nothing_else(checkpoint, tmp_path, capfd):
     assert command([str(checkpoint), "-o", str(tmp_path / "m.onnx"), "--half"]) == 0
     out, err = capfd.readouterr()
-    assert out.count("\n") == 2
+    assert out.count("\n") == 3
     assert "student, 64 px, 98 points" in out
+    assert out.splitlines()[-1].endswith(f"python -m canthus.trainer.calibrate {checkpoint} PACK")
     assert not err

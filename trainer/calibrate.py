@@ -102,7 +102,7 @@ class Fitted:
     def __str__(self) -> str:
         a, b = self.calibration
         return (
-            f"scores calibrated on {self.points} held-out points: a = {a:.4f}, b = {b:.4f}; "
+            f"scores calibrated on {self.points} points: a = {a:.4f}, b = {b:.4f}; "
             f"their gap to the share within {WITHIN:g} % is {self.after:.4f}, it was {self.before:.4f}"
         )
 
@@ -123,17 +123,21 @@ def calibrate(checkpoint: Path, batches: Batches, device: torch.device | None = 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Calibrate the scores of a checkpoint: `python -m canthus.trainer.calibrate CHECKPOINT PACK`."""
+    """Calibrate the scores of a checkpoint: `python -m canthus.trainer.calibrate CHECKPOINT PACK`.
+
+    It learns from the faces that the recipe holds out of the pack, or from all where it holds none out.
+    """
     parser = argparse.ArgumentParser(prog="canthus.trainer.calibrate", description=main.__doc__)
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .safetensors; its facts are rewritten")
-    parser.add_argument("pack", type=Path, metavar="PACK", help="the faces of its run, some of them held out")
+    parser.add_argument("pack", type=Path, metavar="PACK", help="the faces of its run; others, if it held none out")
     parser.add_argument("--recipe", metavar="RECIPE", help="of the run (default: recipe.json beside the checkpoint)")
     told = parser.parse_args(arguments)
     recipe = find_recipe(told.recipe or str(told.checkpoint.with_name("recipe.json")))
     _, facts = load_network(told.checkpoint)
     if facts.get("size") != recipe.size:
         raise InputError(f"{told.checkpoint}: takes crops of {facts.get('size')} px, the recipe of {recipe.size}")
-    print(calibrate(told.checkpoint, Batches(open_pack(told.pack), recipe)))
+    pack = open_pack(told.pack)
+    print(calibrate(told.checkpoint, Batches(pack, recipe, judged=None if recipe.held_out else pack)))
     return 0
 
 
