@@ -4,6 +4,7 @@
 kernels are compiled where it first runs.
 """
 
+import dataclasses
 import datetime
 import re
 import shutil
@@ -36,6 +37,7 @@ from canthus.runtime.engine_files import (
     Flavour,
     engine_folder,
     engine_path,
+    read_engine_manifest,
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
 from canthus.runtime.models import Manifest, find_gpu_model, read_manifest, sha256, shipped_models
@@ -64,7 +66,8 @@ class Wish:
 def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet: bool = False) -> Path:
     """Build an engine and its manifest; returns where it lies: `output`, or the user's cache folder.
 
-    An engine that is in the cache already is built anew only with `overwrite`. A build that is interrupted
+    An engine that is in the cache already is built anew only with `overwrite`; else it takes over its model's
+    calibration. A build that is interrupted
     leaves nothing behind.
     """
     model = find_gpu_model(wish.model)
@@ -77,6 +80,7 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
         raise InputError(f"{engine}: {engine.stem}.json beside it belongs to another file; choose another name")
     if engine.exists() and not overwrite:
         if output is None:
+            recalibrate(engine, manifest)
             return engine
         raise InputError(f"{engine}: exists already; give --overwrite to replace it")
     if output is None:
@@ -109,6 +113,13 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
         draft.replace(engine)
         engine.with_suffix(".runtime").unlink(missing_ok=True)
     return engine
+
+
+def recalibrate(engine: Path, model: Manifest) -> None:
+    """Write its model's calibration into an engine's manifest: it may be newer, as it does not change the name."""
+    former = read_engine_manifest(engine)
+    if former.calibration != model.calibration:
+        dataclasses.replace(former, calibration=model.calibration).write(engine)
 
 
 def _sweep(folder: Path) -> None:

@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(told: argparse.Namespace) -> int:
-    from canthus.engines.build import Wish, build, recipe_of
+    from canthus.engines.build import Wish, build, recalibrate, recipe_of
     from canthus.engines.verify import cannot_run, record, table, verify
     from canthus.runtime.models import read_manifest
 
@@ -113,8 +113,10 @@ def _build(told: argparse.Namespace) -> int:
         targets=told.target,
     )
     if told.output is None and not told.overwrite:
-        kept = engine_path(recipe_of(wish, read_manifest(find_gpu_model(wish.model))))
+        model = read_manifest(find_gpu_model(wish.model))
+        kept = engine_path(recipe_of(wish, model))
         if kept.exists() and _state(kept) == "ready":
+            recalibrate(kept, model)
             print(f"{kept}: built already")
             return 0
     engine = build(wish, told.output, overwrite=told.overwrite or told.output is None, quiet=told.quiet)

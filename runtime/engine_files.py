@@ -7,6 +7,7 @@ manifest's before TensorRT sees a byte of it, and what it was built for is compa
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,9 +70,10 @@ class EngineManifest:
         return bool(self.check.get("engine", {}).get("holds", True))
 
     def write(self, engine: Path) -> None:
-        """Write beside an engine."""
-        text = json.dumps(dataclasses.asdict(self), indent=2)
-        engine.with_suffix(".json").write_text(text + "\n")
+        """Write beside an engine, aside first: whoever reads meanwhile sees the former or the new one."""
+        part = engine.with_suffix(f".part{os.getpid()}")
+        part.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        part.replace(engine.with_suffix(".json"))
 
 
 def engine_folder() -> Path:

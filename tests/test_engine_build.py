@@ -32,6 +32,7 @@ from canthus.trainer.network import build as build_network
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'canthus[rtx]'")
 
 SIZE, POINTS = 64, 98
+CURVE, NEWER = (1.5, -1.25), (2.0, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = build_network("student", POINTS)
     with torch.no_grad():  # a fresh head gives maps of almost nothing, below what fp16 holds well
         network.head[3].weight.normal_(0, 0.05)
-    facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "step": 1}
+    facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "step": 1, "calibration": list(CURVE)}
     save(folder / "best", Checkpoint(network.state_dict(), facts, {}, {}))
     export(folder / "best", folder / "model.onnx", half=True)
     return folder
@@ -69,6 +70,7 @@ def test_a_real_engine_is_built_for_every_target_with_its_contract_written_besid
     assert manifest.recipe.batch == (1, 4, 16)
     assert manifest.layers["convolution"] == 27
     assert manifest.check["graph_median_shift"] < 0.05
+    assert manifest.calibration == CURVE
     assert not list(folder.glob(".canthus-*"))
 
 
@@ -125,13 +127,27 @@ def test_an_engine_without_a_gpu_says_what_to_do(engine):
         open_backend(engine)
 
 
-def test_the_cache_keeps_an_engine_until_something_changes(folder, cache, capsys):
-    words = ["build", "--model", str(folder / "model.onnx"), "--flavour", "tensorrt-rtx", "--target", "sm86"]
+def test_the_cache_keeps_an_engine_until_something_changes(folder, cache, tmp_path, capsys):
+    model = tmp_path / "model.onnx"
+    for part in (".onnx", ".json"):
+        shutil.copy((folder / "model.onnx").with_suffix(part), model.with_suffix(part))
+    words = ["build", "--model", str(model), "--flavour", "tensorrt-rtx", "--target", "sm86"]
     assert command(words) == 0
     (first,) = cache.glob("*.engine")
     stamp = first.stat().st_mtime_ns
     assert command(words) == 0
     assert "built already" in capsys.readouterr().out
+    assert first.stat().st_mtime_ns == stamp
+    assert read_engine_manifest(first).calibration == CURVE
+    for curve, again in (
+        (NEWER, lambda: command(words)),
+        (CURVE, lambda: build(Wish(str(model), "tensorrt-rtx", targets="sm86"))),
+    ):
+        former = read_engine_manifest(first)
+        dataclasses.replace(read_manifest(model), calibration=curve).write(model)
+        again()
+        assert read_engine_manifest(first) == dataclasses.replace(former, calibration=curve)
+        assert sorted(path.suffix for path in cache.iterdir()) == [".engine", ".json"]
     assert first.stat().st_mtime_ns == stamp
     assert command([*words, "--max-batch", "2", "--precision", "fp32"]) == 0
     assert len(list(cache.glob("*.engine"))) == 2
