@@ -21,7 +21,10 @@ clipped to 1) is no better sign."""
 
 
 def calibrated(scores: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:
-    """Peaks in [0, 1], of any shape, as chances; what every backend gives goes through here. NaN stays NaN."""
+    """Peaks in [0, 1], of any shape, as chances; NaN stays NaN.
+
+    The backends of models, engines and checkpoints send theirs through here; `TorchBackend`, told no curve, does not.
+    """
     if calibration == UNTOUCHED:
         return scores
     slope, shift = calibration

@@ -177,7 +177,7 @@ def test_an_engines_scores_are_calibrated_as_its_manifest_or_its_model_tells(pre
         peaks = backend.predict(crops)[1]
     dataclasses.replace(read_engine_manifest(engine), calibration=(1.5, -1.0)).write(engine)
     for told, wanted in ((None, (1.5, -1.0)), ((2.0, 0.5), (2.0, 0.5))):
-        with open_backend(engine, told) as backend:
+        with trt.TensorRTBackend(engine, calibration=told) as backend:
             np.testing.assert_array_equal(backend.predict(crops)[1], calibrated(peaks, wanted))
             assert isinstance(backend, RegionBackend)
             whole = Roi((SIZE - 1) / 2, (SIZE - 1) / 2, SIZE)

@@ -26,6 +26,7 @@ from conftest import FakeBackend, bright_boxes
 
 GPU = Gpu("NVIDIA X", 86)
 VERSION = "1.7"
+CURVE = (1.5, -1.25)
 
 
 class OnGpu(FakeBackend):
@@ -53,7 +54,8 @@ class Machine:
         self.gpu = OnGpu()
         self.model = folder / "m.onnx"
         self.model.write_bytes(b"a network")
-        Manifest(sha256(self.model), "student", 64, 98, 4).write(self.model)
+        self.calibrations: list[Calibration] = []  # that engines were opened with
+        Manifest(sha256(self.model), "student", 64, 98, 4, CURVE).write(self.model)
         monkeypatch.setattr(engine_files, "engine_folder", lambda: folder)
         monkeypatch.setattr(pipeline, "open_backend", lambda model: FakeBackend())
         monkeypatch.setattr(pipeline, "tell", self.said.append)
@@ -62,12 +64,13 @@ class Machine:
         monkeypatch.setattr(first_use, "find_gpu", lambda: GPU)
         monkeypatch.setattr(first_use, "flavour_for_here", lambda: "tensorrt-rtx")
         monkeypatch.setattr(first_use, "flavour_version", lambda flavour: VERSION)
-        monkeypatch.setattr(first_use, "open_backend", self.open)
+        monkeypatch.setattr(first_use, "TensorRTBackend", self.open)
         self.builds("raise SystemExit('no build is expected')")
 
-    def open(self, engine: Path, calibration: Calibration | None = None) -> FakeBackend:
+    def open(self, engine: Path, calibration: Calibration) -> FakeBackend:
         if engine.read_bytes() != b"an engine":
             raise EngineError(f"{engine.name}: damaged")
+        self.calibrations.append(calibration)
         return self.gpu
 
     def keep(self, data: bytes = b"an engine", version: str = VERSION, holds: bool = True) -> None:
@@ -133,6 +136,7 @@ def test_an_engine_in_the_cache_runs_from_the_first_frame_on(machine):
     with machine.landmarker() as landmarker:
         assert run_until(landmarker, lambda: True) == [OnGpu.name]
     assert machine.said == []
+    assert machine.calibrations == [CURVE]  # the model's; the engine's manifest tells none
     assert machine.gpu.closed
 
 
@@ -154,6 +158,7 @@ def test_a_missing_engine_is_built_once_while_the_cpu_runs(machine):
     assert machine.built == [f"--model {machine.model} --flavour tensorrt-rtx --target current"]
     assert [text.split(" ")[0] for text in machine.said] == ["building", "the"]
     assert "the CPU runs meanwhile" in machine.said[0]
+    assert machine.calibrations == [CURVE]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.calibration import Calibration
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import read_manifest
 from canthus.runtime.types import Roi
@@ -59,11 +58,8 @@ class RegionBackend(Backend, Protocol):
         ...
 
 
-def open_backend(model: Path, calibration: Calibration | None = None) -> Backend:
-    """Open a .onnx with OpenVINO on the CPU or a .engine with TensorRT on the GPU; the name decides.
-
-    `calibration`: of an engine's scores, where its model tells a newer one than the engine's manifest.
-    """
+def open_backend(model: Path) -> Backend:
+    """Open a .onnx with OpenVINO on the CPU or a .engine with TensorRT on the GPU; the name decides."""
     match model.suffix:
         case ".onnx":
             from canthus.runtime.backends.cpu import OpenVINOBackend
@@ -72,6 +68,6 @@ def open_backend(model: Path, calibration: Calibration | None = None) -> Backend
         case ".engine":
             from canthus.runtime.backends.trt import TensorRTBackend
 
-            return TensorRTBackend(model, calibration=calibration)
+            return TensorRTBackend(model)
         case _:
             raise ModelError(f"{model}: expected a .onnx or .engine file")

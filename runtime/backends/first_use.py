@@ -12,12 +12,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from canthus.runtime.backends import Backend, open_backend
-from canthus.runtime.backends.trt import capability_name, flavour_for_here, flavour_version, installed_flavours
+from canthus.runtime.backends import Backend
+from canthus.runtime.backends.trt import (
+    TensorRTBackend,
+    capability_name,
+    flavour_for_here,
+    flavour_version,
+    installed_flavours,
+)
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import Flavour, find_engine
 from canthus.runtime.errors import BackendError, CanthusError
-from canthus.runtime.models import read_manifest
+from canthus.runtime.models import Manifest, read_manifest
 
 # The dispatcher finds the builder by its entry point: runtime knows no engines room. Nice, where there is such a
 # thing: the frames come first.
@@ -51,13 +57,14 @@ class FirstUse:
     """
 
     def __init__(self, model: Path, tell: Tell) -> None:
-        self._model, self._tell = model, tell
+        self._tell = tell
         self._build: subprocess.Popen[bytes] | None = None
         self._words: IO[bytes] | None = None  # what the build said
         self._ready: Backend | None = None
         try:
+            self._manifest = read_manifest(model)
             flavour, gpu = _what_serves()
-            found = _find(model, flavour, gpu)
+            found = _find(self._manifest, flavour, gpu)
             if found is not None:
                 self._open(found)
         except CanthusError as error:
@@ -79,10 +86,10 @@ class FirstUse:
             if build.returncode:
                 raise BackendError(self._last_words() or "the build ended without a word")
             flavour, gpu = _what_serves()
-            found = _find(self._model, flavour, gpu)
+            found = _find(self._manifest, flavour, gpu)
             if found is None:
                 raise BackendError("the engine that was built is not in the cache")
-            ready = open_backend(found, read_manifest(self._model).calibration)
+            ready = TensorRTBackend(found, calibration=self._manifest.calibration)
         except CanthusError as error:
             self._give_up(error)
             return None
@@ -91,7 +98,7 @@ class FirstUse:
 
     def _open(self, engine: Path) -> None:
         try:
-            self._ready = open_backend(engine, read_manifest(self._model).calibration)
+            self._ready = TensorRTBackend(engine, calibration=self._manifest.calibration)
         except CanthusError as error:
             self._tell(f"{error}; it is built anew")
 
@@ -128,8 +135,8 @@ def _what_serves() -> tuple[Flavour, Gpu]:
     return flavour_for_here(), gpu
 
 
-def _find(model: Path, flavour: Flavour, gpu: Gpu) -> Path | None:
-    return find_engine(read_manifest(model).sha256, flavour, flavour_version(flavour), gpu.name, capability_name(gpu))
+def _find(model: Manifest, flavour: Flavour, gpu: Gpu) -> Path | None:
+    return find_engine(model.sha256, flavour, flavour_version(flavour), gpu.name, capability_name(gpu))
 
 
 def outlook(model: Path) -> str:
@@ -138,7 +145,7 @@ def outlook(model: Path) -> str:
         return "OpenVINO on the CPU"
     try:
         flavour, gpu = _what_serves()
-        found = _find(model, flavour, gpu)
+        found = _find(read_manifest(model), flavour, gpu)
     except CanthusError as error:
         return f"OpenVINO on the CPU: {error}"
     return f"{flavour} on {gpu.name}, {'its engine is built' if found else 'once its engine is built, on first use'}"

@@ -24,7 +24,10 @@ MOST = 16
 
 
 class TorchBackend(Closing):
-    """Runs a network that its caller built, on the CPU or the first GPU; runtime knows no architecture."""
+    """Runs a network that its caller built, on the CPU or the first GPU; runtime knows no architecture.
+
+    Its scores are the peaks of the maps, not yet chances: the curve comes with a model, of which it is told nothing.
+    """
 
     def __init__(self, network: Network, size: int, points: int, stride: int, device: str = "cpu") -> None:
         self.size, self._points, self._stride = size, points, stride
