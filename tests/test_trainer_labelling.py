@@ -76,6 +76,9 @@ def test_two_boxes_on_one_face_give_one_label():
 def test_a_model_with_other_points_cannot_label():
     with pytest.raises(ModelError, match="gives 29 points"):
         label(picture_with((60, 70)), bright_boxes, [Entrant("few", Knowing(SHAPES["COFW"]))])
+    both = [Entrant("all", Knowing()), Entrant("few", Knowing(SHAPES["COFW"]))]
+    with pytest.raises(ModelError, match="few: gives 29 points, all gives 98"):
+        label(picture_with((60, 70)), bright_boxes, both)
 
 
 def test_a_written_shard_is_read_back_with_its_faces_in_place(tmp_path):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from canthus.runtime.closing import Closing
 from canthus.runtime.detector import overlap
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_box, roi_from_points, to_frame, transform
 from canthus.runtime.images import find_pictures
 from canthus.runtime.sources import PICTURES, VideoFile, read_picture
@@ -63,9 +63,16 @@ def label(picture: NDArray[np.uint8], detect: Detect, entrants: Sequence[Entrant
 
 
 def look_around(picture: NDArray[np.uint8], region: Roi, entrants: Sequence[Entrant]) -> Label:
-    """The face in a region of a picture (H, W, 3), by all models and from all sides."""
+    """The face in a region of a picture (H, W, 3), by all models and from all sides.
+
+    ModelError unless all give the same number of points.
+    """
     views = [dataclasses.replace(region, angle=region.angle + turn, side=region.side * times) for turn, times in VIEWS]
     looks = [look(entrant, picture, views, mirrored) for entrant in entrants for mirrored in (False, True)]
+    wanted = looks[0][0].shape[1]
+    for entrant, (one, _) in zip(entrants, looks[::2], strict=True):
+        if one.shape[1] != wanted:
+            raise ModelError(f"{entrant.name}: gives {one.shape[1]} points, {entrants[0].name} gives {wanted}")
     points = np.concatenate([one for one, _ in looks])  # (looks, 98, 2)
     mean = points.mean(0)
     apart = np.sqrt(((points - mean) ** 2).sum(-1).mean(0)).mean()
