@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -70,15 +71,25 @@ def train(arguments: list[str]) -> int:
             augment_on=told.augment_on, tensorboard=told.tensorboard,
         )  # fmt: skip
     except KeyboardInterrupt:
-        again = f"; go on with: canthus train {told.pack} -o {folder} --resume"
         saved = (folder / "last.safetensors").is_file()
+        again = f"; go on with: canthus train {_going_on(told, folder)}" if saved else ", nothing was saved"
         if first:
-            print(f"\ncanthus train: stopped{again if saved else ', nothing was saved'}", file=sys.stderr)
+            print(f"\ncanthus train: stopped{again}", file=sys.stderr)
         return 130
     if first:
         weights = best.with_suffix(".safetensors")
         print(f"best on the held-out faces: {weights}; measure it: canthus eval --model {weights} --wflw WFLW")
     return 0
+
+
+def _going_on(told: argparse.Namespace, folder: Path) -> str:
+    """The arguments that resume a run, as a shell takes them: those that its recipe does not hold were given before."""
+    words = [str(told.pack), "-o", str(folder), "--resume"]
+    for name in ("choose_on", "gpus", "workers"):
+        if (value := getattr(told, name)) is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    words += ["--augment-on", told.augment_on] if told.augment_on != "auto" else []
+    return shlex.join([*words, "--tensorboard"] if told.tensorboard else words)
 
 
 def _train_parser() -> argparse.ArgumentParser:
