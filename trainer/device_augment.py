@@ -73,7 +73,9 @@ def gather(changes: Sequence[Change], size: int) -> Changes:
     of a step that some faces take, which these are (N,), and their numbers.
     """
     back = np.stack([_back(change, size) for change in changes]).astype(np.float32)
-    steps = {"place": (torch.from_numpy(back), torch.tensor([change.edge for change in changes]))}
+    steps: dict[str, tuple[Tensor, ...]] = {
+        "place": (torch.from_numpy(back), torch.tensor([change.edge for change in changes]))
+    }
     for step in (field.name for field in fields(Paint)):
         drawn = [getattr(change.paint, step) for change in changes]
         which = [place for place, value in enumerate(drawn) if value is not None]
