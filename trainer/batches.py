@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import CanthusError, InputError
 from canthus.trainer.augment import (
     NOWHERE,
     PLAIN,
@@ -259,4 +259,7 @@ def _settle(_: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except CanthusError as error:
+        sys.exit(f"canthus.trainer.batches: {error}")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated, logit
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import CanthusError, InputError
 from canthus.trainer.augment import PLAIN, Augmentation, augment
 from canthus.trainer.batches import VALIDATED, Batches
 from canthus.trainer.checkpoint import load, load_network, save
@@ -142,4 +142,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except CanthusError as error:
+        sys.exit(f"canthus.trainer.calibrate: {error}")
