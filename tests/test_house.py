@@ -121,7 +121,7 @@ def test_the_wheel_holds_every_source_and_nothing_else(tmp_path):
     shutil.rmtree(REPOSITORY / "build")
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    kinds = ("*.py", "*.cu", "*.cuh", "*.onnx", "*.mp4")
+    kinds = ("*.py", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4")
     data = {path for room in ROOMS for kind in kinds for path in (REPOSITORY / room).rglob(kind)}
     wanted = {"canthus/" + str(path.relative_to(REPOSITORY)) for path in data}
     assert wanted <= names, wanted - names
