@@ -28,8 +28,8 @@ class Following:
     quick_beat: float = 0.15  # the same, while a face was lost just now
     slow_beat: float = 4.0  # the same, while as many as wanted are followed
     new_score: float = 0.45  # a face is new from here on: the detector's score times the root of the points' mean score
-    lost_score: float = 0.1  # a followed face is lost below this mean score of its points
-    doubted_score: float = 0.15  # so is one below this that the detector has not seen for `doubt`
+    lost_score: float = 0.2  # a followed face is lost below this mean score of its points
+    doubted_score: float = 0.35  # so is one below this that the detector has not seen for `doubt`
     doubt: float = 2.5  # seconds
     memory: float = 0.7  # seconds that a lost face may come back as itself
     same: float = 0.5  # overlap of boxes that are one face
