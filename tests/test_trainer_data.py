@@ -4,8 +4,9 @@ import io
 import itertools
 import math
 import shutil
+import subprocess
+import sys
 import tarfile
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -300,13 +301,27 @@ def test_a_batch_depends_on_its_number_alone(tmp_path):
     assert not np.array_equal(first[0], first[1])
 
 
+FORKED = """
+import sys, time
+from pathlib import Path
+import cv2, numpy as np
+from canthus.trainer.batches import Batches
+from canthus.trainer.data import open_pack
+from canthus.trainer.recipe import Recipe
+
+cv2.setNumThreads(4)
+cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (0, 0), 5)
+time.sleep(0.2)  # until its threads sleep too
+batches = Batches(open_pack(Path(sys.argv[1])), Recipe(held_out=3, size=32))
+print(len(list(batches.stream(0, 2, workers=1))))
+"""
+
+
 def test_processes_make_batches_where_opencv_has_used_its_threads(tmp_path):
     write_shard(tmp_path / "shard", 12)
-    batches = Batches(write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64), Recipe(held_out=3, size=32))
-    cv2.setNumThreads(4)
-    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (0, 0), 5)
-    time.sleep(0.2)  # until its threads sleep too
-    assert len(list(batches.stream(0, 2, workers=1))) == 2
+    write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    words = [sys.executable, "-c", FORKED, str(tmp_path / "pack")]  # a process of its own, which may hang
+    assert subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout == "2\n"
 
 
 def test_a_doubtful_label_counts_less(tmp_path):
