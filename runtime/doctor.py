@@ -87,9 +87,9 @@ def _version(package: str) -> str:
 
 def _cpu() -> str:
     if util.find_spec("openvino"):
-        from canthus.runtime.backends.silent_openvino import openvino
+        from canthus.runtime.backends.silent_openvino import core
 
-        return str(openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+        return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
     return platform.processor() or platform.machine()
 
 

@@ -89,6 +89,30 @@ def test_points_lie_on_the_face_of_the_sample(clip, tmp_path):
         assert np.linalg.norm(found - wanted) < slack * eyes, (point, found, wanted)
 
 
+TWO_CLOSED = """
+import gc, signal
+from canthus.runtime.backends import open_backend
+from canthus.runtime.models import find_model
+
+one, other = open_backend(find_model("fast")), open_backend(find_model("accurate"))
+one.close()
+del one
+gc.collect()
+other.close()
+del other
+gc.collect()
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("stopped")
+"""
+
+
+def test_ctrl_c_after_two_models_is_no_fault():
+    done = subprocess.run([sys.executable, "-c", TWO_CLOSED], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "stopped\n")
+
+
 @pytest.mark.parametrize("model", ["fast", "accurate"])
 @pytest.mark.parametrize("light", [0, 3])
 def test_a_face_does_not_stay_on_a_covered_camera(clip, model, light):

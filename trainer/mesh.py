@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends.silent_openvino import openvino
+from canthus.runtime.backends.silent_openvino import core, openvino
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import roi_from_points, to_frame, transform
@@ -96,11 +96,10 @@ class Looker(Closing):
 
     def __init__(self) -> None:
         face, person = find_fetched([FACE_MODEL, PERSON_MODEL])
-        core = openvino.Core()
         settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         try:
-            self._face = core.compile_model(core.read_model(face), "CPU", settings)
-            self._person = core.compile_model(_whole(person), "CPU", settings)
+            self._face = core().compile_model(core().read_model(face), "CPU", settings)
+            self._person = core().compile_model(_whole(person), "CPU", settings)
         except RuntimeError as refused:
             raise ModelError(f"{face.parent}: OpenVINO cannot load the face mesh: {refused}") from refused
 

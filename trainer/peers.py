@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends.silent_openvino import openvino
+from canthus.runtime.backends.silent_openvino import core
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.runtime.wflw import POINTS
@@ -20,10 +20,9 @@ class Peer(Closing):
     name = "OpenVINO on the CPU"
 
     def __init__(self, path: Path) -> None:
-        core = openvino.Core()
         try:
-            model = core.read_model(path)
-            compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            model = core().read_model(path)
+            compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         except RuntimeError as refused:
             raise ModelError(f"{path}: OpenVINO cannot load it") from refused
         shapes = [list(port.partial_shape.get_min_shape()) for port in (*compiled.inputs, *compiled.outputs)]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends.silent_openvino import openvino
+from canthus.runtime.backends.silent_openvino import core, openvino
 from canthus.runtime.calibration import calibrated
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
@@ -19,9 +19,8 @@ def run_exactly(model: Path, crops: NDArray[np.uint8]) -> list[NDArray]:
 
 
 def _compile(model: Path, **options: str) -> openvino.CompiledModel:
-    core = openvino.Core()
     try:
-        return core.compile_model(core.read_model(model), "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
+        return core().compile_model(core().read_model(model), "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
     except RuntimeError as refused:
         reason = str(refused).strip().splitlines()[-1]
         raise ModelError(f"{model}: OpenVINO cannot load it: {reason}") from refused
