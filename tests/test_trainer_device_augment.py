@@ -31,7 +31,7 @@ MOVED = dataclasses.replace(PLAIN, flip_p=0.5, rotation=20, scale=(0.8, 1.25), s
 
 AGREE = {
     "exposure": (0.01, 2), "colour": (0.01, 4), "grey": (0.01, 1), "blur": (0.1, 1), "shrink": (0.3, 1),
-    "holes": (0.01, 1), "hue": (0.8, 10), "compress": (1.5, 30),
+    "holes": (0.01, 1), "hue": (0.8, 10), "compress": (1.5, 30), "cover": (0.01, 4),
 }  # fmt: skip
 """Grey levels by which each step differs: on average and at most. OpenCV keeps hue in whole steps of 2 degrees, and a
 JPEG's coarse steps make one level's rounding into many."""

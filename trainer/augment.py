@@ -4,7 +4,7 @@ A change is drawn first, as numbers, and then applied: to one face by OpenCV her
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
+from canthus.trainer.covers import MIDDLE, Cover, draw_cover
 from canthus.trainer.schemes import scheme_of
 
 Image = NDArray[np.uint8]
@@ -29,6 +30,7 @@ class Augmentation:
     shift: float = 0.06  # in sides
     squeeze_p: float = 0.4
     squeeze: float = 0.65  # smallest factor across the face, as a turned head is narrower
+    cover_p: float = 0.0  # a hand, hair, glasses, a face mask, another head or some object before the face
     black: bool = False  # holes, and what lies beyond the picture: black, instead of many kinds
     exposure_p: float = 0.0  # brightness and contrast alone, each changed by up to a fifth
     hue_p: float = 0.0  # hue, saturation and value
@@ -71,6 +73,7 @@ class Hole:
 class Paint:
     """How light, colour and sharpness of a crop change, in this order of steps; None = not by this step."""
 
+    cover: Cover | None  # that hides parts of it
     shrink: int | None  # to this side, pixels, and back
     blur: float | NDArray[np.float32] | None  # a bell's deviation, pixels, or a movement's kernel (k, k)
     exposure: NDArray[np.uint8] | None  # what each level becomes (256,)
@@ -110,7 +113,11 @@ def augment(
 def draw(points: Points, size: int, how: Augmentation, rng: np.random.Generator) -> Change:
     """Draw the change of one face with these points in its roomy crop, to a crop of `size` pixels."""
     affine, edge = _draw_affine(points, size, how, rng)
-    return Change(affine, edge, rng.random() < how.flip_p, _draw_paint(size, how, rng))
+    change = Change(affine, edge, rng.random() < how.flip_p, _draw_paint(size, how, rng))
+    if how.cover_p and rng.random() < how.cover_p:
+        cover = draw_cover(move_points(points, change, size), size, rng)
+        change = replace(change, paint=replace(change.paint, cover=cover))
+    return change
 
 
 def move_points(points: Points, change: Change, size: int) -> Points:
@@ -250,7 +257,7 @@ def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator) -> Paint
     if rng.random() < how.noise_p:
         noise = _draw_noise((3, 16), rng)
     compress = int(rng.integers(15, 70)) if rng.random() < how.compress_p else None
-    return Paint(shrink, blur, exposure, hue, light, colour, grey, holes, noise, compress)
+    return Paint(None, shrink, blur, exposure, hue, light, colour, grey, holes, noise, compress)
 
 
 def _draw_webcam(size: int, how: Augmentation, rng: np.random.Generator) -> Paint:
@@ -259,6 +266,7 @@ def _draw_webcam(size: int, how: Augmentation, rng: np.random.Generator) -> Pain
     seen = np.round(np.arange(256) * (levels / 255)) / levels
     dim = rng.uniform(0.35, 1) * 255 * seen ** math.exp(rng.normal(0, 0.25))
     return Paint(
+        cover=None,
         shrink=max(24, int(size / rng.uniform(1, 3))),
         blur=float(rng.uniform(0.3, 1.2)),
         exposure=np.clip(dim, 0, 255).astype(np.uint8),
@@ -325,6 +333,8 @@ def _draw_holes(size: int, how: Augmentation, rng: np.random.Generator) -> tuple
 def _paint(image: Image, paint: Paint) -> Image:
     """Apply the steps to one crop (S, S, 3)."""
     size = image.shape[0]
+    if paint.cover is not None:
+        image = _cover(image, paint.cover)
     if paint.shrink is not None:
         far = cv2.resize(image, (paint.shrink, paint.shrink), interpolation=cv2.INTER_AREA)
         image = cv2.resize(far, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
@@ -354,6 +364,17 @@ def _paint(image: Image, paint: Paint) -> Image:
         assert poor is not None, "what OpenCV wrote it can read"
         image = poor.astype(np.uint8, copy=False)
     return image
+
+
+def _cover(image: Image, cover: Cover) -> Image:
+    """Lay something over a crop."""
+    size = image.shape[0]
+    laid = cv2.resize(cover.picture, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    colours, opacity = laid[..., :3], laid[..., 3:] / 255
+    if cover.skin is not None:
+        x, y = cover.skin
+        colours = np.minimum(colours * (image[y, x] / np.float32(MIDDLE)), 255)
+    return (image + opacity * (colours - image)).round().astype(np.uint8)
 
 
 def _shift_hue(image: Image, shift: NDArray[np.float64]) -> Image:

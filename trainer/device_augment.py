@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from canthus.runtime.geometry import invert
 from canthus.trainer.augment import Change, Hole, Paint
+from canthus.trainer.covers import MIDDLE, Cover
 
 KERNEL = 17
 """Side of the widest blur, pixels: that of the widest bell that is drawn."""
@@ -94,6 +95,8 @@ def _back(change: Change, size: int) -> NDArray[np.float64]:
 def _numbers(step: str, drawn: list[Any], size: int) -> tuple[NDArray[Any], ...]:
     """A step's numbers for the N faces that take it."""
     match step:
+        case "cover":
+            return _layers(drawn, size)  # (N, 4, SIDE, SIDE), (N,)
         case "blur":
             return (np.stack([_kernel(blur) for blur in drawn]),)  # (N, KERNEL, KERNEL)
         case "exposure":
@@ -124,6 +127,12 @@ def _kernel(blur: float | NDArray[np.float32]) -> NDArray[np.float32]:
         blur = (bell @ bell.T).astype(np.float32)
     before = KERNEL // 2 - len(blur) // 2
     return np.pad(blur, (before, KERNEL - before - len(blur)))
+
+
+def _layers(covers: list[Cover], size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Colour and opacity of each cover, and the pixel, counted row by row, that has its skin's colour; -1 = none has."""
+    skins = [-1 if cover.skin is None else cover.skin[1] * size + cover.skin[0] for cover in covers]
+    return np.stack([cover.picture.transpose(2, 0, 1) for cover in covers]), np.array(skins)
 
 
 def _patches(holes: tuple[Hole, ...], size: int) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
@@ -181,6 +190,8 @@ def _warp(crops: Tensor, size: int, affine: Tensor, edge: Tensor) -> Tensor:
 def _painted(step: str, images: Tensor, *numbers: Tensor) -> Tensor:
     """Take one step with images (N, 3, S, S), in levels as float."""
     match step:
+        case "cover":
+            return _cover(images, *numbers)
         case "shrink":
             return _shrink(images, *numbers)
         case "blur":
@@ -200,6 +211,15 @@ def _painted(step: str, images: Tensor, *numbers: Tensor) -> Tensor:
         case "compress":
             return _compress(images, *numbers)
     raise AssertionError(step)
+
+
+def _cover(images: Tensor, pictures: Tensor, skin: Tensor) -> Tensor:
+    """Lay pictures (N, 4, SIDE, SIDE) over the images, some in the colour of the pixel `skin` (N,)."""
+    laid = F.interpolate(pictures.float(), images.shape[-2:], mode="bilinear")
+    own = images.flatten(2).gather(2, skin.clamp(min=0).view(-1, 1, 1).expand(-1, 3, 1))[..., None] / MIDDLE
+    tint = torch.where(skin.view(-1, 1, 1, 1) < 0, 1, own)
+    colours, opacity = (laid[:, :3].round() * tint).clamp(max=255), laid[:, 3:].round() / 255
+    return images + opacity * (colours - images)
 
 
 def _shrink(images: Tensor, side: Tensor) -> Tensor:
