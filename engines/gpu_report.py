@@ -165,12 +165,15 @@ def half_network(checkpoint: Path | None, manifest: Manifest) -> "Callable[[Tens
     import torch
 
     from canthus.trainer.checkpoint import load_network
-    from canthus.trainer.network import MEAN, STD
+    from canthus.trainer.network import MEAN, STD, as_used
     from canthus.trainer.network import build as build_network
 
     if not torch.cuda.is_available():
         raise BackendError("this PyTorch finds no NVIDIA GPU")
-    network = load_network(checkpoint)[0] if checkpoint else build_network(manifest.network, manifest.points)
+    if checkpoint:
+        network, _ = load_network(checkpoint)
+    else:
+        network = as_used(build_network(manifest.network, manifest.points), manifest.training)
     network = network.eval().cuda().half()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Here once and not in `normalise`: a copy from the host must not fall into a recording.

@@ -38,12 +38,19 @@ CURVE, NEWER = (1.5, -1.25), (2.0, 0.5)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a checkpoint `best` and the model `model.onnx` of it."""
+    return make_model(tmp_path_factory.mktemp("model"))
+
+
+def make_model(folder: Path, mirrored: bool = False) -> Path:
+    """The same in a folder, by chance weights."""
     torch.manual_seed(6)
-    folder = tmp_path_factory.mktemp("model")
     network = build_network("student", POINTS)
     with torch.no_grad():  # a fresh head gives maps of almost nothing, below what fp16 holds well
         network.head[3].weight.normal_(0, 0.05)
-    facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "step": 1, "calibration": list(CURVE)}
+    facts = {
+        "network": "student", "points": POINTS, "size": SIZE, "stride": 4, "mirrored": mirrored, "step": 1,
+        "calibration": list(CURVE),
+    }  # fmt: skip
     save(folder / "best", Checkpoint(network.state_dict(), facts, {}, {}))
     export(folder / "best", folder / "model.onnx", half=True)
     return folder

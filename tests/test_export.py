@@ -20,12 +20,12 @@ from canthus.trainer.network import Deployed, build
 SIZE, POINTS = 64, 98
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory) -> Path:
+@pytest.fixture(scope="module", params=[False, True], ids=["straight", "mirrored"])
+def checkpoint(request, tmp_path_factory) -> Path:
     torch.manual_seed(5)
     path = tmp_path_factory.mktemp("run") / "best"
     network = build("student", POINTS)
-    facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "step": 7}
+    facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "mirrored": request.param, "step": 7}
     save(path, Checkpoint(network.state_dict(), facts, {}, {}))
     return path.with_suffix(".safetensors")
 

@@ -1,4 +1,4 @@
-"""Things drawn before a face: they hide some of it, wherever it lies and however it is marked, and nothing else changes."""
+"""Things drawn before a face: they hide some of it, wherever it lies and however it is marked, and nothing else."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ DRAWN = 60
 
 
 def face(scheme: Scheme, size: int) -> np.ndarray:
-    """Points (K, 2) of a face in the middle of a crop; of schemes but WFLW in places of WFLW's points, eyes where they belong."""
+    """Points (K, 2) of a face in the middle of a crop; but for WFLW's, only the eyes lie where they belong."""
     points = (0.2 + 0.6 * SHAPE) * size
     if scheme is WFLW:
         return points.astype(np.float32)

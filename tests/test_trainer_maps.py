@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from canthus.runtime import decode as reference
@@ -13,7 +14,9 @@ from canthus.trainer.augment import NOWHERE
 from canthus.trainer.head import SkpsHead, decode, split_maps
 from canthus.trainer.hrnet import HRNet
 from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw
-from canthus.trainer.network import Deployed, build, normalise
+from canthus.trainer.network import Deployed, Mirrored, as_used, build, normalise
+from canthus.trainer.schemes import WFLW
+from canthus.trainer.student import Student
 
 STRIDE, SIGMA, CELLS = 4, 1.5, 16
 SAME = 1e-5
@@ -261,3 +264,46 @@ def test_normalised_crops_are_those_of_imagenet():
     crop = torch.tensor([124, 116, 104], dtype=torch.uint8).expand(1, 2, 2, 3)  # its mean colour
     assert normalise(crop).abs().max() < 0.01
     assert normalise(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, 0, 0, 0] == pytest.approx(-0.485 / 0.229)
+
+
+class Seeing(nn.Module):
+    """Finds two red spots and a blue one without error: left points at the left red one, and so on."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        size = images.shape[-1]
+        points = np.zeros((len(images), WFLW.points, 2), np.float32)
+        for face, (red, _, blue) in enumerate(images.numpy()):
+            spots = sorted((x, y) for y, x in np.argwhere(red > red.max() / 2))
+            middle = np.unravel_index(blue.argmax(), blue.shape)[::-1]
+            left = np.arange(WFLW.points) < WFLW.mirror
+            right = np.arange(WFLW.points) > WFLW.mirror
+            points[face] = np.where(left[:, None], spots[0], np.where(right[:, None], spots[-1], middle))
+        scores, offsets = draw(torch.from_numpy(points), size // 4, 4, 1.5)
+        return torch.cat([scores, *offsets.unbind(1)], 1)
+
+
+def test_a_look_in_the_mirror_finds_the_same_points_and_averages_errors_away():
+    images = torch.zeros(2, 3, 64, 64)
+    images[:, 0, 21, 13] = images[:, 0, 30, 47] = images[:, 2, 40, 28] = 1
+    network = Seeing()
+    plain, mirrored = network(images), Mirrored(network, WFLW.points, 4)(images)
+    np.testing.assert_allclose(mirrored, plain, atol=1e-5)
+
+    class Leaning(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps: torch.Tensor = network(images)
+            maps[:, WFLW.points : 2 * WFLW.points] += 0.5  # half a cell too far to the right, everywhere
+            return maps
+
+    wrong, averaged = Leaning()(images), Mirrored(Leaning(), WFLW.points, 4)(images)
+    assert (decode(wrong, 4)[0] - decode(plain, 4)[0]).abs().max() > 1
+    np.testing.assert_allclose(decode(averaged, 4)[0], decode(plain, 4)[0], atol=1e-3)
+
+
+def test_a_network_looks_in_the_mirror_where_its_checkpoint_says_so():
+    network = Student(98)
+    assert as_used(network, {"points": 98}) is network
+    assert as_used(network, {"points": 98, "mirrored": False}) is network
+    both = as_used(network, {"points": 98, "mirrored": True})
+    assert isinstance(both, Mirrored)
+    assert both.network is network

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated, read_calibration
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
-from canthus.trainer.network import Deployed, build
+from canthus.trainer.network import Deployed, as_used, build
 
 Tensors = dict[str, Tensor]
 
@@ -97,7 +97,7 @@ def load(path: Path) -> Checkpoint:
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a checkpoint, ready to evaluate, and the checkpoint's facts."""
+    """The network of a checkpoint, ready to be used, and the checkpoint's facts."""
     checkpoint = load(path)
     try:
         network = build(checkpoint.facts["network"], checkpoint.facts["points"])
@@ -106,7 +106,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its {lacking}") from lacking
     except RuntimeError as other:
         raise ModelError(f"{path}: the weights do not fit {checkpoint.facts['network']}") from other
-    return network.eval(), checkpoint.facts
+    return as_used(network, checkpoint.facts).eval(), checkpoint.facts
 
 
 def calibration_of(facts: dict[str, Any], path: Path) -> Calibration:

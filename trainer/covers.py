@@ -259,6 +259,7 @@ def _thing(canvas: _Canvas) -> bool:
         canvas.polygon(middle + corners @ axes, colour)
         canvas.polygon(middle + corners * 0.8 @ axes, _any_colour(rng), float(rng.choice([0.0, 1.0])))
     else:
-        canvas.stroke(np.stack([middle, middle + [0.3 * rng.normal(), 1.2]]), rng.uniform(0.05, 0.15), _any_colour(rng))
+        foot = middle + np.array([0.3 * rng.normal(), 1.2])
+        canvas.stroke(np.stack([middle, foot]), rng.uniform(0.05, 0.15), _any_colour(rng))
         canvas.ellipse(middle, (half[0], half[0] * rng.uniform(0.8, 1.3)), colour)
     return False

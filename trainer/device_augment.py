@@ -130,7 +130,7 @@ def _kernel(blur: float | NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _layers(covers: list[Cover], size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Colour and opacity of each cover, and the pixel, counted row by row, that has its skin's colour; -1 = none has."""
+    """Colour and opacity of each cover, and which pixel, counted row by row, has its skin's colour; -1 = none has."""
     skins = [-1 if cover.skin is None else cover.skin[1] * size + cover.skin[0] for cover in covers]
     return np.stack([cover.picture.transpose(2, 0, 1) for cover in covers]), np.array(skins)
 

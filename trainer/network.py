@@ -1,12 +1,14 @@
 """Networks by name, and the deployable form: uint8 crops in, points and scores out."""
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from canthus.runtime.errors import ModelError
 from canthus.trainer.head import decode
+from canthus.trainer.schemes import scheme_of
 from canthus.trainer.student import Student
 
 Architecture = Literal["hrnet_w18", "student"]
@@ -27,6 +29,39 @@ def build(architecture: str, points: int) -> nn.Module:
             return Student(points)
         case _:
             raise ModelError(f"{architecture}: the networks are {', '.join(get_args(Architecture))}")
+
+
+class Mirrored(nn.Module):
+    """A network that looks at each face twice, as it is and in the mirror, and gives the mean of both maps.
+
+    The mirror image is moved by `stride` - 1 pixels, so that its cells lie where the cells of the picture lie.
+    """
+
+    def __init__(self, network: nn.Module, points: int, stride: int) -> None:
+        super().__init__()
+        self.network = network
+        self.stride = stride
+        self.order: Tensor
+        self.signs: Tensor
+        mirror = torch.tensor(scheme_of(points).mirror)
+        self.register_buffer("order", torch.cat([mirror + kind * points for kind in range(3)]), persistent=False)
+        signs = torch.tensor([1.0, -1.0, 1.0]).repeat_interleave(points)  # an offset across changes sides
+        self.register_buffer("signs", signs.view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:  # (B, 3, S, S) -> (B, 3K, S/stride, S/stride)
+        size = images.shape[-1]
+        column = (size - self.stride - torch.arange(size, device=images.device)).clamp(min=0)
+        maps: Tensor = self.network(torch.cat([images, images[..., column]]))
+        straight, mirrored = maps.unflatten(0, (2, -1)).unbind(0)
+        back = torch.arange(mirrored.shape[-1] - 1, -1, -1, device=images.device)
+        return (straight + mirrored[:, self.order][..., back] * self.signs) / 2
+
+
+def as_used(network: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
+    """A trained network as it is to be used, by the facts of its checkpoint: some look in the mirror too."""
+    if not facts.get("mirrored"):
+        return network
+    return Mirrored(network, int(facts["points"]), int(facts.get("stride", 4)))
 
 
 Colours = tuple[Tensor, Tensor]

@@ -21,6 +21,7 @@ class Recipe:
 
     network: Literal["student", "hrnet_w18"] = "student"
     size: int = 128  # of the crop, pixels
+    mirrored: bool = False  # the finished network looks at each face in the mirror too: better, in twice the time
     sigma: float = 1.5  # of the score maps, cells
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
     offset_weight: float = 10.0  # Adaptive Wing is some ten times steeper than smooth L1

@@ -329,6 +329,7 @@ def _save(path: Path, run: Run, recipe: Recipe, continuable: bool) -> None:
         "points": run.points,
         "size": recipe.size,
         "stride": recipe.stride,
+        "mirrored": recipe.mirrored,
         "sigma": recipe.sigma,
         "step": run.step,
         "best": run.best if math.isfinite(run.best) else None,  # json has no infinity
