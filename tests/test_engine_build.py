@@ -231,6 +231,17 @@ def test_verify_compares_pytorch_the_model_and_the_engine(folder, engine):
     assert manifest.size == SIZE
 
 
+def test_a_network_that_looks_in_the_mirror_becomes_an_engine_like_any_other(tmp_path, engine):
+    folder = make_model(tmp_path, mirrored=True)
+    both = build(Wish(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), folder / "both.engine", quiet=True)
+    one, two = read_engine_manifest(engine), read_engine_manifest(both)
+    assert two.bindings == one.bindings
+    assert two.layers["convolution"] == one.layers["convolution"]  # the two looks are one batch
+    rows = verify(both, checkpoint=folder / "best")
+    assert rows[1].mean < 0.05
+    assert rows[3].mean < 0.1
+
+
 def test_verify_judges_the_farthest_point_and_records_it(engine, tmp_path):
     crops = sample_faces(SIZE).crops
     assert crops.shape == (16, SIZE, SIZE, 3)

@@ -19,7 +19,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import crop, roi_from_points
 from canthus.runtime.types import Roi
 from canthus.trainer import boxes
-from canthus.trainer.augment import NOWHERE, PLAIN, Augmentation, augment, flip, move, repaint, without_face
+from canthus.trainer.augment import AFAR, NOWHERE, PLAIN, Augmentation, augment, draw, flip, move, repaint, without_face
 from canthus.trainer.batches import Batches
 from canthus.trainer.data import (
     PACK_ROOM,
@@ -401,6 +401,20 @@ def test_repainting_leaves_size_and_kind_and_depends_on_the_seed_alone():
         assert (painted.shape, painted.dtype) == ((64, 64, 3), np.uint8)
         np.testing.assert_array_equal(painted, repaint(image, always, np.random.default_rng(seed)))
     np.testing.assert_array_equal(repaint(image, PLAIN, np.random.default_rng(0)), image)
+
+
+def test_a_crop_of_more_pixels_is_blurred_over_as_much_of_the_face():
+    how = replace(PLAIN, blur_p=1, shrink_p=1)
+    points = np.random.default_rng(0).uniform(20, 100, (98, 2)).astype(np.float32)
+    for seed in range(40):
+        small, large = (draw(points, size, how, np.random.default_rng(seed)).paint for size in (96, 288))
+        assert AFAR <= small.shrink <= 96 / 1.3
+        assert AFAR <= large.shrink <= 288 / 1.3
+        if isinstance(small.blur, float):
+            assert large.blur == pytest.approx(3 * small.blur)
+            assert 0.005 <= small.blur / 96 <= 0.02
+        else:
+            assert len(large.blur) <= 0.09 * 288
 
 
 def test_a_webcam_in_a_dim_room_shows_the_same_face_darker_and_rougher():

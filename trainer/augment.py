@@ -37,6 +37,7 @@ class Augmentation:
     colour_p: float = 0.7  # exposure, contrast, gamma, cast and saturation together
     grey_p: float = 0.08
     blur_p: float = 0.15
+    blur: tuple[float, float] = (0.005, 0.02)  # a bell's deviation, in sides of the crop; a movement is as wide
     shrink_p: float = 0.25  # seen from afar: made small, then large again
     noise_p: float = 0.15
     compress_p: float = 0.2
@@ -125,6 +126,9 @@ def move_points(points: Points, change: Change, size: int) -> Points:
     moved = transform(change.affine, points)
     return _mirror(moved, size) if change.flipped else moved
 
+
+AFAR = 28
+"""Pixels across the crop of a face seen from as far as it may be."""
 
 NOWHERE = -1e4
 """Where the points of a crop without a face lie: so far outside that the maps drawn from them are empty."""
@@ -241,8 +245,8 @@ def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
 def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator) -> Paint:
     if how.webcam_p and rng.random() < how.webcam_p:
         return _draw_webcam(size, how, rng)
-    shrink = max(24, int(size / rng.uniform(1.3, 4.5))) if rng.random() < how.shrink_p else None
-    blur = _draw_blur(rng) if rng.random() < how.blur_p else None
+    shrink = _draw_shrink(size, 1.3, rng) if rng.random() < how.shrink_p else None
+    blur = _draw_blur(how.blur[0] * size, how.blur[1] * size, rng) if rng.random() < how.blur_p else None
     exposure = light = colour = hue = noise = None
     if rng.random() < how.exposure_p:
         levels = np.arange(256) * rng.uniform(0.8, 1.2) + rng.uniform(-0.2, 0.2) * 255
@@ -267,8 +271,8 @@ def _draw_webcam(size: int, how: Augmentation, rng: np.random.Generator) -> Pain
     dim = rng.uniform(0.35, 1) * 255 * seen ** math.exp(rng.normal(0, 0.25))
     return Paint(
         cover=None,
-        shrink=max(24, int(size / rng.uniform(1, 3))),
-        blur=float(rng.uniform(0.3, 1.2)),
+        shrink=_draw_shrink(size, 1.0, rng),
+        blur=float(rng.uniform(0.0025, 0.01) * size),
         exposure=np.clip(dim, 0, 255).astype(np.uint8),
         hue=None,
         light=None,
@@ -284,11 +288,16 @@ def _draw_noise(deviation: tuple[float, float], rng: np.random.Generator) -> tup
     return rng.uniform(*deviation), int(rng.integers(2**24))  # a seed that float32 holds
 
 
-def _draw_blur(rng: np.random.Generator) -> float | NDArray[np.float32]:
-    """Out of focus, or moved along a line."""
+def _draw_shrink(size: int, least: float, rng: np.random.Generator) -> int:
+    """The side of a face seen from afar: at most its size over `least`, and no less than AFAR."""
+    return max(AFAR, int(size / rng.uniform(least, max(least, size / AFAR))))
+
+
+def _draw_blur(least: float, most: float, rng: np.random.Generator) -> float | NDArray[np.float32]:
+    """Out of focus, by a bell with a deviation of `least` to `most` pixels, or moved along a line."""
     if rng.random() < 0.5:
-        return float(rng.uniform(0.6, 2.5))
-    length = int(rng.integers(3, 11))
+        return float(rng.uniform(least, most))
+    length = int(rng.integers(3, max(4, round(4 * most) + 2)))
     kernel = np.zeros((length, length), np.float32)
     turn = rng.uniform(0, math.pi)
     reach = (length - 1) / 2

@@ -19,9 +19,6 @@ from canthus.runtime.geometry import invert
 from canthus.trainer.augment import Change, Hole, Paint
 from canthus.trainer.covers import MIDDLE, Cover
 
-KERNEL = 17
-"""Side of the widest blur, pixels: that of the widest bell that is drawn."""
-
 GREY = (0.299, 0.587, 0.114)
 """What red, green and blue add to grey."""
 
@@ -98,7 +95,7 @@ def _numbers(step: str, drawn: list[Any], size: int) -> tuple[NDArray[Any], ...]
         case "cover":
             return _layers(drawn, size)  # (N, 4, SIDE, SIDE), (N,)
         case "blur":
-            return (np.stack([_kernel(blur) for blur in drawn]),)  # (N, KERNEL, KERNEL)
+            return (_kernels(drawn, size),)  # (N, W, W)
         case "exposure":
             return (np.stack(drawn)[:, None].repeat(3, 1),)  # (N, 3, 256)
         case "light":
@@ -120,13 +117,22 @@ def _padded(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.stack([np.pad(one, ((0, most - len(one)), (0, 0))) for one in rows])
 
 
-def _kernel(blur: float | NDArray[np.float32]) -> NDArray[np.float32]:
-    """The bell or movement in the middle of (KERNEL, KERNEL)."""
-    if isinstance(blur, float):
-        bell = cv2.getGaussianKernel(round(6 * blur + 1) | 1, blur)
-        blur = (bell @ bell.T).astype(np.float32)
-    before = KERNEL // 2 - len(blur) // 2
-    return np.pad(blur, (before, KERNEL - before - len(blur)))
+def _kernels(blurs: list[float | NDArray[np.float32]], size: int) -> NDArray[np.float32]:
+    """The bells and movements, each in the middle of (W, W), W odd and wide enough for all.
+
+    It is the same for every batch, as rounding differs with it, unless a recipe blurs by more than 0.02 of the crop.
+    """
+    kernels = []
+    for blur in blurs:
+        if isinstance(blur, float):
+            bell = cv2.getGaussianKernel(round(6 * blur + 1) | 1, blur)
+            blur = (bell @ bell.T).astype(np.float32)
+        kernels.append(blur)
+    wide = max(size // 16 * 2, *map(len, kernels)) | 1
+    before = [wide // 2 - len(kernel) // 2 for kernel in kernels]
+    return np.stack(
+        [np.pad(kernel, (first, wide - first - len(kernel))) for first, kernel in zip(before, kernels, strict=True)]
+    )
 
 
 def _layers(covers: list[Cover], size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -235,8 +241,8 @@ def _shrink(images: Tensor, side: Tensor) -> Tensor:
 
 
 def _blur(images: Tensor, kernels: Tensor) -> Tensor:
-    """Each image by its own kernel, by way of their spectra: a sum of 17 x 17 pixels is long."""
-    size, reach = images.shape[-1], KERNEL // 2
+    """Each image by its own kernel (N, W, W), by way of their spectra: a sum of 17 x 17 pixels and more is long."""
+    size, reach = images.shape[-1], kernels.shape[-1] // 2
     padded = F.pad(images, (reach,) * 4, mode="reflect")
     around = padded.shape[-2:]
     spectrum = fft.rfft2(padded) * fft.rfft2(kernels, around).conj()[:, None]
