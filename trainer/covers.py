@@ -99,7 +99,8 @@ class _Canvas:
 
     def _fine(self, pixels: NDArray[np.floating]) -> NDArray[np.int32]:
         small = (pixels + 0.5) * self._scale - 0.5
-        return np.clip(small * 2**SHIFT, -(2**15), 2**15).round().astype(np.int32)
+        fine: NDArray[np.int32] = np.clip(small * 2**SHIFT, -(2**15), 2**15).round().astype(np.int32)
+        return fine
 
     def _lay(self, fine: NDArray[np.int32], reach: int, colour: Colour, opacity: float) -> None:
         """Blend in what the mask has, which lies within `reach` pixels of these places, and clear the mask."""

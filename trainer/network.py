@@ -52,9 +52,10 @@ class Mirrored(nn.Module):
         size = images.shape[-1]
         column = (size - self.stride - torch.arange(size, device=images.device)).clamp(min=0)
         maps: Tensor = self.network(torch.cat([images, images[..., column]]))
-        straight, mirrored = maps.unflatten(0, (2, -1)).unbind(0)
+        straight, mirrored = maps.view(2, -1, *maps.shape[1:]).unbind(0)
         back = torch.arange(mirrored.shape[-1] - 1, -1, -1, device=images.device)
-        return (straight + mirrored[:, self.order][..., back] * self.signs) / 2
+        both: Tensor = (straight + mirrored[:, self.order][..., back] * self.signs) / 2
+        return both
 
 
 def as_used(network: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
