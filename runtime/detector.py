@@ -1,7 +1,8 @@
 """MediaPipe's face detector: image in, face boxes in image pixels out. The only file that imports mediapipe.
 
-Its network looks at a square of 192 pixels, so a face that is small in a large picture escapes it; `thorough` looks
-at overlapping tiles as well.
+Its network looks at a square of 192 pixels, so a face that is small in a large picture escapes it; and it was trained
+on small faces, so one that fills half of what it sees escapes it too. `thorough` looks at overlapping tiles and from
+afar as well.
 """
 
 import contextlib
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.geometry import crop, to_frame
 from canthus.runtime.models import WHEEL, Fetched, find_fetched
-from canthus.runtime.types import FaceBox
+from canthus.runtime.types import FaceBox, Roi
 
 _MODEL_NAME = "face_detection_full_range_sparse.tflite"
 MODEL = Fetched(
@@ -30,6 +32,20 @@ MODEL = Fetched(
 )
 
 MIN_SCORE = 0.5
+DIM_SCORE = 0.3
+"""A thorough look gives what scores this too: four in ten are faces, dim, covered or turned, and six are not."""
+
+SIDE = 192
+"""Pixels along an edge of what the network sees."""
+
+AFAR = 2.0
+"""Side of what is looked at from afar over the longer side of the picture, which lies in its middle on black."""
+
+AFAR_TRUST = 0.75
+"""What a score from afar counts: there the network finds more of everything, letters of a title among it."""
+
+LYING = math.radians(90)
+
 SAME_FACE = 0.4
 """Two boxes that overlap by this share of the smaller one are one face."""
 
@@ -53,7 +69,7 @@ def find_detector_model(given: Path | None = None, fetch: bool = True) -> Path:
 class Detector(Closing):
     """Finds faces. It belongs to the thread that opened it."""
 
-    def __init__(self, model: Path | None = None, min_score: float = MIN_SCORE) -> None:
+    def __init__(self, model: Path | None = None) -> None:
         path = find_detector_model(model)
         with _silence():
             # Imported here: it takes a second, and only who detects should wait for it.
@@ -62,28 +78,55 @@ class Detector(Closing):
 
             options = vision.FaceDetectorOptions(
                 base_options=BaseOptions(model_asset_buffer=path.read_bytes()),
-                min_detection_confidence=min_score,
+                min_detection_confidence=DIM_SCORE,
             )
             try:
                 self._detector = vision.FaceDetector.create_from_options(options)
                 self._wrap = partial(Image, ImageFormat.SRGB)
-                self._detector.detect(self._wrap(np.zeros((192, 192, 3), np.uint8)))
+                self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
             except (RuntimeError, ValueError) as refused:
                 raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused
+        self._afar = False
         self._closed = False
 
+    def glance(self, image: NDArray[np.uint8]) -> list[FaceBox]:
+        """As a plain `detect`, for frames in a row: after one that found nothing, the next looks from afar."""
+        found = suppress(_sure(self._look_afar(image), AFAR_TRUST)) if self._afar else self.detect(image)
+        self._afar = not (found or self._afar)
+        return found
+
     def detect(self, image: NDArray[np.uint8], thorough: bool = False) -> list[FaceBox]:
-        """Faces in an RGB image (H, W, 3), best first, boxes in its pixels; they may reach beyond its edges."""
-        if min(image.shape[:2]) < 1:
-            raise InputError("cannot look for faces in an empty image")
-        found = self._look(image, 0, 0)
-        if thorough:
-            for x, y, side in _tiles(image.shape[1], image.shape[0]):
-                tile = image[y : y + side, x : x + side]
-                found += [box for box in self._look(tile, x, y) if not _cut_off(box, x, y, side, image.shape)]
+        """Faces in an RGB image (H, W, 3), best first, boxes in its pixels; they may reach beyond its edges.
+
+        `thorough` also gives boxes that score `DIM_SCORE` to `MIN_SCORE`, for another judge to look at.
+        """
+        found = self._look(image)
+        if not thorough:
+            return suppress(_sure(found))
+        for x, y, side in _tiles(image.shape[1], image.shape[0]):
+            tile = image[y : y + side, x : x + side]
+            found += [box for box in self._look(tile, x, y) if not _cut_off(box, x, y, side, image.shape)]
+        found += self._look_afar(image)
+        if not _sure(found):
+            found += self._look_afar(image, LYING) + self._look_afar(image, -LYING)
         return suppress(found)
 
-    def _look(self, image: NDArray[np.uint8], right: int, down: int) -> list[FaceBox]:
+    def _look_afar(self, image: NDArray[np.uint8], angle: float = 0.0) -> list[FaceBox]:
+        """Look at a square around the picture, turned by `angle`."""
+        height, width = image.shape[:2]
+        region = Roi((width - 1) / 2, (height - 1) / 2, AFAR * max(width, height), angle)
+        back, step = to_frame(region, SIDE), region.side / SIDE
+        boxes = []
+        for box in self._look(crop(image, region, SIDE)):
+            x, y = (back @ [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2, 1.0]).tolist()
+            right, down = step * (box.x1 - box.x0) / 2, step * (box.y1 - box.y0) / 2
+            roll = math.remainder(box.roll + angle, 2 * math.pi)
+            boxes.append(FaceBox(x - right, y - down, x + right, y + down, AFAR_TRUST * box.score, roll))
+        return boxes
+
+    def _look(self, image: NDArray[np.uint8], right: int = 0, down: int = 0) -> list[FaceBox]:
+        if min(image.shape[:2]) < 1:
+            raise InputError("cannot look for faces in an empty image")
         with _silence():
             answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
         boxes = []
@@ -109,6 +152,10 @@ class Detector(Closing):
             self._closed = True
             with _silence():
                 self._detector.close()
+
+
+def _sure(boxes: Iterable[FaceBox], trust: float = 1.0) -> list[FaceBox]:
+    return [box for box in boxes if box.score >= MIN_SCORE * trust]
 
 
 def suppress(boxes: Iterable[FaceBox]) -> list[FaceBox]:

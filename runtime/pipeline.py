@@ -75,7 +75,7 @@ class Landmarker(Closing):
 
     def _detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
         began = time.perf_counter()
-        boxes = self._detector.detect(image)
+        boxes = self._detector.glance(image)
         self.seconds["detect"] = time.perf_counter() - began
         return boxes
 

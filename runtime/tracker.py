@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend, RegionBackend
-from canthus.runtime.detector import overlap
+from canthus.runtime.detector import MIN_SCORE, overlap
 from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, roll_of, transform
 from canthus.runtime.types import FaceBox, Faces, Roi
 
@@ -122,8 +122,10 @@ class Tracker:
         for box, place, score in zip(fresh, points, scores, strict=True):
             found = _Track(-1, place, score, seconds, seconds)
             # Two who judge apart: what fools the detector seldom fools the network too. Its scores reach lower than the
-            # detector's, which start at a half; the root makes both count alike.
-            if box.score * math.sqrt(float(score.mean())) < self.following.new_score or any(
+            # detector's sure ones, which start at a half; the root makes both count alike. Below that half the
+            # detector hardly tells a face from a fist, and the network decides.
+            seen = max(box.score, MIN_SCORE) * math.sqrt(float(score.mean()))
+            if seen < self.following.new_score or any(
                 overlap(found.box, track.box) >= self.following.same for track in self._tracks
             ):
                 continue

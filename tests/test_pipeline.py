@@ -99,6 +99,8 @@ class PretendedDetector:
     def detect(self, image, thorough=False):
         return bright_boxes(image)
 
+    glance = detect
+
     def close(self) -> None:
         pass
 

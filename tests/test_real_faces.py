@@ -6,6 +6,7 @@ import pytest
 from canthus.runtime import Settings, follow
 from canthus.runtime.pipeline import Landmarker
 from canthus.runtime.sources import VideoFile, read_picture
+from canthus.runtime.types import Frame
 
 pytestmark = pytest.mark.faces
 
@@ -37,6 +38,17 @@ def test_the_detector_rests_while_a_face_is_followed(real_faces):
     with VideoFile(real_faces / "videos" / "liveportrait_s18.mp4") as video, Landmarker(Settings()) as landmarker:
         frames = [landmarker.update(frame) for frame in video]
         assert landmarker.tracker.detections <= 0.1 * len(frames)
+
+
+def test_a_face_that_fills_the_picture_or_lies_is_found(real_faces):
+    image = read_picture(real_faces / "samples" / "lapa" / "13609937564_5.jpg")
+    with Landmarker() as landmarker:
+        (low, high) = (edge(landmarker.landmark(image).points[0], axis=0).astype(int) for edge in (np.min, np.max))
+        close = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
+        for turned in (close, np.rot90(image), np.rot90(image, 3)):
+            assert len(landmarker.landmark(np.ascontiguousarray(turned))) == 1
+        frames = [Frame(close, index, index / 30) for index in range(4)]
+        assert [len(landmarker.update(frame)) for frame in frames] == [0, 1, 1, 1]
 
 
 def test_flipping_the_picture_flips_the_points(real_faces):

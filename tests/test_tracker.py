@@ -56,6 +56,15 @@ def test_a_face_is_new_when_detector_and_network_both_say_so(fake_backend, score
     assert len(tracker.update(scene((100, 120)), 0.0)) == found
 
 
+@pytest.mark.parametrize(("score", "found"), [(0.85, 1), (0.78, 0)])  # 0.45 is a half times the root of 0.81
+def test_where_the_detector_doubts_the_network_decides(fake_backend, score, found):
+    def detect(image):
+        return [dataclasses.replace(box, score=0.3) for box in bright_boxes(image)]
+
+    tracker = Tracker(detect, Scored(fake_backend, score))
+    assert len(tracker.update(scene((100, 120)), 0.0)) == found
+
+
 def test_a_followed_face_is_lost_below_its_least_score_and_sooner_when_in_doubt(fake_backend):
     backend = Scored(fake_backend, 0.9)
     tracker = Tracker(bright_boxes, backend)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.closing import Closing
-from canthus.runtime.detector import overlap
+from canthus.runtime.detector import MIN_SCORE, overlap
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_box, roi_from_points, to_frame, transform
 from canthus.runtime.images import find_pictures
@@ -51,7 +51,7 @@ class Label:
 
 def label(picture: NDArray[np.uint8], detect: Detect, entrants: Sequence[Entrant]) -> list[Label]:
     """Every face of a picture (H, W, 3), each once, by all models together; ModelError unless they give 98 points."""
-    regions = [roi_from_box(box) for box in detect(picture)]
+    regions = [roi_from_box(box) for box in detect(picture) if box.score >= MIN_SCORE]
     first, _ = find(entrants[0], picture, regions, WFLW, twice=True)
     labels: list[Label] = []
     for points in first:

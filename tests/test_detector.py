@@ -1,0 +1,95 @@
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from canthus.runtime.detector import DIM_SCORE, MIN_SCORE, Detector
+from canthus.runtime.errors import InputError
+
+
+class Pretended:
+    """MediaPipe's part: one face where it is bright, unless it fills half of what is seen, or lies."""
+
+    def __init__(self, score):
+        self.score, self.looks = score, 0
+
+    def detect(self, image):
+        self.looks += 1
+        rows, columns = np.nonzero(image[..., 0] > 128)
+        found = SimpleNamespace(detections=[])
+        if len(rows) and np.ptp(rows) < image.shape[0] / 2 and np.ptp(rows) >= np.ptp(columns):
+            x, y, wide, high = columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1
+            box = SimpleNamespace(origin_x=x, origin_y=y, width=wide, height=high)
+            eyes = [SimpleNamespace(x=place, y=0.5) for place in (0.4, 0.6)]
+            found.detections.append(
+                SimpleNamespace(bounding_box=box, keypoints=eyes, categories=[SimpleNamespace(score=self.score)])
+            )
+        return found
+
+
+def detector(score=0.9):
+    """A detector whose network is a pretended one."""
+    made = object.__new__(Detector)
+    made._detector, made._wrap, made._afar, made._closed = Pretended(score), lambda image: image, False, True
+    return made
+
+
+def scene(wide, high, size=(240, 320)):
+    """A dark picture with a bright face of so many pixels right and above its middle."""
+    image = np.zeros((*size, 3), np.uint8)
+    x, y = size[1] // 2 + 20, size[0] // 2 - 10
+    image[y - high // 2 : y + high // 2, x - wide // 2 : x + wide // 2] = 255
+    return image
+
+
+def assert_around(box, wide, high, size=(240, 320)):
+    x, y = size[1] // 2 + 20, size[0] // 2 - 10
+    told = [box.x0, box.y0, box.x1, box.y1]
+    assert np.allclose(told, [x - wide / 2, y - high / 2, x + wide / 2, y + high / 2], atol=4)
+
+
+def test_a_plain_look_is_one_look():
+    found = detector()
+    assert len(found.detect(scene(60, 80))) == 1
+    assert found.detect(scene(120, 160)) == []
+    assert found._detector.looks == 2
+
+
+@pytest.mark.parametrize("size", [(240, 320), (320, 240), (241, 241)])
+def test_a_face_that_fills_the_picture_is_found_from_afar(size):
+    found = detector()
+    (box,) = found.detect(scene(120, 180, size), thorough=True)
+    assert_around(box, 120, 180, size)
+    assert box.roll == 0
+    assert found._detector.looks == 2
+
+
+def test_a_face_that_lies_is_looked_for_where_nothing_stands():
+    found = detector()
+    (box,) = found.detect(scene(180, 120), thorough=True)
+    # MediaPipe's boxes are squares, and turn with the face; this one is as high as the face is long.
+    assert ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2) == pytest.approx((180, 110), abs=3)
+    assert abs(box.roll) == pytest.approx(math.radians(90))
+    assert found._detector.looks == 4
+
+
+def test_a_doubtful_face_is_told_by_a_thorough_look_alone():
+    found = detector((DIM_SCORE + MIN_SCORE) / 2)
+    assert found.detect(scene(60, 80)) == []
+    assert found.glance(scene(60, 80)) == []
+    assert len(found.detect(scene(60, 80), thorough=True)) == 1
+
+
+def test_glances_are_one_look_each_by_turns_from_afar_until_something_is_found():
+    found = detector()
+    near = [len(found.glance(scene(120, 160))) for _ in range(4)]
+    assert near == [0, 1, 0, 1]
+    assert [len(found.glance(scene(60, 80))) for _ in range(2)] == [1, 1]
+    assert [len(found.glance(scene(0, 0))) for _ in range(3)] == [0, 0, 0]
+    assert found._detector.looks == 9
+
+
+def test_an_empty_picture_is_refused():
+    with pytest.raises(InputError, match="empty image"):
+        detector().detect(np.zeros((0, 4, 3), np.uint8), thorough=True)
