@@ -215,7 +215,7 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
             if not told.model:  # others' networks have no scores to lose a face by
                 follower = measuring.open_entrant(None)
                 opened.enter_context(follower.backend)
-            followed = follow_clips(clips, entrants, follower, detector.detect, share)
+            followed = follow_clips(clips, entrants, follower, detector.glance, share)
     return _Measured(sets, results, stability, followed)
 
 
