@@ -235,7 +235,7 @@ def test_the_command_tells_of_clips_with_or_without_labelled_faces(tmp_path, mon
         def __init__(self, model):
             pass
 
-        detect = staticmethod(bright_boxes)
+        detect = glance = staticmethod(bright_boxes)
 
         def __enter__(self):
             return self

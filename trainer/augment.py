@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.covers import MIDDLE, Cover, draw_cover
+from canthus.trainer.covers import Cover, draw_cover, lay
 from canthus.trainer.schemes import scheme_of
 
 Image = NDArray[np.uint8]
@@ -343,7 +343,7 @@ def _paint(image: Image, paint: Paint) -> Image:
     """Apply the steps to one crop (S, S, 3)."""
     size = image.shape[0]
     if paint.cover is not None:
-        image = _cover(image, paint.cover)
+        image = lay(image, paint.cover)
     if paint.shrink is not None:
         far = cv2.resize(image, (paint.shrink, paint.shrink), interpolation=cv2.INTER_AREA)
         image = cv2.resize(far, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
@@ -373,17 +373,6 @@ def _paint(image: Image, paint: Paint) -> Image:
         assert poor is not None, "what OpenCV wrote it can read"
         image = poor.astype(np.uint8, copy=False)
     return image
-
-
-def _cover(image: Image, cover: Cover) -> Image:
-    """Lay something over a crop."""
-    size = image.shape[0]
-    laid = cv2.resize(cover.picture, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    colours, opacity = laid[..., :3], laid[..., 3:] / 255
-    if cover.skin is not None:
-        x, y = cover.skin
-        colours = np.minimum(colours * (image[y, x] / np.float32(MIDDLE)), 255)
-    return (image + opacity * (colours - image)).round().astype(np.uint8)
 
 
 def _shift_hue(image: Image, shift: NDArray[np.float64]) -> Image:

@@ -120,6 +120,17 @@ def draw_cover(points: NDArray[np.floating], size: int, rng: np.random.Generator
     return canvas.finished(skin=kinds[rng.integers(len(kinds))](canvas))
 
 
+def lay(image: NDArray[np.uint8], cover: Cover) -> NDArray[np.uint8]:
+    """Put a cover over a crop (S, S, 3)."""
+    size = image.shape[0]
+    laid = cv2.resize(cover.picture, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    colours, opacity = laid[..., :3], laid[..., 3:] / 255
+    if cover.skin is not None:
+        x, y = cover.skin
+        colours = np.minimum(colours * (image[y, x] / np.float32(MIDDLE)), 255)
+    return (image + opacity * (colours - image)).round().astype(np.uint8)
+
+
 def _any_colour(rng: np.random.Generator) -> Colour:
     """Any, dark ones more often."""
     return rng.uniform(0, 255, 3) * rng.uniform(0.2, 1)
