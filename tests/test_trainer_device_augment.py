@@ -154,6 +154,18 @@ def test_a_raw_batch_finished_is_the_batch(faces):
     assert difference.max() < 3
 
 
+def test_what_lies_on_a_shelf_need_not_travel(faces):
+    shelf = torch.from_numpy(np.array(faces.crops))
+    for faceless in (0, 0.3, 1):
+        recipe = dataclasses.replace(BATCHES, faceless=faceless)
+        whole, light = (Batches(faces, recipe, raw=True, shelved=shelved).draw(1) for shelved in (False, True))
+        assert light.crops.shape == (int(shows_none(whole).sum()), 96, 96, 3)
+        made, known = light.finished(shelf), whole.finished()
+        assert torch.equal(made.crops, known.crops)
+        assert torch.equal(made.points, known.points)
+        assert torch.equal(made.weight, known.weight)
+
+
 @pytest.mark.parametrize(("size", "most"), [(64, 0), (96, 0), (128, 255)])
 def test_a_crop_without_a_face_is_the_very_picture_that_opencv_makes(faces, size, most):
     recipe = dataclasses.replace(BATCHES, size=size, faceless=1, augmentation=PLAIN)

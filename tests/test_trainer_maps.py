@@ -17,6 +17,7 @@ from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw
 from canthus.trainer.network import Deployed, Mirrored, as_used, build, normalise
 from canthus.trainer.schemes import WFLW
 from canthus.trainer.student import Student
+from canthus.trainer.train import compile_network
 
 STRIDE, SIGMA, CELLS = 4, 1.5, 16
 SAME = 1e-5
@@ -212,6 +213,25 @@ def test_hrnet_has_the_published_parameters_and_operations():
     assert counter.get_total_flops() == 2 * operations
     assert parameters / 1e6 == pytest.approx(9.7, abs=0.05)
     assert operations / 1e9 == pytest.approx(4.9, abs=0.05)
+
+
+def test_each_kind_of_hrnets_modules_is_compiled_once_and_the_weights_keep_their_names(monkeypatch):
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(len(graph.graph.nodes))
+        return graph.forward
+
+    compile_part = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda part: compile_part(part, backend=backend))
+    network = HRNet(98).eval()
+    names, images = list(network.state_dict()), torch.zeros(1, 3, 32, 32)
+    with torch.no_grad():
+        wanted = network(images)
+        assert torch.equal(compile_network(network)(images), wanted)
+    assert len(graphs) == 3
+    assert sum(graphs) > 500
+    assert list(network.state_dict()) == names
 
 
 def test_hrnet_names_its_parts_as_published_weights_do():

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -41,16 +41,20 @@ from canthus.trainer.recipe import Recipe, find_recipe
 AHEAD = 3
 VALIDATED = 64
 """Faces that are validated together."""
+SHELF = 0.25
+"""The most of a GPU's free memory that a pack's crops may fill, so that they need not travel with every batch."""
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """Faces as the network takes them; or raw, with the changes that finish them."""
 
-    crops: Tensor  # (B, S, S, 3) uint8; of a raw batch the pack's (B, P, P, 3)
+    crops: Tensor  # (B, S, S, 3) uint8; of a raw batch the pack's (B, P, P, 3), or those that no shelf has
     points: Tensor  # (B, K, 2) float32, pixels of the finished crop
     weight: Tensor  # (B,) how much each face counts
     changes: Changes | None = None
+    rows: Tensor | None = None  # (B,) where a shelf has the crops, and
+    others: Tensor | None = None  # (n,) which of the batch `crops` (n, P, P, 3) are instead
 
     def pin_memory(self) -> "Batch":
         """In memory that a GPU can fetch by itself."""
@@ -60,22 +64,38 @@ class Batch:
         """On a device; the copy goes on beside the arithmetic where the memory is pinned."""
         return self._each(lambda part: part.to(device, non_blocking=True))
 
-    def finished(self) -> "Batch":
-        """With the changes made, where its tensors lie."""
+    def finished(self, shelf: Tensor | None = None) -> "Batch":
+        """With the changes made, where its tensors lie; `shelf` has the whole pack's crops, for a batch with `rows`."""
         if self.changes is None:
             return self
-        return Batch(finish(self.crops, self.changes), self.points, self.weight)
+        crops = self.crops
+        if shelf is not None and self.rows is not None and self.others is not None:
+            crops = shelf[self.rows].index_copy_(0, self.others, crops)
+        return Batch(finish(crops, self.changes), self.points, self.weight)
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> "Batch":
+        rows, others = (None if part is None else move(part) for part in (self.rows, self.others))
         changes = self.changes and self.changes.each(move)
-        return Batch(move(self.crops), move(self.points), move(self.weight), changes)
+        return Batch(move(self.crops), move(self.points), move(self.weight), changes, rows, others)
+
+
+def shelve(pack: Pack, device: torch.device) -> Tensor | None:
+    """The crops (N, P, P, 3) of a pack in a GPU's memory; None where it has not enough of it, and for a CPU."""
+    if device.type != "cuda" or pack.crops.nbytes > SHELF * torch.cuda.mem_get_info(device)[0]:
+        return None
+    shelf = torch.empty(pack.crops.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(pack), VALIDATED):
+        some = slice(start, start + VALIDATED)
+        shelf[some] = torch.from_numpy(np.array(pack.crops[some]))
+    return shelf
 
 
 class Batches:
     """Draws training batches of a recipe from a pack, and the faces that choose the checkpoint unchanged.
 
     Those are the pack's held-out faces, or all of `judged` where it is given. `rank` of `ranks` processes gets its
-    part of each batch. Training batches come `raw` where a GPU is to finish them.
+    part of each batch. Training batches come `raw` where a GPU is to finish them, and without the crops that it has
+    already where these are `shelved`.
     """
 
     def __init__(
@@ -86,10 +106,12 @@ class Batches:
         rank: int = 0,
         ranks: int = 1,
         raw: bool = False,
+        shelved: bool = False,
     ) -> None:
         self.pack = pack
         self.recipe = recipe
         self.raw = raw
+        self.shelved = shelved
         if recipe.batch % ranks:
             raise InputError(f"a batch of {recipe.batch} cannot be split over {ranks} processes; change batch")
         part = recipe.batch // ranks
@@ -143,23 +165,30 @@ class Batches:
                 self.pack, rows, [self._changed(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
             )
         drawn = [self._drawn(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
-        batch = self._batch(self.pack, rows, [(crop, points) for crop, points, _ in drawn])
-        return replace(batch, changes=gather([change for _, _, change in drawn], self.recipe.size))
+        others = [place for place, (own, *_) in enumerate(drawn) if not (self.shelved and own is None)]
+        crops = [self.pack.crops[rows[place]] if (own := drawn[place][0]) is None else own for place in others]
+        return Batch(
+            torch.from_numpy(np.array(crops, np.uint8).reshape(-1, *self.pack.crops.shape[1:])),
+            torch.from_numpy(np.stack([points for _, points, _ in drawn])),
+            self._weight(self.pack, rows),
+            gather([change for *_, change in drawn], self.recipe.size),
+            torch.from_numpy(rows) if self.shelved else None,
+            torch.tensor(others, dtype=torch.int64) if self.shelved else None,
+        )
 
     def _changed(self, row: int, rng: np.random.Generator) -> tuple[Image, Points]:
         change = without_face if rng.random() < self.recipe.faceless else augment
         how = self.recipe.augmentation
         return change(self.pack.crops[row], self.pack.points[row], self.recipe.size, how, rng)
 
-    def _drawn(self, row: int, rng: np.random.Generator) -> tuple[Image, Points, Change]:
-        """A roomy crop, its points in the finished one, and the change between them."""
-        crop, points = self.pack.crops[row], self.pack.points[row]
-        size, how = self.recipe.size, self.recipe.augmentation
+    def _drawn(self, row: int, rng: np.random.Generator) -> tuple[Image | None, Points, Change]:
+        """A roomy crop where it is not the pack's, the points in the finished one, and the change between them."""
+        points, size, how = self.pack.points[row], self.recipe.size, self.recipe.augmentation
         if rng.random() < self.recipe.faceless:
-            shown, change = draw_without_face(crop, points, size, how, rng)
+            shown, change = draw_without_face(self.pack.crops[row], points, size, how, rng)
             return shown, np.full_like(points, NOWHERE), change
         change = draw(points, size, how, rng)
-        return crop, move_points(points, change, size), change
+        return None, move_points(points, change, size), change
 
     def validation(self) -> Iterator[Batch]:
         """This process's part of the faces that choose the checkpoint, in batches, unchanged."""
@@ -202,12 +231,15 @@ class Batches:
                 yield batch
 
     def _batch(self, pack: Pack, rows: NDArray[np.intp], faces: list[tuple[Image, Points]]) -> Batch:
-        weight = 1 / (1 + (pack.spread[rows] / self.recipe.trust) ** 2)
         return Batch(
             torch.from_numpy(np.stack([crop for crop, _ in faces])),
             torch.from_numpy(np.stack([points for _, points in faces])),
-            torch.from_numpy(weight.astype(np.float32)),
+            self._weight(pack, rows),
         )
+
+    def _weight(self, pack: Pack, rows: NDArray[np.intp]) -> Tensor:
+        weight = 1 / (1 + (pack.spread[rows] / self.recipe.trust) ** 2)
+        return torch.from_numpy(weight.astype(np.float32))
 
 
 class _Steps(Dataset[Batch]):
@@ -240,12 +272,16 @@ def main(arguments: list[str] | None = None) -> int:
     pack, recipe = open_pack(told.pack), find_recipe(told.recipe)
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
     for workers in sorted({0, 1, cores // 2, cores} if cores else {0}):
-        finished, raw = (measure(Batches(pack, recipe, raw=raw), workers, told.steps) for raw in (False, True))
         maker, many = f"{workers} process{'es' * (workers > 1)}" if workers else "a thread", max(workers, 1)
-        print(
-            f"{maker:>13}: {finished:6.0f} images/s, {finished / many:5.0f} each; "
-            f"raw, for a GPU to finish: {raw:6.0f} images/s, {raw / many:5.0f} each"
-        )
+        speeds = []
+        for kind, raw, shelved in (
+            ("finished", False, False),
+            ("raw, for a GPU to finish", True, False),
+            ("without the crops that it holds", True, True),
+        ):
+            speed = measure(Batches(pack, recipe, raw=raw, shelved=shelved), workers, told.steps)
+            speeds.append(f"{kind}: {speed:6.0f} images/s, {speed / many:5.0f} each")
+        print(f"{maker:>13}: {'; '.join(speeds)}")
     return 0
 
 
