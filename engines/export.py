@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import open_backend
 from canthus.runtime.calibration import UNTOUCHED, Calibration
 from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.runtime.geometry import crop_all
 from canthus.runtime.models import Manifest, sha256
 
 if TYPE_CHECKING:
@@ -32,10 +33,9 @@ MAX_FACES = 4096
 EXACT = 1e-3
 """Crop pixels (or map units) that a model may differ from PyTorch, both computing in float32."""
 HALF = 0.25
-"""The same where the weights are stored as fp16. The check's crops show no face, and little moves the points of their
-faint maps; those of faces move by a hundredth."""
+"""The same where the weights are stored as fp16: faces' points move by a hundredth."""
 AGREEING = 0.98
-"""Share of the values that must lie within: the faintest maps are decided by less than rounding."""
+"""Share of the values that must lie within: where a crop shows no face, less than rounding decides faint maps."""
 
 
 def export(
@@ -202,10 +202,12 @@ def _check(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, to
     """Run the file beside PyTorch, one crop and five at once; ModelError when they disagree."""
     import torch
 
+    from canthus.engines.verify import sample_scene
     from canthus.runtime.backends.cpu import run_exactly
     from canthus.trainer.network import Deployed, normalise
 
-    crops = check_crops(5, manifest.size)
+    image, rois = sample_scene()
+    crops = np.concatenate([crop_all(image, rois[:4], manifest.size).images, check_crops(1, manifest.size)])
     with torch.inference_mode():
         images = torch.from_numpy(crops)
         wanted = (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.engines.verify import PORTRAIT_FACE
+from canthus.engines.verify import sample_scene
 from canthus.runtime.backends.trt import last_words, load_flavour, quiet_log
 from canthus.runtime.cuda.launch import Cuda, FaceRunner
 from canthus.runtime.engine_files import Flavour
@@ -24,19 +24,6 @@ WARM = 20
 Start = Callable[[], object]
 Network = Callable[[int], bool | None]
 """Starts a network for so many faces; False where it must not be recorded."""
-
-
-def sample_scene() -> tuple[NDArray[np.uint8], list[Roi]]:
-    """The sample clip's first frame (720, 1280, 3) and 16 regions about its face."""
-    from canthus.runtime import sample
-    from canthus.runtime.sources import VideoFile
-
-    affine, random = sample.motion()[0], np.random.default_rng(98)
-    side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))
-    places = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.1, 0.1, (16, 2)) * side
-    with VideoFile(sample.CLIP) as clip:
-        image = next(iter(clip)).image
-    return image, [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in places]
 
 
 def measure(runner: FaceRunner, times: int, frames: int) -> dict[str, Any]:

@@ -207,6 +207,19 @@ def sample_faces(size: int) -> Faces:
     return Faces(np.stack(crops), None)
 
 
+def sample_scene() -> tuple[NDArray[np.uint8], list[Roi]]:
+    """The sample clip's first frame (720, 1280, 3) and 16 regions about its face."""
+    from canthus.runtime import sample
+    from canthus.runtime.sources import VideoFile
+
+    affine, random = sample.motion()[0], np.random.default_rng(98)
+    side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))
+    places = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.1, 0.1, (16, 2)) * side
+    with VideoFile(sample.CLIP) as clip:
+        image = next(iter(clip)).image
+    return image, [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in places]
+
+
 def read_faces(wflw: Path, size: int, limit: int) -> Faces:
     """The first labelled faces of a WFLW folder, shard folder or tar shard, cut out by their true points."""
     from canthus.trainer.data import open_set

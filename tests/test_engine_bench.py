@@ -9,9 +9,9 @@ import pytest
 
 from canthus.engines import gpu_measure, gpu_report
 from canthus.engines.commands import command
-from canthus.engines.gpu_measure import beside, measure, record_ms, sample_scene
+from canthus.engines.gpu_measure import beside, measure, record_ms
 from canthus.engines.gpu_report import Asked, goals, markdown, report
-from canthus.engines.verify import Row
+from canthus.engines.verify import Row, sample_scene
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.models import Manifest, sha256
