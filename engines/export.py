@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import open_backend
 from canthus.runtime.calibration import UNTOUCHED, Calibration
 from canthus.runtime.errors import BackendError, InputError, ModelError
-from canthus.runtime.geometry import crop_all
 from canthus.runtime.models import Manifest, sha256
 
 if TYPE_CHECKING:
@@ -204,6 +203,7 @@ def _check(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, to
 
     from canthus.engines.verify import sample_scene
     from canthus.runtime.backends.cpu import run_exactly
+    from canthus.runtime.geometry import crop_all
     from canthus.trainer.network import Deployed, normalise
 
     image, rois = sample_scene()
