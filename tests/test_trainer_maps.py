@@ -106,6 +106,12 @@ def test_adaptive_wing_is_smooth_where_its_parts_meet():
     torch.testing.assert_close(*slopes, atol=1e-5, rtol=0)
 
 
+def test_adaptive_wing_falls_with_the_error_where_the_target_exceeds_alpha():
+    costs = AdaptiveWing()(torch.linspace(0.1, 9, 50), torch.tensor(3.0))
+    assert (costs.diff() < 0).all()
+    assert costs[-1] < 0
+
+
 def test_adaptive_wing_is_nothing_without_error_and_grows_with_it():
     targets = torch.linspace(0, 1, 5)[:, None]
     values = AdaptiveWing()(torch.linspace(0, 3, 200).expand(5, -1), targets)

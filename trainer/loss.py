@@ -45,8 +45,8 @@ class SkpsLoss:
     """Loss of the head's maps against points drawn as maps.
 
     Score maps: Adaptive Wing, where the target exceeds 0.2 weighted `1 + near` (the paper's weighted map).
-    Offset maps: weighted by the target score map, so that only cells near the point count; "adaptive-wing" is
-    the published choice, "smooth-l1" the better conditioned one.
+    Offset maps: weighted by the target score map, so that only cells near the point count. "adaptive-wing" is the
+    published choice, which falls as the error grows where the target exceeds alpha; "smooth-l1" never does.
     Decoded points, where `point_weight` is given: their distance from the true ones, which is what counts in the end.
     """
 
