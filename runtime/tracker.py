@@ -3,13 +3,15 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import Backend, RegionBackend
+from canthus.runtime.backends import Backend
 from canthus.runtime.detector import MIN_SCORE, overlap
-from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, roll_of, transform
+from canthus.runtime.geometry import roi_from_box, roi_from_points, roll_of
+from canthus.runtime.locate import locate, settle
 from canthus.runtime.types import FaceBox, Faces, Roi
 
 GROWTH = 1.6
@@ -118,7 +120,7 @@ class Tracker:
             if not inside:
                 fresh.append(box)
         fresh = fresh[: self.following.max_faces - len(self._tracks)]
-        points, scores = locate(self.backend, image, [roi_from_box(box) for box in fresh], refine=True)
+        points, scores = settle(partial(locate, self.backend, image), [roi_from_box(box) for box in fresh])
         for box, place, score in zip(fresh, points, scores, strict=True):
             found = _Track(-1, place, score, seconds, seconds)
             # Two who judge apart: what fools the detector seldom fools the network too. Its scores reach lower than the
@@ -140,27 +142,6 @@ class Tracker:
                 return track.face
         self._next += 1
         return self._next - 1
-
-
-def locate(
-    backend: Backend, image: NDArray[np.uint8], rois: list[Roi], refine: bool = False
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points (N, 98, 2) in image pixels and scores (N, 98) of the faces in the regions.
-
-    `refine` looks twice: a detector's box is rough, and the first points tell where the face truly is. Where the second
-    look is less sure of itself than the first, it has gone astray, and the first one stands.
-    """
-    if isinstance(backend, RegionBackend):
-        points, scores = backend.predict_regions(image, rois)
-    else:
-        crops = crop_all(image, rois, backend.size)
-        inside, scores = backend.predict(crops.images)
-        points = transform(crops.to_frame, inside)
-    if not refine or not rois:
-        return points, scores
-    again, surer = locate(backend, image, [roi_from_points(face, roll_of(face)) for face in points])
-    better = surer.mean(1) >= scores.mean(1)
-    return np.where(better[:, None, None], again, points), np.where(better[:, None], surer, scores)
 
 
 def _goes_on(before: _Track, now: _Track, frame: tuple[int, ...]) -> bool:

@@ -15,6 +15,7 @@ from canthus.runtime import geometry
 from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, transform
+from canthus.runtime.locate import Answer, settle
 from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer import peers
@@ -24,9 +25,6 @@ from canthus.trainer.schemes import Scheme, scheme_of
 
 Boxes = Literal["truth", "detector"]
 Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
-Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""Points (N, K, 2) and scores (N, K) of the faces of one picture."""
-
 SAME_FACE = 0.3
 """A detection shows a labelled face when their regions share this much of their union.
 
@@ -112,7 +110,7 @@ def evaluate(
         if detect is not None:
             regions["detector"] = assign([roi_from_box(box) for box in detect(picture)], true)
         for row, (entrant, kind) in zip(found, rows, strict=True):
-            row.append(find(entrant, picture, regions[kind], scheme, flip, twice=kind == "detector"))
+            row.append(find(entrant, picture, regions[kind], scheme, flip, rough=kind == "detector"))
     everyone: list[list[list[Answer]]] = share.gather(found)
     count = sum(len(rows[0]) for rows in everyone)
     ordered = in_order(sets)
@@ -175,27 +173,25 @@ def find(
     regions: Sequence[Roi | None],
     scheme: Scheme,
     flip: bool = False,
-    twice: bool = False,
+    rough: bool = False,
 ) -> Answer:
     """Points (N, K, 2) of every face of a picture, in its pixels, and scores (N, K); NaN where a face has no region.
 
-    `twice` looks a second time in the regions of the points found first, as the runtime does with every face that
-    the detector gives: a box is rough, and these points tell better where the face is. Where the second look scores
-    less than the first, the first stands.
+    `rough` regions, such as a detector's, are looked at as often as the runtime does with a new face: see `settle`.
     """
     answer = np.full((len(regions), scheme.points, 2), np.nan, np.float32)
     sure = np.full((len(regions), scheme.points), np.nan, np.float32)
     found = [place for place, region in enumerate(regions) if region is not None]
     if found:
         rois = [region for region in regions if region is not None]
-        points, scores = locate(entrant, picture, rois, flip)
-        if points.shape[1] != scheme.points:
-            raise ModelError(f"{entrant.name}: gives {points.shape[1]} points, the faces have {scheme.points}")
-        if twice:
-            rois = [roi_from_points(face, scheme.roll(face)) for face in points]
-            again, surer = locate(entrant, picture, rois, flip)
-            better = (surer.mean(1) >= scores.mean(1))[:, None]
-            points, scores = np.where(better[..., None], again, points), np.where(better, surer, scores)
+
+        def seen(rois: Sequence[Roi]) -> Answer:
+            points, scores = locate(entrant, picture, rois, flip)
+            if points.shape[1] != scheme.points:
+                raise ModelError(f"{entrant.name}: gives {points.shape[1]} points, the faces have {scheme.points}")
+            return points, scores
+
+        points, scores = settle(seen, rois, scheme.roll) if rough else seen(rois)
         answer[found], sure[found] = points, scores
     return answer, sure
 

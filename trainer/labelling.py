@@ -52,7 +52,7 @@ class Label:
 def label(picture: NDArray[np.uint8], detect: Detect, entrants: Sequence[Entrant]) -> list[Label]:
     """Every face of a picture (H, W, 3), each once, by all models together; ModelError unless they give 98 points."""
     regions = [roi_from_box(box) for box in detect(picture) if box.score >= MIN_SCORE]
-    first, _ = find(entrants[0], picture, regions, WFLW, twice=True)
+    first, _ = find(entrants[0], picture, regions, WFLW, rough=True)
     labels: list[Label] = []
     for points in first:
         found = look_around(picture, roi_from_points(points, WFLW.roll(points)), entrants)

@@ -1,0 +1,65 @@
+"""Where the points of faces are: one look at a region that fits, as many as it takes at a detector's rough one."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.backends import Backend, RegionBackend
+from canthus.runtime.geometry import crop_all, roi_from_points, roll_of, transform
+from canthus.runtime.types import Roi
+
+Answer = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Points (N, K, 2) in pixels of the picture and scores (N, K) of its faces."""
+
+Look = Callable[[Sequence[Roi]], Answer]
+
+SETTLED = 0.7
+"""A mean score from here on is believed. Of training faces in detected boxes, plain and spoilt, 3 in 100 stay below."""
+
+WIDER = 1.25
+"""Side of the upright region where a face is looked for anew, over that of the rough one."""
+
+
+def locate(backend: Backend, image: NDArray[np.uint8], rois: Sequence[Roi]) -> Answer:
+    """One look at each region of a picture (H, W, 3) RGB."""
+    if isinstance(backend, RegionBackend):
+        return backend.predict_regions(image, rois)
+    crops = crop_all(image, rois, backend.size)
+    points, scores = backend.predict(crops.images)
+    return transform(crops.to_frame, points), scores
+
+
+def settle(look: Look, rois: Sequence[Roi], roll: Callable[[NDArray[np.floating]], float] = roll_of) -> Answer:
+    """Look at rough regions, and again at those of the points found there; the surest look of each face stands.
+
+    Where both are unsure, the region may be at fault: too tight, or turned, as the detector sometimes takes an upright
+    face for a lying one. Then an upright and wider one is tried, and twice the region of the points found there.
+    """
+    if not rois:
+        return look(rois)
+    first = look(rois)
+    best = _surer(first, look(_around(first, roll)))
+    unsure = np.flatnonzero(best[1].mean(1) < SETTLED)
+    if not unsure.size:
+        return best
+    doubtful = [rois[place] for place in unsure.tolist()]
+    found = look([dataclasses.replace(roi, angle=0.0, side=WIDER * roi.side) for roi in doubtful])
+    tried = found
+    for _ in range(2):
+        found = look(_around(found, roll))
+        tried = _surer(tried, found)
+    points, scores = (part.copy() for part in best)
+    points[unsure], scores[unsure] = _surer((points[unsure], scores[unsure]), tried)
+    return points, scores
+
+
+def _around(found: Answer, roll: Callable[[NDArray[np.floating]], float]) -> list[Roi]:
+    return [roi_from_points(points, roll(points)) for points in found[0]]
+
+
+def _surer(before: Answer, after: Answer) -> Answer:
+    """Of each face the answer with the higher mean score."""
+    better = after[1].mean(1) >= before[1].mean(1)
+    return np.where(better[:, None, None], after[0], before[0]), np.where(better[:, None], after[1], before[1])
