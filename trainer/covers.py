@@ -147,19 +147,21 @@ def _side(rng: np.random.Generator) -> float:
 
 
 def _hand(canvas: _Canvas) -> bool:
-    """Fingers that reach from beside or below into the face, with palm and arm."""
+    """Fingers that reach from beside or below into the face, with palm and arm; or a palm flat on it."""
     rng = canvas.rng
+    flat = rng.random() < 0.35
     turn = rng.uniform(math.radians(-25), math.radians(205))  # where from: 0 = the picture's right, 90 degrees = below
     out = np.array([math.cos(turn), math.sin(turn)])
     across = np.array([-out[1], out[0]])
-    tip = np.array([0.5, 0.55]) + rng.uniform(0, 0.5) * out + rng.uniform(-0.2, 0.2) * across
-    width, count = rng.uniform(0.08, 0.13), int(rng.integers(1, 6))
+    depth = rng.uniform(-0.6, 0) if flat else rng.uniform(0, 0.5)
+    tip = np.array([0.5, 0.55]) + depth * out + rng.uniform(-0.2, 0.2) * across
+    width, count = (rng.uniform(0.1, 0.16), 4) if flat else (rng.uniform(0.08, 0.13), int(rng.integers(1, 6)))
     skin = np.full(3, MIDDLE) * rng.uniform(0.75, 1.2) + rng.normal(0, 4, 3)
     length = rng.uniform(0.25, 0.5)
-    palm = tip + out * (length + 0.2)
+    palm = tip + out * (length + (0.1 if flat else 0.2))
     canvas.stroke(np.stack([palm, palm + out * 1.2]), width * rng.uniform(2.2, 3.2), skin * rng.uniform(0.5, 1.1))
     canvas.ellipse(palm, (width * 2.2, width * 2.2), skin)
-    spread = rng.uniform(-0.1, 0.35)
+    spread = rng.uniform(-0.1, 0.05 if flat else 0.35)
     for finger in range(count):
         beside = finger - (count - 1) / 2
         reach = -out * rng.uniform(-0.06, 0.06) + out * 0.04 * beside**2
