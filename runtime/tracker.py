@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import Backend
 from canthus.runtime.detector import MIN_SCORE, overlap
 from canthus.runtime.geometry import roi_from_box, roi_from_points, roll_of
-from canthus.runtime.locate import locate, settle
+from canthus.runtime.locate import SETTLED, locate, settle
 from canthus.runtime.types import FaceBox, Faces, Roi
 
 GROWTH = 1.6
@@ -35,6 +35,7 @@ class Following:
     doubt: float = 2.5  # seconds
     memory: float = 0.7  # seconds that a lost face may come back as itself
     same: float = 0.5  # overlap of boxes that are one face
+    surer: float = 0.1  # what a fresh look at a followed face must score more to replace its points
 
 
 @dataclass
@@ -112,13 +113,15 @@ class Tracker:
     def _look(self, image: NDArray[np.uint8], seconds: float) -> None:
         self._looked = seconds
         self.detections += 1
-        fresh = []
+        fresh: list[FaceBox] = []
         for box in self.detect(image):
             inside = [track for track in self._tracks if _same_face(box, track, self.following.same)]
             for track in inside:
                 track.confirmed = seconds
             if not inside:
                 fresh.append(box)
+            elif len(inside) == 1 and inside[0].scores.mean() < SETTLED:
+                self._mend(inside[0], image, box)
         fresh = fresh[: self.following.max_faces - len(self._tracks)]
         points, scores = settle(partial(locate, self.backend, image), [roi_from_box(box) for box in fresh])
         for box, place, score in zip(fresh, points, scores, strict=True):
@@ -133,6 +136,12 @@ class Tracker:
                 continue
             found.face = self._recall(found)
             self._tracks.append(found)
+
+    def _mend(self, track: _Track, image: NDArray[np.uint8], box: FaceBox) -> None:
+        """Place an unsure track anew, as it may have shrunk onto an eye or turned over, where that is clearly surer."""
+        points, scores = settle(partial(locate, self.backend, image), [roi_from_box(box)])
+        if float(scores[0].mean()) > float(track.scores.mean()) + self.following.surer:
+            track.points, track.scores = points[0], scores[0]
 
     def _recall(self, found: _Track) -> int:
         """The id of the lost face that stood here a moment ago, or a new one."""

@@ -124,3 +124,44 @@ def test_restart_forgets_the_faces(tracker):
     tracker.update(scene((100, 120)), 0.0)
     tracker.restart()
     assert tracker.update(scene((100, 120)), 0.1).ids.tolist() == [1]
+
+
+class Nearsighted:
+    """A backend that is unsure of a face that fills its crop, and takes the middle of the crop for it."""
+
+    def __init__(self, backend):
+        self.backend, self.size = backend, backend.size
+
+    def predict(self, crops):
+        points, scores = self.backend.predict(crops)
+        for place, crop in enumerate(crops):
+            if crop.min() > 128:
+                points[place] = self.size * (0.1 + 0.8 * (points[place] / self.size))
+                scores[place] = 0.5
+        return points, scores
+
+
+def test_a_track_that_covers_a_part_of_its_face_is_mended_when_the_detector_sees_it_whole(fake_backend):
+    tracker = Tracker(bright_boxes, Nearsighted(fake_backend))
+    small, large = scene((150, 120), side=70), scene((150, 120), side=130)
+    before = run(tracker, [small] * 3)[-1]
+    stuck = tracker.update(large, 0.2)
+    assert np.ptp(stuck.points[0], axis=0).max() < 90
+    mended = [tracker.update(large, 0.2 + number / 30) for number in range(1, 20)][-1]
+    assert mended.ids.tolist() == before.ids.tolist()
+    assert np.ptp(mended.points[0], axis=0).max() == pytest.approx(130, abs=6)
+
+
+@pytest.mark.parametrize(("score", "moved"), [(0.55, False), (0.65, True)])
+def test_only_a_clearly_surer_look_moves_a_followed_face(fake_backend, score, moved):
+    backend = Scored(fake_backend, 0.5)
+    tracker = Tracker(bright_boxes, backend)
+    tracker.update(scene((100, 120)), 0.0)
+
+    def detect(image):
+        backend.score = score  # of the looks that follow
+        return bright_boxes(image)
+
+    tracker.detect = detect
+    faces = tracker.update(scene((100, 120)), 1.0)
+    assert faces.scores.mean() == pytest.approx(score if moved else 0.5)
