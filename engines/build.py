@@ -35,9 +35,10 @@ from canthus.runtime.engine_files import (
     EngineManifest,
     EngineRecipe,
     Flavour,
-    engine_folder,
     engine_path,
+    keep_cache,
     read_engine_manifest,
+    timings_path,
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
 from canthus.runtime.models import Manifest, find_gpu_model, read_manifest, sha256, shipped_models
@@ -205,7 +206,10 @@ def compile_network(
     """A graph through TensorRT: the engine's bytes, its bindings in words, and the network's layers by kind."""
     trt = load_flavour(recipe.flavour)
     log = quiet_log(trt)
-    builder = trt.Builder(log)
+    try:
+        builder = trt.Builder(log)
+    except TypeError as refused:  # how TensorRT says that CUDA does not start
+        raise BackendError(f"{recipe.flavour} does not start: {last_words(log)}") from refused
     # Strongly typed: what `engine_graph` settled stands. TensorRT 11 knows nothing else and has no flag for it.
     flags = trt.NetworkDefinitionCreationFlag.__members__
     network = builder.create_network(1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0)
@@ -224,9 +228,12 @@ def compile_network(
         for place, target in enumerate(recipe.targets):
             settings.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)
     else:
-        timings = _timings(recipe)
-        known = timings.read_bytes() if timings.is_file() else b""
-        settings.set_timing_cache(settings.create_timing_cache(known), False)
+        timings = timings_path(recipe.flavour, recipe.version, recipe.gpu)
+        timings.parent.mkdir(parents=True, exist_ok=True)
+        for known in (timings.read_bytes() if timings.is_file() else b"", b""):  # a damaged one is made anew
+            cache = settings.create_timing_cache(known)
+            if cache is not None and settings.set_timing_cache(cache, False):
+                break
     monitor = _monitor(trt, quiet)
     settings.progress_monitor = monitor
     try:
@@ -237,10 +244,8 @@ def compile_network(
         raise KeyboardInterrupt
     if built is None:
         raise EngineError(f"{recipe.flavour} could not build the engine: {last_words(log)}")
-    if timings is not None:
-        draft = timings.with_suffix(".part")
-        draft.write_bytes(bytes(settings.get_timing_cache().serialize()))
-        draft.replace(timings)
+    if timings is not None and (cache := settings.get_timing_cache()) is not None:
+        keep_cache(timings, bytes(cache.serialize()))
     ends = [
         *(network.get_input(place) for place in range(network.num_inputs)),
         *(network.get_output(place) for place in range(network.num_outputs)),
@@ -248,14 +253,6 @@ def compile_network(
     bindings = tuple(f"{end.name}: {_kind(end.dtype)} {_shape(end.shape)}" for end in ends)
     kinds = Counter(network.get_layer(place).type.name.lower() for place in range(network.num_layers))
     return bytes(built), bindings, dict(kinds.most_common())
-
-
-def _timings(recipe: EngineRecipe) -> Path:
-    """TensorRT's timing cache, one for each version and GPU."""
-    gpu = re.sub(r"[^a-z0-9]+", "-", recipe.gpu.lower())
-    folder = engine_folder()
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{recipe.flavour}-{recipe.version}-{gpu}.timings"
 
 
 def _kind(kind: Any) -> str:

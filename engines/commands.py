@@ -16,12 +16,13 @@ from canthus.runtime.engine_files import (
     read_engine,
     read_engine_manifest,
     remove_engines,
+    remove_timings,
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
 from canthus.runtime.models import find_gpu_model
 
 EXAMPLES = """examples:
-  canthus engine build                                  the default on a GPU, for this machine
+  canthus engine build                                  the default on a GPU
   canthus engine build --model student.onnx --flavour tensorrt-rtx --target sm86,sm89
   canthus engine list
   canthus engine verify KEY --checkpoint runs/student/best.safetensors --wflw WFLW
@@ -81,18 +82,18 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("--checkpoint", type=Path, metavar="C", help="compare with PyTorch in float32")
     verify.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for real crops and the NME")
     verify.add_argument("--limit", type=int, default=64, metavar="N", help="faces of these (default 64)")
-    for action in (inspect, verify):
-        action.add_argument(
-            "--trust",
-            action="store_true",
-            help="take an engine without a manifest: it is native code, so only one that you built yourself",
-        )
+    inspect.add_argument(
+        "--trust",
+        action="store_true",
+        help="take an engine without a manifest: it is native code, so only one that you built yourself",
+    )
     bench = actions.add_parser("bench", help="measure everything on the GPU at hand and write a report")
     bench.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="gets report.md and .json")
     bench.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default on a GPU)")
     bench.add_argument("--checkpoint", type=Path, metavar="C", help="the model's checkpoint, to compare with PyTorch")
     bench.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for the NME")
     bench.add_argument("--frames", type=int, default=10_000, metavar="N", help="of the long run (default 10000)")
+    bench.add_argument("--overwrite", action="store_true", help="replace a report that is there already")
     remove = actions.add_parser("remove", help="delete engines and what lies beside them")
     remove.add_argument("engines", nargs="*", metavar="ENGINE")
     remove.add_argument("--stale", action="store_true", help="all that cannot run here any more")
@@ -238,7 +239,7 @@ def _verify(told: argparse.Namespace) -> int:
     from canthus.engines.verify import record, table, verify
 
     engine = _find(told.engine)
-    rows = verify(engine, told.checkpoint, told.wflw, told.limit, told.trust)
+    rows = verify(engine, told.checkpoint, told.wflw, told.limit)
     record(engine, rows)
     size = read_engine_manifest(engine).size
     print(table(rows, size))
@@ -250,7 +251,7 @@ def _verify(told: argparse.Namespace) -> int:
 def _bench(told: argparse.Namespace) -> int:
     from canthus.engines.gpu_report import Asked, report
 
-    print(report(Asked(told.model, told.checkpoint, told.wflw, told.frames), told.output))
+    print(report(Asked(told.model, told.checkpoint, told.wflw, told.frames), told.output, told.overwrite))
     return 0
 
 
@@ -264,6 +265,8 @@ def _remove(told: argparse.Namespace) -> int:
         chosen += [engine for engine in list_engines() if _state(engine) != "ready"]
     chosen = list(dict.fromkeys(chosen))
     remove_engines(chosen)
+    if told.all:
+        remove_timings()
     print(f"removed {len(chosen)} engine{'' if len(chosen) == 1 else 's'}")
     return 0
 
@@ -271,6 +274,8 @@ def _remove(told: argparse.Namespace) -> int:
 def _find(name: str) -> Path:
     """An engine by file or by the beginning of its key."""
     if name.endswith(".engine"):
+        if not Path(name).is_file():
+            raise EngineError(f"{name}: no such engine; `canthus engine list` shows which there are")
         return Path(name)
     found = [engine for engine in list_engines() if engine.stem.startswith(name)]
     if len(found) != 1:

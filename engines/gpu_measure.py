@@ -3,11 +3,13 @@ in `gpu_report`."""
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from canthus.engines.verify import sample_scene
 from canthus.runtime.backends.trt import last_words, load_flavour, quiet_log
@@ -31,7 +33,10 @@ def measure(runner: FaceRunner, times: int, frames: int) -> dict[str, Any]:
     image, rois = sample_scene()
     rois = rois[: runner.buckets[-1]]
     return {
-        "faces": {str(faces): latency(runner, image, rois[:faces], times) for faces in runner.buckets},
+        "faces": {
+            str(faces): latency(runner, image, rois[:faces], times)
+            for faces in tqdm(runner.buckets, "faces at once", unit="size", leave=False, disable=None)
+        },
         "recording equals plain launches": equal(runner, image, rois),
         "long run": long_run(runner, image, rois, frames),
     }
@@ -105,16 +110,18 @@ def long_run(runner: FaceRunner, image: NDArray[np.uint8], rois: list[Roi], fram
     """Frames of changing numbers of faces: growth of memory in bytes, and whether results stay the same."""
     counts = range(1, min(5, len(rois)) + 1)
     wanted = {faces: runner.predict_regions(image, rois[:faces])[0] for faces in counts}
-    device, host, began = runner.cuda.free_memory(), resident(), time.perf_counter()
+    free, host, began = [runner.cuda.free_memory()], resident(), time.perf_counter()
     same = True
-    for frame in range(frames):
-        faces = counts[frame % len(counts)]
-        same &= np.array_equal(runner.predict_regions(image, rois[:faces])[0], wanted[faces])
+    for half in (range(frames // 2), range(frames // 2, frames)):
+        for frame in tqdm(half, "long run", unit="frame", leave=False, disable=None):
+            faces = counts[frame % len(counts)]
+            same &= np.array_equal(runner.predict_regions(image, rois[:faces])[0], wanted[faces])
+        free.append(runner.cuda.free_memory())
     now = resident()
     return {
         "frames": frames,
         "seconds": round(time.perf_counter() - began, 2),
-        "device growth": device - runner.cuda.free_memory(),
+        "device growth": [before - after for before, after in pairwise(free)],  # of each half
         "host growth": None if host is None or now is None else now - host,
         "same results": bool(same),
     }

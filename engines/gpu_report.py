@@ -6,6 +6,7 @@ Each part is written as soon as it is measured, so that what ends the run loses 
 import dataclasses
 import json
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,10 +18,16 @@ from canthus.engines.build import Wish, build, compile_network, recipe_of
 from canthus.engines.gpu_measure import DecodingEngine, beside, measure
 from canthus.engines.graph import engine_graph
 from canthus.engines.verify import Row, Run, compare, pytorch, read_faces, sample_faces, verify
-from canthus.runtime.backends.trt import TensorRTBackend, capability_name, flavour_version, installed_flavours
+from canthus.runtime.backends.trt import (
+    TensorRTBackend,
+    capability_name,
+    flavour_version,
+    installed_flavours,
+    rtx_targets,
+)
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import Flavour
-from canthus.runtime.errors import BackendError, CanthusError
+from canthus.runtime.errors import BackendError, CanthusError, InputError
 from canthus.runtime.models import Manifest, find_gpu_model, read_manifest
 
 if TYPE_CHECKING:
@@ -30,8 +37,14 @@ Kind = Literal["recorded", "eager", "compiled"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """PyTorch replayed as a CUDA graph, as it is, and through torch.compile, which takes longest to begin."""
 
+REFUSALS = (CanthusError, RuntimeError, ImportError, TypeError, ValueError, AttributeError, OSError)
+"""How one way of many may fail: torch's own errors are RuntimeErrors, the bindings' of TensorRT all kinds."""
+
 GROWTH = 4 * 2**20
-"""Bytes that the host may take more over the long run; the device none."""
+"""Bytes that the host may take more over the long run. The device's free memory is everybody's: only what grows in
+both halves of the run counts."""
+OTHER_FRAMES = 100
+"""Of the long run of PyTorch's other ways, which are here for their times, a tenth as many."""
 ONE_FACE, SIXTEEN = 0.8, 4.0
 """Goals on an H100-class card: ms for one face, and how many times that for 16."""
 OWN_SHARE = 0.1
@@ -72,22 +85,27 @@ class Report:
         (self.folder / "report.md").write_text(markdown(self.facts))
 
 
-def report(asked: Asked, folder: Path) -> Path:
-    """Measure everything on the GPU at hand; returns the report. BackendError where there is no GPU."""
+def report(asked: Asked, folder: Path, overwrite: bool = False) -> Path:
+    """Measure everything on the GPU at hand; returns the report.
+
+    BackendError where there is no GPU, InputError where a report is there already and `overwrite` is not given.
+    """
     gpu = find_gpu()
     if gpu is None:
         raise BackendError("no NVIDIA GPU on this machine, or no cuda-bindings to reach it: nothing to measure")
     model = find_gpu_model(asked.model)
     manifest = read_manifest(model)
-    folder.mkdir(parents=True, exist_ok=True)
+    _prepare(folder, overwrite)
     written = Report(folder)
     written.add("machine", machine(gpu, model, manifest))
     ways: dict[str, Any] = {}
     for flavour in installed_flavours():
         name = f"{flavour} {flavour_version(flavour)}, fp16"
-        ways[name] = attempt(lambda: tensorrt(flavour, asked, model, manifest))  # noqa: B023 - called at once
+        _say(name)
+        ways[name] = attempt(lambda: tensorrt(flavour, capability_name(gpu), asked, model, manifest))  # noqa: B023 - called at once
         written.add("ways", ways)
     for kind in KINDS:
+        _say(f"PyTorch, fp16, {kind}")
         ways[f"PyTorch, fp16, {kind}"] = attempt(lambda: by_torch(kind, asked, manifest))  # noqa: B023
         written.add("ways", ways)
     return folder / "report.md"
@@ -97,8 +115,23 @@ def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured, or in `why` why it could not be: the rest of the report goes on."""
     try:
         return measure()
-    except (CanthusError, RuntimeError, ImportError) as refused:  # torch's own are RuntimeErrors
-        return {"why": " ".join(str(refused).split())[:600]}
+    except REFUSALS as refused:
+        kind = "" if isinstance(refused, CanthusError) else f"{type(refused).__name__}: "
+        return {"why": kind + " ".join(str(refused).split())[:600]}
+
+
+def _prepare(folder: Path, overwrite: bool) -> None:
+    """Make the folder; InputError where that cannot be, or a report lies in it that is not to be replaced."""
+    if (folder / "report.json").exists() and not overwrite:
+        raise InputError(f"{folder}: holds a report already; give --overwrite to replace it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as refused:
+        raise InputError(f"{folder}: cannot be made a folder: {refused.strerror}") from refused
+
+
+def _say(way: str) -> None:
+    print(f"canthus engine bench: {way}", file=sys.stderr, flush=True)
 
 
 def machine(gpu: Gpu, model: Path, manifest: Manifest) -> dict[str, Any]:
@@ -112,9 +145,10 @@ def machine(gpu: Gpu, model: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def tensorrt(flavour: Flavour, asked: Asked, model: Path, manifest: Manifest) -> dict[str, Any]:
+def tensorrt(flavour: Flavour, here: str, asked: Asked, model: Path, manifest: Manifest) -> dict[str, Any]:
     """One flavour: its engine built, timed and compared; CanthusError with TensorRT's words where it does not run."""
-    wish = Wish(str(model), flavour, targets="current" if flavour == "tensorrt" else None)
+    serves = flavour == "tensorrt" or here in rtx_targets()  # else TensorRT-RTX itself says that it does not
+    wish = Wish(str(model), flavour, targets="current" if serves else None)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         engine = build(wish, Path(folder) / "bench.engine", quiet=True)
@@ -144,13 +178,15 @@ def by_torch(kind: Kind, asked: Asked, manifest: Manifest) -> dict[str, Any]:
     from canthus.runtime.backends.reference import TorchBackend
     from canthus.trainer.head import decode
 
-    network = half_network(asked.checkpoint, manifest)
-    maps = prepared(kind, network)
-    points = prepared(kind, lambda crops: decode(network(crops), manifest.stride))
+    network = half_network(asked.checkpoint, manifest, compiled=kind == "compiled")
+    maps = recorded(network) if kind == "recorded" else network
     with TorchBackend(maps, manifest.size, manifest.points, manifest.stride, "cuda") as backend:
-        frames = asked.frames if kind == "recorded" else asked.frames // 10  # the others are here for their times
-        facts = measure(backend.runner, asked.times, frames)
-        facts["decode"] = beside(backend.runner, lambda faces: backend.on_crops(points, faces), asked.times)
+        if kind == "recorded":
+            points = recorded(lambda crops: decode(network(crops), manifest.stride))
+            facts = measure(backend.runner, asked.times, asked.frames)
+            facts["decode"] = beside(backend.runner, lambda faces: backend.on_crops(points, faces), asked.times)
+        else:
+            facts = measure(backend.runner, max(asked.times // 10, 1), min(asked.frames, OTHER_FRAMES))
         if asked.checkpoint is not None:
             faces = read_faces(asked.wflw, manifest.size, 64) if asked.wflw else sample_faces(manifest.size)
             runs: list[Run] = [
@@ -161,13 +197,14 @@ def by_torch(kind: Kind, asked: Asked, manifest: Manifest) -> dict[str, Any]:
     return facts
 
 
-def half_network(checkpoint: Path | None, manifest: Manifest) -> "Callable[[Tensor], Tensor]":
+def half_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) -> "Callable[[Tensor], Tensor]":
     """Crops on the GPU -> maps in float32, the network in fp16 and channels last; by chance weights if need be."""
     import torch
 
     from canthus.trainer.checkpoint import load_network
     from canthus.trainer.network import MEAN, STD, as_used
     from canthus.trainer.network import build as build_network
+    from canthus.trainer.train import compile_network as compile_parts
 
     if not torch.cuda.is_available():
         raise BackendError("this PyTorch finds no NVIDIA GPU")
@@ -178,26 +215,21 @@ def half_network(checkpoint: Path | None, manifest: Manifest) -> "Callable[[Tens
     network = network.eval().cuda().half()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     # Here once and not in `normalise`: a copy from the host must not fall into a recording.
+    ready = compile_parts(network) if compiled else network
     mean, std = (torch.tensor(values, device="cuda").view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
 
     def run(crops: "Tensor") -> "Tensor":
         images = (crops.permute(0, 3, 1, 2).float() - mean) / std
-        maps: Tensor = network(images.half().contiguous(memory_format=torch.channels_last))
+        maps: Tensor = ready(images.half().contiguous(memory_format=torch.channels_last))
         return maps.float()
 
     return run
 
 
-def prepared(kind: Kind, function: "Callable[[Tensor], Any]") -> "Callable[[Tensor], Any]":
-    """A function of crops that lie at one place for good, made ready in one of the ways of PyTorch."""
+def recorded(function: "Callable[[Tensor], Any]") -> "Callable[[Tensor], Any]":
+    """A function of crops that lie at one place for good, as a CUDA graph for each number of them."""
     import torch
 
-    match kind:
-        case "eager":
-            return function
-        case "compiled":
-            compiled: Callable[[Tensor], Any] = torch.compile(function)
-            return compiled
     recordings: dict[int, tuple[torch.cuda.CUDAGraph, Any]] = {}
 
     def replay(crops: "Tensor") -> Any:
@@ -232,7 +264,7 @@ def goals(way: dict[str, Any]) -> dict[str, bool]:
             crop + decode <= OWN_SHARE * network
         )
     run = way["long run"]
-    met["memory does not grow"] = run["device growth"] <= 0 and (run["host growth"] or 0) <= GROWTH
+    met["memory does not grow"] = min(run["device growth"]) <= 0 and (run["host growth"] or 0) <= GROWTH
     met["the same results to the end"] = run["same results"]
     if way["recording equals plain launches"] is not None:
         met["the recording equals plain launches bit for bit"] = way["recording equals plain launches"]
@@ -257,11 +289,11 @@ def markdown(facts: dict[str, Any]) -> str:
         if "why" in way:
             lines += [f"Not measured. It answered: {way['why']}", ""]
             continue
-        lines += _times(way["faces"]) + _decode(way["decode"]) + _parity(way.get("parity", []))
+        lines += _times(way["faces"]) + _decode(way.get("decode", {})) + _parity(way.get("parity", []))
         run = way["long run"]
         lines += [
-            f"{run['frames']} frames in {run['seconds']} s: device memory grew by {run['device growth']} bytes, "
-            f"the host's by {run['host growth']}.",
+            f"{run['frames']} frames in {run['seconds']} s: device memory grew by {run['device growth'][0]} and "
+            f"{run['device growth'][1]} bytes in its halves, the host's by {run['host growth']}.",
             "",
             *(f"- {goal}: {'yes' if met else '**no**'}" for goal, met in goals(way).items()),
             "",
@@ -290,6 +322,8 @@ def _times(faces: dict[str, Any]) -> list[str]:
 
 
 def _decode(told: dict[str, Any]) -> list[str]:
+    if not told:
+        return []
     if "why" in told:
         return [f"Decode in the graph: not measured: {told['why']}", ""]
     lines = ["| faces | network and decode.cu | network that decodes |", "|---|---|---|"]

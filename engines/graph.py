@@ -107,6 +107,8 @@ def _halve(model: "ir.Model") -> None:
                 entered[value] = _as_half(graph, node, value)
             node.replace_input_with(place, entered[value])
         for value in node.outputs:
+            if value.dtype != ir.DataType.FLOAT:  # a Shape's numbers stay whole
+                continue
             value.dtype = ir.DataType.FLOAT16
             if value is not maps:  # what reads the maps reads them as float32
                 halved.add(value)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -59,7 +60,12 @@ def command(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
 
     from canthus.runtime import sample
+    from canthus.runtime.backends.first_use import engine_ready, gpu_expected
+    from canthus.runtime.models import find_gpu_model
 
+    if not chosen.cpu and gpu_expected() and not engine_ready(find_gpu_model(chosen.model)):
+        print("canthus bench: the CPU is measured; for the GPU run `canthus engine build` first", file=sys.stderr)
+        chosen.cpu = True
     name, speed = measure_speed(chosen.clip or sample.CLIP, chosen)
     steadiness = None if chosen.clip else measure_steadiness(chosen)
     if chosen.json:
@@ -79,16 +85,16 @@ def measure_speed(clip: Path, chosen: argparse.Namespace) -> tuple[str, Speed]:
     from canthus.runtime.sources import VideoFile
 
     taken: list[tuple[float, ...]] = []
+    ends: list[float] = []  # when the first frame began, and when each ended
     with VideoFile(clip) as source, Landmarker(settings_of(chosen)) as landmarker:
         with Stage(lambda: iter(source), "decode") as frames:
-            began = time.perf_counter()
+            ends.append(time.perf_counter())
             for frame in tqdm(frames, "speed", total=source.frames, unit="frame", disable=None, leave=False):
                 landmarker.update(frame)
                 taken.append(tuple(landmarker.seconds[stage] for stage in ("detect", "landmark", "smooth")))
-                if len(taken) == FIRST:
-                    began = time.perf_counter()
-            passed = time.perf_counter() - began
-        stages = 1000 * np.array(taken[FIRST:] or taken)
+                ends.append(time.perf_counter())
+        warm = FIRST if len(taken) > FIRST else 0
+        stages, passed = 1000 * np.array(taken[warm:]), ends[-1] - ends[warm]
         detecting = stages[:, 0][stages[:, 0] > 0]
         speed = Speed(
             frame_size=f"{source.width}x{source.height}",

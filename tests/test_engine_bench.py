@@ -13,7 +13,7 @@ from canthus.engines.gpu_measure import beside, measure, record_ms
 from canthus.engines.gpu_report import Asked, goals, markdown, report
 from canthus.engines.verify import Row, sample_scene
 from canthus.runtime.cuda.launch import Gpu, find_gpu
-from canthus.runtime.errors import BackendError, EngineError
+from canthus.runtime.errors import BackendError, EngineError, InputError
 from canthus.runtime.models import Manifest, sha256
 from host_cuda import HostCuda, MarkedMaps, compile_shim
 
@@ -49,7 +49,7 @@ def test_every_step_is_timed_plain_and_recorded(network):
     for way in told["whole"].values():
         assert 0 < way["clock_median"] <= way["clock_p99"]
     assert found["recording equals plain launches"] is True
-    assert found["long run"]["device growth"] == 0
+    assert found["long run"]["device growth"] == [0, 0]
     assert found["long run"]["same results"]
     json.dumps(found)
 
@@ -76,7 +76,7 @@ def test_a_network_that_leaks_or_wavers_does_not_pass_the_long_run(shim):
 
     network.maps_of = leaky
     found = measure(network.runner, times=1, frames=10)
-    assert found["long run"]["device growth"] >= 10_000
+    assert sum(found["long run"]["device growth"]) >= 10_000
     assert not goals(found)["memory does not grow"]
     assert not goals(found)["the same results to the end"]
 
@@ -135,6 +135,7 @@ def pretend(monkeypatch, network, backend):
     for name, value in {
         "find_gpu": lambda: Gpu("NVIDIA X", 90),
         "installed_flavours": lambda: ("tensorrt-rtx",),
+        "rtx_targets": lambda: ("sm86",),
         "flavour_version": lambda flavour: "1.7",
         "build": lambda wish, output, quiet: output,
         "engine_graph": lambda *_, **__: b"",
@@ -184,6 +185,37 @@ def test_what_tensorrt_answers_stands_in_the_report(network, model, tmp_path, mo
     pretend(monkeypatch, network, backend)
     text = report(Asked(str(model)), tmp_path / "r").read_text()
     assert "It answered: bench.engine: tensorrt-rtx refuses it: unsupported SM 9.0" in text
+
+
+def test_a_way_that_fails_in_a_new_manner_leaves_the_others(network, model, tmp_path, monkeypatch):
+    def backend(engine, anyway):
+        raise AttributeError("'NoneType' object has no attribute 'serialize'")
+
+    pretend(monkeypatch, network, backend)
+    text = report(Asked(str(model)), tmp_path / "r").read_text()
+    assert "It answered: AttributeError: 'NoneType' object has no attribute 'serialize'" in text
+    assert "## PyTorch, fp16, compiled" in text
+
+
+def test_a_report_is_not_replaced_unasked(network, model, tmp_path, monkeypatch):
+    pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+    report(Asked(str(model), frames=4, times=1), tmp_path / "r")
+    with pytest.raises(InputError, match="--overwrite"):
+        report(Asked(str(model), frames=4, times=1), tmp_path / "r")
+    report(Asked(str(model), frames=4, times=1), tmp_path / "r", overwrite=True)
+    with pytest.raises(InputError, match="cannot be made a folder"):
+        report(Asked(str(model)), model)
+
+
+def test_what_others_take_of_the_device_is_no_growth_of_ours():
+    way = {
+        "faces": {},
+        "long run": {"device growth": [2**20, -4096], "host growth": 0, "same results": True},
+        "recording equals plain launches": None,
+    }
+    assert goals(way)["memory does not grow"]
+    way["long run"]["device growth"] = [2**20, 2**20]
+    assert not goals(way)["memory does not grow"]
 
 
 def test_without_a_gpu_one_line_says_so(tmp_path):

@@ -12,7 +12,9 @@ from canthus.runtime.calibration import UNTOUCHED
 from canthus.runtime.engine_files import (
     EngineManifest,
     EngineRecipe,
-    find_engine,
+    fitting_engines,
+    give_up,
+    keep_cache,
     list_engines,
     misfit,
     read_engine,
@@ -72,7 +74,7 @@ def test_a_damaged_manifest_says_so(engine, text):
     engine.with_suffix(".json").write_text(text)
     with pytest.raises(EngineError, match="not the manifest"):
         read_engine_manifest(engine)
-    assert find_engine(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "", "") is None
+    assert not list(fitting_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "", ""))
 
 
 def test_an_engine_carries_its_models_calibration(engine):
@@ -116,8 +118,24 @@ def test_what_does_not_fit_is_named():
 
 def test_the_engine_that_fits_is_found_and_removed_whole(engine, tmp_path):
     write(tmp_path, dataclasses.replace(RECIPE, version="1.6"), b"old")
-    assert find_engine(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "RTX 3090", "sm86") == engine
-    assert find_engine(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "RTX 5090", "sm120") is None
-    assert find_engine("00" * 32, "tensorrt-rtx", "1.7", "", "") is None
+    (found,) = fitting_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "RTX 3090", "sm86")
+    assert found == (engine, read_engine_manifest(engine))
+    assert not list(fitting_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "RTX 5090", "sm120"))
+    assert not list(fitting_engines("00" * 32, "tensorrt-rtx", "1.7", "", ""))
     remove_engines(list(list_engines()))
     assert not list(tmp_path.iterdir())
+
+
+def test_an_engine_that_was_given_up_tells_why(engine):
+    give_up(engine, "TensorRT refuses it")
+    manifest = read_engine_manifest(engine)
+    assert not manifest.holds
+    assert manifest.check["engine"]["why"] == "TensorRT refuses it"
+
+
+def test_a_cache_is_written_whole_or_not_at_all(tmp_path):
+    kept = tmp_path / "kept.timings"
+    keep_cache(kept, b"old")
+    keep_cache(kept, b"new")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
+    keep_cache(tmp_path / "nowhere" / "kept.timings", b"new")  # costs time at the next start, and nothing else

@@ -182,13 +182,34 @@ def test_a_build_that_fails_leaves_the_cpu_and_is_told_once(machine, script, why
     assert len(machine.built) == 1
 
 
-@pytest.mark.parametrize("kept", [{"data": b"broken"}, {"holds": False}, {"version": "1.6"}], ids=str)
-def test_a_kept_engine_that_does_not_serve_is_built_anew(machine, kept):
+@pytest.mark.parametrize(("kept", "anew"), [({"data": b"broken"}, True), ({"version": "1.6"}, False)], ids=str)
+def test_a_kept_engine_that_does_not_serve_is_built_anew(machine, kept, anew):
     machine.keep(**kept)
     machine.builds("sys.exit('canthus engine: it is as before')")
     with machine.landmarker() as landmarker:
         run_until(landmarker, lambda: "as before" in machine.said[-1])
     assert len(machine.built) == 1
+    assert machine.built[0].endswith(" --overwrite") == anew  # what looks sound is replaced too
+
+
+def test_an_engine_that_is_refused_again_after_its_build_is_not_built_at_every_start(machine):
+    machine.keep(data=b"broken")
+    machine.builds("pass")
+    for _ in range(2):
+        with machine.landmarker() as landmarker:
+            run_until(landmarker, lambda: machine.said[-1].startswith("no engine: "))
+    assert len(machine.built) == 1
+    assert "did not pass its check" in machine.said[-1]
+    assert "`canthus engine build" in machine.said[-1]
+
+
+def test_an_engine_that_moves_points_is_not_built_at_every_start(machine):
+    machine.keep(holds=False)
+    with machine.landmarker() as landmarker:
+        assert run_until(landmarker, lambda: True) == ["fake"]
+    assert machine.built == []
+    assert "its points are not the model's" in machine.said[-1]
+    assert not first_use.engine_ready(machine.model)
 
 
 def test_a_gpu_that_no_tensorrt_here_serves_leaves_the_cpu_and_is_told_once(machine, monkeypatch):
@@ -214,8 +235,9 @@ def test_a_gpu_that_fails_in_the_middle_leaves_the_cpu_and_loses_no_frame(machin
     assert machine.said == ["CUDA: CUDA_ERROR_LAUNCH_FAILED; the CPU is used from here on"]
 
 
-def test_the_build_finds_the_builder_by_its_entry_point():
-    asked = subprocess.run([*first_use.BUILD, "--help"], capture_output=True, text=True, check=True)
+def test_the_build_finds_the_builder_by_its_entry_point_and_nothing_in_the_users_folder(tmp_path):
+    (tmp_path / "platformdirs.py").write_text("raise SystemExit('a file of the folder ran')")
+    asked = subprocess.run([*first_use.BUILD, "--help"], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert asked.stdout.startswith("usage: canthus engine build")
 
 
@@ -255,5 +277,7 @@ def test_without_a_driver_nothing_of_tensorrt_or_cuda_is_imported(machine, monke
 
 def test_the_outlook_tells_whether_the_engine_is_built(machine):
     assert first_use.outlook(machine.model) == "tensorrt-rtx on NVIDIA X, once its engine is built, on first use"
+    assert not first_use.engine_ready(machine.model)
     machine.keep()
     assert first_use.outlook(machine.model) == "tensorrt-rtx on NVIDIA X, its engine is built"
+    assert first_use.engine_ready(machine.model)

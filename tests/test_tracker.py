@@ -165,3 +165,53 @@ def test_only_a_clearly_surer_look_moves_a_followed_face(fake_backend, score, mo
     tracker.detect = detect
     faces = tracker.update(scene((100, 120)), 1.0)
     assert faces.scores.mean() == pytest.approx(score if moved else 0.5)
+
+
+def test_unsure_faces_are_looked_at_afresh_together_and_seldom(fake_backend):
+    tracker = Tracker(bright_boxes, Scored(fake_backend, 0.5))
+    image = scene((100, 120), (500, 120))
+    for number in range(60):  # two seconds
+        tracker.update(image, number / 30)
+    fake_backend.batches.clear()
+    for number in range(60, 120):
+        tracker.update(image, number / 30)
+    looks = [count for count in fake_backend.batches if count]
+    assert looks == [2] * (60 + 5)  # both followed in every frame, and looked at afresh once
+
+
+def test_what_was_refused_a_moment_ago_is_not_looked_at_in_every_frame(fake_backend):
+    tracker = Tracker(bright_boxes, Scored(fake_backend, 0.1))
+    for number in range(60):
+        assert len(tracker.update(scene((100, 120)), number / 30)) == 0
+    assert tracker.detections == 60
+    assert 10 * 5 <= len([count for count in fake_backend.batches if count]) <= 15 * 5
+
+
+def test_a_false_box_does_not_starve_a_face(fake_backend):
+    def detect(image):
+        boxes = bright_boxes(image)
+        return [dataclasses.replace(box, x0=box.x0 + 250, x1=box.x1 + 250, score=0.95) for box in boxes] + boxes
+
+    tracker = Tracker(detect, fake_backend, Following(max_faces=1))
+    told = run(tracker, [scene((100, 120))] * 3)
+    assert told[-1].ids.tolist() == [0]
+    assert told[-1].points[0].max() < 170
+
+
+def test_a_face_missed_for_a_frame_keeps_its_id_at_one_frame_a_second(tracker):
+    told = run(tracker, [scene((100, 120)), scene(), scene((100, 120)), scene(), scene((100, 120))], rate=1)
+    assert [faces.ids.tolist() for faces in told] == [[0], [], [0], [], [0]]
+
+
+def test_a_network_that_gives_nan_sees_no_face(fake_backend):
+    class Overflowing(Scored):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return points * np.float32(np.nan), scores * np.float32(np.nan)
+
+    tracker = Tracker(bright_boxes, Overflowing(fake_backend, 0.9))
+    assert [len(faces) for faces in run(tracker, [scene((100, 120))] * 3)] == [0, 0, 0]
+    tracker.backend = fake_backend
+    assert len(tracker.update(scene((100, 120)), 1.0)) == 1
+    tracker.backend = Overflowing(fake_backend, 0.9)
+    assert len(tracker.update(scene((100, 120)), 1.1)) == 0

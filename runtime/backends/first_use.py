@@ -21,14 +21,15 @@ from canthus.runtime.backends.trt import (
     installed_flavours,
 )
 from canthus.runtime.cuda.launch import Gpu, find_gpu
-from canthus.runtime.engine_files import Flavour, find_engine
-from canthus.runtime.errors import BackendError, CanthusError
+from canthus.runtime.engine_files import Flavour, fitting_engines, give_up
+from canthus.runtime.errors import BackendError, CanthusError, EngineError
 from canthus.runtime.models import Manifest, read_manifest
 
 # The dispatcher finds the builder by its entry point: runtime knows no engines room. Nice, where there is such a
 # thing: the frames come first.
 BUILD = (
     sys.executable,
+    "-P",  # or Python would run what lies in the user's folder under the name of a library
     "-c",
     "import os, sys; hasattr(os, 'nice') and os.nice(10); from canthus.runtime.cli import main; sys.exit(main())",
     *("engine", "build", "--quiet"),
@@ -65,13 +66,13 @@ class FirstUse:
             self._manifest = read_manifest(model)
             flavour, gpu = _what_serves()
             found = _find(self._manifest, flavour, gpu)
-            if found is not None:
-                self._open(found)
+            anew = found is not None and not self._open(found)
         except CanthusError as error:
             self._give_up(error)
             return
         if self._ready is None:
             words = [*BUILD, "--model", str(model), "--flavour", flavour, "--target", "current"]
+            words += ["--overwrite"] if anew else []
             self._words = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as long as the build
             self._build = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=self._words, stderr=self._words)
             tell(f"building the engine of {model.stem} for {gpu.name}, once; the CPU runs meanwhile")
@@ -89,18 +90,25 @@ class FirstUse:
             found = _find(self._manifest, flavour, gpu)
             if found is None:
                 raise BackendError("the engine that was built is not in the cache")
-            ready = TensorRTBackend(found, calibration=self._manifest.calibration)
+            try:
+                ready = TensorRTBackend(found, calibration=self._manifest.calibration)
+            except EngineError as refused:
+                give_up(found, str(refused))
+                raise
         except CanthusError as error:
             self._give_up(error)
             return None
         self._tell(f"the engine is built; {ready.name} from here on")
         return ready
 
-    def _open(self, engine: Path) -> None:
+    def _open(self, engine: Path) -> bool:
+        """Open an engine; False where it is refused, and must be built anew."""
         try:
             self._ready = TensorRTBackend(engine, calibration=self._manifest.calibration)
-        except CanthusError as error:
+        except EngineError as error:
             self._tell(f"{error}; it is built anew")
+            return False
+        return True
 
     def _give_up(self, error: CanthusError) -> None:
         self._tell(f"no engine: {error}; the CPU is used")
@@ -136,7 +144,24 @@ def _what_serves() -> tuple[Flavour, Gpu]:
 
 
 def _find(model: Manifest, flavour: Flavour, gpu: Gpu) -> Path | None:
-    return find_engine(model.sha256, flavour, flavour_version(flavour), gpu.name, capability_name(gpu))
+    """The newest engine that fits; EngineError where none holds, since the same build would give the same again."""
+    fitting = list(fitting_engines(model.sha256, flavour, flavour_version(flavour), gpu.name, capability_name(gpu)))
+    for engine, manifest in fitting:
+        if manifest.holds:
+            return engine
+    if fitting:
+        engine, manifest = fitting[0]
+        why = manifest.check["engine"].get("why", "its points are not the model's")
+        raise EngineError(f"{engine.name} did not pass its check ({why}); `{manifest.rebuild}` tries anew")
+    return None
+
+
+def engine_ready(model: Path) -> bool:
+    """Whether a model's engine is built and this machine can run it."""
+    try:
+        return gpu_expected() and _find(read_manifest(model), *_what_serves()) is not None
+    except CanthusError:
+        return False
 
 
 def outlook(model: Path) -> str:

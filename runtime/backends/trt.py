@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated
 from canthus.runtime.closing import Closing
 from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
-from canthus.runtime.engine_files import FLAVOURS, Flavour, misfit, read_engine
+from canthus.runtime.engine_files import FLAVOURS, Flavour, keep_cache, misfit, read_engine
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.types import Roi
 
@@ -113,7 +112,10 @@ class Engine:
             if why:
                 raise EngineError(f"{path}: {why}; rebuild it: {rebuild}")
         self.log = quiet_log(self.trt)
-        self._runtime = self.trt.Runtime(self.log)
+        try:
+            self._runtime = self.trt.Runtime(self.log)
+        except TypeError as refused:  # how TensorRT says that CUDA does not start
+            raise BackendError(f"{self.flavour} does not start: {last_words(self.log)}") from refused
         self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
             raise EngineError(f"{path}: {self.flavour} refuses it: {last_words(self.log)}; rebuild it: {rebuild}")
@@ -225,17 +227,7 @@ class TensorRTBackend(Closing):
             return
         cuda, self._cuda = self._cuda, None
         if getattr(self, "_contexts", None) and self._kernels is not None:
-            _keep(self._engine.path.with_suffix(".runtime"), bytes(self._kernels.serialize()))
+            keep_cache(self._engine.path.with_suffix(".runtime"), bytes(self._kernels.serialize()))
         for name in ("_contexts", "_configuration", "_kernels", "_engine", "runner"):
             self.__dict__.pop(name, None)
         cuda.close()
-
-
-def _keep(path: Path, data: bytes) -> None:
-    """Write, through a temporary name; without it the next start only takes longer."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
-            draft.write(data)
-        Path(draft.name).replace(path)
-    except OSError:
-        return

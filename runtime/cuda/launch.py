@@ -6,7 +6,7 @@ crop, network, decode, points down, all on one stream and, from the second time 
 
 import ctypes
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, cast
@@ -342,9 +342,11 @@ class FaceRunner:
             self.cuda.synchronise()
             self._graphs[key] = None
             if capturable:
-                with self.cuda.capture() as graphs:
-                    self.start(bucket, cut)
-                self._graphs[key] = graphs[0]
+                # Not every TensorRT tells beforehand what it cannot record.
+                with suppress(BackendError):
+                    with self.cuda.capture() as graphs:
+                        self.start(bucket, cut)
+                    self._graphs[key] = graphs[0]
         return self._graphs[key]
 
     def start(self, bucket: int, cut: bool) -> bool:
