@@ -14,6 +14,7 @@ from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.channel import Stage
 from canthus.runtime.closing import Closing
 from canthus.runtime.detector import Detector
+from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import BackendError, ModelError
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.smooth import Smoother
@@ -47,7 +48,7 @@ class Landmarker(Closing):
     def __init__(self, settings: Settings | None = None) -> None:
         settings = settings or Settings()
         model = find_model(settings.model)
-        if model.suffix == ".onnx" and (points := read_manifest(model).points) != POINTS:
+        if (points := _points_of(model)) != POINTS:
             raise ModelError(f"{model}: gives {points} points; following and drawing are made for the {POINTS} of WFLW")
         self._cpu = open_backend(model)
         self._gpu: Backend | None = None
@@ -129,6 +130,17 @@ class Landmarker(Closing):
         for part in (self._first_use, self._gpu, self._cpu):
             if part is not None:
                 part.close()
+
+
+def _points_of(model: Path) -> int:
+    """How many points a model or engine gives, by its manifest."""
+    match model.suffix:
+        case ".onnx":
+            return read_manifest(model).points
+        case ".engine":
+            return read_engine_manifest(model).points
+        case _:
+            return POINTS  # no backend opens it
 
 
 def _first_use(name: str | None) -> "FirstUse | None":

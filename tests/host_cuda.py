@@ -146,10 +146,12 @@ class HostCuda(Cuda):
     @contextmanager
     def capture(self) -> Iterator[list]:
         graphs: list = []
-        self.recorded = []
-        yield graphs
-        graphs.append(self.recorded)
-        self.recorded = None
+        self.recorded = recorded = []
+        try:
+            yield graphs
+        finally:
+            self.recorded = None
+        graphs.append(recorded)
 
     def replay(self, graph: list) -> None:
         self.replays += 1

@@ -8,6 +8,7 @@ import pytest
 
 from canthus.runtime.cuda.launch import BUCKETS, REGION, VIEW, region_of
 from canthus.runtime.decode import CORE, LEAST, REACH, decode, encode
+from canthus.runtime.errors import BackendError
 from canthus.runtime.geometry import crop, crop_all, to_frame, transform
 from canthus.runtime.types import Roi
 from host_cuda import HostCuda, MarkedMaps, compile_shim
@@ -175,6 +176,22 @@ def test_a_network_that_cannot_be_captured_runs_without_a_graph(shim):
     maps = network.maps_of(crops)
     np.testing.assert_allclose(points, decode(maps[:, 0], maps[:, 1:], 4)[0], atol=POINT_TOLERANCE)
     assert network.runner.buckets == (1, 2, 4, 6)
+    assert not network.cuda.replays
+
+
+def test_a_network_that_fails_in_a_recording_runs_without(shim):
+    class Unwilling(MarkedMaps):
+        def __call__(self, faces):
+            if self.cuda.recorded is not None:
+                raise BackendError("did not run: a stream that is captured")
+            return super().__call__(faces)
+
+    network = Unwilling(HostCuda(shim), SIZE, 98, 4, most=2)
+    crops = np.random.default_rng(7).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+    maps = network.maps_of(crops)
+    for _ in range(3):
+        points, _ = network.runner.predict(crops)
+        np.testing.assert_allclose(points, decode(maps[:, 0], maps[:, 1:], 4)[0], atol=POINT_TOLERANCE)
     assert not network.cuda.replays
 
 

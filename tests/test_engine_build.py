@@ -25,7 +25,7 @@ from canthus.runtime.backends.trt import flavour_for_here
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import read_engine, read_engine_manifest
 from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError
-from canthus.runtime.models import read_manifest
+from canthus.runtime.models import read_manifest, shipped_models
 from canthus.trainer.checkpoint import Checkpoint, save
 from canthus.trainer.network import build as build_network
 
@@ -96,6 +96,13 @@ def test_only_the_body_of_the_graph_is_fp16(folder, tmp_path, precision):
     wanted_points, wanted_scores = run_exactly(folder / "model.onnx", crops)
     assert np.median(np.abs(points - wanted_points)) < (1e-4 if precision == "fp32" else 0.02)
     assert np.abs(scores - wanted_scores).max() < (1e-4 if precision == "fp32" else 0.02)
+
+
+@pytest.mark.parametrize("decoding", [False, True])
+@pytest.mark.parametrize("name", sorted(shipped_models()))
+def test_the_graphs_of_shipped_models_are_valid(name, decoding):
+    graph = engine_graph(shipped_models()[name], "fp16", decoding=decoding)
+    onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), strict_mode=True)
 
 
 def test_a_graph_that_decodes_does_so_in_float32(folder, tmp_path):
@@ -172,6 +179,13 @@ def test_the_cache_keeps_an_engine_until_something_changes(folder, cache, tmp_pa
     assert json.loads(capsys.readouterr().out)["recipe"]["targets"] == ["sm86"]
     assert command(["remove", "--all"]) == 0
     assert not list(cache.iterdir())
+
+
+def test_what_is_no_engine_is_not_removed(tmp_path):
+    (tmp_path / "student.json").write_text("{}")
+    with pytest.raises(EngineError, match="no such engine"):
+        command(["remove", str(tmp_path / "student.engine")])
+    assert (tmp_path / "student.json").exists()
 
 
 def test_an_interrupted_build_leaves_nothing(folder, tmp_path, monkeypatch):

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from canthus.runtime import engine_files, pipeline
+from canthus.runtime import bench, engine_files, pipeline
 from canthus.runtime.backends import first_use
 from canthus.runtime.calibration import Calibration
 from canthus.runtime.cuda.launch import Gpu
 from canthus.runtime.engine_files import EngineManifest, EngineRecipe
-from canthus.runtime.errors import BackendError, EngineError
+from canthus.runtime.errors import BackendError, EngineError, ModelError
 from canthus.runtime.models import Manifest, sha256
 from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.types import Frame
@@ -73,12 +73,12 @@ class Machine:
         self.calibrations.append(calibration)
         return self.gpu
 
-    def keep(self, data: bytes = b"an engine", version: str = VERSION, holds: bool = True) -> None:
+    def keep(self, data: bytes = b"an engine", version: str = VERSION, holds: bool = True, points: int = 98) -> None:
         recipe = EngineRecipe(sha256(self.model), "tensorrt-rtx", version, "", ("sm86",), "fp16", (1, 4, 16))
         engine = self.folder / f"{recipe.key}.engine"
         engine.write_bytes(data)
         check = {"engine": {"holds": holds}}
-        EngineManifest(hashlib.sha256(data).hexdigest(), recipe, "m", 64, 98, 4, "", (), check=check).write(engine)
+        EngineManifest(hashlib.sha256(data).hexdigest(), recipe, "m", 64, points, 4, "", (), check=check).write(engine)
 
     def builds(self, *lines: str) -> None:
         """Let the build be this script; what a true one would leave, `keep` left before under another name."""
@@ -281,3 +281,27 @@ def test_the_outlook_tells_whether_the_engine_is_built(machine):
     machine.keep()
     assert first_use.outlook(machine.model) == "tensorrt-rtx on NVIDIA X, its engine is built"
     assert first_use.engine_ready(machine.model)
+
+
+def test_an_engine_of_other_points_is_refused(machine):
+    machine.keep(points=29)
+    (engine,) = machine.folder.glob("*.engine")
+    with pytest.raises(ModelError, match="gives 29 points"):
+        Landmarker(Settings(model=str(engine)))
+
+
+def test_the_bench_measures_no_build(machine, monkeypatch, capsys):
+    asked = []
+
+    def measure(clip, chosen):
+        asked.append(chosen.cpu)
+        return "fake", bench.Speed("1x1", 1, 1.0, 1.0, 1.0, 1.0, 1.0)
+
+    monkeypatch.setattr(bench, "measure_speed", measure)
+    words = ["--clip", "clip.mp4", "--model", str(machine.model)]
+    assert bench.command(words) == 0
+    assert "`canthus engine build` first" in capsys.readouterr().err
+    machine.keep()
+    assert bench.command(words) == 0
+    assert asked == [True, False]
+    assert capsys.readouterr().err == ""

@@ -50,7 +50,9 @@ def test_a_command_runs(line, folder):
 @pytest.mark.parametrize("line", [line for line in SHELL if line.startswith("canthus")], ids=lambda line: line)
 def test_a_command_knows_its_options(line, folder):
     _, name, *words = line.split()
-    told = run(f"canthus {name} --help", folder).stdout
+    if name in ("data", "engine"):
+        name = f"{name} {words.pop(0)}"
+    told = run(f"canthus {name} --help", folder).stdout.partition("examples:")[0]
     for word in words:
         if word.startswith("-"):
             assert re.search(rf"(^|[\s,\[]){re.escape(word)}\b", told), f"canthus {name} has no {word}"
