@@ -9,6 +9,7 @@ import contextlib
 import math
 import os
 import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,29 +50,33 @@ LYING = math.radians(90)
 SAME_FACE = 0.4
 """Two boxes that overlap by this share of the smaller one are one face."""
 
+WARMING = 5
+"""Looks after which MediaPipe's buffers are in place, and it writes nothing more to stderr."""
+
 TILE_OVERLAP = 0.25
 TILE_WORTH = 512
 """Tiles below this many pixels show nothing that the whole picture does not."""
 
 
-def find_detector_model(given: Path | None = None, fetch: bool = True) -> Path:
+def find_detector_model(given: str | Path | None = None, fetch: bool = True) -> Path:
     """The detector's model file: the given one, the one in the cache, or, with `fetch`, a freshly fetched one.
 
     Raises ModelError, saying what to do.
     """
     if given is None:
         return find_fetched([MODEL], fetch)[0]
-    if not given.is_file():
-        raise ModelError(f"{given}: no such detector model")
-    return given
+    path = Path(given)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such detector model")
+    return path
 
 
 class Detector(Closing):
     """Finds faces. It belongs to the thread that opened it."""
 
-    def __init__(self, model: Path | None = None) -> None:
+    def __init__(self, model: str | Path | None = None) -> None:
         path = find_detector_model(model)
-        with _silence():
+        with _SILENCE:
             # Imported here: it takes a second, and only who detects should wait for it.
             from mediapipe import Image, ImageFormat
             from mediapipe.tasks.python import BaseOptions, vision
@@ -83,7 +88,8 @@ class Detector(Closing):
             try:
                 self._detector = vision.FaceDetector.create_from_options(options)
                 self._wrap = partial(Image, ImageFormat.SRGB)
-                self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
+                for _ in range(WARMING):
+                    self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
             except (RuntimeError, ValueError) as refused:
                 raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused
         self._afar = False
@@ -127,8 +133,7 @@ class Detector(Closing):
     def _look(self, image: NDArray[np.uint8], right: int = 0, down: int = 0) -> list[FaceBox]:
         if min(image.shape[:2]) < 1:
             raise InputError("cannot look for faces in an empty image")
-        with _silence():
-            answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
+        answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
         boxes = []
         for face in answer.detections:
             box, (left_eye, right_eye) = face.bounding_box, face.keypoints[:2]
@@ -150,7 +155,7 @@ class Detector(Closing):
         """Free what MediaPipe holds; a second call does nothing."""
         if not self._closed:
             self._closed = True
-            with _silence():
+            with _SILENCE:
                 self._detector.close()
 
 
@@ -201,16 +206,35 @@ def _cut_off(box: FaceBox, x: int, y: int, side: int, shape: Sequence[int]) -> b
     )
 
 
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """MediaPipe's native code writes notes to file descriptor 2, a page of them at the start; swallow them."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+class _Silence:
+    """While a thread is in it, file descriptor 2 leads nowhere: MediaPipe's native code writes a page of notes there.
+
+    The descriptor is the whole process's, so the first thread to come turns it away and the last to go brings it back.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._kept: int | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1 or sys.stderr is None:
+                return
+            with contextlib.suppress(OSError):  # where descriptor 2 is closed, there is nothing to turn away
+                self._kept = os.dup(2)
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, 2)
+                os.close(nowhere)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0 and self._kept is not None:
+                os.dup2(self._kept, 2)
+                os.close(self._kept)
+                self._kept = None
+
+
+_SILENCE = _Silence()

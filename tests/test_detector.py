@@ -1,11 +1,15 @@
 import math
+import os
+import subprocess
+import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from canthus.runtime.detector import DIM_SCORE, MIN_SCORE, Detector
-from canthus.runtime.errors import InputError
+from canthus.runtime.detector import DIM_SCORE, MIN_SCORE, Detector, _Silence, find_detector_model
+from canthus.runtime.errors import InputError, ModelError
 
 
 class Pretended:
@@ -93,3 +97,40 @@ def test_glances_are_one_look_each_by_turns_from_afar_until_something_is_found()
 def test_an_empty_picture_is_refused():
     with pytest.raises(InputError, match="empty image"):
         detector().detect(np.zeros((0, 4, 3), np.uint8), thorough=True)
+
+
+def stderr_goes_to():
+    told = os.fstat(2)
+    return told.st_dev, told.st_ino
+
+
+def test_threads_that_silence_by_turns_leave_stderr_as_it_was():
+    before, silence = stderr_goes_to(), _Silence()
+    inside, let_go = threading.Event(), threading.Event()
+
+    def other():
+        with silence:
+            inside.set()
+            let_go.wait(5)
+
+    with silence:
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert inside.wait(5)
+    assert stderr_goes_to() != before
+    let_go.set()
+    thread.join()
+    assert stderr_goes_to() == before
+
+
+@pytest.mark.parametrize("start", ["os.close(2)", "sys.stderr = None"])
+def test_silence_needs_no_stderr(start):
+    script = f"import os, sys\n{start}\nfrom canthus.runtime.detector import _SILENCE\nwith _SILENCE:\n    print('in')"
+    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "in\n"
+
+
+def test_a_detector_model_may_be_given_as_text(tmp_path):
+    (tmp_path / "d.tflite").touch()
+    assert find_detector_model(str(tmp_path / "d.tflite")) == tmp_path / "d.tflite"
+    with pytest.raises(ModelError, match="no such detector model"):
+        find_detector_model("nowhere.tflite")
