@@ -1,12 +1,18 @@
-"""Frames in, faces out. `follow` and the types that it gives are the public Python API."""
+"""Frames in, faces out: the public Python API.
+
+`follow` gives the faces of a video or camera, `Landmarker.landmark` those of one picture; `read_picture` reads one, and
+`draw_faces` draws on it.
+"""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from canthus.runtime.draw import draw as draw_faces
     from canthus.runtime.pipeline import Landmarker, Settings, follow
+    from canthus.runtime.sources import read_picture
     from canthus.runtime.types import FaceBox, Faces, Frame
 
-__all__ = ["FaceBox", "Faces", "Frame", "Landmarker", "Settings", "follow"]
+__all__ = ["FaceBox", "Faces", "Frame", "Landmarker", "Settings", "draw_faces", "follow", "read_picture"]
 
 
 def __getattr__(name: str) -> object:
@@ -20,4 +26,12 @@ def __getattr__(name: str) -> object:
             from canthus.runtime import types
 
             return getattr(types, name)
+        case "read_picture":
+            from canthus.runtime.sources import read_picture
+
+            return read_picture
+        case "draw_faces":  # the bare name is taken by the file
+            from canthus.runtime.draw import draw
+
+            return draw
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

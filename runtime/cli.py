@@ -19,7 +19,7 @@ Command = Callable[[list[str]], int]
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code: 0 done, 1 could not, 2 asked for wrongly, 130 Ctrl-C."""
     if sys.stderr is None:  # closed by the shell (2>&-), or never there (pythonw)
-        sys.stderr = Path(os.devnull).open("w")
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - it stays open
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("CANTHUS_DEBUG"))
     words = [word for word in words if word != "--debug"]

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from canthus.runtime.channel import Stage
 from canthus.runtime.closing import Closing
 from canthus.runtime.detector import Detector
 from canthus.runtime.engine_files import read_engine_manifest
-from canthus.runtime.errors import BackendError, ModelError
+from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
 class Settings:
     """What a user may choose."""
 
-    model: str | None = None  # a shipped model's name or a file; None = the default
-    detector_model: Path | None = None  # None = the one in the cache, fetched once
+    model: str | Path | None = None  # a shipped model's name or a file; None = the default
+    detector_model: str | Path | None = None  # None = the one in the cache, fetched once
     max_faces: int = 8
     smoothing: bool = True
     gpu: bool = True  # use an NVIDIA GPU where there is one with a TensorRT
@@ -93,7 +94,12 @@ class Landmarker(Closing):
         return faces
 
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
-        """The faces of one picture (H, W, 3) RGB that stands alone; small faces are looked for too."""
+        """The faces of one picture (H, W, 3) uint8 RGB that stands alone; small faces are looked for too.
+
+        Raises InputError for anything else, such as a grey picture or one with transparency.
+        """
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
+            raise InputError(f"a picture is an array (H, W, 3) of uint8 in RGB, not {_kind(image)}; see read_picture")
         alone = Tracker(
             lambda picture: self._detector.detect(picture, thorough=True),
             self.backend,
@@ -143,7 +149,7 @@ def _points_of(model: Path) -> int:
             return POINTS  # no backend opens it
 
 
-def _first_use(name: str | None) -> "FirstUse | None":
+def _first_use(name: str | Path | None) -> "FirstUse | None":
     from canthus.runtime.backends.first_use import FirstUse, gpu_expected
 
     if not gpu_expected():
@@ -166,21 +172,40 @@ def follow(
         for frame, faces in follow("clip.mp4"):
             print(frame.seconds, faces.ids, faces.points.shape)
 
-    Decoding runs in a thread of its own. Raises CanthusError: InputError for a source that cannot be read,
-    ModelError for a model that cannot be found.
+    Files and iterables are read in a thread of their own, and no frame is lost; of a camera comes the newest, and what
+    came while you were busy is left out. Raises CanthusError: InputError for a source that cannot be read, ModelError
+    for a model that cannot be found.
     """
-    with Landmarker(settings) as landmarker, Stage(lambda: _frames(source), "decode") as frames:
+    with Landmarker(settings) as landmarker, _open(source) as frames:
         for frame in frames:
             yield frame, landmarker.update(frame)
 
 
-def _frames(source: str | Path | int | Iterable[Frame]) -> Iterator[Frame]:
+def _open(source: str | Path | int | Iterable[Frame]) -> AbstractContextManager[Iterable[Frame]]:
     match source:
-        case int():
-            with Camera(source) as camera:
-                yield from camera
+        case int() | np.integer():
+            return Camera(int(source))
         case str() | Path():
-            with VideoFile(source) as video:
-                yield from video
-        case _:
-            yield from source
+            return Stage(lambda: _read(source), "decode")
+        case Iterable():
+            return Stage(lambda: _checked(source), "decode")
+    raise InputError(f"follow wants a video's path, a camera's number or Frames, not {_kind(source)}")
+
+
+def _read(path: str | Path) -> Iterator[Frame]:
+    with VideoFile(path) as video:
+        yield from video
+
+
+def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
+    for frame in frames:
+        if not isinstance(frame, Frame):
+            raise InputError(f"follow wants each picture as Frame(image, index, seconds), not {_kind(frame)}")
+        yield frame
+
+
+def _kind(given: object) -> str:
+    """What something is, for a person."""
+    if isinstance(given, np.ndarray):
+        return f"an array {given.shape} of {given.dtype}"
+    return f"{given!r:.40}"
