@@ -46,10 +46,9 @@ def data(arguments: list[str]) -> int:
     prepare.add_argument("-o", "--output", type=Path, required=True, metavar="PACK", help="the folder to write")
     prepare.add_argument(
         "--recipe",
-        default="student",
         metavar="NAME|FILE",
         help="what to train with: crops get its network's pixels, and the room in which it turns, scales and shifts "
-        "faces (default: %(default)s; a GPU trains wflw-hrnet by default)",
+        "faces (default: what `canthus train` takes here: HRNet's recipe where there is a CUDA GPU, else student)",
     )
     prepare.add_argument(
         "--size",
@@ -234,13 +233,14 @@ def _prepare(told: argparse.Namespace) -> int:
 
     from canthus.trainer.data import Findings, open_set, write_pack
     from canthus.trainer.prepare import pack_sheet, summary
-    from canthus.trainer.recipe import find_recipe
+    from canthus.trainer.recipe import default_name, find_recipe
     from canthus.trainer.sheet import write_picture
 
-    recipe = find_recipe(told.recipe)
+    sets = [open_set(path, told.split) for path in told.sets]
+    name = told.recipe or default_name("hrnet_w18" if _has_gpu() else "student", sets[0].scheme.points)
+    recipe = find_recipe(name)
     # the network's pixels times the room: PACK_ROOM and a little, or twice the region for most faces
     size = told.size or round(recipe.size * (2 if recipe.augmentation.even else 1.5))
-    sets = [open_set(path, told.split) for path in told.sets]
     findings = Findings()
     try:
         pack = write_pack(sets, told.output, size, told.allow_missing, findings, recipe.augmentation)
@@ -248,6 +248,7 @@ def _prepare(told: argparse.Namespace) -> int:
             f"{told.output}: {line}" if number == 0 else line
             for number, line in enumerate(summary(sets, pack, findings))
         ]
+        lines.insert(1, f"  cut for the recipe {name}" + ("" if told.recipe else ", the default here (--recipe)"))
         (told.output / "summary.txt").write_text("\n".join(lines) + "\n")
     except OSError as unwritable:
         raise InputError(f"{told.output}: cannot be written: {unwritable.strerror}") from unwritable
@@ -255,6 +256,15 @@ def _prepare(told: argparse.Namespace) -> int:
     print("\n".join(lines))
     print(f"  look at some of them: {told.output / 'sheet.png'}")
     return 0
+
+
+def _has_gpu() -> bool:
+    """Would `canthus train` here train on a GPU?"""
+    try:
+        from torch import cuda
+    except ImportError:
+        return False
+    return cuda.is_available()
 
 
 def label(arguments: list[str]) -> int:
