@@ -5,6 +5,7 @@ So a resumed run sees what an unbroken one would see, and many processes togethe
 """
 
 import argparse
+import math
 import os
 import signal
 import sys
@@ -117,14 +118,15 @@ class Batches:
         part = recipe.batch // ranks
         self.places = range(rank * part, (rank + 1) * part)
         self._shared = (rank, ranks)
-        every = recipe.held_out
+        every = recipe.held_out if judged is None else 0  # where others choose, none need be spared
         kept = np.array([every > 0 and kept_aside(name, every) for name in pack.names], np.bool_)
         self.training = np.flatnonzero(~kept)
         self.judged = pack if judged is None else judged
         self.held_out = np.flatnonzero(kept) if judged is None else np.arange(len(judged))
         if not len(self.training) or (every and not len(self.held_out)):
             raise InputError(
-                f"the pack's {len(pack)} faces are too few to hold one in {every} out; pack more, or lower held_out"
+                f"the pack's {len(pack)} faces are too few to hold one in {every} out (of a video a thousand frames "
+                "at once); pack more, or lower held_out"
             )
         if judged is not None and judged.points.shape[1:] != pack.points.shape[1:]:
             raise InputError(
@@ -134,11 +136,17 @@ class Batches:
 
     def _chances(self) -> NDArray[np.float64]:
         often = np.ones(len(self.pack))
+        names = [Path(source).name for source in self.pack.sources]
         for part, times in self.recipe.boosts:
-            matches = np.array([part in name for name in self.pack.sources], np.bool_)
+            matches = np.array([part.casefold() in name.casefold() for name in names], np.bool_)
+            if not matches.any() and self._shared[0] == 0:
+                print(f"boosts: {part!r} is in the name of no set of the pack: {', '.join(names)}", file=sys.stderr)
             often[matches[self.pack.source]] *= times
         often[np.abs(yaw(self.pack.points)) > 0.3] *= self.recipe.aside
-        chance: NDArray[np.float64] = often[self.training] / often[self.training].sum()
+        often = often[self.training]
+        if not 0 < often.sum() < math.inf:
+            raise InputError("boosts and aside leave no face of the pack to draw, or draw one for ever")
+        chance: NDArray[np.float64] = often / often.sum()
         return chance
 
     def rows(self, step: int) -> NDArray[np.intp]:
