@@ -1,11 +1,11 @@
 """Labelled faces: list files, the three layouts, packs, and what augmentation does to a face and its points."""
 
+import errno
 import io
 import itertools
 import math
+import os
 import shutil
-import subprocess
-import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +20,10 @@ from canthus.runtime.geometry import crop, roi_from_points
 from canthus.runtime.types import Roi
 from canthus.trainer import boxes
 from canthus.trainer.augment import AFAR, NOWHERE, PLAIN, Augmentation, augment, draw, flip, move, repaint, without_face
-from canthus.trainer.batches import Batches
 from canthus.trainer.data import (
     PACK_ROOM,
     Pack,
     by_picture,
-    kept_aside,
     open_pack,
     open_set,
     write_pack,
@@ -33,7 +31,7 @@ from canthus.trainer.data import (
 )
 from canthus.trainer.data_commands import data as data_command
 from canthus.trainer.formats import LIST_FOLDER, SHARD_LIST, parse_list
-from canthus.trainer.recipe import Recipe, find_recipe
+from canthus.trainer.recipe import find_recipe
 from conftest import SHAPE
 
 NEAR = 0.6  # pixels, between a drawn dot's middle and where its point should be
@@ -179,6 +177,21 @@ def test_a_bad_quality_table_is_named(tmp_path):
         open_set(tmp_path)
 
 
+def test_a_face_whose_error_has_no_measure_is_left_out_and_named(tmp_path, capsys):
+    points = write_shard(tmp_path, 3)
+    listed = tmp_path / SHARD_LIST
+    lines = listed.read_text().splitlines(keepends=True)
+    points[:, 60] = points[:, 72]
+    flat = [line(one, f"some/face {number}.png") for number, one in enumerate(points)]
+    listed.write_text(lines[0] + flat[1] + lines[2])
+    assert [face.image for face in open_set(tmp_path).faces] == ["some/face 0.png", "some/face 2.png"]
+    why = "faces whose outer eye corners lie in one place, so that errors have no measure: "
+    assert capsys.readouterr().err == f"left out of {tmp_path}: 1 {why}some/face 1.png\n"
+    listed.write_text("".join(flat))
+    with pytest.raises(InputError, match=f"3 {why}"):
+        open_set(tmp_path)
+
+
 def test_wflw_with_the_other_list_alone_says_how_to_take_it(tmp_path):
     write_faces(tmp_path, Path(LIST_FOLDER) / "list_98pt_rect_attr_test.txt", Path("WFLW_images"), 2)
     assert len(open_set(tmp_path, "test").faces) == 2
@@ -223,7 +236,8 @@ def test_a_published_recipe_finds_all_it_asks_for_in_its_pack(tmp_path, name):
     assert with_black_corner(write_pack(faces, tmp_path / "tight", 160), how) > 0.4
 
 
-def test_a_recipe_tells_how_large_its_pack_is(tmp_path, capsys):
+def test_a_recipe_tells_how_large_its_pack_is(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     write_shard(tmp_path / "shard", 3)
     words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--overwrite"]
     for more, size in (([], 192), (["--recipe", "wflw-hrnet"], 512), (["--recipe", "wflw-hrnet", "--size", "96"], 96)):
@@ -266,6 +280,37 @@ def test_a_folder_that_is_no_pack_says_how_to_make_one(tmp_path, part, content):
         open_pack(tmp_path)
 
 
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="a file's room cannot be reserved here")
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EOPNOTSUPP])
+def test_a_full_disk_is_told_before_anything_is_cut(tmp_path, monkeypatch, error):
+    def refuse(file, start, length):
+        assert length > 3 * 64 * 64 * 3
+        raise OSError(error, os.strerror(error))
+
+    write_shard(tmp_path / "shard", 3)
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--size", "64"]
+    if error == errno.ENOSPC:
+        with pytest.raises(InputError, match=r"pack: the crops need 3\.69e-05 GB \(No space left"):
+            data_command(words)
+        assert not list((tmp_path / "pack").iterdir())
+    else:  # a disk that reserves nothing
+        assert data_command(words) == 0
+
+
+def test_crops_are_made_for_what_trains_here_unless_told(tmp_path, monkeypatch, capsys):
+    write_shard(tmp_path / "shard", 3)
+    words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--overwrite"]
+    for gpu, size, name in ((False, 192, "student"), (True, 512, "wflw-hrnet")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
+        assert data_command(words) == 0
+        told = capsys.readouterr().out
+        assert f"3 faces of {size} px" in told
+        assert f"cut for the recipe {name}, the default here (--recipe)\n" in told
+    assert data_command([*words, "--recipe", "student"]) == 0
+    assert "3 faces of 192 px" in capsys.readouterr().out
+
+
 def test_the_pack_command_packs_once_and_not_over_another(tmp_path, capsys):
     write_shard(tmp_path / "shard", 3)
     words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--size", "64"]
@@ -276,67 +321,6 @@ def test_the_pack_command_packs_once_and_not_over_another(tmp_path, capsys):
     assert data_command([*words, "--overwrite"]) == 0
     with pytest.raises(SystemExit, match="2"):
         data_command([*words, "--size", "7"])
-
-
-def test_one_face_in_so_many_is_held_out_by_its_name(tmp_path):
-    names = [f"{number:05d}.jpg" for number in range(3000)]
-    share = np.mean([kept_aside(name, 32) for name in names])
-    assert share == pytest.approx(1 / 32, rel=0.3)
-    write_shard(tmp_path / "shard", 12)
-    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
-    batches = Batches(pack, Recipe(held_out=3, batch=4, size=32))
-    assert {pack.names[row] for row in batches.held_out} == {n for n in pack.names if kept_aside(n, 3)}
-    assert not set(batches.training) & set(batches.held_out)
-    left = open_set(tmp_path / "shard").kept_aside(3).faces
-    assert [face.image for face in left] == [pack.names[row] for row in batches.held_out]
-
-
-def test_a_batch_depends_on_its_number_alone(tmp_path):
-    write_shard(tmp_path / "shard", 12)
-    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
-    recipe = Recipe(held_out=3, batch=4, size=32)
-    first = [batch.crops.numpy() for batch in Batches(pack, recipe).stream(0, 6)]
-    later = [batch.crops.numpy() for batch in Batches(pack, recipe).stream(4, 6)]
-    np.testing.assert_array_equal(first[4:], later)
-    assert not np.array_equal(first[0], first[1])
-
-
-FORKED = """
-import sys, time
-from pathlib import Path
-import cv2, numpy as np
-from canthus.trainer.batches import Batches
-from canthus.trainer.data import open_pack
-from canthus.trainer.recipe import Recipe
-
-cv2.setNumThreads(4)
-cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (0, 0), 5)
-time.sleep(0.2)  # until its threads sleep too
-batches = Batches(open_pack(Path(sys.argv[1])), Recipe(held_out=3, size=32))
-print(len(list(batches.stream(0, 2, workers=1))))
-"""
-
-
-def test_processes_make_batches_where_opencv_has_used_its_threads(tmp_path):
-    write_shard(tmp_path / "shard", 12)
-    write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
-    words = [sys.executable, "-c", FORKED, str(tmp_path / "pack")]  # a process of its own, which may hang
-    assert subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout == "2\n"
-
-
-def test_a_doubtful_label_counts_less(tmp_path):
-    write_shard(tmp_path / "shard", 12)
-    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
-    batches = Batches(pack, Recipe(held_out=3, batch=64, size=32, trust=0.03))
-    weight = np.concatenate([batch.weight for batch in batches.validation()])
-    np.testing.assert_allclose(weight, 1 / (1 + (pack.spread[batches.held_out] / 0.03) ** 2), rtol=1e-5)
-
-
-def test_too_small_a_pack_says_what_to_change(tmp_path):
-    write_shard(tmp_path / "shard", 2)
-    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
-    with pytest.raises(InputError, match="lower held_out"):
-        Batches(pack, Recipe(held_out=10_000, size=32))
 
 
 def middle_of_dot(image: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import pytest
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import FaceBox
 from canthus.trainer import evaluate
-from canthus.trainer.data import open_set, write_pack
+from canthus.trainer.data import frame_name, kept_aside, open_set, write_pack
 from canthus.trainer.data_commands import label as command
 from canthus.trainer.evaluate import Entrant
 from canthus.trainer.labelling import Label, ShardWriter, label, pictures_of
@@ -98,6 +98,27 @@ def test_a_written_shard_is_read_back_with_its_faces_in_place(tmp_path):
     assert len(write_pack([one], tmp_path / "pack", 96)) == 1
 
 
+def test_pictures_of_one_name_keep_their_own_faces(tmp_path):
+    with ShardWriter(tmp_path) as shard:
+        for x, faces in ((60, 2), (200, 1)):
+            points = (np.array([x, 70]) + SHAPE * 80).astype(np.float32)
+            shard.write("1.jpg", picture_with((60, 70)), faces * [Label(points, 0.01, 0.9)])
+    one = open_set(tmp_path)
+    assert [face.image for face in one.faces] == [f"1.jpg_{number}.jpg" for number in range(3)]
+    assert [one.image(face.image).max() > 128 for face in one.faces] == [True, True, False]
+
+
+def test_a_thousand_frames_of_a_video_are_held_out_together():
+    def aside(*frames: int) -> set[bool]:
+        return {kept_aside(f"{frame_name('clip', index)}_{face}.jpg", 2) for index in frames for face in (0, 1)}
+
+    assert all(len(aside(*range(start, start + 1000, 10))) == 1 for start in range(0, 40_000, 1000))
+    assert aside(*range(0, 40_000, 1000)) == {True, False}
+    assert aside(1_234_000) == aside(1_234_999)
+    # What was packed before stays on its side.
+    assert [number for number in range(20) if kept_aside(f"clip/{number:06d}_0.jpg", 4)] == [6, 7, 10, 11]
+
+
 def test_pictures_and_every_so_manyth_frame_are_taken(tmp_path):
     folder = tmp_path / "photos" / "deep"
     folder.mkdir(parents=True)
@@ -111,8 +132,8 @@ def test_pictures_and_every_so_manyth_frame_are_taken(tmp_path):
     assert [name for name, _ in pictures_of(folder / "a.png", 1, unreadable)] == ["a.png"]
     clip = write_video(tmp_path / "clip.mp4", [0.1 * index for index in range(12)])
     frames = dict(pictures_of(clip, 5, unreadable))
-    assert list(frames) == ["clip/000000", "clip/000005", "clip/000010"]
-    assert frames["clip/000005"].mean() == pytest.approx(30, abs=3)
+    assert list(frames) == [frame_name("clip", index) for index in (0, 5, 10)]
+    assert frames[frame_name("clip", 5)].mean() == pytest.approx(30, abs=3)
 
 
 def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, capsys):

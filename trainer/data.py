@@ -1,13 +1,18 @@
 """Labelled faces of every known data set, and packs of crops that training reads fast."""
 
+import errno
 import itertools
 import math
+import os
+import re
 import shutil
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -29,6 +34,9 @@ LISTED = 10
 CROPS = "crops.npy"
 LABELS = "labels.npz"
 """The files of a pack."""
+
+STRETCH = re.compile(r"(.+/frame-\d+)\d{3}_\d+\.jpg")
+"""A face of a video, by `frame_name` and its number there; what stands before the last three digits is its stretch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +83,25 @@ def open_set(path: Path, split: str = "test") -> LabelledSet:
     """Open a labelled set; what lies at the path tells its kind, and `split` chooses the official list.
 
     A folder: WFLW (official layout), a shard, COFW, 300W (.pts beside pictures). A file: a shard (.tar), COFW (.mat),
-    keypoints in COCO's form (.json). InputError names the file, the line and what is wrong there.
+    keypoints in COCO's form (.json). InputError names the file, the line and what is wrong there. Faces whose errors
+    cannot be measured are left out and named on stderr.
     """
+    one = _open(path, split)
+    rulers = np.linalg.norm(one.scheme.across(np.stack([face.points for face in one.faces])), axis=-1)  # (N,)
+    flat = [one.faces[row].image for row in np.flatnonzero(rulers == 0)]
+    if not flat:
+        return one
+    told = (
+        f"{path}: {len(flat)} faces whose outer eye corners lie in one place, so that errors have no measure: "
+        f"{', '.join(flat[:LISTED])}{' ...' * (len(flat) > LISTED)}"
+    )
+    if len(flat) == len(rulers):
+        raise InputError(told)
+    print(f"left out of {told}", file=sys.stderr)
+    return replace(one, faces=tuple(one.faces[row] for row in np.flatnonzero(rulers)))
+
+
+def _open(path: Path, split: str) -> LabelledSet:
     from canthus.trainer import formats
 
     if not path.exists():
@@ -169,7 +194,7 @@ def write_pack(
         if lacking and (not allow_missing or not done):
             raise InputError(_lacking(findings.unreadable, lacking, folder / "unreadable.txt"))
         if lacking:
-            _shorten(crops_part, len(done))
+            _shorten(crops_part, (len(done), size, size, 3))
         _write_labels(
             labels_part,
             points,
@@ -214,7 +239,7 @@ def _cut(
     sets: Sequence[LabelledSet], todo: Todo, path: Path, size: int, findings: Findings, how: Augmentation | None
 ) -> tuple[Todo, NDArray[np.float32]]:
     """Write the crops (N, size, size, 3); returns which faces could be cut, and their points (N, K, 2) in the crops."""
-    crops = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=(len(todo), size, size, 3))
+    crops = _reserved(path, (len(todo), size, size, 3))
     done: list[tuple[int, LabelledFace]] = []
     placed = []
     for number, face in tqdm(todo, "cutting faces", unit="face", smoothing=0):
@@ -233,6 +258,22 @@ def _cut(
     return done, np.array(placed, np.float32)
 
 
+def _reserved(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """An array on disk; InputError where the disk has no room for it, which would kill a process that fills a map."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as refused:
+            if refused.errno in (errno.ENOSPC, errno.EDQUOT):  # others: a disk that cannot reserve
+                raise InputError(
+                    f"{path.parent}: the crops need {array.nbytes / 1e9:.3g} GB ({refused.strerror}); "
+                    "choose another disk, or smaller crops (--size)"
+                ) from refused
+    return array
+
+
 def _lacking(unreadable: dict[str, str], faces: int, listed: Path) -> str:
     """What to say; more pictures than a person reads go to a file."""
     told, more = list(unreadable.values()), []
@@ -243,15 +284,11 @@ def _lacking(unreadable: dict[str, str], faces: int, listed: Path) -> str:
     return "\n  ".join([start, *told[:LISTED], *more])
 
 
-def _shorten(path: Path, count: int) -> None:
-    """Keep the first rows of an array on disk."""
-    whole = np.load(path, mmap_mode="r")
-    shorter = path.with_suffix(".short")
-    kept = np.lib.format.open_memmap(shorter, mode="w+", dtype=whole.dtype, shape=(count, *whole.shape[1:]))
-    for start in range(0, count, 256):
-        kept[start : start + 256] = whole[start : min(start + 256, count)]
-    kept.flush()
-    shorter.replace(path)
+def _shorten(path: Path, shape: tuple[int, ...]) -> None:
+    """Keep the first rows of an array on disk: numpy leaves room in a file's head for any number of them."""
+    with path.open("r+b") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        file.truncate(file.tell() + math.prod(shape))
 
 
 def copy_pack(folder: Path, output: Path, points: NDArray[np.float32]) -> Pack:
@@ -323,6 +360,15 @@ def by_picture(
                 yield one.image(name), list(together)
 
 
+def frame_name(clip: str, index: int) -> str:
+    """The name of a video's frame in a shard."""
+    return f"{clip}/frame-{index:06d}"
+
+
 def kept_aside(name: str, every: int) -> bool:
-    """Is the image of this name one that training with `held_out=every` does not see?"""
-    return zlib.crc32(name.encode()) % every == 0
+    """Is the image of this name one that training with `held_out=every` does not see?
+
+    A thousand frames of a video go together: the next frame shows nearly the same.
+    """
+    stretch = STRETCH.fullmatch(name)
+    return zlib.crc32((stretch[1] if stretch else name).encode()) % every == 0

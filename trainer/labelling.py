@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from canthus.runtime.geometry import crop, invert, roi_from_box, roi_from_points
 from canthus.runtime.images import find_pictures
 from canthus.runtime.sources import PICTURES, VideoFile, read_picture
 from canthus.runtime.types import FaceBox, Roi
-from canthus.trainer.data import LabelledFace, yaw
+from canthus.trainer.data import LabelledFace, frame_name, yaw
 from canthus.trainer.evaluate import Detect, Entrant, find, look
 from canthus.trainer.formats import SHARD_LIST, SHARD_QUALITY, list_line
 from canthus.trainer.schemes import WFLW
@@ -103,14 +104,16 @@ class ShardWriter(Closing):
             raise InputError(f"{folder}: cannot be made a folder ({refused.strerror})") from refused
 
     def write(self, name: str, picture: NDArray[np.uint8], labels: Iterable[Label]) -> None:
-        """Keep each face of a picture as a picture of its own, named after it."""
-        for number, one in enumerate(labels):
+        """Keep each face of a picture as one of its own, named after it; a name that comes again is numbered on."""
+        pictures = self.folder / "images"
+        free = (number for number in itertools.count() if not (pictures / f"{name}_{number}.jpg").exists())
+        for one, number in zip(labels, free, strict=False):
             region = roi_from_points(one.points)
             size = max(min(round(region.side * ROOM), LARGEST), 32)
             roomy = Roi(region.x, region.y, region.side * ROOM)
             points = transform(invert(to_frame(roomy, size)), one.points)
             image = f"{name}_{number}.jpg"
-            target = self.folder / "images" / image
+            target = pictures / image
             target.parent.mkdir(parents=True, exist_ok=True)
             kept = crop(picture, roomy, size)[..., ::-1]
             if not cv2.imwrite(str(target), kept, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
@@ -146,6 +149,6 @@ def pictures_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tup
     with VideoFile(source) as video:
         for frame in tqdm(video, source.name, video.frames, unit="frame", disable=None):
             if frame.index % every == 0:
-                yield f"{source.stem}/{frame.index:06d}", frame.image
+                yield frame_name(source.stem, frame.index), frame.image
         if video.damaged:
             unreadable.append(f"{source}: decoding ended early ({video.damaged})")
