@@ -1,16 +1,19 @@
 """Where results go: a video with the source's times and sound, a table."""
 
+import contextlib
 import csv
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError
-from canthus.runtime.sources import VideoFile
+from canthus.runtime.sources import VideoFile, open_media, reason
 from canthus.runtime.types import Faces
 from canthus.runtime.wflw import POINTS
 
@@ -19,6 +22,9 @@ TICK = Fraction(1, 90_000)
 
 COPIED_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 """Codecs that an .mp4 takes as they are; other sound becomes AAC."""
+
+MATRICES = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""FFmpeg's colour space -> the matrix that makes it of RGB. An untagged one (2) is read as BT.601, and so written."""
 
 FACE_COLUMNS = [
     "face", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
@@ -30,84 +36,158 @@ PICTURE_COLUMNS = ["picture", *FACE_COLUMNS]
 
 def check_output(path: Path, overwrite: bool) -> Path:
     """The path, if a file can be written there; InputError before any work is done."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file name")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already; give --overwrite to replace it")
-    try:
-        with _draft(path).open("wb"):
-            pass
-        _draft(path).unlink()
-    except OSError as refused:
-        raise InputError(f"{path}: cannot be written ({refused.strerror})") from refused
+    check_free(path, overwrite)
+    draft = Draft(path)
+    with draft.writing():
+        draft.file.open("wb").close()
+        draft.file.unlink()
     return path
 
 
-def _draft(path: Path) -> Path:
-    return path.with_name(f".{path.stem}.part{path.suffix}")
+def check_free(path: Path, overwrite: bool) -> None:
+    """InputError where a folder, a device or, without `overwrite`, an older file stands in the way."""
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder; give a file name")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is a device or a pipe; give a file name")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already; give --overwrite to replace it")
+
+
+class Draft(Closing):
+    """A file under a hidden name beside its own, which it gets at the end; where writing failed, it is removed.
+
+    A link stays: the file that it leads to is replaced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.whole = True
+        self._end = path.resolve()
+        self.file = self._end.with_name(f".{self._end.stem}.part{self._end.suffix}")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raise InputError where the block cannot write."""
+        try:
+            yield
+        except (av.error.FFmpegError, OSError) as refused:
+            self.whole = False
+            raise InputError(f"{self.path}: cannot be written ({reason(refused)})") from refused
+
+    def close(self) -> None:
+        """Give the file its name, or remove it."""
+        with self.writing():
+            if self.whole:
+                self.file.replace(self._end)
+            else:
+                self.file.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all; InputError where it cannot be."""
+    with Draft(path) as draft, draft.writing():
+        draft.file.write_bytes(content)
 
 
 class VideoSink(Closing):
-    """Writes pictures as H.264, each at its own time, with the sound of the source.
+    """Writes pictures as H.264, each at its own time, with the colours' tags and the sound of the source.
 
     The file appears under its name when the sink closes, whole, also after Ctrl-C.
     """
 
     def __init__(self, path: Path, source: VideoFile) -> None:
-        self.path = path
         # H.264 wants even sides; an odd source loses its last row or column.
         self._width, self._height = source.width // 2 * 2, source.height // 2 * 2
+        self._last = -1
+        self._draft = Draft(path)
+        self._sound = _Sound(source)
         try:
-            self._container = av.open(str(_draft(path)), "w", options={"movflags": "+faststart"})
+            try:
+                self._open(source)
+            except (av.error.FFmpegError, ValueError) as unfit:  # perhaps only the sound is
+                self._sound.end(reason(unfit))
+                self._open(source)
         except (av.error.FFmpegError, ValueError) as refused:
-            raise InputError(f"{path}: cannot write such a video; take a name ending in .mp4") from refused
+            self._sound.close()
+            self._draft.file.unlink(missing_ok=True)
+            raise InputError(
+                f"{path}: cannot write such a video ({reason(refused)}); take a name ending in .mp4"
+            ) from refused
+
+    def _open(self, source: VideoFile) -> None:
+        """Begin the file: its streams and its header."""
+        self._container = av.open(str(self._draft.file), "w", container_options={"movflags": "+faststart"})
         self._stream = self._container.add_stream("libx264", rate=Fraction(source.rate).limit_denominator(1001))
         self._stream.width, self._stream.height = self._width, self._height
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": "20", "preset": "veryfast"}
-        self._stream.codec_context.time_base = TICK
-        self._last = -1
-        self._sound = _Sound(self._container, source)
+        coder, told = self._stream.codec_context, source.stream.codec_context
+        coder.time_base, coder.sample_aspect_ratio = TICK, source.pixel_aspect
+        # What holds for the source's numbers holds for these; a player guesses the same where nothing is told.
+        coder.colorspace = told.colorspace if told.colorspace in MATRICES else Colorspace.ITU709
+        coder.color_primaries, coder.color_trc = told.color_primaries, told.color_trc
+        coder.color_range = ColorRange.MPEG
+        self._matrix, self._reformatter = MATRICES[coder.colorspace], VideoReformatter()
+        self._sound.begin(self._container)
+        self._container.start_encoding()
+
+    @property
+    def sound_lost(self) -> str:
+        """Why the sound is not carried over whole, or empty."""
+        return self._sound.lost
 
     def write(self, image: NDArray[np.uint8], seconds: float) -> None:
         """Add a picture (H, W, 3) RGB shown from `seconds` on."""
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[: self._height, : self._width]), format="rgb24")
+        picture = self._reformatter.reformat(picture, format="yuv420p", dst_colorspace=self._matrix)
         self._last = max(round(seconds / TICK), self._last + 1)
         picture.pts, picture.time_base = self._last, TICK
-        self._container.mux(self._stream.encode(picture))
-        self._sound.write(until=seconds)
+        with self._draft.writing():
+            self._container.mux(self._stream.encode(picture))
+            self._sound.write(until=seconds)
 
     def close(self) -> None:
         """Finish the file and give it its name."""
-        self._container.mux(self._stream.encode(None))
-        self._sound.finish(until=float(self._last * TICK))
-        self._container.close()
-        if self._last < 0:  # ended before the first picture: there is nothing to keep
-            _draft(self.path).unlink()
-        else:
-            _draft(self.path).replace(self.path)
+        with self._draft, self._draft.writing(), contextlib.closing(self._container), self._sound:
+            if self._draft.whole:
+                self._container.mux(self._stream.encode(None))
+                self._sound.finish(until=float(self._last * TICK))
+            if self._last < 0:  # ended before the first picture: there is nothing to keep
+                self._draft.whole = False
 
 
-class _Sound:
+class _Sound(Closing):
     """The source's first sound track, carried over up to the time that the pictures have reached.
 
-    Where the track is damaged, what can be read of it is carried over: a picture is not lost for a sound.
+    What can be carried over is: a picture is not lost for a sound. `lost` tells why it is not all, or is empty.
     """
 
-    def __init__(self, target: av.container.OutputContainer, source: VideoFile) -> None:
-        self._target = target
+    def __init__(self, source: VideoFile) -> None:
+        self.lost = ""
         self._start = source.start
-        self._source = av.open(str(source.path))
-        tracks = self._source.streams.audio
-        self._packets = self._source.demux(tracks[0]) if tracks else iter(())
+        self._source = open_media(source.path)
+        self._track = next(iter(self._source.streams.audio), None)
+        self._packets = self._source.demux(self._track) if self._track else iter(())
+        self._last: int | None = None  # the time of the packet before, in ticks of the track
         self._waiting = self._next()
-        self._copied = bool(tracks) and tracks[0].codec_context.codec.canonical_name in COPIED_SOUND
-        if not tracks:
+
+    def begin(self, target: av.container.OutputContainer) -> None:
+        """Add the sound to a file that has no header yet."""
+        self._target = target
+        if self._track is None:
             return
+        self._copied = self._track.codec_context.codec.canonical_name in COPIED_SOUND
         if self._copied:
-            self._stream = target.add_stream_from_template(tracks[0])
+            self._stream = target.add_stream_from_template(self._track)
         else:
-            self._stream = target.add_stream("aac", rate=tracks[0].rate)
+            rates = av.Codec("aac", "w").audio_rates or []
+            self._stream = target.add_stream("aac", rate=self._track.rate if self._track.rate in rates else 48_000)
+
+    def end(self, lost: str) -> None:
+        """Carry no more over."""
+        self.lost = lost
+        self._track = self._waiting = None
 
     def _next(self) -> av.Packet | None:
         try:
@@ -117,14 +197,29 @@ class _Sound:
 
     def write(self, until: float) -> None:
         """Carry over what is heard before `until`, in seconds of the pictures."""
-        while self._waiting is not None:
-            packet = self._waiting
-            if packet.pts is not None and float(packet.pts * packet.time_base) - self._start > until:
-                return
-            self._carry(packet)
-            self._waiting = self._next()
+        with self._trying():
+            while self._waiting is not None:
+                packet = self._waiting
+                if packet.pts is not None and float(packet.pts * packet.time_base) - self._start > until:
+                    return
+                self._carry(packet)
+                self._waiting = self._next()
+
+    @contextlib.contextmanager
+    def _trying(self) -> Iterator[None]:
+        try:
+            yield
+        except av.error.FFmpegError as broken:
+            if isinstance(broken, OSError):  # the disk's, so the pictures' too
+                raise
+            self.end(reason(broken))
 
     def _carry(self, packet: av.Packet) -> None:
+        if packet.dts is not None:
+            if self._last is not None and packet.dts <= self._last:
+                self.lost = "its times go back"
+                return
+            self._last = packet.dts
         if self._copied:
             if packet.dts is None:
                 return
@@ -145,10 +240,14 @@ class _Sound:
             self._target.mux(self._stream.encode(sound))
 
     def finish(self, until: float) -> None:
-        """Carry the rest that belongs to the last picture, then close."""
+        """Carry the rest that belongs to the last picture."""
         self.write(until)
-        if self._source.streams.audio and not self._copied:
-            self._target.mux(self._stream.encode(None))
+        if self._track is not None and not self._copied:
+            with self._trying():
+                self._target.mux(self._stream.encode(None))
+
+    def close(self) -> None:
+        """Release the source."""
         self._source.close()
 
 
@@ -159,25 +258,29 @@ class TableSink(Closing):
     """
 
     def __init__(self, path: Path, columns: list[str]) -> None:
-        self.path = path
-        self._file = _draft(path).open("w", newline="")
+        self._draft = Draft(path)
+        with self._draft.writing():
+            # A picture's name need not be text: Python's stand-ins become its bytes again.
+            self._file = self._draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         self._rows = csv.writer(self._file)
         self._rows.writerow(columns)
 
     def write(self, index: int, seconds: float, faces: Faces) -> None:
         """Add the faces of one frame."""
-        for row in rows(faces):
-            self._rows.writerow([index, f"{seconds:.6f}", *row])
+        self._add([[index, f"{seconds:.6f}", *row] for row in rows(faces)])
 
     def write_picture(self, name: str, faces: Faces) -> None:
         """Add the faces of one picture, under its name in place of frame and seconds."""
-        for row in rows(faces):
-            self._rows.writerow([name, *row])
+        self._add([[name, *row] for row in rows(faces)])
+
+    def _add(self, lines: list[list[int | str]]) -> None:
+        with self._draft.writing():
+            self._rows.writerows(lines)
 
     def close(self) -> None:
         """Finish the file and give it its name."""
-        self._file.close()
-        _draft(self.path).replace(self.path)
+        with self._draft, self._draft.writing():
+            self._file.close()
 
 
 def rows(faces: Faces) -> list[list[int | str]]:

@@ -4,6 +4,7 @@ import math
 import queue
 import threading
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -20,11 +21,21 @@ SILENCE = 3.0
 """Seconds without a frame after which a camera counts as lost."""
 
 
+def open_media(path: Path) -> av.container.InputContainer:
+    """Open a file with FFmpeg, which takes "12:30.mp4" for an address unless its folder stands before it."""
+    return av.open(str(path.absolute()))
+
+
+def reason(error: Exception) -> str:
+    """The part of FFmpeg's or the system's message that a person needs."""
+    return str(getattr(error, "strerror", None) or error).strip()
+
+
 class VideoFile(Closing):
     """A video file's frames with their true presentation times, upright as a player shows them.
 
-    `start` is the file's own time of its first frame, in seconds. `damaged` tells after the last frame why decoding
-    ended early, or is empty.
+    `start` is the file's own time of its first frame, in seconds. `pixel_aspect` is how wide a pixel is shown over how
+    high. `damaged` tells after the last frame why decoding ended early, or is empty.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -32,9 +43,9 @@ class VideoFile(Closing):
         if not self.path.is_file():
             raise InputError(f"{path}: no such file")
         try:
-            self._container = av.open(str(path))
+            self._container = open_media(self.path)
         except (av.error.FFmpegError, ValueError) as unreadable:
-            raise InputError(f"{path}: not a readable video ({_reason(unreadable)})") from unreadable
+            raise InputError(f"{path}: not a readable video ({reason(unreadable)})") from unreadable
         if not self._container.streams.video:
             self._container.close()
             raise InputError(f"{path}: the file holds no video stream")
@@ -51,8 +62,9 @@ class VideoFile(Closing):
         self._turns = round(getattr(first, "rotation", 0) / 90) % 4
         self.start = self._time(first, 0.0)
         self.width, self.height = first.width, first.height
+        self.pixel_aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         if self._turns % 2:
-            self.width, self.height = self.height, self.width
+            self.width, self.height, self.pixel_aspect = self.height, self.width, 1 / self.pixel_aspect
 
     @property
     def frames(self) -> int:
@@ -73,11 +85,14 @@ class VideoFile(Closing):
                 picture = next(decoded)
             except StopIteration:
                 # FFmpeg often takes a cut-off file for its end; the header knows better, give or take a frame or two.
-                if index < 0.98 * self.stream.frames:
-                    self.damaged = f"its header tells of {self.stream.frames} frames"
+                # Both must be amiss: a clip that was trimmed without coding it anew holds frames that none is shown,
+                # and the last frame of a still scene may be shown for long.
+                length = float((self.stream.duration or 0) * (self.stream.time_base or 0))
+                if index < 0.98 * self.stream.frames and last + 1 / self.rate < 0.98 * length:
+                    self.damaged = f"its header tells of {length:.1f} seconds"
                 return
             except av.error.FFmpegError as broken:
-                self.damaged = _reason(broken)
+                self.damaged = reason(broken)
                 return
             # A frame without a time, or one that does not grow, takes its place by the rate.
             seconds = self._time(picture, last + 1 / self.rate) - self.start
@@ -162,12 +177,10 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         data = np.fromfile(path, np.uint8)
     except OSError as unreadable:
         raise InputError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    try:
+        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    except cv2.error as refused:  # its header tells of more pixels than OpenCV takes
+        raise InputError(f"{path}: not a readable picture, or too large a one") from refused
     if picture is None:
         raise InputError(f"{path}: not a readable picture")
     return picture.astype(np.uint8, copy=False)
-
-
-def _reason(error: Exception) -> str:
-    """The part of FFmpeg's message that a person needs."""
-    return str(getattr(error, "strerror", None) or error).strip()

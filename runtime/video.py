@@ -22,6 +22,7 @@ class Report:
     frames: int
     with_faces: int
     damaged: str
+    sound_lost: str
 
 
 def command(arguments: list[str]) -> int:
@@ -51,6 +52,8 @@ def command(arguments: list[str]) -> int:
             "everything before it was processed",
             file=sys.stderr,
         )
+    if report.sound_lost:
+        print(f"canthus video: the sound is not carried over whole ({report.sound_lost})", file=sys.stderr)
     return 0
 
 
@@ -64,6 +67,8 @@ def process(chosen: argparse.Namespace) -> Report:
     from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink, check_output
     from canthus.runtime.sources import VideoFile
 
+    if chosen.output and chosen.table and chosen.output.resolve() == chosen.table.resolve():
+        raise InputError(f"{chosen.table}: is the name of the overlay video too; give the table its own")
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(VideoFile(chosen.source))
         for output in (chosen.output, chosen.table):
@@ -88,4 +93,5 @@ def process(chosen: argparse.Namespace) -> Report:
                 video.write(draw(frame.image, faces, lines=not chosen.no_lines), frame.seconds)
             count, with_faces = count + 1, with_faces + bool(len(faces))
             bar.update()
-        return Report(count, with_faces, source.damaged)
+    # The sound is carried to its end when the video closes.
+    return Report(count, with_faces, source.damaged, video.sound_lost if video else "")

@@ -1,11 +1,15 @@
 import csv
+import os
+import resource
+from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink, check_output
+from canthus.runtime.sinks import FRAME_COLUMNS, PICTURE_COLUMNS, TableSink, VideoSink, check_output, write_file
 from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import Faces
 from conftest import SHAPE, write_video
@@ -14,9 +18,11 @@ UNEVEN = [0.0, 0.04, 0.2, 0.21, 0.9, 1.4]
 
 
 def copy(source_path, target_path):
+    """Carry a video over; -> why its sound is not whole."""
     with VideoFile(source_path) as source, VideoSink(target_path, source) as sink:
         for frame in source:
             sink.write(frame.image, frame.seconds)
+    return sink.sound_lost
 
 
 def test_the_written_video_keeps_every_time(tmp_path):
@@ -27,13 +33,63 @@ def test_the_written_video_keeps_every_time(tmp_path):
 
 @pytest.mark.parametrize(("name", "sound"), [("in.mp4", "aac"), ("in.mov", "pcm_s16le")])
 def test_the_written_video_keeps_the_sound(tmp_path, name, sound):
-    copy(write_video(tmp_path / name, UNEVEN, sound=sound), tmp_path / "out.mp4")
+    assert copy(write_video(tmp_path / name, UNEVEN, sound=sound), tmp_path / "out.mp4") == ""
     with av.open(str(tmp_path / "out.mp4")) as file:
         track = file.streams.audio[0]
         wave = np.concatenate([part.to_ndarray()[0] for part in file.decode(track)])
     assert track.codec_context.name == "aac"
     assert len(wave) / 44_100 == pytest.approx(1.4, abs=0.1)
     assert np.abs(wave).max() > 0.1
+
+
+def test_a_sound_whose_times_go_back_costs_no_picture(tmp_path):
+    once = write_video(tmp_path / "once.ts", UNEVEN, sound="aac").read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once + once)
+    assert copy(tmp_path / "twice.ts", tmp_path / "out.mp4") == "its times go back"
+    with VideoFile(tmp_path / "out.mp4") as video:
+        assert len(list(video)) == 2 * len(UNEVEN)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_sound_at_a_rate_that_aac_lacks_is_heard(tmp_path):
+    source = write_video(tmp_path / "in.mov", UNEVEN, sound="pcm_s16le", rate=192_000)
+    assert copy(source, tmp_path / "out.mp4") == ""
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        track = file.streams.audio[0]
+        assert sum(part.samples for part in file.decode(track)) / track.rate == pytest.approx(1.4, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["out.mov", "out.m4v"])
+def test_a_sound_that_the_file_cannot_take_costs_no_picture(tmp_path, name):
+    source = write_video(tmp_path / "in.mkv", UNEVEN, sound="libopus", rate=48_000)
+    assert copy(source, tmp_path / name) != ""
+    with VideoFile(tmp_path / name) as video:
+        assert len(list(video)) == len(UNEVEN)
+
+
+@pytest.mark.parametrize("space", ["ITU709", "ITU601"])
+def test_colours_stay_as_a_player_shows_them(tmp_path, space):
+    told = {"ITU709": 1, "ITU601": 2}[space]  # as FFmpeg numbers them; 2 says nothing, as most files of BT.601 do
+    source = tmp_path / "in.mp4"
+    with av.open(str(source), "w") as file:
+        stream = file.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        coder = stream.codec_context
+        coder.colorspace, coder.color_primaries, coder.color_trc, coder.color_range = told, told, told, 1
+        coder.sample_aspect_ratio = Fraction(16, 11)
+        red = av.VideoFrame.from_ndarray(np.full((64, 96, 3), (220, 60, 40), np.uint8), format="rgb24")
+        file.mux(stream.encode(red.reformat(format="yuv420p", dst_colorspace=space)))
+        file.mux(stream.encode(None))
+    copy(source, tmp_path / "out.mp4")
+    seen = []
+    for path in (source, tmp_path / "out.mp4"):
+        with av.open(str(path)) as file:
+            picture = next(file.decode(video=0)).to_ndarray()
+            coder = file.streams.video[0].codec_context
+        assert (coder.colorspace, coder.color_primaries, coder.color_trc) == (told, told, told)
+        assert coder.sample_aspect_ratio == Fraction(16, 11)
+        seen.append(picture.reshape(3, -1).mean(1))  # two parts of Y, one of U and V
+    assert seen[0] == pytest.approx(seen[1], abs=3)  # the other matrix makes 11 of it
 
 
 def test_an_odd_size_loses_one_row_and_column_and_no_frame(tmp_path):
@@ -73,6 +129,45 @@ def test_the_table_holds_what_was_found(tmp_path):
     assert len(rows[0]) == 2 + 6 + 3 * 98
 
 
+def test_a_full_disk_leaves_no_broken_file(tmp_path):
+    with VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video:
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        noise = np.random.default_rng(0).integers(0, 255, (60, 64, 96, 3), np.uint8)
+        faces = Faces(np.tile(SHAPE, (50, 1, 1)), np.full((50, 98), 0.5, np.float32), np.arange(50))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+        try:
+            with pytest.raises(InputError, match="cannot be written"), VideoSink(tmp_path / "o.mp4", video) as sink:
+                for step, image in enumerate(noise):
+                    sink.write(image, step / 30)
+            with (
+                pytest.raises(InputError, match="cannot be written"),
+                TableSink(tmp_path / "t.csv", FRAME_COLUMNS) as table,
+            ):
+                table.write(0, 0.0, faces)
+            with pytest.raises(InputError, match="cannot be written"):
+                write_file(tmp_path / "p.png", bytes(30_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "t.csv").symlink_to(tmp_path / "far" / "t.csv")
+    with TableSink(tmp_path / "t.csv", FRAME_COLUMNS):
+        pass
+    assert (tmp_path / "t.csv").is_symlink()
+    assert (tmp_path / "far" / "t.csv").is_file()
+
+
+def test_a_name_that_is_not_text_stands_in_the_table(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    points = SHAPE[None] * 100
+    with TableSink(tmp_path / "t.csv", PICTURE_COLUMNS) as table:
+        table.write_picture(name, Faces(points, np.full((1, 98), 0.5, np.float32), np.array([0])))
+    assert b"\xff.png," in (tmp_path / "t.csv").read_bytes()
+
+
 def test_outputs_that_cannot_be_are_told_before_any_work(tmp_path):
     (tmp_path / "there.csv").touch()
     with pytest.raises(InputError, match="--overwrite"):
@@ -81,13 +176,29 @@ def test_outputs_that_cannot_be_are_told_before_any_work(tmp_path):
         check_output(tmp_path / "nowhere" / "t.csv", overwrite=False)
     with pytest.raises(InputError, match="is a folder"):
         check_output(tmp_path, overwrite=True)
+    with pytest.raises(InputError, match="too long"):
+        check_output(tmp_path / ("n" * 252), overwrite=False)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="a device or a pipe"):
+        check_output(tmp_path / "pipe", overwrite=True)
+    (tmp_path / "pipe").unlink()
     assert check_output(tmp_path / "there.csv", overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
 
 
-def test_a_name_that_no_video_can_have_is_told(tmp_path):
+@pytest.mark.parametrize("name", ["out.xyz", "out.webm"])
+def test_a_name_that_no_video_can_have_is_told(tmp_path, name):
     with (
         VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video,
         pytest.raises(InputError, match=r"\.mp4"),
     ):
-        VideoSink(tmp_path / "out.xyz", video)
+        VideoSink(tmp_path / name, video)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_time_in_a_name_is_no_address(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "a.mp4", UNEVEN, sound="aac").rename("2024-01-01T12:30:00.mp4")
+    copy(Path("2024-01-01T12:30:00.mp4"), Path("12:31:00.mp4"))
+    with VideoFile("12:31:00.mp4") as video:
+        assert len(list(video)) == len(UNEVEN)

@@ -1,5 +1,7 @@
+import struct
 import threading
 import time
+import zlib
 from fractions import Fraction
 
 import av
@@ -37,7 +39,7 @@ def test_a_frame_cannot_be_drawn_on(tmp_path):
 
 def test_a_video_filmed_upright_is_shown_upright(tmp_path):
     """A phone stores a lying picture and a note to turn it, here by copying a stream with a display matrix."""
-    lying = write_video(tmp_path / "lying.mp4", UNEVEN, size=(96, 64))
+    lying = write_video(tmp_path / "lying.mp4", UNEVEN, size=(96, 64), pixel_aspect=Fraction(16, 11))
     matrix = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], "<i4")
     content = bytearray(lying.read_bytes())
     header = content.find(b"tkhd")
@@ -46,7 +48,7 @@ def test_a_video_filmed_upright_is_shown_upright(tmp_path):
     upright = tmp_path / "upright.mp4"
     upright.write_bytes(content)
     with VideoFile(upright) as video:
-        assert (video.width, video.height) == (64, 96)
+        assert (video.width, video.height, video.pixel_aspect) == (64, 96, Fraction(11, 16))
         assert next(iter(video)).image.shape == (96, 64, 3)
 
 
@@ -63,10 +65,25 @@ def test_a_video_cut_off_behind_its_header_says_how_much_is_missing(tmp_path):
     cut.write_bytes(sample.CLIP.read_bytes()[:700_000])
     with VideoFile(cut) as video:
         assert 100 < len(list(video)) < 290
-    assert "300 frames" in video.damaged
+    assert "10.0 seconds" in video.damaged
     with VideoFile(sample.CLIP) as whole:
         assert len(list(whole)) == 300
     assert whole.damaged == ""
+
+
+def test_a_clip_trimmed_without_coding_it_anew_is_whole(tmp_path):
+    """Its file holds the frames before its start too, from a key frame on, and an edit list hides them."""
+    trimmed = tmp_path / "trimmed.mp4"
+    with av.open(str(sample.CLIP)) as source, av.open(str(trimmed), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                shift = round(3.33 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                target.mux(packet)
+    with VideoFile(trimmed) as video:
+        assert (len(list(video)), video.stream.frames) == (200, 300)
+    assert video.damaged == ""
 
 
 @pytest.mark.parametrize(
@@ -151,7 +168,22 @@ def test_a_slow_consumer_gets_the_newest_picture(monkeypatch):
         assert next(frames).seconds > 0.1
 
 
-def test_a_broken_picture_is_told(tmp_path):
-    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+def chunk(kind, content):
+    """A piece of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+VAST = (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    + chunk(b"IEND", b"")
+)
+"""A picture of more pixels than OpenCV reads, by its header."""
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", VAST], ids=["empty", "text", "vast"])
+def test_a_broken_picture_is_told(tmp_path, content):
+    (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(InputError, match="not a readable picture"):
-        read_picture(tmp_path / "broken.jpg")
+        read_picture(tmp_path / "broken.png")
