@@ -40,7 +40,10 @@ keys: Space pause, L lines, I ids, M mirror, F full screen, H shows the keys, Q 
 
 def command(arguments: list[str]) -> int:
     """Show a camera or a video live in a window, with points and ids on every face."""
-    asked = _parser().parse_args(arguments)
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if asked.loop and asked.source is None:
+        parser.error("--loop plays a file again and again: give it with --source FILE")
     if asked.source is not None and not asked.source.is_file():
         raise InputError(f"{asked.source}: no such file")
     application = _open_qt()
@@ -83,10 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _number(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"cameras are counted from 0, not {number}")
-    return number
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no camera's number; they are counted from 0")
+    return int(text)
 
 
 def _stream(asked: argparse.Namespace) -> "Stream":
@@ -157,14 +159,14 @@ def _interruptible(close: Callable[[], object]) -> Iterator[list[int]]:
     Python runs a handler only when Qt's loop comes back to it, so a signal also writes to a socket that Qt
     watches.
     """
-    from PyQt6.QtCore import QSocketNotifier
+    from PyQt6.QtCore import QSocketNotifier, QTimer
     from PyQt6.sip import voidptr
 
     came: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
         came.append(number)
-        close()
+        QTimer.singleShot(0, close)  # not at once: Python may be in the middle of painting
 
     here, there = socket.socketpair()
     here.setblocking(False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from PyQt6.QtCore import QPointF, QRectF, Qt
-from PyQt6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPen, QPolygonF, QTransform
+from PyQt6.QtGui import QColor, QFont, QFontInfo, QFontMetricsF, QPainter, QPen, QPolygonF, QTransform
 
 from canthus.runtime import wflw
 from canthus.runtime.types import Faces
@@ -29,14 +29,16 @@ class Look:
     mirrored: bool = False
 
 
-def frame_to_window(width: int, height: int, window: QRectF, mirrored: bool) -> QTransform:
+def frame_to_window(width: int, height: int, window: QRectF, mirrored: bool, pixel_aspect: float = 1.0) -> QTransform:
     """The largest place for a picture (pixels) in the window that keeps its aspect, as a map from its edges.
 
-    The left edge of the leftmost pixel is 0 here, so the centre of frame pixel x lies at x + 0.5.
+    The left edge of the leftmost pixel is 0 here, so the centre of frame pixel x lies at x + 0.5. `pixel_aspect` is how
+    wide a pixel is shown over how high.
     """
-    scale = min(window.width() / width, window.height() / height)
+    scale = min(window.width() / (width * pixel_aspect), window.height() / height)
     middle = window.center()
-    placed = QTransform.fromTranslate(middle.x(), middle.y()).scale(-scale if mirrored else scale, scale)
+    across = scale * (-pixel_aspect if mirrored else pixel_aspect)
+    placed = QTransform.fromTranslate(middle.x(), middle.y()).scale(across, scale)
     return placed.translate(-width / 2, -height / 2)
 
 
@@ -99,7 +101,7 @@ def _paint_points(painter: QPainter, places: NDArray[np.float64], trusted: NDArr
 def _paint_id(painter: QPainter, face: int, places: NDArray[np.float64], size: float) -> None:
     """A small tag above the head, kept inside the window as long as the middle of the face is."""
     font = QFont(painter.font())
-    font.setPixelSize(round(11 + size))
+    font.setPixelSize(round((0.9 + size / 12) * QFontInfo(font).pixelSize()))
     font.setWeight(QFont.Weight.DemiBold)
     text = str(face)
     measure = QFontMetricsF(font)

@@ -2,7 +2,7 @@
 
 import numpy as np
 from PyQt6.QtCore import QRectF, Qt
-from PyQt6.QtGui import QColor, QFont, QImage, QPainter, QPaintEvent
+from PyQt6.QtGui import QColor, QFont, QFontInfo, QImage, QPainter, QPaintEvent
 from PyQt6.QtWidgets import QWidget
 
 from canthus.gui.overlay import Look, frame_to_window, paint_faces
@@ -14,6 +14,8 @@ CARD = QColor(20, 25, 33, 235)
 EDGE = QColor(255, 255, 255, 22)
 TEXT = QColor("#e6ebf2")
 QUIET = QColor("#9aa7b8")
+LARGE, SMALL = 1.6, 1.2
+"""Sizes of what is said, in sizes of the user's own font."""
 
 
 class View(QWidget):
@@ -22,7 +24,7 @@ class View(QWidget):
     def __init__(self, look: Look) -> None:
         super().__init__()
         self.look = look
-        self.hint = ""
+        self._hint = ""
         self._message: tuple[str, str] | None = None  # title, text
         self._result: Result | None = None
         self._image = QImage()
@@ -46,12 +48,32 @@ class View(QWidget):
     def show_message(self, title: str, text: str = "") -> None:
         """Say something over the picture; an empty title takes it away."""
         self._message = (title, text) if title else None
-        self.update()
+        self._tell()
+
+    def show_hint(self, hint: str) -> None:
+        """Say something at the lower edge, as long as there is no message."""
+        self._hint = hint
+        self._tell()
 
     @property
     def message(self) -> str:
         """What is said now, title and text, or nothing."""
         return "\n".join(self._message) if self._message else ""
+
+    @property
+    def hint(self) -> str:
+        """What is said at the lower edge, or nothing."""
+        return self._hint
+
+    def _tell(self) -> None:
+        """Paint it, and give it to screen readers, which cannot see what is painted."""
+        self.setAccessibleName(self.message or self.hint or "Picture")
+        self.update()
+
+    def _font(self, size: float) -> QFont:
+        font = QFont(self.font())
+        font.setPixelSize(round(size * QFontInfo(font).pixelSize()))
+        return font
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
         painter = QPainter(self)
@@ -68,7 +90,9 @@ class View(QWidget):
 
     def _paint_result(self, painter: QPainter, result: Result) -> None:
         image, whole = self._image, QRectF(self._image.rect())
-        to_window = frame_to_window(image.width(), image.height(), QRectF(self.rect()), self.look.mirrored)
+        to_window = frame_to_window(
+            image.width(), image.height(), QRectF(self.rect()), self.look.mirrored, result.pixel_aspect
+        )
         shrunk = to_window.mapRect(whole).size() * self.devicePixelRatio()
         if shrunk.width() < image.width() / 2:
             # The painter looks at four pixels at most, which is too few to shrink this far.
@@ -84,11 +108,9 @@ class View(QWidget):
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         wide = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignHCenter
-        large, small = QFont(self.font()), QFont(self.font())
-        large.setPixelSize(19)
+        large, small = self._font(LARGE), self._font(SMALL)
         large.setWeight(QFont.Weight.DemiBold)
-        small.setPixelSize(14)
-        room = QRectF(0, 0, min(self.width() - 80, 520), self.height())
+        room = QRectF(0, 0, min(self.width() - 80, 37 * small.pixelSize()), self.height())
         painter.setFont(large)
         title_box = painter.boundingRect(room, wide, title)
         painter.setFont(small)
@@ -116,15 +138,14 @@ class View(QWidget):
     def _paint_hint(self, painter: QPainter) -> None:
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        font = QFont(self.font())
-        font.setPixelSize(14)
-        painter.setFont(font)
-        words = painter.boundingRect(QRectF(self.rect()), Qt.AlignmentFlag.AlignCenter, self.hint)
+        painter.setFont(self._font(SMALL))
+        wide = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignCenter
+        words = painter.boundingRect(QRectF(self.rect()).adjusted(40, 0, -40, 0), wide, self.hint)
         pill = words.adjusted(-16, -7, 16, 7)
         pill.moveBottom(self.height() - 18)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(CARD)
-        painter.drawRoundedRect(pill, pill.height() / 2, pill.height() / 2)
+        painter.drawRoundedRect(pill, 16, 16)
         painter.setPen(TEXT)
-        painter.drawText(pill, Qt.AlignmentFlag.AlignCenter, self.hint)
+        painter.drawText(pill.adjusted(16, 7, -16, -7), wide, self.hint)
         painter.restore()

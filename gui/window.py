@@ -64,6 +64,7 @@ class Window(QMainWindow):
         self._beat.timeout.connect(self._tell_figures)
         self._beat.start()
         self._refresh()
+        self._unfitted = self.size()
 
     @property
     def status(self) -> str:
@@ -167,7 +168,7 @@ class Window(QMainWindow):
         self._hint_over.stop()
         self._refresh()
         if hint:
-            self.view.hint = hint
+            self.view.show_hint(hint)
             self._hint_over.start()
 
     def _take_state(self) -> None:
@@ -222,15 +223,15 @@ class Window(QMainWindow):
         self._pause.setText("Play" if hint else "Pause")
         self._pause.setEnabled(not isinstance(self._state, Failed))
         if not self._hint_over.isActive():
-            self.view.hint = hint
+            self.view.show_hint(hint)
         self.view.show_message(*message)
 
     def _fit(self, result: Result) -> None:
         """Take the shape of the first picture, unless the user has chosen a size already."""
         screen = self.screen()
-        if screen is None or self.isMaximized() or self.isFullScreen():
+        if screen is None or self.size() != self._unfitted or self.isFullScreen():
             return
-        height, width, _ = result.frame.image.shape
+        height, width = result.frame.image.shape[0], result.frame.image.shape[1] * result.pixel_aspect
         room = screen.availableSize() * SHARE_OF_SCREEN
         bar = self._bar.sizeHint().height()
         scale = min(room.width() / width, (room.height() - bar) / height, max(1.0, 640 / height))

@@ -5,41 +5,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-from PyQt6.QtCore import QPointF, QRectF
+from PyQt6.QtCore import QSize
 from PyQt6.QtTest import QSignalSpy
 from PyQt6.QtWidgets import QApplication
 
 from canthus.gui import stream as streams
+from canthus.gui.app import command
 from canthus.gui.mailbox import Mailbox
 from canthus.gui.meter import Meter
-from canthus.gui.overlay import TRUSTED, Look, frame_to_window
-from canthus.gui.stream import FaceFinder, Result, Source, Stream
-from canthus.gui.view import View
+from canthus.gui.stream import Result, Stream
 from canthus.gui.window import Window
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import Faces, Frame
+from gui_fakes import FakeFinder, FakeSource, application, fake_stream, frame, wait_for
 
-WALL = (40, 80, 120)
-POINT = (30.0, 20.0)  # frame pixels
-NEAR = 3
-"""Grey levels by which a painted colour may differ, for antialiasing."""
-
-
-@pytest.fixture(scope="session")
-def qt() -> Iterator[QApplication]:
-    os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    application = QApplication(["test"])
-    application.setQuitOnLastWindowClosed(False)
-    yield application
-    application.closeAllWindows()
+qt = pytest.fixture(scope="session")(application)
 
 
 @pytest.fixture
@@ -62,95 +47,6 @@ def our_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name in ("capture", "process")]
 
 
-def wait_for(fact: Callable[[], bool], seconds: float = 3.0) -> bool:
-    until = time.monotonic() + seconds
-    while not fact():
-        if time.monotonic() > until:
-            return False
-        QApplication.processEvents()
-        time.sleep(0.002)
-    return True
-
-
-def frame(index: int = 0, seconds: float = 0.0) -> Frame:
-    return Frame(np.full((48, 64, 3), WALL, np.uint8), index, seconds)
-
-
-def face_at(x: float, y: float) -> Faces:
-    return Faces(np.full((1, 98, 2), (x, y), np.float32), np.ones((1, 98), np.float32), np.array([7], np.int64))
-
-
-class FakeSource:
-    """Gives frames 5 ms apart, or as fast as they are taken, and then fails if told to."""
-
-    def __init__(self, times: list[float] | None = None, count: int = 10**6, error: Exception | None = None) -> None:
-        self.times, self.count, self.error = times, count, error
-
-    def __iter__(self) -> Iterator[Frame]:
-        if self.times is not None:
-            yield from (frame(index, seconds) for index, seconds in enumerate(self.times))
-        else:
-            for index in range(self.count):
-                time.sleep(0.005)
-                yield frame(index, 0.005 * index)
-        if self.error:
-            raise self.error
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-
-class FakeFinder:
-    def __init__(self) -> None:
-        self.seconds = {"detect": 0.001, "landmark": 0.002}
-        self.runs = "a fake"
-        self.seen: list[tuple[float, float]] = []  # when, and the frame's own seconds
-        self.restarts = 0
-
-    def update(self, frame: Frame) -> Faces:
-        self.seen.append((time.monotonic(), frame.seconds))
-        return face_at(*POINT)
-
-    def restart(self) -> None:
-        self.restarts += 1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-
-def fake_stream(
-    live: bool = True,
-    source: Callable[[], AbstractContextManager[Source]] = FakeSource,
-    finder: Callable[[], AbstractContextManager[FaceFinder]] = FakeFinder,
-) -> Stream:
-    return Stream(source, finder, live=live)
-
-
-def pixels(view: View) -> NDArray[np.int64]:
-    """What the view shows, (H, W, 3) RGB."""
-    image = view.grab().toImage()
-    return np.array(
-        [[image.pixelColor(x, y).getRgb()[:3] for x in range(image.width())] for y in range(image.height())]
-    )
-
-
-def view_of(faces: Faces, look: Look, width: int = 256, height: int = 192) -> View:
-    view = View(look)
-    view.resize(width, height)
-    view.show_result(Result(frame(), faces, {}, 0))
-    return view
-
-
 def test_many_posts_are_one_signal_and_the_newest_wins(qt: QApplication) -> None:
     mailbox: Mailbox[int] = Mailbox()
     signals = QSignalSpy(mailbox.filled)
@@ -164,55 +60,6 @@ def test_many_posts_are_one_signal_and_the_newest_wins(qt: QApplication) -> None
     assert wait_for(lambda: len(signals) == 2)
 
 
-def test_a_point_is_painted_where_it_must_be(qt: QApplication) -> None:
-    shown = pixels(view_of(face_at(*POINT), Look(ids=False)))
-    # 4 window pixels a frame pixel; the centre of frame pixel x is at x + 0.5.
-    x, y = int(4 * (POINT[0] + 0.5)), int(4 * (POINT[1] + 0.5))
-    assert np.abs(shown[y, x] - 255).max() <= NEAR  # the pupils, painted last, are white
-    assert np.abs(shown[y + 30, x] - WALL).max() <= NEAR
-
-
-def test_a_point_that_is_hardly_trusted_is_painted_faintly(qt: QApplication) -> None:
-    points = np.random.default_rng(1).uniform(8, 40, (1, 98, 2)).astype(np.float32)
-    strength = []
-    for score in (1.0, TRUSTED + 0.01, TRUSTED - 0.01, 0.0):
-        faces = Faces(points, np.full((1, 98), score, np.float32), np.array([0], np.int64))
-        shown = pixels(view_of(faces, Look(lines=False, ids=False)))
-        strength.append(np.abs(shown - WALL).sum())
-    assert strength[0] == strength[1] > 1.5 * strength[2] > 0
-    assert strength[2] == strength[3]
-
-
-def test_the_picture_keeps_its_aspect(qt: QApplication) -> None:
-    shown = pixels(view_of(Faces.none(), Look(), width=300, height=60))
-    wall = (np.abs(shown - WALL).max(-1) <= NEAR).sum(1)
-    assert abs(int(np.median(wall)) - 80) <= 2
-
-
-def test_a_mirrored_view_mirrors_points_and_picture_together(qt: QApplication) -> None:
-    striped = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
-    faces = Faces(
-        np.random.default_rng(1).uniform(8, 40, (1, 98, 2)).astype(np.float32),
-        np.ones((1, 98), np.float32),
-        np.array([0], np.int64),
-    )
-    shown = []
-    for mirrored in (False, True):
-        view = View(Look(ids=False, mirrored=mirrored))
-        view.resize(256, 192)
-        view.show_result(Result(Frame(striped, 0, 0.0), faces, {}, 0))
-        shown.append(pixels(view))
-    assert np.abs(shown[0] - shown[1][:, ::-1]).mean() < NEAR
-    assert np.abs(shown[0] - shown[1]).mean() > 10 * NEAR
-
-
-def test_a_map_to_the_window_is_inside_it_and_in_its_middle() -> None:
-    for mirrored in (False, True):
-        to_window = frame_to_window(64, 48, QRectF(0, 0, 200, 400), mirrored)
-        assert to_window.map(QPointF(32, 24)) == QPointF(100, 200)
-        assert to_window.mapRect(QRectF(0, 0, 64, 48)).width() == pytest.approx(200)
-
-
 def test_the_window_shows_a_camera_with_its_faces(open_window: Callable[[Stream], Window]) -> None:
     window = open_window(fake_stream())
     assert wait_for(lambda: window.view.message == "" and "1 face " in window.status)
@@ -221,6 +68,29 @@ def test_the_window_shows_a_camera_with_its_faces(open_window: Callable[[Stream]
     assert wait_for(lambda: "detect 1.0  landmark 2.0 ms" in window.status)
     window.resize(window.minimumSize())
     assert wait_for(lambda: "·  3.0 ms" in window.status)
+
+
+@pytest.mark.parametrize("chosen", [None, QSize(700, 500)])
+def test_the_window_takes_the_shape_of_the_picture_unless_the_user_has_chosen_one(
+    open_window: Callable[[Stream], Window], chosen: QSize | None
+) -> None:
+    loaded = threading.Event()
+
+    def slow() -> FakeFinder:
+        assert loaded.wait(3)
+        return FakeFinder()
+
+    window = open_window(fake_stream(finder=slow))
+    wait_for(lambda: False, 0.05)
+    if chosen:
+        window.resize(chosen)
+    loaded.set()
+    assert wait_for(lambda: "1 face " in window.status)
+    if chosen:
+        assert window.size() == chosen
+    else:
+        assert window.view.width() / window.view.height() == pytest.approx(64 / 48, abs=0.35)
+        assert window.view.width() < 960
 
 
 @pytest.mark.parametrize("seconds_to_load", [0.0, 0.4])
@@ -315,6 +185,17 @@ def test_a_file_plays_at_its_own_pace_ends_and_plays_again(
     assert finder.restarts == 2
 
 
+def test_a_file_whose_pixels_are_not_square_says_so_to_the_window(qt: QApplication) -> None:
+    class Wide(FakeSource):
+        pixel_aspect = Fraction(2)
+
+    stream = fake_stream(live=False, source=lambda: Wide([0.0]))
+    stream.start()
+    assert wait_for(lambda: (got := stream.results.take()) is not None and got.pixel_aspect == 2)
+    stream.stop()
+    assert stream.join(2.0)
+
+
 def test_a_pause_stops_the_clock_of_a_file(open_window: Callable[[Stream], Window]) -> None:
     finder = FakeFinder()
     times = [0.1 * index for index in range(6)]
@@ -366,7 +247,7 @@ from canthus.gui import app
 from canthus.gui.stream import Stream
 from canthus.runtime.errors import CanthusError
 sys.path.insert(0, {folder!r})
-from test_gui import FakeFinder, FakeSource
+from gui_fakes import FakeFinder, FakeSource
 class Telling(FakeFinder):
     def update(self, frame):
         if len(self.seen) == 5:
@@ -413,3 +294,18 @@ def test_no_screen_is_one_clear_line() -> None:
     _, said = start_command().communicate(timeout=10)
     assert said.count("\n") == 1
     assert "no screen" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--camera", "abc"], "'abc' is no camera's number; they are counted from 0"),
+        (["--camera", "-1"], "'-1' is no camera's number"),
+        (["--loop"], "give it with --source FILE"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_told(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command(words)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
