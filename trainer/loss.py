@@ -44,7 +44,8 @@ class AdaptiveWing:
 class SkpsLoss:
     """Loss of the head's maps against points drawn as maps.
 
-    Score maps: Adaptive Wing, where the target exceeds 0.2 weighted `1 + near` (the paper's weighted map).
+    Score maps: Adaptive Wing, where the target exceeds 0.2 weighted `1 + near`. The paper's weighted map is a cell
+    wider all around, as it dilates the target by 3 x 3 first; all figures in RESULTS.md are without.
     Offset maps: weighted by the target score map, so that only cells near the point count. "adaptive-wing" is the
     published choice, which falls as the error grows where the target exceeds alpha; "smooth-l1" never does.
     Decoded points, where `point_weight` is given: their distance from the true ones, which is what counts in the end.
