@@ -1,6 +1,7 @@
 """Recipes as files: the published figures, and how a file builds on another."""
 
 import dataclasses
+import math
 
 import cv2
 import numpy as np
@@ -64,7 +65,31 @@ def test_a_file_builds_on_a_recipe_by_name(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("drops", [60, 40]), ("drops", ["x"]), ("augmentation.black", 1), ("held_out", 1), ("average", 1.0), ("clip", -1)],
+    [
+        ("drops", [60, 40]),
+        ("drops", ["x"]),
+        ("held_out", 1),
+        ("average", 1.0),
+        ("clip", -1),
+        ("clip", math.nan),
+        ("weight_decay", -1),
+        ("seed", -1),
+        ("aside", -1),
+        ("offset_weight", -1),
+        ("point_weight", -1),
+        ("faceless", 1.5),
+        ("boosts", [["wflw", -1]]),
+        ("augmentation.black", 1),
+        ("augmentation.blur_p", 1.5),
+        ("augmentation.flip_p", -0.5),
+        ("augmentation.rotation", 60),
+        ("augmentation.shift", -1),
+        ("augmentation.scale", [0, 0]),
+        ("augmentation.squeeze", 0),
+        ("augmentation.blur", [0, 0]),
+        ("augmentation.holes", [-1, 2]),
+        ("augmentation.hole", [1, 1]),
+    ],
 )
 def test_a_value_that_fits_none_is_refused(name, value):
     with pytest.raises(InputError, match=name):
@@ -80,6 +105,12 @@ def test_the_step_schedule_falls_by_tenths_and_the_cosine_to_nothing():
     assert warming[0] == pytest.approx(1 / 500)
     cosine = [training._schedule(step, Recipe(), 8000) for step in (500, 4250, 8000)]
     assert cosine == pytest.approx([1, 0.5, 0])
+
+
+def test_the_warm_up_of_a_short_run_ends_at_a_quarter():
+    rates = [training._schedule(step, Recipe(), 454) for step in range(454)]
+    assert rates[112] == max(rates) == 1
+    assert rates[0] == pytest.approx(1 / 113)
 
 
 def test_published_augmentation_keeps_points_on_what_they_mark_and_turns_up_to_45_degrees():

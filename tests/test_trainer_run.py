@@ -1,10 +1,10 @@
 """Training runs and their checkpoints: broken, resumed, refused."""
 
 import csv
+import dataclasses
 import json
 import pickle
 import signal
-import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from canthus.runtime import wflw
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.trainer import train as training
 from canthus.trainer.checkpoint import (
@@ -26,7 +27,6 @@ from canthus.trainer.checkpoint import (
     restore_optimiser,
     save,
 )
-from canthus.trainer.commands import train as command
 from canthus.trainer.data import Pack, open_set, write_pack
 from canthus.trainer.log import overlay
 from canthus.trainer.network import Deployed, build
@@ -266,6 +266,14 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_spoils_nothing(faces, tmp_pa
     assert not (tmp_path / "best.safetensors").exists()
 
 
+def test_an_error_that_is_not_finite_ends_the_run_and_spoils_nothing(faces, tmp_path):
+    points = faces.points.copy()
+    points[:, wflw.OUTER_CANTHI] = 24
+    with pytest.raises(ModelError, match="held-out faces is not finite"), np.errstate(divide="ignore"):
+        training.train(dataclasses.replace(faces, points=points), TINY, tmp_path, compiled=False)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
 def test_a_recipe_survives_its_file_and_a_part_of_one_suffices(tmp_path):
     path = tmp_path / "recipe.json"
     recipe = change(default_recipe("hrnet_w18"), {"boosts": [["wflw", 3]], "augmentation.scale": [0.7, 1.3], "seed": 4})
@@ -306,45 +314,6 @@ def test_a_file_that_is_no_recipe_is_named(tmp_path, text):
         load_recipe(tmp_path / "r.json")
 
 
-def test_the_train_command_trains_refuses_and_resumes(faces, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
-    pack, run = str(Path(faces.crops.filename).parent), str(tmp_path / "run")
-    settings = [f"{n}={v}" for n, v in (("size", 32), ("batch", 4), ("epochs", 0.5), ("held_out", 3))]
-    words = [pack, "-o", run, *(word for one in settings for word in ("--set", one))]
-    assert command(words) == 0
-    assert "best.safetensors" in capsys.readouterr().out
-    assert load_recipe(tmp_path / "run" / "recipe.json").epochs == 0.5
-    with pytest.raises(InputError, match="--resume goes on with it, --overwrite replaces it"):
-        command(words)
-    assert command([pack, "-o", run, "--resume"]) == 0
-    assert command([*words, "--overwrite"]) == 0
-    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
-    for wrong in (["--resume", "--set", "batch=4"], ["--network", "resnet"], ["--set", "batch"]):
-        with pytest.raises(SystemExit, match="2"):
-            command([pack, "-o", run, *wrong])
-
-
-def test_the_train_command_says_how_to_go_on_after_ctrl_c(faces, tmp_path, monkeypatch, capsys):
-    run = tmp_path / "run"
-
-    def stopped(*_, **__):
-        raise KeyboardInterrupt
-
-    def saved(*_, **__):
-        run.mkdir()
-        (run / "last.safetensors").touch()
-        raise KeyboardInterrupt
-
-    pack = str(Path(faces.crops.filename).parent)
-    for train, told in (
-        (stopped, "nothing was saved"),
-        (saved, f"canthus train {pack} -o {run} --resume"),
-    ):
-        monkeypatch.setattr(training, "train", train)
-        assert command([pack, "-o", str(run)]) == 130
-        assert told in capsys.readouterr().err
-
-
 def test_a_second_ctrl_c_does_not_wait(faces, tmp_path, monkeypatch):
     def press_twice(*_: int) -> float:
         signal.raise_signal(signal.SIGINT)
@@ -356,27 +325,6 @@ def test_a_second_ctrl_c_does_not_wait(faces, tmp_path, monkeypatch):
         training.train(faces, TINY, tmp_path, compiled=False)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not (tmp_path / "last.safetensors").exists()
-
-
-def test_the_train_command_needs_a_pack_and_a_run(faces, tmp_path):
-    with pytest.raises(InputError, match="canthus data prepare"):
-        command([str(tmp_path), "-o", str(tmp_path / "run")])
-    with pytest.raises(InputError, match=r"recipe\.json"):
-        command([str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--resume"])
-
-
-def test_commands_and_their_help_load_nothing_heavy():
-    heavy = "{'torch', 'cv2', 'numpy', 'openvino', 'mediapipe', 'tqdm'}"
-    code = (
-        "import sys\nfrom canthus.trainer import commands, data_commands, eval_command\n"
-        "for one in (data_commands.data, commands.train, eval_command.evaluate):\n"
-        "    try: one(['--help'])\n"
-        "    except SystemExit as end: assert not end.code\n"
-        f"loaded = {heavy} & set(sys.modules)\nassert not loaded, loaded\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("examples:") == 3
 
 
 def test_tensorboard_gets_figures_and_faces_with_their_points(faces, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,10 @@ from canthus.runtime.errors import InputError
 from canthus.trainer.augment import Augmentation
 
 _RECIPES = resources.files("canthus.trainer") / "recipes"
+
+_AT_LEAST_0 = (
+    "warm_up", "held_out", "clip", "average", "weight_decay", "seed", "offset_weight", "point_weight", "aside",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Recipe:
     batch: int = 32  # of all processes together
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
-    warm_up: int = 500  # steps
+    warm_up: int = 500  # steps, at most a quarter of all
     schedule: Literal["cosine", "step"] = "cosine"  # of the learning rate after warm-up: to nothing, or by tenths
     drops: tuple[float, ...] = (20.0, 25.0)  # epochs at which "step" divides the learning rate by ten
     clip: float = 5.0  # largest norm of the gradients; 0 = any
@@ -55,14 +60,19 @@ class Recipe:
         ):
             if getattr(self, name) not in choices:
                 raise InputError(f"{name} must be {' or '.join(choices)}, got {getattr(self, name)!r}")
-        for name, least in (("batch", 1), ("warm_up", 0), ("held_out", 0), ("size", 32), ("clip", 0), ("average", 0)):
-            if getattr(self, name) < least:
+        for name, least in (("batch", 1), ("size", 32), *((name, 0) for name in _AT_LEAST_0)):
+            if not getattr(self, name) >= least:
                 raise InputError(f"{name} must be at least {least}, got {getattr(self, name)}")
         for name in ("sigma", "epochs", "learning_rate", "trust"):
             if not getattr(self, name) > 0:
                 raise InputError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 <= self.taught <= 1:
-            raise InputError(f"taught must lie between 0 and 1, got {self.taught}")
+        for name in ("taught", "faceless"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
+        for part, times in self.boosts:
+            if not times >= 0:
+                raise InputError(f"boosts must be at least 0, got {times} for {part!r}")
+        _check(self.augmentation)
         if self.held_out == 1:
             raise InputError("held_out=1 leaves no face to train on; 0 holds none out")
         if not self.average < 1:
@@ -78,6 +88,23 @@ class Recipe:
     def save(self, path: Path) -> None:
         """Write as json, every value told."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def _check(how: Augmentation) -> None:
+    """InputError names a value that no face can be changed by."""
+    chances = {one.name: 1.0 for one in dataclasses.fields(how) if one.name.endswith("_p")}
+    for name, most in {**chances, "rotation": 50.0, "shift": math.inf}.items():
+        if not 0 <= getattr(how, name) <= most:
+            raise InputError(f"augmentation.{name} must lie between 0 and {most:g}, got {getattr(how, name):g}")
+    for name in ("scale", "blur"):
+        if not getattr(how, name)[0] > 0:
+            raise InputError(f"augmentation.{name} must be positive, got {list(getattr(how, name))}")
+    if not 0 < how.squeeze <= 1:
+        raise InputError(f"augmentation.squeeze must lie above 0, and be at most 1, got {how.squeeze:g}")
+    if how.holes[0] < 0:
+        raise InputError(f"augmentation.holes must be at least 0, got {list(how.holes)}")
+    if how.hole[0] < 0 or how.hole[1] >= 1:
+        raise InputError(f"augmentation.hole must be at least 0 and below 1, got {list(how.hole)}")
 
 
 def named_recipes() -> list[str]:

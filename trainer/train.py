@@ -14,10 +14,10 @@ from typing import Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from canthus.runtime.errors import BackendError, ModelError
+from canthus.trainer.average import Average
 from canthus.trainer.batches import Batch, Batches, shelve
 from canthus.trainer.calibrate import calibrate
 from canthus.trainer.checkpoint import (
@@ -52,7 +52,7 @@ class Run:
     """What changes while training."""
 
     network: nn.Module
-    average: AveragedModel
+    average: Average
     optimiser: torch.optim.AdamW
     points: int
     step: int = 0
@@ -85,13 +85,15 @@ def train(
         if world.device.type == "cuda":
             torch.set_float32_matmul_precision("high")
             torch.backends.cudnn.benchmark = True
+            if world.first and recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
+                print("this GPU has no bf16 arithmetic and imitates it, slowly; faster: --set precision=fp32")
         raw = augment_on == "device" or (augment_on == "auto" and world.device.type == "cuda")
         shelf = shelve(pack, world.device) if raw else None
         batches = Batches(pack, recipe, judged, world.rank, world.ranks, raw, shelf is not None)
         run = begin(recipe, pack.points.shape[1], world)
         if pretrained:
             taken = take(pretrained, run.network)
-            run.average.module.load_state_dict(run.network.state_dict())
+            run.average.network.load_state_dict(run.network.state_dict())
             if world.first:
                 print(taken)
         if resume:
@@ -122,7 +124,7 @@ def begin(recipe: Recipe, points: int, world: World) -> Run:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     return Run(
         network,
-        AveragedModel(network, multi_avg_fn=_moving_average(recipe.average), use_buffers=True),
+        Average(network, recipe.average),
         torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True),
         points,
     )
@@ -143,6 +145,9 @@ def _told(recipe: Recipe) -> Iterator[None]:
             raise BackendError(
                 "a process that makes batches was lost, often for want of memory; start fewer (--workers)"
             ) from lost
+        if type(lost).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            told = " ".join(str(lost).split("\n")[:2]).strip()
+            raise BackendError(f"torch.compile failed; train without it, slower: --no-compile ({told})") from lost
         raise
 
 
@@ -213,7 +218,7 @@ def _loop(
                 seen = len(losses)
             if due:
                 speed = len(losses) * recipe.batch / (time.monotonic() - since)
-                error = validate(run.average.module, batches, recipe, world)
+                error = validate(run.average.network, batches, recipe, world)
                 total, count = world.total(float(torch.stack(losses).sum()), len(losses))
                 row = Row(run.step, time.monotonic() - started, total / count, error, speed, ready.share())
                 losses, seen, since = [], 0, time.monotonic()
@@ -250,7 +255,7 @@ def _step(run: Run, recipe: Recipe, batch: Batch, colours: Colours, forward: Net
     if recipe.clip:
         nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip)
     run.optimiser.step()
-    run.average.update_parameters(run.network)
+    run.average.update()
     run.step += 1
     return value.detach()
 
@@ -288,7 +293,7 @@ def _show(run: Run, recipe: Recipe, batches: Batches, log: Log) -> None:
     batch = next(batches.validation(), None) if log.board else None
     if batch is not None:
         crops = batch.crops[:6]
-        network = run.average.module
+        network = run.average.network
         points, _ = Deployed(network, recipe.stride).eval()(crops.to(next(network.parameters()).device))
         log.show(run.step, overlay(crops.numpy(), points.float().cpu().numpy(), batch.points[:6].numpy()))
 
@@ -302,27 +307,14 @@ def _keep(run: Run, recipe: Recipe, folder: Path, error: float) -> None:
     _save(folder / "last", run, recipe, continuable=True)
 
 
-def _moving_average(decay: float) -> Callable[..., None]:
-    """Exponential moving average that starts short, so that the first weights are soon forgotten."""
-
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-        if not averaged[0].is_floating_point():  # counts of batches
-            torch._foreach_copy_(averaged, current)
-            return
-        seen = float(count)
-        one = get_ema_multi_avg_fn(min(decay, (1 + seen) / (10 + seen)))  # type: ignore[no-untyped-call]
-        one(averaged, current, count)
-
-    return update
-
-
 def _schedule(step: int, recipe: Recipe, steps: int) -> float:
     """The learning rate over its highest: linear warm-up, then half a cosine to nothing, or tenths at `drops`."""
-    if step < recipe.warm_up:
-        return (step + 1) / recipe.warm_up
+    warm_up = min(recipe.warm_up, steps // 4)
+    if step < warm_up:
+        return (step + 1) / warm_up
     match recipe.schedule:
         case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * (step - recipe.warm_up) / max(steps - recipe.warm_up, 1)))
+            return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
         case "step":
             return float(0.1 ** sum(step >= epoch / recipe.epochs * steps for epoch in recipe.drops))
 
@@ -338,6 +330,11 @@ def validate(network: nn.Module, batches: Batches, recipe: Recipe, world: World)
         errors = nme(points.float().cpu().numpy(), batch.points.numpy())
         total, faces = total + float(errors.sum(dtype=np.float64)), faces + len(errors)
     total, everyone = world.total(total, faces)
+    if not math.isfinite(total):
+        raise ModelError(
+            "the error on the held-out faces is not finite: the learning_rate is too high "
+            f"({recipe.learning_rate:g}), or the outer eye corners of a face lie in one place; make the pack again then"
+        )
     return total / everyone if everyone else math.nan
 
 
@@ -351,11 +348,11 @@ def _save(path: Path, run: Run, recipe: Recipe, continuable: bool) -> None:
         "sigma": recipe.sigma,
         "step": run.step,
         "best": run.best if math.isfinite(run.best) else None,  # json has no infinity
-        "averaged": int(run.average.n_averaged),
+        "averaged": run.average.count,
     }
     optimiser = flatten_optimiser(run.optimiser) if continuable else {}
     running = run.network.state_dict() if continuable else {}
-    save(path, Checkpoint(run.average.module.state_dict(), facts, optimiser, running))
+    save(path, Checkpoint(run.average.network.state_dict(), facts, optimiser, running))
 
 
 def continue_from(path: Path, run: Run) -> None:
@@ -365,10 +362,10 @@ def continue_from(path: Path, run: Run) -> None:
         raise ModelError(f"{path}: this checkpoint cannot be continued, only used; take `last`")
     try:
         run.network.load_state_dict(checkpoint.running)
-        run.average.module.load_state_dict(checkpoint.weights)
+        run.average.network.load_state_dict(checkpoint.weights)
     except RuntimeError as other:
         raise ModelError(f"{path}: this run trains another network") from other
-    run.average.n_averaged.fill_(checkpoint.facts["averaged"])
+    run.average.count = checkpoint.facts["averaged"]
     restore_optimiser(run.optimiser, checkpoint.optimiser)
     run.step, best = checkpoint.facts["step"], checkpoint.facts["best"]
     run.best = math.inf if best is None else best
