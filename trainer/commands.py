@@ -5,16 +5,22 @@ import json
 import os
 import shlex
 import shutil
+import statistics
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from canthus.runtime.errors import BackendError, InputError
 
-RUN_FILES = (
-    "recipe.json", "log.csv", "best.json", "best.safetensors", "last.json", "last.safetensors",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from canthus.trainer.data import Pack
+    from canthus.trainer.recipe import Recipe
+
+SAVED = ("log.csv", "best.safetensors", "last.safetensors")
+"""What a run has as soon as it has something to lose."""
+
+RUN_FILES = (*SAVED, "best.json", "last.json", "recipe.json", "events.out.tfevents*")
 
 
 def train(arguments: list[str]) -> int:
@@ -30,8 +36,8 @@ def train(arguments: list[str]) -> int:
     if (told.gpus is not None and told.gpus < 1) or (told.workers is not None and told.workers < 0):
         parser.error("--gpus must be at least 1, --workers at least 0")
 
-    from canthus.trainer.data import PACK_ROOM, open_pack
-    from canthus.trainer.recipe import change, default_name, find_recipe, load_recipe
+    from canthus.trainer.data import open_pack
+    from canthus.trainer.recipe import change, default_name, find_recipe
 
     faces = open_pack(told.pack)
     judged = open_pack(told.choose_on) if told.choose_on else None
@@ -47,27 +53,29 @@ def train(arguments: list[str]) -> int:
     first = not launched or os.environ["RANK"] == "0"  # the others train along and say nothing
     network = told.network or ("hrnet_w18" if torch.cuda.is_available() or told.gpus else "student")
     name = told.recipe or default_name(network, faces.points.shape[1])
-    settings = dict(told.settings) | ({"teacher": str(told.teacher.resolve())} if told.teacher else {})
     folder = told.output or Path("runs", f"{told.pack.resolve().name}-{Path(name).stem}")
-    recipe = load_recipe(folder / "recipe.json") if told.resume else change(find_recipe(name), settings)
+    name = str(folder / "recipe.json") if told.resume else name
+    settings = dict(told.settings) | ({"teacher": str(told.teacher.resolve())} if told.teacher else {})
+    recipe = change(find_recipe(name), settings)
+    compiled = not told.no_compile and _has_compiler()
     if first and not told.resume:
-        refuse_existing(folder, RUN_FILES, "--resume goes on with it, --overwrite replaces it", told.overwrite)
+        refuse_existing(folder, SAVED, "--resume goes on with it, --overwrite replaces it", told.overwrite)
+    if told.gpus and recipe.batch % told.gpus:
+        raise InputError(f"a batch of {recipe.batch} cannot be split over {told.gpus} processes; change batch")
     if told.gpus and not launched:
         start_processes("canthus.trainer.train", arguments, told.gpus, torch.cuda.device_count())
     if first:
-        told_recipe = "the run's own recipe" if told.resume else f"recipe {name}"
-        print(f"{folder}: {recipe.network}, {told_recipe}, {len(faces)} faces")
-        if (side := faces.crops.shape[1]) / PACK_ROOM < recipe.size:
-            print(
-                f"faces in its crops of {side} px are enlarged to the recipe's {recipe.size}; crops for it: "
-                f"canthus data prepare SET... -o PACK --recipe {name}"
-            )
-        for file in RUN_FILES if told.overwrite else ():
-            (folder / file).unlink(missing_ok=True)
+        print(f"{folder}: {recipe.network}, recipe {name}, {len(faces)} faces")
+        if lacking := _lacking(faces, recipe):
+            print(f"{lacking}; crops for it: canthus data prepare SET... -o PACK --recipe {name}")
+        if not (compiled or told.no_compile):
+            print("slower without torch.compile, which needs a C++ compiler (g++ or clang++, or name it in CXX)")
+        for old in [old for name in RUN_FILES if told.overwrite for old in folder.glob(name)]:
+            old.unlink()
     try:
         best = run(
             faces, recipe, folder, told.resume,
-            compiled=_has_compiler(), pretrained=told.pretrained, judged=judged, workers=told.workers,
+            compiled=compiled, pretrained=told.pretrained, judged=judged, workers=told.workers,
             augment_on=told.augment_on, tensorboard=told.tensorboard,
         )  # fmt: skip
     except KeyboardInterrupt:
@@ -82,6 +90,19 @@ def train(arguments: list[str]) -> int:
     return 0
 
 
+def _lacking(faces: "Pack", recipe: "Recipe") -> str:
+    """What the crops of a pack that was cut for another recipe lack; nothing where they do."""
+    from canthus.trainer.data import PACK_ROOM, with_room
+
+    side = faces.crops.shape[1]
+    if side / PACK_ROOM < recipe.size:
+        return f"faces in its crops of {side} px are enlarged to the recipe's {recipe.size}"
+    some = faces.points[:: max(len(faces) // 100, 1)]
+    if statistics.median(with_room(points, recipe.augmentation).side for points in some) > 1.1 * side:
+        return "its crops end nearer to the faces than the recipe turns, scales and shifts them"
+    return ""
+
+
 def _going_on(told: argparse.Namespace, folder: Path) -> str:
     """The arguments that resume a run, as a shell takes them: those that its recipe does not hold were given before."""
     words = [str(told.pack), "-o", str(folder), "--resume"]
@@ -89,7 +110,8 @@ def _going_on(told: argparse.Namespace, folder: Path) -> str:
         if (value := getattr(told, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
     words += ["--augment-on", told.augment_on] if told.augment_on != "auto" else []
-    return shlex.join([*words, "--tensorboard"] if told.tensorboard else words)
+    words += [f"--{name.replace('_', '-')}" for name in ("tensorboard", "no_compile") if getattr(told, name)]
+    return shlex.join(words)
 
 
 def _train_parser() -> argparse.ArgumentParser:
@@ -103,7 +125,7 @@ def _train_parser() -> argparse.ArgumentParser:
         "  canthus train wflw --recipe student --set batch=64 --set augmentation.blur_p=0\n"
         "  canthus train wflw --recipe student --teacher runs/first/best.safetensors -o runs/small\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.train wflw\n"
-        "  sbatch slurm.sh train wflw -o runs/first              (slurm.sh lies in the package, canthus.trainer)\n"
+        f"  sbatch {Path(__file__).with_name('slurm.sh')} train wflw -o runs/first\n"
         "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
     )
     parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
@@ -146,12 +168,18 @@ def _train_parser() -> argparse.ArgumentParser:
         metavar="PACK",
         help="choose the best checkpoint on this pack's faces, not on held-out ones; on a test set its figures flatter",
     )
-    parser.add_argument("--gpus", type=int, metavar="N", help="share each batch between N GPUs of this machine")
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="share each batch between N GPUs of this machine; with many of them raise batch and learning_rate (--set)",
+    )
     parser.add_argument(
         "--workers",
         type=int,
         metavar="N",
-        help="processes that make batches for each GPU (default: the cores there are; 0 = a thread, as on the CPU)",
+        help="processes that make batches for each GPU (default: its share of the cores but one, at most 16; 0 = a "
+        "thread, as on the CPU)",
     )
     parser.add_argument(
         "--augment-on",
@@ -159,6 +187,9 @@ def _train_parser() -> argparse.ArgumentParser:
         default="auto",
         help="where faces are changed at random: by those processes, or in batches on the device that trains "
         "(default: on the device where it is a GPU)",
+    )
+    parser.add_argument(
+        "--no-compile", action="store_true", help="do without torch.compile: slower, but begins at once, everywhere"
     )
     parser.add_argument("--tensorboard", action="store_true", help="write events for TensorBoard into RUN too")
     parser.add_argument("--resume", action="store_true", help="go on where RUN was stopped, with its recipe")
