@@ -128,7 +128,10 @@ class Camera(Closing):
             cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
             self._capture.release()
-            raise InputError(f"camera {number} cannot be opened: is it plugged in, and free of other programs?")
+            raise InputError(
+                f"camera {number} cannot be opened: is it plugged in, free of other programs, and allowed to you (group "
+                "video on Linux, privacy settings on macOS and Windows)?"
+            )
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
         self.height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
@@ -171,7 +174,7 @@ class Camera(Closing):
         self._reader.join(timeout=1)
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
+def read_picture(path: str | Path) -> NDArray[np.uint8]:
     """A picture file as (H, W, 3) RGB."""
     try:
         data = np.fromfile(path, np.uint8)
