@@ -4,22 +4,32 @@ A sub-command is a function `command(arguments: list[str]) -> int` in the entry-
 first line of its docstring is its line in the help.
 """
 
+import contextlib
+import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 
 from canthus.runtime.errors import CanthusError
 
 GROUP = "canthus.commands"
 Command = Callable[[list[str]], int]
 
+LIBRARIES = "libgl1 libglib2.0-0"
+"""Debian's names of what OpenCV and MediaPipe link to and their wheels do not carry."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command line; returns the exit code: 0 done, 1 could not, 2 asked for wrongly, 130 Ctrl-C."""
     if sys.stderr is None:  # closed by the shell (2>&-), or never there (pythonw)
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - it stays open
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be text
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("CANTHUS_DEBUG"))
     words = [word for word in words if word != "--debug"]
@@ -34,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"canthus: no command {words[0]!r}; there are: {', '.join(sorted(commands))}", file=sys.stderr)
         return 2
     try:
-        command: Command = commands[words[0]].load()
-        return command(words[1:])
+        with _ended_by_signals():
+            command: Command = commands[words[0]].load()
+            return command(words[1:])
     except CanthusError as error:
         if debug:
             raise
@@ -48,6 +59,44 @@ def main(arguments: list[str] | None = None) -> int:
         # The reader of our output has gone (`canthus doctor | head`); nothing is left to say to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (OSError, ImportError) as error:
+        if debug or not (isinstance(error, OSError) or ".so" in str(error)):
+            raise
+        print(f"canthus {words[0]}: {_in_a_line(error)}", file=sys.stderr)
+        return 1
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, so that its files are whole.
+
+    Each is heard once: a terminal sends its signal twice, and the second must not break into the ending. What is
+    ignored already (`nohup`) stays ignored.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        hear = signal.getsignal(signal.SIGINT)  # perhaps the command's own; a job in the background ignores it
+        (hear if callable(hear) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    heard = []
+    if threading.current_thread() is threading.main_thread():
+        names = ("SIGTERM", "SIGHUP")
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        heard = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in heard:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _in_a_line(error: OSError | ImportError) -> str:
+    if isinstance(error, ImportError):
+        return f"a library does not load ({error}); on Debian or Ubuntu: apt install {LIBRARIES}"
+    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
 
 
 def _help(commands: dict[str, metadata.EntryPoint]) -> str:

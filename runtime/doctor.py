@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
@@ -45,26 +46,39 @@ def command(arguments: list[str]) -> int:
 
 def examine() -> dict[str, Any]:
     """What there is, as plain values."""
-    from canthus.runtime.detector import find_detector_model
     from canthus.runtime.models import DEFAULT, cache_folder, shipped_models
 
-    try:
-        detector = str(find_detector_model(fetch=False))
-    except ModelError as missing:
-        detector = f"missing: {missing}"
     return {
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "cpu": f"{_cpu()}, {_cores()} cores",
+        "cpu": f"{_loaded(_cpu)}, {_cores()} cores",
         "gpus": _gpus(),
         "cameras": _cameras(),
         "models": {name: str(path) for name, path in shipped_models().items()},
         "default model": DEFAULT,
-        "landmarks": _outlook(),
-        "detector": detector,
+        "landmarks": _loaded(_outlook),
+        "detector": _loaded(_detector),
         "cache": str(cache_folder()),
     }
+
+
+def _loaded(ask: Callable[[], str]) -> str:
+    """The answer, or which library it would need that does not load."""
+    try:
+        return ask()
+    except ImportError as missing:
+        return f"does not load: {missing}"
+
+
+def _detector() -> str:
+    """Where the face detector's model is."""
+    from canthus.runtime.detector import find_detector_model
+
+    try:
+        return str(find_detector_model(fetch=False))
+    except ModelError as missing:
+        return f"missing: {missing}"
 
 
 def _outlook() -> str:

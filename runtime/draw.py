@@ -40,6 +40,10 @@ def draw(image: NDArray[np.uint8], faces: Faces, lines: bool = True, ids: bool =
 
 def _label(canvas: NDArray[np.uint8], points: NDArray[np.float32], face: int, size: float) -> None:
     scale = min(max(size / 260, 0.4), 1.2)
-    place = (round(float(points[:, 0].min())), round(float(points[:, 1].min()) - 6 * scale))
+    (width, height), _ = cv2.getTextSize(str(face), cv2.FONT_HERSHEY_SIMPLEX, scale, 3)
+    # Above the face, and within the picture.
+    left = min(max(float(points[:, 0].min()), 0.0), canvas.shape[1] - width)
+    foot = min(max(float(points[:, 1].min()) - 6 * scale, height), canvas.shape[0])
+    place = (round(left), round(foot))
     for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         cv2.putText(canvas, str(face), place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)

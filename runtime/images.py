@@ -31,7 +31,7 @@ def command(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if not (chosen.output or chosen.table):
         parser.error("nothing to write: give --table OUT.csv, -o FOLDER, or both")
-    pictures = find_pictures(chosen.source)
+    pictures = find_pictures(chosen.source, chosen.output)
     done, found, unreadable = process(chosen, pictures)
     print(f"{done} pictures, {found} faces")
     for line in unreadable:
@@ -39,8 +39,8 @@ def command(arguments: list[str]) -> int:
     return 1 if unreadable else 0
 
 
-def find_pictures(source: Path) -> list[Path]:
-    """The picture itself, or all pictures below a folder, in the order of their names."""
+def find_pictures(source: Path, output: Path | None = None) -> list[Path]:
+    """The picture itself, or all pictures below a folder, in the order of their names; none of an `output` within."""
     from canthus.runtime.sources import PICTURES
 
     if source.is_file():
@@ -48,6 +48,8 @@ def find_pictures(source: Path) -> list[Path]:
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder")
     pictures = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURES)
+    if output and source.resolve() in output.resolve().parents:
+        pictures = [path for path in pictures if not path.resolve().is_relative_to(output.resolve())]
     if not pictures:
         raise InputError(f"{source}: holds no pictures ({', '.join(PICTURES)})")
     return pictures
@@ -60,15 +62,17 @@ def process(chosen: argparse.Namespace, pictures: list[Path]) -> tuple[int, int,
 
     from canthus.runtime.draw import draw
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sinks import PICTURE_COLUMNS, TableSink, check_output
+    from canthus.runtime.sinks import PICTURE_COLUMNS, TableSink, check_output, write_file
     from canthus.runtime.sources import read_picture
 
     root = chosen.source if chosen.source.is_dir() else chosen.source.parent
     names = [path.relative_to(root) for path in pictures]
-    if chosen.table:
-        check_output(chosen.table, chosen.overwrite)
     if chosen.output:
         _check_folder(chosen.output, root, names, chosen.overwrite)
+    if chosen.table:
+        if chosen.table.resolve() in (path.resolve() for path in pictures):
+            raise InputError(f"{chosen.table}: is a source itself")
+        check_output(chosen.table, chosen.overwrite)
     done = found = 0
     unreadable = []
     with contextlib.ExitStack() as stack:
@@ -84,23 +88,25 @@ def process(chosen: argparse.Namespace, pictures: list[Path]) -> tuple[int, int,
             if table:
                 table.write_picture(str(name), faces)
             if chosen.output:
-                target = chosen.output / name
-                target.parent.mkdir(parents=True, exist_ok=True)
                 marked = cv2.cvtColor(draw(image, faces, lines=not chosen.no_lines), cv2.COLOR_RGB2BGR)
-                if not cv2.imwrite(str(target), marked):
-                    raise InputError(f"{target}: cannot be written")
+                write_file(chosen.output / name, cv2.imencode(name.suffix, marked)[1].tobytes())
             done, found = done + 1, found + len(faces)
     return done, found, unreadable
 
 
 def _check_folder(output: Path, root: Path, names: list[Path], overwrite: bool) -> None:
+    """Make the folder and its sub-folders, or raise InputError, before any work is done."""
+    from canthus.runtime.sinks import check_free
+    from canthus.runtime.sources import PICTURES
+
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: is the source folder; marked pictures go elsewhere")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as refused:
-        raise InputError(f"{output}: cannot be made a folder ({refused.strerror})") from refused
-    if not overwrite:
-        for name in names:
-            if (output / name).exists():
-                raise InputError(f"{output / name}: exists already; give --overwrite to replace it")
+    for name in names:
+        if name.suffix.lower() not in PICTURES:
+            raise InputError(f"{root / name}: a marked picture keeps its name, which must end in {', '.join(PICTURES)}")
+        check_free(output / name, overwrite)
+    for folder in (output, *sorted({(output / name).parent for name in names})):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as refused:
+            raise InputError(f"{folder}: cannot be made a folder ({refused.strerror})") from refused

@@ -156,6 +156,18 @@ def test_the_source_is_never_overwritten(clip, capsys):
     assert clip.read_bytes() == before
 
 
+def test_two_outputs_of_one_name_are_told(clip, capsys):
+    assert run("video", clip, "-o", clip.with_name("o.mp4"), "--table", clip.parent / "." / "o.mp4") == 1
+    assert "its own" in failed(capsys)
+
+
+def test_a_sound_that_is_not_whole_is_told(tmp_path, capsys):
+    once = write_video(tmp_path / "once.ts", STILL, sound="aac").read_bytes()
+    (tmp_path / "twice.ts").write_bytes(once + once)
+    assert run("video", tmp_path / "twice.ts", "-o", tmp_path / "o.mp4") == 0
+    assert "the sound is not carried over whole" in failed(capsys)
+
+
 def test_an_unwritable_output_is_told_before_any_work(clip, tmp_path, capsys):
     assert run("video", clip, "--table", tmp_path / "nowhere" / "t.csv") == 1
     assert "cannot be written" in failed(capsys)
@@ -194,14 +206,15 @@ def test_a_truncated_video_is_processed_as_far_as_it_goes(tmp_path, capsys):
         assert len(list(video)) == told > 10
 
 
-def test_ctrl_c_leaves_whole_outputs(tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_polite_kill_leave_whole_outputs(tmp_path, end):
     overlay, table = tmp_path / "o.mp4", tmp_path / "t.csv"
     asked = [*CANTHUS, "video", str(sample.CLIP), "-o", str(overlay), "--table", str(table)]
     running = subprocess.Popen(asked, stderr=subprocess.PIPE, text=True)
     draft = tmp_path / ".t.part.csv"
     while running.poll() is None and not (draft.exists() and draft.stat().st_size > 50_000):
         time.sleep(0.05)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(end)
     told = running.communicate(timeout=30)[1]
     assert running.returncode == 130
     assert told.strip().endswith("stopped")
@@ -210,6 +223,7 @@ def test_ctrl_c_leaves_whole_outputs(tmp_path):
     assert None not in rows[-1].values()
     with VideoFile(overlay) as video:
         assert abs(len(list(video)) - len(rows)) <= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv"]
 
 
 def test_pictures_become_a_table_and_marked_pictures(clip, tmp_path, capsys):
