@@ -20,8 +20,11 @@ from canthus.runtime.errors import CanthusError
 GROUP = "canthus.commands"
 Command = Callable[[list[str]], int]
 
-LIBRARIES = "libgl1 libglib2.0-0"
+LIBRARIES = "libegl1 libgl1 libgles2 libglib2.0-0"
 """Debian's names of what OpenCV and MediaPipe link to and their wheels do not carry."""
+
+NO_LIBRARY = "cannot open shared object file"
+"""What Linux says where one of them is missing: in an ImportError, or an OSError where Python loads it by name."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ImportError) as error:
-        if debug or not (isinstance(error, OSError) or ".so" in str(error)):
+        if debug or (isinstance(error, ImportError) and NO_LIBRARY not in str(error)):
             raise
         print(f"canthus {words[0]}: {_in_a_line(error)}", file=sys.stderr)
         return 1
@@ -94,9 +97,11 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _in_a_line(error: OSError | ImportError) -> str:
-    if isinstance(error, ImportError):
+    if NO_LIBRARY in str(error):
         return f"a library does not load ({error}); on Debian or Ubuntu: apt install {LIBRARIES}"
-    return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _help(commands: dict[str, metadata.EntryPoint]) -> str:
