@@ -129,8 +129,8 @@ class Camera(Closing):
         if not self._capture.isOpened():
             self._capture.release()
             raise InputError(
-                f"camera {number} cannot be opened: is it plugged in, free of other programs, and allowed to you (group "
-                "video on Linux, privacy settings on macOS and Windows)?"
+                f"camera {number} cannot be opened: is it plugged in, free of other programs, and allowed to you "
+                "(group video on Linux, privacy settings on macOS and Windows)?"
             )
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))

@@ -142,7 +142,7 @@ class FakeCapture:
 
 
 def test_a_camera_that_is_not_there_is_told_in_one_line(capfd):
-    with pytest.raises(InputError, match="camera 93 cannot be opened.*group video"):
+    with pytest.raises(InputError, match=r"camera 93 cannot be opened.*group video"):
         Camera(93)
     assert capfd.readouterr().err == ""
 
