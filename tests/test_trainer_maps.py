@@ -221,7 +221,8 @@ def test_hrnet_has_the_published_parameters_and_operations():
     assert operations / 1e9 == pytest.approx(4.9, abs=0.05)
 
 
-def test_each_kind_of_hrnets_modules_is_compiled_once_and_the_weights_keep_their_names(monkeypatch):
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_each_kind_of_hrnets_modules_is_compiled_once_and_the_weights_keep_their_names(monkeypatch, mirrored):
     graphs = []
 
     def backend(graph, _):
@@ -230,7 +231,7 @@ def test_each_kind_of_hrnets_modules_is_compiled_once_and_the_weights_keep_their
 
     compile_part = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda part: compile_part(part, backend=backend))
-    network = HRNet(98).eval()
+    network = as_used(HRNet(98), {"mirrored": mirrored, "points": 98}).eval()
     names, images = list(network.state_dict()), torch.zeros(1, 3, 32, 32)
     with torch.no_grad():
         wanted = network(images)

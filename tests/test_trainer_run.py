@@ -194,7 +194,8 @@ def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(
     assert_same(best.weights, last.weights)
     assert best.facts["best"] is None
     assert "calibration" not in best.facts  # no face to tell by
-    training.train(faces, every, tmp_path / "chosen", compiled=False, judged=faces)
+    training.train(faces, change(every, {"held_out": 4}), tmp_path / "chosen", compiled=False, judged=faces)
+    assert load_recipe(tmp_path / "chosen" / "recipe.json").held_out == 0  # where others choose, all are trained on
     (row,) = csv.DictReader((tmp_path / "chosen" / "log.csv").read_text().splitlines())
     assert load(tmp_path / "chosen" / "best").facts["best"] == pytest.approx(float(row["held_out_nme"]), abs=1e-3)
     assert_same(weights(tmp_path / "chosen"), weights(tmp_path / "last"))

@@ -1,6 +1,7 @@
 """The training loop: draw, predict, compare, step; now and then evaluate and save."""
 
 import contextlib
+import dataclasses
 import math
 import signal
 import sys
@@ -29,7 +30,6 @@ from canthus.trainer.checkpoint import (
 )
 from canthus.trainer.data import Pack
 from canthus.trainer.distil import Teacher
-from canthus.trainer.hrnet import HRNet
 from canthus.trainer.hrnet import Module as Exchange
 from canthus.trainer.log import Log, Row, Waiting, overlay
 from canthus.trainer.loss import SkpsLoss
@@ -80,6 +80,8 @@ def train(
     the faces too, unless the network's device does (`augment_on`; "auto": where it is a GPU). `tensorboard` puts
     its events into `folder` too. Under torchrun, each process calls this with the same arguments.
     """
+    if judged is not None:
+        recipe = dataclasses.replace(recipe, held_out=0)  # none is, as all are trained on
     with joined() as world:
         torch.manual_seed(recipe.seed)
         if world.device.type == "cuda":
@@ -232,12 +234,12 @@ def _loop(
 
 def compile_network(network: nn.Module) -> Network:
     """Through torch.compile; of HRNet its modules of exchange, each kind once, which begins in half the time."""
-    if not isinstance(network, HRNet):
+    exchanges = [part for part in network.modules() if isinstance(part, Exchange)]
+    if not exchanges:
         whole: Network = torch.compile(network)
         return whole
-    for part in network.modules():
-        if isinstance(part, Exchange):
-            part.compile()
+    for part in exchanges:
+        part.compile()
     return network
 
 
