@@ -99,10 +99,11 @@ def report(asked: Asked, folder: Path, overwrite: bool = False) -> Path:
     written = Report(folder)
     written.add("machine", machine(gpu, model, manifest))
     ways: dict[str, Any] = {}
+    here = capability_name(gpu)
     for flavour in installed_flavours():
         name = f"{flavour} {flavour_version(flavour)}, fp16"
         _say(name)
-        ways[name] = attempt(lambda: tensorrt(flavour, capability_name(gpu), asked, model, manifest))  # noqa: B023 - called at once
+        ways[name] = attempt(lambda: tensorrt(flavour, here, asked, model, manifest))  # noqa: B023 - called at once
         written.add("ways", ways)
     for kind in KINDS:
         _say(f"PyTorch, fp16, {kind}")
@@ -214,8 +215,8 @@ def half_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
         network = as_used(build_network(manifest.network, manifest.points), manifest.training)
     network = network.eval().cuda().half()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    # Here once and not in `normalise`: a copy from the host must not fall into a recording.
     ready = compile_parts(network) if compiled else network
+    # Here once and not in `normalise`: a copy from the host must not fall into a recording.
     mean, std = (torch.tensor(values, device="cuda").view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
 
     def run(crops: "Tensor") -> "Tensor":
