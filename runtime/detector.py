@@ -50,9 +50,6 @@ LYING = math.radians(90)
 SAME_FACE = 0.4
 """Two boxes that overlap by this share of the smaller one are one face."""
 
-WARMING = 5
-"""Looks after which MediaPipe's buffers are in place, and it writes nothing more to stderr."""
-
 TILE_OVERLAP = 0.25
 TILE_WORTH = 512
 """Tiles below this many pixels show nothing that the whole picture does not."""
@@ -88,8 +85,7 @@ class Detector(Closing):
             try:
                 self._detector = vision.FaceDetector.create_from_options(options)
                 self._wrap = partial(Image, ImageFormat.SRGB)
-                for _ in range(WARMING):
-                    self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
+                self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
             except (RuntimeError, ValueError) as refused:
                 raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused
         self._afar = False
@@ -133,7 +129,9 @@ class Detector(Closing):
     def _look(self, image: NDArray[np.uint8], right: int = 0, down: int = 0) -> list[FaceBox]:
         if min(image.shape[:2]) < 1:
             raise InputError("cannot look for faces in an empty image")
-        answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
+        # It may remark at any look that a buffer lies at an odd address.
+        with _SILENCE:
+            answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
         boxes = []
         for face in answer.detections:
             box, (left_eye, right_eye) = face.bounding_box, face.keypoints[:2]
@@ -223,6 +221,7 @@ class _Silence:
             if self._inside > 1 or sys.stderr is None:
                 return
             with contextlib.suppress(OSError):  # where descriptor 2 is closed, there is nothing to turn away
+                sys.stderr.flush()
                 self._kept = os.dup(2)
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, 2)

@@ -99,6 +99,20 @@ def test_an_empty_picture_is_refused():
         detector().detect(np.zeros((0, 4, 3), np.uint8), thorough=True)
 
 
+def test_what_mediapipe_remarks_at_any_look_is_not_heard(capfd):
+    made = detector()
+    look = made._detector.detect
+
+    def remark(image):
+        os.write(2, b"W0000 a buffer lies at an odd address")
+        return look(image)
+
+    made._detector.detect = remark
+    print("before", end="", file=sys.stderr)
+    assert len(made.detect(scene(40, 60))) == 1
+    assert capfd.readouterr().err == "before"
+
+
 def stderr_goes_to():
     told = os.fstat(2)
     return told.st_dev, told.st_ino
