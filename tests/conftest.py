@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from canthus.runtime import wflw
+from canthus.runtime import pipeline, wflw
 from canthus.runtime.types import FaceBox
 
 REPOSITORY = Path(__file__).parent.parent
@@ -122,6 +122,26 @@ def bright_boxes(image: np.ndarray) -> list[FaceBox]:
         if len(rows):
             boxes.append(FaceBox(columns.min() + left, rows.min(), columns.max() + left + 1, rows.max() + 1, 0.9))
     return boxes
+
+
+class PretendedDetector:
+    """Finds what is bright."""
+
+    def detect(self, image: np.ndarray, thorough: bool = False) -> list[FaceBox]:
+        return bright_boxes(image)
+
+    glance = detect
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Landmarkers have no network and no detector of their own: what is bright is a face."""
+    monkeypatch.setattr(pipeline, "open_backend", lambda model: FakeBackend())
+    monkeypatch.setattr(pipeline, "Detector", lambda model: PretendedDetector())
+    monkeypatch.setattr(pipeline, "_first_use", lambda name: None)
 
 
 @pytest.fixture(autouse=True, scope="session")

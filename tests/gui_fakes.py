@@ -4,13 +4,12 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from PyQt6.QtWidgets import QApplication
 
 from canthus.gui.stream import FaceFinder, Source, Stream
+from canthus.runtime.closing import Closing
 from canthus.runtime.types import Faces, Frame
 
 WALL = (40, 80, 120)
@@ -45,7 +44,7 @@ def face_at(x: float, y: float) -> Faces:
     return Faces(np.full((1, 98, 2), (x, y), np.float32), np.ones((1, 98), np.float32), np.array([7], np.int64))
 
 
-class FakeSource:
+class FakeSource(Closing):
     """Gives frames 5 ms apart, or as fast as they are taken, and then fails if told to."""
 
     def __init__(self, times: list[float] | None = None, count: int = 10**6, error: Exception | None = None) -> None:
@@ -61,16 +60,11 @@ class FakeSource:
         if self.error:
             raise self.error
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         pass
 
 
-class FakeFinder:
+class FakeFinder(Closing):
     def __init__(self) -> None:
         self.seconds = {"detect": 0.001, "landmark": 0.002}
         self.runs = "a fake"
@@ -84,12 +78,7 @@ class FakeFinder:
     def restart(self) -> None:
         self.restarts += 1
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         pass
 
 

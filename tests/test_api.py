@@ -10,27 +10,11 @@ import numpy as np
 import pytest
 
 from canthus import runtime
-from canthus.runtime import Frame, Landmarker, draw_faces, follow, pipeline, read_picture
+from canthus.runtime import Frame, Landmarker, draw_faces, follow, read_picture
 from canthus.runtime.errors import InputError
-from conftest import FakeBackend, bright_boxes, write_video
+from conftest import write_video
 
-
-class PretendedDetector:
-    def detect(self, image, thorough=False):
-        return bright_boxes(image)
-
-    glance = detect
-
-    def close(self):
-        pass
-
-
-@pytest.fixture(autouse=True)
-def pretended(monkeypatch):
-    """No network and no detector of its own: what is bright is a face."""
-    monkeypatch.setattr(pipeline, "open_backend", lambda model: FakeBackend())
-    monkeypatch.setattr(pipeline, "Detector", lambda model: PretendedDetector())
-    monkeypatch.setattr(pipeline, "_first_use", lambda name: None)
+pytestmark = pytest.mark.usefixtures("pretended")
 
 
 def picture():

@@ -8,26 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from canthus.runtime import pipeline
 from canthus.runtime.cli import main
 from canthus.runtime.draw import draw
 from canthus.runtime.types import Faces
-from conftest import SHAPE, FakeBackend, bright_boxes
+from conftest import SHAPE
 
-
-class PretendedDetector:
-    def detect(self, image, thorough=False):
-        return bright_boxes(image)
-
-    def close(self):
-        pass
-
-
-@pytest.fixture(autouse=True)
-def pretended(monkeypatch):
-    monkeypatch.setattr(pipeline, "open_backend", lambda model: FakeBackend())
-    monkeypatch.setattr(pipeline, "Detector", lambda model: PretendedDetector())
-    monkeypatch.setattr(pipeline, "_first_use", lambda name: None)
+pytestmark = pytest.mark.usefixtures("pretended")
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from canthus.runtime.errors import BackendError, EngineError, ModelError
 from canthus.runtime.models import Manifest, sha256
 from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.types import Frame
-from conftest import FakeBackend, bright_boxes
+from conftest import FakeBackend, PretendedDetector
 
 GPU = Gpu("NVIDIA X", 86)
 VERSION = "1.7"
@@ -93,16 +93,6 @@ class Machine:
 
     def landmarker(self, **changes) -> Landmarker:
         return Landmarker(Settings(model=str(self.model), **changes))
-
-
-class PretendedDetector:
-    def detect(self, image, thorough=False):
-        return bright_boxes(image)
-
-    glance = detect
-
-    def close(self) -> None:
-        pass
 
 
 @pytest.fixture
