@@ -3,6 +3,7 @@ import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 
 from canthus.runtime import pipeline, wflw
 from canthus.runtime.types import FaceBox
+
+if TYPE_CHECKING:
+    from canthus.trainer.data import Pack
 
 REPOSITORY = Path(__file__).parent.parent
 FACES = REPOSITORY.parent / "shared" / "data"
@@ -122,6 +126,17 @@ def bright_boxes(image: np.ndarray) -> list[FaceBox]:
         if len(rows):
             boxes.append(FaceBox(columns.min() + left, rows.min(), columns.max() + left + 1, rows.max() + 1, 0.9))
     return boxes
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
+    """A pack of 30 made-up faces, 48 pixels each."""
+    from canthus.trainer.data import open_set, write_pack
+    from test_trainer_data import write_shard
+
+    folder = tmp_path_factory.mktemp("faces")
+    write_shard(folder / "shard", 30)
+    return write_pack([open_set(folder / "shard")], folder / "pack", 48)
 
 
 class PretendedDetector:

@@ -13,6 +13,7 @@ from canthus import runtime
 from canthus.runtime import Frame, Landmarker, draw_faces, follow, read_picture
 from canthus.runtime.errors import InputError
 from conftest import write_video
+from test_sources import FakeCapture
 
 pytestmark = pytest.mark.usefixtures("pretended")
 
@@ -75,29 +76,17 @@ def test_a_path_may_be_text(tmp_path, kind):
     assert [frame.index for frame, _ in follow(kind(video))] == [0, 1, 2]
 
 
-class FakeCapture:
+class EndlessCapture(FakeCapture):
     """A camera of 100 pictures a second."""
-
-    def isOpened(self):  # noqa: N802
-        return True
-
-    def get(self, _):
-        return 64
-
-    def set(self, *_):
-        return True
 
     def read(self):
         time.sleep(0.01)
         return True, picture()
 
-    def release(self):
-        pass
-
 
 @pytest.mark.parametrize("number", [0, np.int64(0)])
 def test_of_a_camera_comes_the_newest_frame(monkeypatch, number):
-    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture())
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: EndlessCapture())
     times, before = [], threading.enumerate()
     for _, (frame, faces) in zip(range(5), follow(number), strict=False):
         assert len(faces) == 1

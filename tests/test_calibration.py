@@ -19,10 +19,8 @@ from canthus.trainer import calibrate as calibrating
 from canthus.trainer.batches import Batches
 from canthus.trainer.calibrate import calibrate, fit
 from canthus.trainer.checkpoint import Checkpoint, CheckpointBackend, load, save
-from canthus.trainer.data import Pack, open_set, write_pack
 from canthus.trainer.network import build
 from canthus.trainer.recipe import Recipe
-from test_trainer_data import write_shard
 
 CURVE = (1.5, -1.25)
 BAD = [[1], [1, 0, 0], [0, 1], [-1.5, 0], ["1", 0], {"a": 1}, 3, None, [float("nan"), 0], [1, float("inf")]]
@@ -34,13 +32,6 @@ def drawn(count: int, curve: tuple[float, float]) -> tuple[np.ndarray, np.ndarra
     random = np.random.default_rng(0)
     scores = random.beta(6, 2, count)
     return scores, random.random(count) < calibrated(scores, curve)
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> Pack:
-    folder = tmp_path_factory.mktemp("faces")
-    write_shard(folder / "shard", 30)
-    return write_pack([open_set(folder / "shard")], folder / "pack", 48)
 
 
 @pytest.fixture

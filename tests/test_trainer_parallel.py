@@ -19,10 +19,9 @@ from canthus.trainer import commands
 from canthus.trainer import train as training
 from canthus.trainer.batches import Batches
 from canthus.trainer.checkpoint import load
-from canthus.trainer.data import Pack, open_set, write_pack
+from canthus.trainer.data import Pack
 from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe
-from test_trainer_data import write_shard
 
 SETTINGS = {
     "size": 64, "batch": 8, "epochs": 5.0, "warm_up": 3, "held_out": 3, "precision": "fp32", "seed": 3,
@@ -31,13 +30,6 @@ SETTINGS = {
 LOSSES_AGREE, ERRORS_AGREE = 2e-3, 2e-2
 """One process and two differ by the order of their sums alone, which ten steps of AdamW enlarge; and where maps are
 still flat, the highest cell may be another for next to nothing."""
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> Pack:
-    folder = tmp_path_factory.mktemp("faces")
-    write_shard(folder / "shard", 30)
-    return write_pack([open_set(folder / "shard")], folder / "pack", 48)
 
 
 def torchrun(faces: Pack, run: Path, *words: str, **settings: object) -> subprocess.Popen:

@@ -27,20 +27,11 @@ from canthus.trainer.checkpoint import (
     restore_optimiser,
     save,
 )
-from canthus.trainer.data import Pack, open_set, write_pack
 from canthus.trainer.log import overlay
 from canthus.trainer.network import Deployed, build
 from canthus.trainer.recipe import Recipe, change, default_recipe, load_recipe
-from test_trainer_data import write_shard
 
 TINY = Recipe(size=32, batch=4, epochs=3.0, warm_up=3, held_out=3, learning_rate=1e-3)
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> Pack:
-    folder = tmp_path_factory.mktemp("faces")
-    write_shard(folder / "shard", 30)
-    return write_pack([open_set(folder / "shard")], folder / "pack", 48)
 
 
 @pytest.fixture(scope="module")

@@ -12,19 +12,12 @@ from canthus.runtime.errors import BackendError, InputError
 from canthus.trainer import train as training
 from canthus.trainer.commands import _lacking as lacking
 from canthus.trainer.commands import train as command
-from canthus.trainer.data import Pack, open_set, write_pack
+from canthus.trainer.data import open_set, write_pack
 from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe, find_recipe, load_recipe
 from test_trainer_data import write_shard
 
 FEW = [word for one in ("size=32", "batch=4", "epochs=0.5", "held_out=3") for word in ("--set", one)]
-
-
-@pytest.fixture(scope="module")
-def faces(tmp_path_factory) -> Pack:
-    folder = tmp_path_factory.mktemp("faces")
-    write_shard(folder / "shard", 30)
-    return write_pack([open_set(folder / "shard")], folder / "pack", 48)
 
 
 @pytest.fixture
