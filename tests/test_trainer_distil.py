@@ -15,7 +15,7 @@ from canthus.trainer.distil import Teacher, on_grid
 from canthus.trainer.head import decode
 from canthus.trainer.loss import SkpsLoss
 from canthus.trainer.network import build
-from test_trainer_run import TINY, faces  # noqa: F401 (a fixture)
+from test_trainer_run import TINY
 
 NEAR = 0.1
 """Pixels of the student's crop: between cells a Gaussian is read along straight lines."""
@@ -58,7 +58,7 @@ def test_a_wider_student_gets_wider_maps_with_the_same_peaks(teacher, monkeypatc
     assert torch.allclose(wide, 0.6 * torch.from_numpy(encode(points, 16, 4, 3.0)[0])[0, 0], atol=1e-5)
 
 
-def test_a_student_comes_closer_to_its_teacher_than_one_without(faces, teacher, tmp_path):  # noqa: F811
+def test_a_student_comes_closer_to_its_teacher_than_one_without(faces, teacher, tmp_path):
     def apart(taught: float) -> float:
         told = {"teacher": str(teacher), "taught": taught} if taught else {}
         recipe = dataclasses.replace(TINY, epochs=2.0, **told)
