@@ -42,15 +42,7 @@ class VideoFile(Closing):
         self.path = Path(path)
         if not self.path.is_file():
             raise InputError(f"{path}: no such file")
-        try:
-            self._container = open_media(self.path)
-        except (av.error.FFmpegError, ValueError) as unreadable:
-            raise InputError(f"{path}: not a readable video ({reason(unreadable)})") from unreadable
-        if not self._container.streams.video:
-            self._container.close()
-            raise InputError(f"{path}: the file holds no video stream")
-        self.stream = self._container.streams.video[0]
-        self.stream.thread_type = "AUTO"
+        self._container, self.stream = self._open()
         self.damaged = ""
         rate = self.stream.average_rate or self.stream.guessed_rate
         self.rate = float(rate) if rate else 30.0
@@ -59,12 +51,24 @@ class VideoFile(Closing):
         except (StopIteration, av.error.FFmpegError) as empty:
             self._container.close()
             raise InputError(f"{path}: no frame of the video can be decoded") from empty
-        self._turns = round(getattr(first, "rotation", 0) / 90) % 4
-        self.start = self._time(first, 0.0)
+        self._mirrored, self._turns = _orientation(first)
+        self.start = float(first.time or 0)
         self.width, self.height = first.width, first.height
         self.pixel_aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         if self._turns % 2:
             self.width, self.height, self.pixel_aspect = self.height, self.width, 1 / self.pixel_aspect
+
+    def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
+        try:
+            container = open_media(self.path)
+        except (av.error.FFmpegError, ValueError) as unreadable:
+            raise InputError(f"{self.path}: not a readable video ({reason(unreadable)})") from unreadable
+        if not container.streams.video:
+            container.close()
+            raise InputError(f"{self.path}: the file holds no video stream")
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        return container, stream
 
     @property
     def frames(self) -> int:
@@ -76,10 +80,13 @@ class VideoFile(Closing):
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames from the start; seconds count from the first frame and always grow."""
-        self._container.seek(0)
-        last, self.damaged = -math.inf, ""
-        index = 0
-        decoded = self._container.decode(self.stream)
+        # Opened anew: a bare stream, as many cameras write, cannot be wound back.
+        container, stream = self._open()
+        with container:
+            yield from self._upright(container.decode(stream))
+
+    def _upright(self, decoded: Iterator[av.VideoFrame]) -> Iterator[Frame]:
+        index, last, self.damaged = 0, -1 / self.rate, ""
         while True:
             try:
                 picture = next(decoded)
@@ -95,20 +102,28 @@ class VideoFile(Closing):
                 self.damaged = reason(broken)
                 return
             # A frame without a time, or one that does not grow, takes its place by the rate.
-            seconds = self._time(picture, last + 1 / self.rate) - self.start
-            seconds = seconds if seconds > last else last + 1 / self.rate
+            due = last + 1 / self.rate
+            seconds = due if picture.time is None else float(picture.time) - self.start
+            seconds = seconds if seconds > last else due
             image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
-            if self._turns:
-                image = np.ascontiguousarray(np.rot90(image, self._turns))
-            yield Frame(image, index, seconds)
+            upright = np.rot90(image[:, ::-1] if self._mirrored else image, self._turns)
+            yield Frame(np.ascontiguousarray(upright), index, seconds)
             last, index = seconds, index + 1
-
-    def _time(self, picture: av.VideoFrame, otherwise: float) -> float:
-        return otherwise if picture.time is None else float(picture.time)
 
     def close(self) -> None:
         """Release the file."""
         self._container.close()
+
+
+def _orientation(picture: av.VideoFrame) -> tuple[bool, int]:
+    """What a player does to a stored picture: mirrors it, left to right, then turns it left by so many quarters."""
+    note = picture.side_data.get("DISPLAYMATRIX")
+    if note is None:
+        return False, 0
+    # Where the stored picture's x and y axes point on the screen.
+    (x_right, x_down), (y_right, y_down) = np.frombuffer(bytes(note), np.int32).reshape(3, 3)[:2, :2].tolist()
+    mirrored = x_right * y_down < x_down * y_right
+    return mirrored, round(-2 * math.atan2(x_down, x_right) / math.pi + 2 * mirrored) % 4
 
 
 class Camera(Closing):

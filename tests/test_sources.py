@@ -37,19 +37,59 @@ def test_a_frame_cannot_be_drawn_on(tmp_path):
         frame.image[0, 0] = 255
 
 
-def test_a_video_filmed_upright_is_shown_upright(tmp_path):
-    """A phone stores a lying picture and a note to turn it, here by copying a stream with a display matrix."""
-    lying = write_video(tmp_path / "lying.mp4", UNEVEN, size=(96, 64), pixel_aspect=Fraction(16, 11))
-    matrix = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30], "<i4")
-    content = bytearray(lying.read_bytes())
-    header = content.find(b"tkhd")
+def noted(path, matrix):
+    """A video with a note where its x and y axes point on the screen, as phones write it."""
+    (a, b), (c, d) = matrix
+    content = bytearray(path.read_bytes())
     # The matrix stands 40 bytes into a version 0 track header (ISO 14496-12), big-endian.
-    content[header + 44 : header + 80] = matrix.astype(">i4").tobytes()
-    upright = tmp_path / "upright.mp4"
-    upright.write_bytes(content)
-    with VideoFile(upright) as video:
-        assert (video.width, video.height, video.pixel_aspect) == (64, 96, Fraction(11, 16))
-        assert next(iter(video)).image.shape == (96, 64, 3)
+    place = content.find(b"tkhd") + 44
+    content[place : place + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [
+        (((1, 0), (0, 1)), "top left"),
+        (((0, 1), (-1, 0)), "top right"),
+        (((-1, 0), (0, -1)), "bottom right"),
+        (((0, -1), (1, 0)), "bottom left"),
+        (((-1, 0), (0, 1)), "top right"),
+        (((1, 0), (0, -1)), "bottom left"),
+        (((0, 1), (1, 0)), "top left"),
+        (((0, -1), (-1, 0)), "bottom right"),
+    ],
+    ids=["as it is", "right", "half", "left", "mirror", "mirror half", "mirror left", "mirror right"],
+)
+def test_a_phones_video_is_shown_as_it_was_held(tmp_path, matrix, corner):
+    """Of a picture that is white at its top left, a mirrored one of a front camera included."""
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        image = np.zeros((64, 96, 3), np.uint8)
+        image[:32, :48] = 255
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode(None))
+    with VideoFile(noted(path, matrix)) as video:
+        shown = next(iter(video)).image
+        wide = matrix[0][0] != 0
+        assert (video.width, video.height) == ((96, 64) if wide else (64, 96))
+        assert video.pixel_aspect == (Fraction(16, 11) if wide else Fraction(11, 16))
+    assert shown.shape == (video.height, video.width, 3)
+    down, right = (np.argwhere(shown[..., 0] > 128).mean(0) > (video.height / 2, video.width / 2)).tolist()
+    assert corner == f"{'bottom' if down else 'top'} {'right' if right else 'left'}"
+
+
+def test_a_bare_stream_and_a_single_picture_are_videos(tmp_path):
+    """Neither can be wound back, and the one has no times of its own."""
+    with VideoFile(write_video(tmp_path / "bare.h264", UNEVEN)) as video:
+        assert [frame.seconds for frame in video] == pytest.approx([step / video.rate for step in range(5)])
+    cv2.imwrite(str(tmp_path / "one.jpg"), np.zeros((64, 96, 3), np.uint8))
+    with VideoFile(tmp_path / "one.jpg") as video:
+        assert len(list(video)) == 1
 
 
 def test_a_truncated_video_gives_what_can_be_decoded(tmp_path):
