@@ -138,9 +138,12 @@ class VideoSink(Closing):
         return self._sound.lost
 
     def write(self, image: NDArray[np.uint8], seconds: float) -> None:
-        """Add a picture (H, W, 3) RGB shown from `seconds` on."""
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[: self._height, : self._width]), format="rgb24")
-        picture = self._reformatter.reformat(picture, format="yuv420p", dst_colorspace=self._matrix)
+        """Add a picture (H, W, 3) RGB shown from `seconds` on; one of another size is brought to the video's."""
+        height, width = (side // 2 * 2 for side in image.shape[:2])
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        picture = self._reformatter.reformat(
+            picture, self._width, self._height, format="yuv420p", dst_colorspace=self._matrix
+        )
         self._last = max(round(seconds / TICK), self._last + 1)
         picture.pts, picture.time_base = self._last, TICK
         with self._draft.writing():

@@ -100,6 +100,20 @@ def test_an_odd_size_loses_one_row_and_column_and_no_frame(tmp_path):
         assert len(list(video)) == len(UNEVEN)
 
 
+@pytest.mark.parametrize("scale", [2, 0.5])
+def test_a_picture_of_another_size_is_brought_to_the_videos(tmp_path, scale):
+    """Recorded calls change their size on the way."""
+    source = write_video(tmp_path / "in.mp4", UNEVEN)
+    image = np.zeros((round(64 * scale), round(96 * scale), 3), np.uint8)
+    image[image.shape[0] // 2 :, image.shape[1] // 2 :] = 255
+    with VideoFile(source) as video, VideoSink(tmp_path / "out.mp4", video) as sink:
+        sink.write(image, 0.0)
+    with VideoFile(tmp_path / "out.mp4") as video:
+        shown = next(iter(video)).image
+    assert shown.shape == (64, 96, 3)
+    assert np.argwhere(shown[..., 0] > 128).mean(0).tolist() == pytest.approx([47.5, 71.5], abs=1)
+
+
 def test_a_video_that_is_broken_off_is_whole(tmp_path):
     source = write_video(tmp_path / "in.mp4", UNEVEN)
     with (
