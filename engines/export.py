@@ -81,7 +81,7 @@ def export(
 def _load(checkpoint: Path) -> "tuple[nn.Module, dict[str, Any], Calibration]":
     """The network, its facts, and apart from them how its scores are calibrated."""
     try:
-        from canthus.trainer.checkpoint import calibration_of, load_network
+        from canthus.trainer.networks.checkpoint import calibration_of, load_network
     except ImportError as missing:
         raise BackendError(
             f"exporting needs {missing.name}, which is not installed: pip install 'canthus[train]'"
@@ -98,8 +98,8 @@ def _trace(network: "nn.Module", size: int, stride: int, maps: bool) -> "onnx_ir
     import torch
     from torch import Tensor
 
-    from canthus.trainer.head import decode
-    from canthus.trainer.network import normalise
+    from canthus.trainer.networks.head import decode
+    from canthus.trainer.networks.network import normalise
 
     class Traced(torch.nn.Module):
         def __init__(self) -> None:
@@ -204,7 +204,7 @@ def _check(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, to
     from canthus.engines.verify import sample_scene
     from canthus.runtime.backends.cpu import run_exactly
     from canthus.runtime.geometry import crop_all
-    from canthus.trainer.network import Deployed, normalise
+    from canthus.trainer.networks.network import Deployed, normalise
 
     image, rois = sample_scene()
     crops = np.concatenate([crop_all(image, rois[:4], manifest.size).images, check_crops(1, manifest.size)])

@@ -177,7 +177,7 @@ def rows_of(rows: list[Row], manifest: Manifest) -> list[dict[str, Any]]:
 def by_torch(kind: Kind, asked: Asked, manifest: Manifest) -> dict[str, Any]:
     """PyTorch between the same two kernels, in fp16; parity only with a checkpoint."""
     from canthus.runtime.backends.reference import TorchBackend
-    from canthus.trainer.head import decode
+    from canthus.trainer.networks.head import decode
 
     network = half_network(asked.checkpoint, manifest, compiled=kind == "compiled")
     maps = recorded(network) if kind == "recorded" else network
@@ -202,9 +202,9 @@ def half_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
     """Crops on the GPU -> maps in float32, the network in fp16 and channels last; by chance weights if need be."""
     import torch
 
-    from canthus.trainer.checkpoint import load_network
-    from canthus.trainer.network import MEAN, STD, as_used
-    from canthus.trainer.network import build as build_network
+    from canthus.trainer.networks.checkpoint import load_network
+    from canthus.trainer.networks.network import MEAN, STD, as_used
+    from canthus.trainer.networks.network import build as build_network
     from canthus.trainer.train import compile_network as compile_parts
 
     if not torch.cuda.is_available():

@@ -152,8 +152,8 @@ def record(engine: Path, rows: list[Row]) -> None:
 def pytorch(checkpoint: Path, told: Manifest, crops: NDArray[np.uint8]) -> Points:
     """What PyTorch gives in float32 on the CPU; ModelError when the model was exported from another checkpoint."""
     from canthus.runtime.backends.reference import TorchBackend
-    from canthus.trainer.checkpoint import load_network
-    from canthus.trainer.network import normalise
+    from canthus.trainer.networks.checkpoint import load_network
+    from canthus.trainer.networks.network import normalise
 
     network, facts = load_network(checkpoint)
     other = [name for name, value in facts.items() if told.training.get(name, value) != value]
@@ -173,7 +173,7 @@ def _row(name: str, points: Points | None, why: str, reference: Points, true: Po
     distance = np.linalg.norm(points - reference, axis=-1)
     error = change = None
     if true is not None:
-        from canthus.trainer.metrics import nme
+        from canthus.trainer.evaluation.metrics import nme
 
         error = float(nme(points, true).mean())
         change = error - float(nme(reference, true).mean())
@@ -222,7 +222,7 @@ def sample_scene() -> tuple[NDArray[np.uint8], list[Roi]]:
 
 def read_faces(wflw: Path, size: int, limit: int) -> Faces:
     """The first labelled faces of a WFLW folder, shard folder or tar shard, cut out by their true points."""
-    from canthus.trainer.data import open_set
+    from canthus.trainer.faces.formats import open_set
 
     labelled = open_set(wflw)
     chosen = labelled.faces[:limit]

@@ -13,7 +13,7 @@ from canthus.runtime import pipeline, wflw
 from canthus.runtime.types import FaceBox
 
 if TYPE_CHECKING:
-    from canthus.trainer.data import Pack
+    from canthus.trainer.packs.pack import Pack
 
 REPOSITORY = Path(__file__).parent.parent
 FACES = REPOSITORY.parent / "shared" / "data"
@@ -131,7 +131,8 @@ def bright_boxes(image: np.ndarray) -> list[FaceBox]:
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
     """A pack of 30 made-up faces, 48 pixels each."""
-    from canthus.trainer.data import open_set, write_pack
+    from canthus.trainer.faces.formats import open_set
+    from canthus.trainer.packs.pack import write_pack
     from test_trainer_data import write_shard
 
     folder = tmp_path_factory.mktemp("faces")

@@ -7,7 +7,7 @@ import cv2
 import h5py
 import numpy as np
 
-from canthus.trainer.schemes import COFW, W300, WFLW, Scheme
+from canthus.trainer.faces.schemes import COFW, W300, WFLW, Scheme
 from conftest import SHAPE
 
 

@@ -16,10 +16,10 @@ from canthus.runtime.calibration import UNTOUCHED, calibrated, logit, read_calib
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.models import find_model, read_manifest
 from canthus.trainer import calibrate as calibrating
-from canthus.trainer.batches import Batches
 from canthus.trainer.calibrate import calibrate, fit
-from canthus.trainer.checkpoint import Checkpoint, CheckpointBackend, load, save
-from canthus.trainer.network import build
+from canthus.trainer.networks.checkpoint import Checkpoint, CheckpointBackend, load, save
+from canthus.trainer.networks.network import build
+from canthus.trainer.packs.batches import Batches
 from canthus.trainer.recipe import Recipe
 
 CURVE = (1.5, -1.25)

@@ -19,9 +19,9 @@ from canthus.runtime.decode import decode, encode
 from canthus.runtime.errors import BackendError
 from canthus.runtime.geometry import crop_all, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.checkpoint import Checkpoint, save
-from canthus.trainer.network import build as build_network
-from canthus.trainer.network import normalise
+from canthus.trainer.networks.checkpoint import Checkpoint, save
+from canthus.trainer.networks.network import build as build_network
+from canthus.trainer.networks.network import normalise
 
 SIZE, POINTS, STRIDE = 64, 98, 4
 CROP_TOLERANCE = 1  # grey level
@@ -161,7 +161,7 @@ def test_on_a_gpu_an_engine_gives_what_pytorch_gives_and_grows_nothing(gpu, mode
         engine = build(Wish(str(model), None, precision, targets="current"), tmp_path / "m.engine", quiet=True)
     except BackendError as refused:
         pytest.skip(f"{capability_name(gpu)}: {refused}")
-    from canthus.trainer.checkpoint import load_network
+    from canthus.trainer.networks.checkpoint import load_network
 
     network, _ = load_network(model.with_name("best"))
     crops = check_crops(19, SIZE)

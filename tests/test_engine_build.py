@@ -26,8 +26,8 @@ from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import read_engine, read_engine_manifest
 from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError
 from canthus.runtime.models import read_manifest, shipped_models
-from canthus.trainer.checkpoint import Checkpoint, save
-from canthus.trainer.network import build as build_network
+from canthus.trainer.networks.checkpoint import Checkpoint, save
+from canthus.trainer.networks.network import build as build_network
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'canthus[rtx]'")
 

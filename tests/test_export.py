@@ -14,8 +14,8 @@ from canthus.runtime.backends.cpu import run_exactly
 from canthus.runtime.decode import decode
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.models import read_manifest
-from canthus.trainer.checkpoint import Checkpoint, load_network, save
-from canthus.trainer.network import Deployed, build
+from canthus.trainer.networks.checkpoint import Checkpoint, load_network, save
+from canthus.trainer.networks.network import Deployed, build
 
 SIZE, POINTS = 64, 98
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from canthus.trainer.average import Average
-from canthus.trainer.network import build
+from canthus.trainer.networks.network import build
 
 STEPS = 12
 ROUNDING = 1e-6

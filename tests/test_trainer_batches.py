@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.batches import Batches
-from canthus.trainer.data import Pack, kept_aside, open_set, write_pack
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.labelled import kept_aside
+from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import Pack, write_pack
 from canthus.trainer.recipe import Recipe
 from test_trainer_data import write_shard
 
@@ -74,8 +76,8 @@ FORKED = """
 import sys, time
 from pathlib import Path
 import cv2, numpy as np
-from canthus.trainer.batches import Batches
-from canthus.trainer.data import open_pack
+from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import open_pack
 from canthus.trainer.recipe import Recipe
 
 cv2.setNumThreads(4)

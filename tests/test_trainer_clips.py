@@ -9,8 +9,9 @@ import pytest
 from canthus.runtime import detector
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import Frame
-from canthus.trainer import evaluate as evaluating
-from canthus.trainer.clips import (
+from canthus.trainer.eval_command import evaluate as command
+from canthus.trainer.evaluation import evaluate as evaluating
+from canthus.trainer.evaluation.clips import (
     FRONTAL,
     JUMP,
     LONG,
@@ -22,9 +23,8 @@ from canthus.trainer.clips import (
     follow_clips,
     follow_faces,
 )
-from canthus.trainer.eval_command import evaluate as command
-from canthus.trainer.evaluate import Entrant, Share, open_entrant, open_peer
-from canthus.trainer.report import clips_line, clips_table, facts
+from canthus.trainer.evaluation.evaluate import Entrant, Share, open_entrant, open_peer
+from canthus.trainer.evaluation.report import clips_line, clips_table, facts
 from conftest import SHAPE, FakeBackend, bright_boxes, write_video
 from test_tracker import scene
 

@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from canthus.trainer.augment import PLAIN, augment, draw
-from canthus.trainer.covers import SIDE, draw_cover
-from canthus.trainer.schemes import COFW, W300, WFLW, Scheme
+from canthus.trainer.augmentation.augment import PLAIN, augment, draw
+from canthus.trainer.augmentation.covers import SIDE, draw_cover
+from canthus.trainer.faces.schemes import COFW, W300, WFLW, Scheme
 from conftest import SHAPE
 
 COVERED = dataclasses.replace(PLAIN, cover_p=1)

@@ -19,18 +19,22 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import crop, roi_from_points
 from canthus.runtime.types import Roi
 from canthus.trainer import boxes
-from canthus.trainer.augment import AFAR, NOWHERE, PLAIN, Augmentation, augment, draw, flip, move, repaint, without_face
-from canthus.trainer.data import (
-    PACK_ROOM,
-    Pack,
-    by_picture,
-    open_pack,
-    open_set,
-    write_pack,
-    yaw,
+from canthus.trainer.augmentation.augment import (
+    AFAR,
+    NOWHERE,
+    PLAIN,
+    Augmentation,
+    augment,
+    draw,
+    flip,
+    move,
+    repaint,
+    without_face,
 )
 from canthus.trainer.data_commands import data as data_command
-from canthus.trainer.formats import LIST_FOLDER, SHARD_LIST, parse_list
+from canthus.trainer.faces.formats import LIST_FOLDER, SHARD_LIST, open_set, parse_list
+from canthus.trainer.faces.labelled import by_picture, yaw
+from canthus.trainer.packs.pack import PACK_ROOM, Pack, open_pack, write_pack
 from canthus.trainer.recipe import find_recipe
 from conftest import SHAPE
 

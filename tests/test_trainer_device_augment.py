@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from canthus.trainer import train as training
-from canthus.trainer.augment import NOWHERE, PLAIN, Augmentation, augment, draw, move_points
-from canthus.trainer.batches import Batch, Batches
-from canthus.trainer.checkpoint import load
+from canthus.trainer.augmentation.augment import NOWHERE, PLAIN, Augmentation, augment, draw, move_points
+from canthus.trainer.augmentation.device_augment import finish, gather
 from canthus.trainer.commands import train as command
-from canthus.trainer.data import Pack, open_set, write_pack
-from canthus.trainer.device_augment import finish, gather
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.networks.checkpoint import load
+from canthus.trainer.packs.batches import Batch, Batches
+from canthus.trainer.packs.pack import Pack, write_pack
 from canthus.trainer.recipe import Recipe, find_recipe
 from conftest import SHAPE
 from test_trainer_data import draw_face, write_shard
@@ -205,7 +206,7 @@ def test_a_run_that_finishes_its_batches_itself_goes_on_as_it_says_to_the_same_w
         finished.append(parts)
         return finish(*parts)
 
-    monkeypatch.setattr("canthus.trainer.batches.finish", counted)
+    monkeypatch.setattr("canthus.trainer.packs.batches.finish", counted)
     monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
     training.train(faces, recipe, unbroken, compiled=False, augment_on="device")
     assert len(finished) == (steps := load(unbroken / "last").facts["step"]) > 3

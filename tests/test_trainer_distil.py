@@ -10,11 +10,11 @@ import torch
 from canthus.runtime.decode import encode
 from canthus.runtime.errors import InputError
 from canthus.trainer import train as training
-from canthus.trainer.checkpoint import Checkpoint, load_network, save
 from canthus.trainer.distil import Teacher, on_grid
-from canthus.trainer.head import decode
 from canthus.trainer.loss import SkpsLoss
-from canthus.trainer.network import build
+from canthus.trainer.networks.checkpoint import Checkpoint, load_network, save
+from canthus.trainer.networks.head import decode
+from canthus.trainer.networks.network import build
 from test_trainer_run import TINY
 
 NEAR = 0.1

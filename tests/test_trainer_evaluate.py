@@ -11,12 +11,12 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import MARGIN, roi_from_points
 from canthus.runtime.types import FaceBox, Roi
 from canthus.runtime.wflw import ATTRIBUTES, MIRROR
-from canthus.trainer import evaluate as evaluating
-from canthus.trainer.data import open_set
 from canthus.trainer.eval_command import evaluate as command
-from canthus.trainer.evaluate import Entrant, assign, evaluate, open_entrant, open_peer, overlap
-from canthus.trainer.metrics import BINS, nme, reliability, summarise
-from canthus.trainer.report import facts, table
+from canthus.trainer.evaluation import evaluate as evaluating
+from canthus.trainer.evaluation.evaluate import Entrant, assign, evaluate, open_entrant, open_peer, overlap
+from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarise
+from canthus.trainer.evaluation.report import facts, table
+from canthus.trainer.faces.formats import open_set
 from conftest import SHAPE
 from test_trainer_data import write_shard
 

@@ -12,13 +12,13 @@ import pytest
 from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import roll_of
-from canthus.trainer.augment import flip
-from canthus.trainer.data import Findings, open_pack, open_set, write_pack
+from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.data_commands import data as command
-from canthus.trainer.formats import LIST_FOLDER, list_line, parse_list, parse_pts
-from canthus.trainer.metrics import nme
-from canthus.trainer.prepare import asymmetry, pack_sheet, summary, swapped
-from canthus.trainer.schemes import COFW, LAPA, SCHEMES, W300, WFLW, scheme_of
+from canthus.trainer.evaluation.metrics import nme
+from canthus.trainer.faces.formats import LIST_FOLDER, list_line, open_set, parse_list, parse_pts
+from canthus.trainer.faces.schemes import COFW, LAPA, SCHEMES, W300, WFLW, scheme_of
+from canthus.trainer.packs.pack import Findings, open_pack, write_pack
+from canthus.trainer.packs.prepare import asymmetry, pack_sheet, summary, swapped
 from conftest import SHAPE
 from made_up import SHAPES, faces, pts, write_300w, write_coco, write_cofw
 from test_trainer_data import write_faces, write_shard

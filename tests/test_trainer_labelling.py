@@ -6,11 +6,13 @@ import pytest
 
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import FaceBox
-from canthus.trainer import evaluate
-from canthus.trainer.data import frame_name, kept_aside, open_set, write_pack
 from canthus.trainer.data_commands import label as command
-from canthus.trainer.evaluate import Entrant
-from canthus.trainer.labelling import Label, ShardWriter, label, pictures_of
+from canthus.trainer.evaluation import evaluate
+from canthus.trainer.evaluation.evaluate import Entrant
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.labelled import frame_name, kept_aside
+from canthus.trainer.labels.labelling import Label, ShardWriter, label, pictures_of
+from canthus.trainer.packs.pack import write_pack
 from conftest import SHAPE, FakeBackend, bright_boxes, write_video
 from made_up import SHAPES
 from test_trainer_report import Knowing

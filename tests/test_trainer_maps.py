@@ -10,13 +10,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from canthus.runtime import decode as reference
 from canthus.runtime.errors import ModelError
-from canthus.trainer.augment import NOWHERE
-from canthus.trainer.head import SkpsHead, decode, split_maps
-from canthus.trainer.hrnet import HRNet
+from canthus.trainer.augmentation.augment import NOWHERE
+from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw
-from canthus.trainer.network import Deployed, Mirrored, as_used, build, normalise
-from canthus.trainer.schemes import WFLW
-from canthus.trainer.student import Student
+from canthus.trainer.networks.head import SkpsHead, decode, split_maps
+from canthus.trainer.networks.hrnet import HRNet
+from canthus.trainer.networks.network import Deployed, Mirrored, as_used, build, normalise
+from canthus.trainer.networks.student import Student
 from canthus.trainer.train import compile_network
 
 STRIDE, SIGMA, CELLS = 4, 1.5, 16

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from canthus.trainer.augment import PLAIN
-from canthus.trainer.checkpoint import load
-from canthus.trainer.data import LabelledSet, open_set, write_pack
+from canthus.trainer.augmentation.augment import PLAIN
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.labelled import LabelledSet
+from canthus.trainer.networks.checkpoint import load
+from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.recipe import Recipe
 from canthus.trainer.train import train
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from canthus.runtime.errors import BackendError, InputError
-from canthus.trainer import batches as batches_module
 from canthus.trainer import commands
 from canthus.trainer import train as training
-from canthus.trainer.batches import Batches
-from canthus.trainer.checkpoint import load
-from canthus.trainer.data import Pack
+from canthus.trainer.networks.checkpoint import load
+from canthus.trainer.packs import batches as batches_module
+from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe
 

@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from canthus.runtime.errors import ModelError
-from canthus.trainer.checkpoint import Checkpoint, save
-from canthus.trainer.network import build
-from canthus.trainer.pretrained import take
+from canthus.trainer.networks.checkpoint import Checkpoint, save
+from canthus.trainer.networks.network import build
+from canthus.trainer.networks.pretrained import take
 from test_trainer_run import Harm
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from canthus.runtime.errors import InputError
 from canthus.trainer import train as training
-from canthus.trainer.augment import augment, repaint
-from canthus.trainer.batches import Batches
-from canthus.trainer.data import open_set, write_pack
+from canthus.trainer.augmentation.augment import augment, repaint
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.recipe import Recipe, change, default_recipe, find_recipe, named_recipes
 from test_trainer_data import NEAR, middle_of_dot, write_shard
 

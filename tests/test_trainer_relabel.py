@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError, ModelError
-from canthus.trainer import evaluate
-from canthus.trainer.data import copy_pack, kept_aside, open_pack, open_set, write_pack
 from canthus.trainer.data_commands import data as command
-from canthus.trainer.evaluate import Entrant
-from canthus.trainer.relabel import relabel
+from canthus.trainer.evaluation import evaluate
+from canthus.trainer.evaluation.evaluate import Entrant
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.labelled import kept_aside
+from canthus.trainer.labels.relabel import relabel
+from canthus.trainer.packs.pack import copy_pack, open_pack, write_pack
 from conftest import SHAPE
 from test_trainer_data import write_shard
 from test_trainer_report import Knowing

@@ -14,15 +14,16 @@ import pytest
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import MARGIN, roi_from_points
 from canthus.runtime.wflw import ATTRIBUTES
-from canthus.trainer import evaluate as evaluating
-from canthus.trainer.data import LabelledSet, open_set
 from canthus.trainer.eval_command import evaluate as command
-from canthus.trainer.evaluate import Entrant, Share, evaluate, in_order
-from canthus.trainer.metrics import summarise
-from canthus.trainer.report import CASES, cases_sheet, curve, markdown, stability_table, worst_sheet
-from canthus.trainer.schemes import COFW
-from canthus.trainer.sheet import CAPTION, TILE
-from canthus.trainer.stability import SCALE, SHIFT, TURN, measure_stability
+from canthus.trainer.evaluation import evaluate as evaluating
+from canthus.trainer.evaluation.evaluate import Entrant, Share, evaluate, in_order
+from canthus.trainer.evaluation.metrics import summarise
+from canthus.trainer.evaluation.report import CASES, cases_sheet, curve, markdown, stability_table, worst_sheet
+from canthus.trainer.evaluation.stability import SCALE, SHIFT, TURN, measure_stability
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.labelled import LabelledSet
+from canthus.trainer.faces.schemes import COFW
+from canthus.trainer.faces.sheet import CAPTION, TILE
 from conftest import SHAPE
 from made_up import SHAPES, write_300w, write_cofw
 from test_trainer_data import write_shard
@@ -268,8 +269,8 @@ def test_processes_that_share_the_pictures_find_what_one_finds(tmp_path):
 
 def test_torchrun_measures_as_one_process_does(tmp_path):
     torch = pytest.importorskip("torch")
-    from canthus.trainer.checkpoint import Checkpoint, save
-    from canthus.trainer.network import build
+    from canthus.trainer.networks.checkpoint import Checkpoint, save
+    from canthus.trainer.networks.network import build
 
     write_shard(tmp_path, 5)
     torch.manual_seed(1)

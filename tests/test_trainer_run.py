@@ -18,7 +18,8 @@ from safetensors.torch import save_file
 from canthus.runtime import wflw
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.trainer import train as training
-from canthus.trainer.checkpoint import (
+from canthus.trainer.log import overlay
+from canthus.trainer.networks.checkpoint import (
     Checkpoint,
     CheckpointBackend,
     flatten_optimiser,
@@ -27,8 +28,7 @@ from canthus.trainer.checkpoint import (
     restore_optimiser,
     save,
 )
-from canthus.trainer.log import overlay
-from canthus.trainer.network import Deployed, build
+from canthus.trainer.networks.network import Deployed, build
 from canthus.trainer.recipe import Recipe, change, default_recipe, load_recipe
 
 TINY = Recipe(size=32, batch=4, epochs=3.0, warm_up=3, held_out=3, learning_rate=1e-3)

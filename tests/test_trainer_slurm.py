@@ -13,9 +13,10 @@ import pytest
 import slurm_node
 from canthus.trainer import commands
 from canthus.trainer import train as training
-from canthus.trainer.checkpoint import load
-from canthus.trainer.data import open_pack, open_set, write_pack
 from canthus.trainer.eval_command import evaluate
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.networks.checkpoint import load
+from canthus.trainer.packs.pack import open_pack, write_pack
 from canthus.trainer.recipe import Recipe
 from test_trainer_data import write_shard
 from test_trainer_parallel import ERRORS_AGREE, LOSSES_AGREE, SETTINGS

@@ -12,7 +12,8 @@ from canthus.runtime.errors import BackendError, InputError
 from canthus.trainer import train as training
 from canthus.trainer.commands import _lacking as lacking
 from canthus.trainer.commands import train as command
-from canthus.trainer.data import open_set, write_pack
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe, find_recipe, load_recipe
 from test_trainer_data import write_shard

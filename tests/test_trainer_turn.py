@@ -7,20 +7,21 @@ import cv2
 import numpy as np
 import pytest
 
-import canthus.trainer.turn as turning
+import canthus.trainer.labels.turn as turning
 from canthus.runtime import wflw
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.models import Fetched, find_fetched
 from canthus.runtime.types import Roi
-from canthus.trainer import mesh
-from canthus.trainer.data import LabelledFace, kept_aside, open_pack, open_set, write_pack, yaw
 from canthus.trainer.data_commands import data as command
-from canthus.trainer.formats import list_line
-from canthus.trainer.labelling import ROOM, Label, ShardWriter
-from canthus.trainer.raster import fill, rasterise
-from canthus.trainer.relief import DRAWN, MIDDLE, SIDE, Pose, Upright, prepare, turn, turn_points, upright
+from canthus.trainer.faces.formats import list_line, open_set
+from canthus.trainer.faces.labelled import LabelledFace, kept_aside, yaw
+from canthus.trainer.labels import mesh
+from canthus.trainer.labels.labelling import ROOM, Label, ShardWriter
+from canthus.trainer.labels.raster import fill, rasterise
+from canthus.trainer.labels.relief import DRAWN, MIDDLE, SIDE, Pose, Upright, prepare, turn, turn_points, upright
+from canthus.trainer.packs.pack import open_pack, write_pack
 from conftest import SHAPE
 from made_up import write_cofw
 

@@ -17,7 +17,8 @@ from canthus.runtime.detector import Detector
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import roi_from_points
 from canthus.runtime.types import FaceBox
-from canthus.trainer.data import LabelledSet, open_set
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.labelled import LabelledSet
 
 SURROUNDS = (1.6, 2.5, 4.0, 6.0)
 """Sides of the grey canvas over the longer side of a picture, taken in turn.

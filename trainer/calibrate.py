@@ -24,12 +24,12 @@ from torch import nn
 
 from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated, logit
 from canthus.runtime.errors import CanthusError, InputError
-from canthus.trainer.augment import PLAIN, Augmentation, augment
-from canthus.trainer.batches import VALIDATED, Batches
-from canthus.trainer.checkpoint import load, load_network, save
-from canthus.trainer.data import open_pack
-from canthus.trainer.metrics import WITHIN, point_errors, reliability
-from canthus.trainer.network import Deployed
+from canthus.trainer.augmentation.augment import PLAIN, Augmentation, augment
+from canthus.trainer.evaluation.metrics import WITHIN, point_errors, reliability
+from canthus.trainer.networks.checkpoint import load, load_network, save
+from canthus.trainer.networks.network import Deployed
+from canthus.trainer.packs.batches import VALIDATED, Batches
+from canthus.trainer.packs.pack import open_pack
 from canthus.trainer.recipe import find_recipe
 
 STEPS = 50

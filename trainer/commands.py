@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from canthus.runtime.errors import BackendError, InputError
 
 if TYPE_CHECKING:
-    from canthus.trainer.data import Pack
+    from canthus.trainer.packs.pack import Pack
     from canthus.trainer.recipe import Recipe
 
 SAVED = ("log.csv", "best.safetensors", "last.safetensors")
@@ -36,7 +36,7 @@ def train(arguments: list[str]) -> int:
     if (told.gpus is not None and told.gpus < 1) or (told.workers is not None and told.workers < 0):
         parser.error("--gpus must be at least 1, --workers at least 0")
 
-    from canthus.trainer.data import open_pack
+    from canthus.trainer.packs.pack import open_pack
     from canthus.trainer.recipe import change, default_name, find_recipe
 
     faces = open_pack(told.pack)
@@ -92,7 +92,7 @@ def train(arguments: list[str]) -> int:
 
 def _lacking(faces: "Pack", recipe: "Recipe") -> str:
     """What the crops of a pack that was cut for another recipe lack; nothing where they do."""
-    from canthus.trainer.data import PACK_ROOM, with_room
+    from canthus.trainer.packs.pack import PACK_ROOM, with_room
 
     side = faces.crops.shape[1]
     if side / PACK_ROOM < recipe.size:

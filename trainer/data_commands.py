@@ -167,8 +167,8 @@ def _relabel(told: argparse.Namespace) -> int:
         told.fail("-o must name another folder than the pack to read")
     refuse_existing(told.output, PACK_FILES, "--overwrite replaces it", told.overwrite)
 
-    from canthus.trainer.evaluate import open_entrant
-    from canthus.trainer.relabel import relabel
+    from canthus.trainer.evaluation.evaluate import open_entrant
+    from canthus.trainer.labels.relabel import relabel
 
     with contextlib.ExitStack() as opened:
         entrants = [open_entrant(name) for name in told.model]
@@ -194,11 +194,11 @@ def _turn(told: argparse.Namespace) -> int:
 
     from tqdm import tqdm
 
-    from canthus.trainer.data import open_set
-    from canthus.trainer.labelling import ShardWriter
+    from canthus.trainer.faces.formats import open_set
+    from canthus.trainer.labels.labelling import ShardWriter
 
     try:
-        from canthus.trainer.turn import Wish, turned
+        from canthus.trainer.labels.turn import Wish, turned
     except ImportError as missing:
         raise BackendError(
             f"turning faces needs {missing.name}, which is not installed: pip install 'canthus[train]'"
@@ -231,10 +231,11 @@ def _prepare(told: argparse.Namespace) -> int:
         told.fail("--size must lie between 32 and 1024")
     refuse_existing(told.output, PACK_FILES, "--overwrite replaces it", told.overwrite)
 
-    from canthus.trainer.data import Findings, open_set, write_pack
-    from canthus.trainer.prepare import pack_sheet, summary
+    from canthus.trainer.faces.formats import open_set
+    from canthus.trainer.faces.sheet import write_picture
+    from canthus.trainer.packs.pack import Findings, write_pack
+    from canthus.trainer.packs.prepare import pack_sheet, summary
     from canthus.trainer.recipe import default_name, find_recipe
-    from canthus.trainer.sheet import write_picture
 
     sets = [open_set(path, told.split) for path in told.sets]
     name = told.recipe or default_name("hrnet_w18" if _has_gpu() else "student", sets[0].scheme.points)
@@ -301,7 +302,8 @@ def label(arguments: list[str]) -> int:
 def _label(told: argparse.Namespace) -> tuple[int, int, list[str]]:
     """How many faces were written and dropped, and what could not be read."""
     from canthus.runtime.detector import Detector
-    from canthus.trainer import evaluate, labelling
+    from canthus.trainer.evaluation import evaluate
+    from canthus.trainer.labels import labelling
 
     dropped = 0
     unreadable: list[str] = []

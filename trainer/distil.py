@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.checkpoint import load_network
-from canthus.trainer.head import split_maps
+from canthus.trainer.networks.checkpoint import load_network
+from canthus.trainer.networks.head import split_maps
 
 
 class Teacher:

@@ -15,10 +15,10 @@ from canthus.runtime.errors import BackendError, InputError
 from canthus.trainer.commands import parser_of, start_processes
 
 if TYPE_CHECKING:
-    from canthus.trainer.clips import Followed
-    from canthus.trainer.data import LabelledSet
-    from canthus.trainer.evaluate import Entrant, Result, Share
-    from canthus.trainer.stability import Stability
+    from canthus.trainer.evaluation.clips import Followed
+    from canthus.trainer.evaluation.evaluate import Entrant, Result, Share
+    from canthus.trainer.evaluation.stability import Stability
+    from canthus.trainer.faces.labelled import LabelledSet
 
 PICTURES = (".png", ".jpg")
 
@@ -149,7 +149,7 @@ def _start(arguments: list[str], gpus: int) -> None:
 @contextlib.contextmanager
 def _shared() -> "Iterator[Share]":
     """This process's share of the pictures: all, unless torchrun started several."""
-    from canthus.trainer.evaluate import Share
+    from canthus.trainer.evaluation.evaluate import Share
 
     if LAUNCHED not in os.environ:
         yield Share()
@@ -181,10 +181,10 @@ class _Measured:
 
 def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
     from canthus.runtime.detector import Detector
-    from canthus.trainer import evaluate as measuring
-    from canthus.trainer.clips import find_clips, follow_clips
-    from canthus.trainer.data import open_set
-    from canthus.trainer.stability import measure_stability
+    from canthus.trainer.evaluation import evaluate as measuring
+    from canthus.trainer.evaluation.clips import find_clips, follow_clips
+    from canthus.trainer.evaluation.stability import measure_stability
+    from canthus.trainer.faces.formats import open_set
 
     sets = [open_set(path, told.split) for path in told.sets]
     if told.held_out is not None:
@@ -220,7 +220,7 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
 
 
 def _entrants(told: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Entrant]":
-    from canthus.trainer import evaluate as measuring
+    from canthus.trainer.evaluation import evaluate as measuring
 
     names = told.model or ([] if told.peer else [None])
     entrants = [measuring.open_entrant(name) for name in names] + [measuring.open_peer(path) for path in told.peer]
@@ -230,7 +230,8 @@ def _entrants(told: argparse.Namespace, opened: contextlib.ExitStack) -> "list[E
 
 
 def _tell(told: argparse.Namespace, measured: _Measured) -> None:
-    from canthus.trainer import report, sheet
+    from canthus.trainer.evaluation import report
+    from canthus.trainer.faces import sheet
 
     results = measured.results
     if results:

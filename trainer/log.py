@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import BackendError
-from canthus.trainer.batches import Batch
+from canthus.trainer.packs.batches import Batch
 
 LATE = 0.005
 """Seconds beyond which handing over a batch that is ready does not take."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from canthus.trainer.head import decode, split_maps
+from canthus.trainer.networks.head import decode, split_maps
 
 
 @dataclass(frozen=True)

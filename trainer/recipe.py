@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.augment import Augmentation
+from canthus.trainer.augmentation.augment import Augmentation
 
 _RECIPES = resources.files("canthus.trainer") / "recipes"
 

@@ -19,24 +19,24 @@ from tqdm import tqdm
 
 from canthus.runtime.errors import BackendError, ModelError
 from canthus.trainer.average import Average
-from canthus.trainer.batches import Batch, Batches, shelve
 from canthus.trainer.calibrate import calibrate
-from canthus.trainer.checkpoint import (
+from canthus.trainer.distil import Teacher
+from canthus.trainer.evaluation.metrics import nme
+from canthus.trainer.log import Log, Row, Waiting, overlay
+from canthus.trainer.loss import SkpsLoss
+from canthus.trainer.networks.checkpoint import (
     Checkpoint,
     flatten_optimiser,
     load,
     restore_optimiser,
     save,
 )
-from canthus.trainer.data import Pack
-from canthus.trainer.distil import Teacher
-from canthus.trainer.hrnet import Module as Exchange
-from canthus.trainer.log import Log, Row, Waiting, overlay
-from canthus.trainer.loss import SkpsLoss
-from canthus.trainer.metrics import nme
-from canthus.trainer.network import Colours, Deployed, build, colours_on, normalise
+from canthus.trainer.networks.hrnet import Module as Exchange
+from canthus.trainer.networks.network import Colours, Deployed, build, colours_on, normalise
+from canthus.trainer.networks.pretrained import take
+from canthus.trainer.packs.batches import Batch, Batches, shelve
+from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, joined, share_norms
-from canthus.trainer.pretrained import take
 from canthus.trainer.recipe import Recipe
 
 UNSEEN = 20

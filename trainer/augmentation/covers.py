@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.trainer.schemes import scheme_of
+from canthus.trainer.faces.schemes import scheme_of
 
 SIDE = 96
 """Of the picture of a cover, which is as wide as the crop, pixels."""

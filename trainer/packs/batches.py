@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from canthus.runtime.errors import CanthusError, InputError
-from canthus.trainer.augment import (
+from canthus.trainer.augmentation.augment import (
     NOWHERE,
     PLAIN,
     Change,
@@ -35,8 +35,9 @@ from canthus.trainer.augment import (
     move_points,
     without_face,
 )
-from canthus.trainer.data import Pack, kept_aside, open_pack, yaw
-from canthus.trainer.device_augment import Changes, finish, gather
+from canthus.trainer.augmentation.device_augment import Changes, finish, gather
+from canthus.trainer.faces.labelled import kept_aside, yaw
+from canthus.trainer.packs.pack import Pack, open_pack
 from canthus.trainer.recipe import Recipe, find_recipe
 
 AHEAD = 3
@@ -271,8 +272,8 @@ def measure(batches: Batches, workers: int, steps: int) -> float:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure how fast batches are made: `python -m canthus.trainer.batches PACK [RECIPE]`."""
-    parser = argparse.ArgumentParser(prog="canthus.trainer.batches", description=main.__doc__)
+    """Measure how fast batches are made: `python -m canthus.trainer.packs.batches PACK [RECIPE]`."""
+    parser = argparse.ArgumentParser(prog="canthus.trainer.packs.batches", description=main.__doc__)
     parser.add_argument("pack", type=Path, metavar="PACK")
     parser.add_argument("recipe", nargs="?", default="wflw-hrnet", metavar="RECIPE", help="(default: %(default)s)")
     parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches to make (default: %(default)s)")
@@ -306,4 +307,4 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except CanthusError as error:
-        sys.exit(f"canthus.trainer.batches: {error}")
+        sys.exit(f"canthus.trainer.packs.batches: {error}")

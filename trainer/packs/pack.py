@@ -1,20 +1,15 @@
-"""Labelled faces of every known data set, and packs of crops that training reads fast."""
+"""Packs: crops of labelled faces on disk, which training reads fast."""
 
 import errno
-import itertools
 import math
 import os
-import re
 import shutil
-import sys
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -22,125 +17,17 @@ from tqdm import tqdm
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.augment import Augmentation
-from canthus.trainer.schemes import WFLW, Scheme, scheme_of
+from canthus.trainer.augmentation.augment import Augmentation
+from canthus.trainer.faces.labelled import LISTED, LabelledFace, LabelledSet
+from canthus.trainer.faces.schemes import scheme_of
 
 PACK_ROOM = 1.4
 """Side of a packed crop over the side of the region: room for turning, scaling and shifting it, most of the time."""
 
-LISTED = 10
-"""Pictures that an error names."""
 
 CROPS = "crops.npy"
 LABELS = "labels.npz"
 """The files of a pack."""
-
-STRETCH = re.compile(r"(.+/frame-\d+)\d{3}_\d+\.jpg")
-"""A face of a video, by `frame_name` and its number there; what stands before the last three digits is its stretch."""
-
-
-@dataclass(frozen=True, eq=False)
-class LabelledFace:
-    """A face of a data set: one line of a list, one annotation."""
-
-    image: str
-    points: NDArray[np.float32]  # (K, 2) image pixels
-    rect: tuple[float, float, float, float]  # x0, y0, x1, y1 of the data set's own box, image pixels
-    attributes: NDArray[np.bool_]  # as the scheme's subsets
-    spread: float = 0.0  # of a pseudo-label, over face size; 0 = labelled by hand
-
-
-@dataclass(frozen=True)
-class LabelledSet:
-    """Faces and a way to their images, by the names that the faces carry."""
-
-    name: str
-    faces: tuple[LabelledFace, ...]
-    read: Callable[[str], bytes]
-    scheme: Scheme = WFLW
-    published: int = 0  # faces of the official list; 0 = not an official list
-    left_out: int = 0  # faces of the file with points that nobody labelled
-
-    def image(self, name: str) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) RGB; InputError when it is missing or no picture."""
-        try:
-            data = self.read(name)
-        except (OSError, KeyError) as missing:
-            raise InputError(f"{self.name}: the image {name} is listed but missing") from missing
-        # OpenCV fills up what a JPEG lacks; its end mark tells that nothing is lacking.
-        whole = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data and whole else None
-        if picture is None:
-            raise InputError(f"{self.name}: {name} is not a readable picture" + ("" if whole else ": it is cut short"))
-        return picture.astype(np.uint8, copy=False)
-
-    def kept_aside(self, every: int) -> "LabelledSet":
-        """Only the faces that training with `held_out=every` does not see."""
-        return replace(self, faces=tuple(face for face in self.faces if kept_aside(face.image, every)), published=0)
-
-
-def open_set(path: Path, split: str = "test") -> LabelledSet:
-    """Open a labelled set; what lies at the path tells its kind, and `split` chooses the official list.
-
-    A folder: WFLW (official layout), a shard, COFW, 300W (.pts beside pictures). A file: a shard (.tar), COFW (.mat),
-    keypoints in COCO's form (.json). InputError names the file, the line and what is wrong there. Faces whose errors
-    cannot be measured are left out and named on stderr.
-    """
-    one = _open(path, split)
-    rulers = np.linalg.norm(one.scheme.across(np.stack([face.points for face in one.faces])), axis=-1)  # (N,)
-    flat = [one.faces[row].image for row in np.flatnonzero(rulers == 0)]
-    if not flat:
-        return one
-    told = (
-        f"{path}: {len(flat)} faces whose outer eye corners lie in one place, so that errors have no measure: "
-        f"{', '.join(flat[:LISTED])}{' ...' * (len(flat) > LISTED)}"
-    )
-    if len(flat) == len(rulers):
-        raise InputError(told)
-    print(f"left out of {told}", file=sys.stderr)
-    return replace(one, faces=tuple(one.faces[row] for row in np.flatnonzero(rulers)))
-
-
-def _open(path: Path, split: str) -> LabelledSet:
-    from canthus.trainer import formats
-
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    cofw = [path / f"COFW_{split}{kind}.mat" for kind in ("_color", "")]
-    if path.is_file():
-        match path.suffix.lower():
-            case ".json":
-                return formats.open_coco(path)
-            case ".mat":
-                return formats.open_cofw(path)
-            case _:
-                return formats.open_tar(path)
-    if (official := path / formats.LIST_FOLDER / f"list_98pt_rect_attr_{split}.txt").is_file():
-        return formats.open_wflw(path, official, split)
-    if (path / formats.SHARD_LIST).is_file():
-        return formats.open_shard(path)
-    for file in cofw:
-        if file.is_file():
-            return formats.open_cofw(file)
-    if next(path.rglob("*.pts"), None):
-        return formats.open_300w(path, split)
-    other = "train" if split == "test" else "test"
-    if (path / formats.LIST_FOLDER / f"list_98pt_rect_attr_{other}.txt").is_file():
-        raise InputError(f"{path}: holds the {other} list of WFLW, not the {split} list; --split {other} takes it")
-    raise InputError(
-        f"{path}: no labelled set: neither {formats.LIST_FOLDER}/{official.name} (WFLW), nor {formats.SHARD_LIST} "
-        f"(a shard), nor {cofw[0].name} (COFW), nor .pts files (300W); or give a .tar, .mat or .json file"
-    )
-
-
-def yaw(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far faces (N, K, 2) look aside: where the nose tip lies between the outer canthi, -1 to 1."""
-    scheme = scheme_of(points.shape[1])
-    across = scheme.across(points)
-    from_left = points[:, scheme.nose] - points[:, list(scheme.ruler[0])].mean(1)
-    place = (from_left * across).sum(-1) / np.maximum((across**2).sum(-1), 1e-6)
-    aside: NDArray[np.float64] = np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
-    return aside
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,29 +233,3 @@ def open_pack(folder: Path) -> Pack:
         raise InputError(f"{folder}: expected points (N, K, 2), got {pack.points.shape}; make the pack again")
     scheme_of(pack.points.shape[1])
     return pack
-
-
-def by_picture(
-    sets: Sequence[LabelledSet], first: int = 0, every: int = 1
-) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
-    """Every picture with its faces, each read once; or one picture in `every`, from the one numbered `first` on."""
-    number = itertools.count()
-    for one in sets:
-        faces = sorted(one.faces, key=lambda face: face.image)
-        for name, together in itertools.groupby(faces, key=lambda face: face.image):
-            if next(number) % every == first:
-                yield one.image(name), list(together)
-
-
-def frame_name(clip: str, index: int) -> str:
-    """The name of a video's frame in a shard."""
-    return f"{clip}/frame-{index:06d}"
-
-
-def kept_aside(name: str, every: int) -> bool:
-    """Is the image of this name one that training with `held_out=every` does not see?
-
-    A thousand frames of a video go together: the next frame shows nearly the same.
-    """
-    stretch = STRETCH.fullmatch(name)
-    return zlib.crc32((stretch[1] if stretch else name).encode()) % every == 0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from canthus.trainer.head import SkpsHead
+from canthus.trainer.networks.head import SkpsHead
 
 WIDTHS = (18, 36, 72, 144)
 MODULES = (1, 4, 3)

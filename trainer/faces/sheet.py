@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.schemes import Scheme
+from canthus.trainer.faces.schemes import Scheme
 
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated, read_calibration
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
-from canthus.trainer.network import Deployed, as_used, build
+from canthus.trainer.networks.network import Deployed, as_used, build
 
 Tensors = dict[str, Tensor]
 

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.data import LabelledFace, LabelledSet, kept_aside, yaw
-from canthus.trainer.labelling import Label
-from canthus.trainer.mesh import Looker, Seen
-from canthus.trainer.raster import Floats, Image
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, kept_aside, yaw
+from canthus.trainer.faces.schemes import WFLW
+from canthus.trainer.labels.labelling import Label
+from canthus.trainer.labels.mesh import Looker, Seen
+from canthus.trainer.labels.raster import Floats, Image
+from canthus.trainer.labels.relief import Pose, Source, prepare, turn, upright
 from canthus.trainer.recipe import Recipe
-from canthus.trainer.relief import Pose, Source, prepare, turn, upright
-from canthus.trainer.schemes import WFLW
 
 HELD_OUT = Recipe().held_out
 

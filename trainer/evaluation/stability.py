@@ -8,9 +8,9 @@ import numpy as np
 
 from canthus.runtime.geometry import roi_from_points
 from canthus.runtime.types import Roi
-from canthus.trainer.data import LabelledSet
-from canthus.trainer.evaluate import ALONE, Entrant, Share, common_scheme, find, pictures
-from canthus.trainer.metrics import apart
+from canthus.trainer.evaluation.evaluate import ALONE, Entrant, Share, common_scheme, find, pictures
+from canthus.trainer.evaluation.metrics import apart
+from canthus.trainer.faces.labelled import LabelledSet
 
 SHIFT = 0.05
 TURN = math.radians(10)

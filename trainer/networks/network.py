@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from canthus.runtime.errors import ModelError
-from canthus.trainer.head import decode
-from canthus.trainer.schemes import scheme_of
-from canthus.trainer.student import Student
+from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.networks.head import decode
+from canthus.trainer.networks.student import Student
 
 Architecture = Literal["hrnet_w18", "student"]
 
@@ -22,7 +22,7 @@ def build(architecture: str, points: int) -> nn.Module:
     """A freshly initialised network: images (B, 3, S, S), normalised -> maps (B, 3K, S/4, S/4)."""
     match architecture:
         case "hrnet_w18":
-            from canthus.trainer.hrnet import HRNet
+            from canthus.trainer.networks.hrnet import HRNet
 
             return HRNet(points)
         case "student":

@@ -6,9 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.trainer.data import Findings, LabelledSet, Pack
-from canthus.trainer.schemes import Scheme, scheme_of
-from canthus.trainer.sheet import TILE, TRUE, contact_sheet, evenly, mark, short_name
+from canthus.trainer.faces.labelled import LabelledSet
+from canthus.trainer.faces.schemes import Scheme, scheme_of
+from canthus.trainer.faces.sheet import TILE, TRUE, contact_sheet, evenly, mark, short_name
+from canthus.trainer.packs.pack import Findings, Pack
 
 NAMED = 5
 """Faces that a summary names."""

@@ -13,10 +13,11 @@ from tqdm import tqdm
 
 from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import roi_from_points
-from canthus.trainer.data import copy_pack, kept_aside, open_pack
-from canthus.trainer.evaluate import Entrant
-from canthus.trainer.labelling import LEAST_SCORE, look_around
-from canthus.trainer.schemes import scheme_of
+from canthus.trainer.evaluation.evaluate import Entrant
+from canthus.trainer.faces.labelled import kept_aside
+from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.labels.labelling import LEAST_SCORE, look_around
+from canthus.trainer.packs.pack import copy_pack, open_pack
 
 
 @dataclass(frozen=True)

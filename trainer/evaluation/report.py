@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.clips import Followed, calm
-from canthus.trainer.data import LabelledSet
-from canthus.trainer.evaluate import Result, in_order
-from canthus.trainer.metrics import BINS, FAILURE, WITHIN
-from canthus.trainer.sheet import FOUND, TILE, TRUE, contact_sheet, mark, short_name
-from canthus.trainer.stability import Stability
+from canthus.trainer.evaluation.clips import Followed, calm
+from canthus.trainer.evaluation.evaluate import Result, in_order
+from canthus.trainer.evaluation.metrics import BINS, FAILURE, WITHIN
+from canthus.trainer.evaluation.stability import Stability
+from canthus.trainer.faces.labelled import LabelledSet
+from canthus.trainer.faces.sheet import FOUND, TILE, TRUE, contact_sheet, mark, short_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,4 +1,4 @@
-"""Drawing for `canthus.trainer.relief`: sheets of small triangles, and pictures filled up where nothing is known."""
+"""Drawing for `relief`: sheets of small triangles, and pictures filled up where nothing is known."""
 
 import cv2
 import numpy as np

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.covers import Cover, draw_cover, lay
-from canthus.trainer.schemes import scheme_of
+from canthus.trainer.augmentation.covers import Cover, draw_cover, lay
+from canthus.trainer.faces.schemes import scheme_of
 
 Image = NDArray[np.uint8]
 Points = NDArray[np.float32]

@@ -25,8 +25,8 @@ from canthus.runtime.sources import VideoFile
 from canthus.runtime.tracker import Detect, Tracker
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.wflw import OUTER_CANTHI
-from canthus.trainer.evaluate import ALONE, SAME_FACE, Entrant, Share, find, overlap
-from canthus.trainer.schemes import WFLW
+from canthus.trainer.evaluation.evaluate import ALONE, SAME_FACE, Entrant, Share, find, overlap
+from canthus.trainer.faces.schemes import WFLW
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.trainer.schemes import scheme_of
+from canthus.trainer.faces.schemes import scheme_of
 
 FAILURE = 10.0
 """A face counts as failed above this NME (%): FR@10 and AUC@10."""

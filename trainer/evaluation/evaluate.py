@@ -18,10 +18,10 @@ from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, tr
 from canthus.runtime.locate import Answer, settle
 from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
-from canthus.trainer import peers
-from canthus.trainer.data import LabelledFace, LabelledSet, by_picture
-from canthus.trainer.metrics import Reliability, Summary, nme, point_errors, reliability, summarise
-from canthus.trainer.schemes import Scheme, scheme_of
+from canthus.trainer.evaluation import peers
+from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarise
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, by_picture
+from canthus.trainer.faces.schemes import Scheme, scheme_of
 
 Boxes = Literal["truth", "detector"]
 Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
@@ -72,7 +72,7 @@ def open_entrant(name: str | None) -> Entrant:
         path = find_model(name)
         return Entrant(name or path.stem, open_backend(path))
     try:
-        from canthus.trainer.checkpoint import CheckpointBackend
+        from canthus.trainer.networks.checkpoint import CheckpointBackend
     except ImportError as missing:
         raise BackendError(
             f"{name}: a checkpoint needs {missing.name}, which is not installed: pip install 'canthus[train]'"

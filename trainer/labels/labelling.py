@@ -20,10 +20,10 @@ from canthus.runtime.geometry import crop, invert, roi_from_box, roi_from_points
 from canthus.runtime.images import find_pictures
 from canthus.runtime.sources import PICTURES, VideoFile, read_picture
 from canthus.runtime.types import FaceBox, Roi
-from canthus.trainer.data import LabelledFace, frame_name, yaw
-from canthus.trainer.evaluate import Detect, Entrant, find, look
-from canthus.trainer.formats import SHARD_LIST, SHARD_QUALITY, list_line
-from canthus.trainer.schemes import WFLW
+from canthus.trainer.evaluation.evaluate import Detect, Entrant, find, look
+from canthus.trainer.faces.formats import SHARD_LIST, SHARD_QUALITY, list_line
+from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw
+from canthus.trainer.faces.schemes import WFLW
 
 VIEWS = ((0.0, 1.0), (math.radians(8), 1.0), (math.radians(-8), 1.0), (0.0, 0.93), (0.0, 1.08))
 """How the region is turned and scaled for each look; every view is also looked at in the mirror."""

@@ -16,8 +16,8 @@ from torch import Tensor, fft
 from torch.nn import functional as F
 
 from canthus.runtime.geometry import invert
-from canthus.trainer.augment import Change, Hole, Paint
-from canthus.trainer.covers import MIDDLE, Cover
+from canthus.trainer.augmentation.augment import Change, Hole, Paint
+from canthus.trainer.augmentation.covers import MIDDLE, Cover
 
 GREY = (0.299, 0.587, 0.114)
 """What red, green and blue add to grey."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional
 
-from canthus.trainer.head import SkpsHead
+from canthus.trainer.networks.head import SkpsHead
 
 
 @dataclass(frozen=True)

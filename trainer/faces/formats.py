@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 
 from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.wflw import ATTRIBUTES, POINTS
-from canthus.trainer.data import LabelledFace, LabelledSet
-from canthus.trainer.schemes import COFW, W300, WFLW, scheme_of
+from canthus.trainer.faces.labelled import LISTED, LabelledFace, LabelledSet
+from canthus.trainer.faces.schemes import COFW, W300, WFLW, scheme_of
 
 LIST_FOLDER = "WFLW_annotations/list_98pt_rect_attr_train_test"
 SHARD_LIST = "list_98pt_rect_attr.txt"
@@ -30,6 +31,58 @@ W300_PARTS = {
 """The official split: folders, and the subset that each makes up (300W's "full" test set is both)."""
 
 PICTURES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+
+
+def open_set(path: Path, split: str = "test") -> LabelledSet:
+    """Open a labelled set; what lies at the path tells its kind, and `split` chooses the official list.
+
+    A folder: WFLW (official layout), a shard, COFW, 300W (.pts beside pictures). A file: a shard (.tar), COFW (.mat),
+    keypoints in COCO's form (.json). InputError names the file, the line and what is wrong there. Faces whose errors
+    cannot be measured are left out and named on stderr.
+    """
+    one = _open(path, split)
+    rulers = np.linalg.norm(one.scheme.across(np.stack([face.points for face in one.faces])), axis=-1)  # (N,)
+    flat = [one.faces[row].image for row in np.flatnonzero(rulers == 0)]
+    if not flat:
+        return one
+    told = (
+        f"{path}: {len(flat)} faces whose outer eye corners lie in one place, so that errors have no measure: "
+        f"{', '.join(flat[:LISTED])}{' ...' * (len(flat) > LISTED)}"
+    )
+    if len(flat) == len(rulers):
+        raise InputError(told)
+    print(f"left out of {told}", file=sys.stderr)
+    return replace(one, faces=tuple(one.faces[row] for row in np.flatnonzero(rulers)))
+
+
+def _open(path: Path, split: str) -> LabelledSet:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    cofw = [path / f"COFW_{split}{kind}.mat" for kind in ("_color", "")]
+    if path.is_file():
+        match path.suffix.lower():
+            case ".json":
+                return open_coco(path)
+            case ".mat":
+                return open_cofw(path)
+            case _:
+                return open_tar(path)
+    if (official := path / LIST_FOLDER / f"list_98pt_rect_attr_{split}.txt").is_file():
+        return open_wflw(path, official, split)
+    if (path / SHARD_LIST).is_file():
+        return open_shard(path)
+    for file in cofw:
+        if file.is_file():
+            return open_cofw(file)
+    if next(path.rglob("*.pts"), None):
+        return open_300w(path, split)
+    other = "train" if split == "test" else "test"
+    if (path / LIST_FOLDER / f"list_98pt_rect_attr_{other}.txt").is_file():
+        raise InputError(f"{path}: holds the {other} list of WFLW, not the {split} list; --split {other} takes it")
+    raise InputError(
+        f"{path}: no labelled set: neither {LIST_FOLDER}/{official.name} (WFLW), nor {SHARD_LIST} "
+        f"(a shard), nor {cofw[0].name} (COFW), nor .pts files (300W); or give a .tar, .mat or .json file"
+    )
 
 
 def open_wflw(folder: Path, official: Path, split: str) -> LabelledSet:

@@ -1,7 +1,7 @@
 """A face with its 98 points is given depth, turned, and drawn again.
 
 The idea is the "face profiling" of 300W-LP (Zhu et al., "Face alignment across large poses", CVPR 2016). A mesh of the
-face and a mask of the person (`canthus.trainer.mesh`) make the photo a relief; what lies beyond the mesh falls back to
+face and a mask of the person (`mesh`) make the photo a relief; what lies beyond the mesh falls back to
 the sides as a head does, and a second sheet in the colours of its edge closes it behind. The head turns, the body
 follows a part of the way, and the place behind them stays where it is.
 
@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from canthus.runtime.geometry import invert, roi_from_points, roll_of, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.runtime.wflw import CONTOUR, NOSE_BRIDGE, POINTS
-from canthus.trainer.labelling import ROOM
-from canthus.trainer.mesh import BROW, CHIN, EARS, TEMPLES, Seen
-from canthus.trainer.raster import Floats, Image, disc, draw_sheet, fill, mirror_edge, smoothstep, to_bytes
+from canthus.trainer.labels.labelling import ROOM
+from canthus.trainer.labels.mesh import BROW, CHIN, EARS, TEMPLES, Seen
+from canthus.trainer.labels.raster import Floats, Image, disc, draw_sheet, fill, mirror_edge, smoothstep, to_bytes
 
 SIDE = 432
 DRAWN = 384

@@ -1,0 +1,1 @@
+"""Models measured on labelled faces and on clips."""

@@ -1,0 +1,1 @@
+"""Labelled faces: the data sets' ways to mark one, and their files."""

@@ -1,0 +1,1 @@
+"""The networks, their weights, and what they become when they are used."""

@@ -1,0 +1,1 @@
+"""Faces cut out once, and the batches that training draws from them."""
