@@ -44,7 +44,7 @@ def command(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
     if asked.loop and asked.source is None:
         parser.error("--loop plays a file again and again: give it with --source FILE")
-    if asked.source is not None and not asked.source.is_file():
+    if asked.source is not None and not asked.source.exists():
         raise InputError(f"{asked.source}: no such file")
     application = _open_qt()
     from canthus.gui.window import Window

@@ -41,7 +41,7 @@ class VideoFile(Closing):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise InputError(f"{path}: no such file")
+            raise InputError(f"{path}: {'a folder or a pipe, no file' if self.path.exists() else 'no such file'}")
         self._container, self.stream = self._open()
         self.damaged = ""
         rate = self.stream.average_rate or self.stream.guessed_rate
@@ -120,8 +120,9 @@ def _orientation(picture: av.VideoFrame) -> tuple[bool, int]:
     note = picture.side_data.get("DISPLAYMATRIX")
     if note is None:
         return False, 0
+    matrix = np.frombuffer(note, np.int32).reshape(3, 3)  # type: ignore[call-overload]  # a buffer, unknown to the stubs
     # Where the stored picture's x and y axes point on the screen.
-    (x_right, x_down), (y_right, y_down) = np.frombuffer(bytes(note), np.int32).reshape(3, 3)[:2, :2].tolist()
+    (x_right, x_down), (y_right, y_down) = matrix[:2, :2].tolist()
     mirrored = x_right * y_down < x_down * y_right
     return mirrored, round(-2 * math.atan2(x_down, x_right) / math.pi + 2 * mirrored) % 4
 

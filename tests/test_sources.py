@@ -141,6 +141,11 @@ def test_what_is_no_video_is_told(tmp_path, name, content, told):
         VideoFile(tmp_path / name)
 
 
+def test_a_folder_is_no_video(tmp_path):
+    with pytest.raises(InputError, match="a folder or a pipe"):
+        VideoFile(tmp_path)
+
+
 def test_a_file_of_sound_alone_is_told(tmp_path):
     path = tmp_path / "sound.mp4"
     with av.open(str(path), "w") as file:
