@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from canthus.engines.graph import Precision, engine_graph
+from canthus.engines.graph import Precision, decode_maps, engine_graph
 from canthus.runtime.backends.trt import (
     capability_name,
     flavour_for_here,
@@ -30,7 +30,6 @@ from canthus.runtime.backends.trt import (
     rtx_targets,
 )
 from canthus.runtime.cuda.launch import find_gpu
-from canthus.runtime.decode import decode
 from canthus.runtime.engine_files import (
     EngineManifest,
     EngineRecipe,
@@ -192,12 +191,6 @@ def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Mani
             f"{GRAPH_SHIFT:g} is allowed; build with another --precision"
         )
     return {"graph_median_shift": float(np.median(shift)), "graph_mean_shift": float(shift.mean())}
-
-
-def decode_maps(maps: np.ndarray, manifest: Manifest | EngineManifest) -> tuple[np.ndarray, np.ndarray]:
-    """Raw maps (N, 3K, H, W) -> points (N, K, 2) in crop pixels and scores (N, K), by the NumPy reference."""
-    parts = maps.reshape(len(maps), 3, manifest.points, *maps.shape[2:])
-    return decode(parts[:, 0], parts[:, 1:], manifest.stride)
 
 
 def compile_network(

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from canthus.runtime.decode import decode
+from canthus.runtime.engine_files import EngineManifest
 from canthus.runtime.errors import BackendError, ModelError
+from canthus.runtime.models import Manifest
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -42,6 +45,12 @@ def engine_graph(model: Path, precision: Precision, decoding: bool = False) -> b
     proto = ir.to_proto(graph)
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())
+
+
+def decode_maps(maps: np.ndarray, manifest: Manifest | EngineManifest) -> tuple[np.ndarray, np.ndarray]:
+    """Raw maps (N, 3K, H, W) -> points (N, K, 2) in crop pixels and scores (N, K), by the NumPy reference."""
+    parts = maps.reshape(len(maps), 3, manifest.points, *maps.shape[2:])
+    return decode(parts[:, 0], parts[:, 1:], manifest.stride)
 
 
 def _cut(model: "ir.Model", path: Path, ends: tuple[str, ...]) -> None:

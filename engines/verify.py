@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.engines.build import decode_maps
-from canthus.engines.graph import PRECISIONS, engine_graph
+from canthus.engines.graph import PRECISIONS, decode_maps, engine_graph
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
 from canthus.runtime.backends.trt import TensorRTBackend, capability_name, flavour_version

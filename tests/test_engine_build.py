@@ -13,10 +13,10 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from canthus.engines.build import Wish, build, decode_maps
+from canthus.engines.build import Wish, build
 from canthus.engines.commands import command
 from canthus.engines.export import check_crops, export
-from canthus.engines.graph import engine_graph
+from canthus.engines.graph import decode_maps, engine_graph
 from canthus.engines.verify import Row, record, sample_faces, verify
 from canthus.runtime import engine_files
 from canthus.runtime.backends import open_backend
