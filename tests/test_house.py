@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,17 @@ def test_runtime_imports_only_what_stands_above_in_the_plan():
                 if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("canthus.runtime."):
                     other = node.module.split(".")[2]
                     assert order.index(other) <= place, f"{path.name} imports {other}"
+
+
+@pytest.mark.parametrize("depth", [2, 9], ids=["folders", "files"])
+def test_nothing_imports_itself_through_others(depth):
+    """Neither files nor the folders of a room, though the import waits in a function."""
+    above = {}
+    for path in SOURCES:
+        own = path.relative_to(REPOSITORY).with_suffix("").parts
+        below = {tuple(name.split(".")[1:])[:depth] for name in imports(path) if name.startswith("canthus.")}
+        above.setdefault(own[:depth], set()).update(below - {own[:depth]})
+    TopologicalSorter(above).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["video", "--help"], ["train", "--help"]])
