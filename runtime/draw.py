@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime import wflw
-from canthus.runtime.types import Faces
+from canthus.runtime.types import Faces, check_picture
 
 Colour = tuple[int, int, int]
 
@@ -18,7 +18,11 @@ _SHIFT = 4
 
 
 def draw(image: NDArray[np.uint8], faces: Faces, lines: bool = True, ids: bool = True) -> NDArray[np.uint8]:
-    """A copy of an RGB image (H, W, 3) with the faces drawn on it; points of low score are smaller."""
+    """A copy of an RGB image (H, W, 3) with the faces drawn on it; points of low score are smaller.
+
+    Raises InputError for an image of another kind.
+    """
+    check_picture(image)
     canvas = image.copy()
     for points, scores, face in zip(faces.points, faces.scores, faces.ids, strict=True):
         size = float(max(np.ptp(points[:, 0]), np.ptp(points[:, 1])))

@@ -21,7 +21,7 @@ from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.tracker import Following, Tracker
-from canthus.runtime.types import FaceBox, Faces, Frame
+from canthus.runtime.types import FaceBox, Faces, Frame, check_picture, kind_of
 from canthus.runtime.wflw import POINTS
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class Settings:
     smoothing: bool = True
     gpu: bool = True  # use an NVIDIA GPU where there is one with a TensorRT
 
+    def __post_init__(self) -> None:
+        if not (isinstance(self.max_faces, int) and self.max_faces >= 1):
+            raise InputError(f"max_faces must be a whole number from 1 on, not {kind_of(self.max_faces)}")
+
 
 class Landmarker(Closing):
     """Detector, network, tracker and smoother as one. It belongs to the thread that opened it.
@@ -47,7 +51,9 @@ class Landmarker(Closing):
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        settings = settings or Settings()
+        settings = Settings() if settings is None else settings
+        if not isinstance(settings, Settings):
+            raise InputError(f"settings are Settings(model=..., max_faces=...), not {kind_of(settings)}")
         model = find_model(settings.model)
         if (points := _points_of(model)) != POINTS:
             raise ModelError(f"{model}: gives {points} points; following and drawing are made for the {POINTS} of WFLW")
@@ -82,7 +88,9 @@ class Landmarker(Closing):
         return boxes
 
     def update(self, frame: Frame) -> Faces:
-        """The faces of the next frame of a video or camera."""
+        """The faces of the next frame of a video or camera; InputError for what is no Frame."""
+        if not isinstance(frame, Frame):
+            raise InputError(f"update wants a Frame(image, index, seconds), not {kind_of(frame)}; landmark, a picture")
         self.seconds["detect"] = 0.0
         began = time.perf_counter()
         faces = self._locate(self.tracker, frame.image, frame.seconds)
@@ -98,8 +106,7 @@ class Landmarker(Closing):
 
         Raises InputError for anything else, such as a grey picture or one with transparency.
         """
-        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,)):
-            raise InputError(f"a picture is an array (H, W, 3) of uint8 in RGB, not {_kind(image)}; see read_picture")
+        check_picture(image)
         alone = Tracker(
             lambda picture: self._detector.detect(picture, thorough=True),
             self.backend,
@@ -189,7 +196,7 @@ def _open(source: str | Path | int | Iterable[Frame]) -> AbstractContextManager[
             return Stage(lambda: _read(source), "decode")
         case Iterable():
             return Stage(lambda: _checked(source), "decode")
-    raise InputError(f"follow wants a video's path, a camera's number or Frames, not {_kind(source)}")
+    raise InputError(f"follow wants a video's path, a camera's number or Frames, not {kind_of(source)}")
 
 
 def _read(path: str | Path) -> Iterator[Frame]:
@@ -200,12 +207,5 @@ def _read(path: str | Path) -> Iterator[Frame]:
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
     for frame in frames:
         if not isinstance(frame, Frame):
-            raise InputError(f"follow wants each picture as Frame(image, index, seconds), not {_kind(frame)}")
+            raise InputError(f"follow wants each picture as Frame(image, index, seconds), not {kind_of(frame)}")
         yield frame
-
-
-def _kind(given: object) -> str:
-    """What something is, for a person."""
-    if isinstance(given, np.ndarray):
-        return f"an array {given.shape} of {given.dtype}"
-    return f"{given!r:.40}"

@@ -135,6 +135,8 @@ class Camera(Closing):
     """
 
     def __init__(self, number: int = 0) -> None:
+        if number not in range(2**31):  # OpenCV crashes where it is negative
+            raise InputError(f"{number} is no camera's number; they are counted from 0")
         self.number = number
         level = cv2.utils.logging.getLogLevel()
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # told below, in one line
@@ -193,7 +195,7 @@ class Camera(Closing):
 def read_picture(path: str | Path) -> NDArray[np.uint8]:
     """A picture file as (H, W, 3) RGB."""
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as unreadable:
         raise InputError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable
     try:

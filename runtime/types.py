@@ -8,7 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.errors import InputError
 from canthus.runtime.wflw import POINTS
+
+
+def kind_of(given: object) -> str:
+    """What something is, for a person."""
+    if isinstance(given, np.ndarray):
+        return f"an array {given.shape} of {given.dtype}"
+    return f"{given!r:.40}".split("\n")[0]
+
+
+def check_picture(given: object) -> None:
+    """Raise InputError for what is no picture (H, W, 3) of uint8."""
+    if not (isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.shape[2:] == (3,)):
+        raise InputError(f"a picture is an array (H, W, 3) of uint8 in RGB, not {kind_of(given)}; see read_picture")
 
 
 def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: type) -> None:
@@ -29,7 +43,7 @@ class Frame:
     seconds: float
 
     def __post_init__(self) -> None:
-        _require("image", self.image, (None, None, 3), np.uint8)
+        check_picture(self.image)
         # A stray in-place draw then fails at its own line.
         self.image.setflags(write=False)
 

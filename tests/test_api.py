@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from canthus import runtime
-from canthus.runtime import Frame, Landmarker, draw_faces, follow, read_picture
+from canthus.runtime import Faces, Frame, Landmarker, Settings, draw_faces, follow, read_picture
 from canthus.runtime.errors import InputError
 from conftest import write_video
 from test_sources import FakeCapture
@@ -58,12 +58,34 @@ def test_one_picture_is_read_landmarked_and_drawn_on(tmp_path):
 def test_what_is_no_rgb_picture_is_refused(given, told):
     with Landmarker() as landmarker, pytest.raises(InputError, match=f"not .*{told}"):
         landmarker.landmark(given)
+    with pytest.raises(InputError, match=f"not .*{told}"):
+        Frame(given, 0, 0.0)
+    with pytest.raises(InputError, match=f"not .*{told}"):
+        draw_faces(given, Faces.none())
+
+
+def test_a_picture_in_place_of_a_frame_is_told():
+    with Landmarker() as landmarker, pytest.raises(InputError, match=r"update wants a Frame.*, not an array"):
+        landmarker.update(picture())
+
+
+def test_settings_that_are_none_are_told():
+    with pytest.raises(InputError, match=r"Settings\(model=.*, not 'accurate'"):
+        Landmarker("accurate")
+    for count in (0, "3", 2.0):
+        with pytest.raises(InputError, match=f"max_faces .*, not {count!r}"):
+            Settings(max_faces=count)
 
 
 @pytest.mark.parametrize(
     ("source", "told"),
-    [([picture()], r"Frame\(image, index, seconds\), not an array"), (1.5, "not 1.5"), (None, "not None")],
-    ids=["arrays", "number", "nothing"],
+    [
+        ([picture()], r"Frame\(image, index, seconds\), not an array"),
+        (1.5, "not 1.5"),
+        (None, "not None"),
+        (-1, "from 0"),
+    ],
+    ids=["arrays", "number", "nothing", "negative"],
 )
 def test_what_cannot_be_followed_is_refused(source, told):
     with pytest.raises(InputError, match=told):
