@@ -93,8 +93,8 @@ class Detector(Closing):
                 self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
             except (RuntimeError, ValueError) as refused:
                 raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused
-        # Where the garbage collector takes MediaPipe's detector and its thread at once, the detector's own end waits for
-        # the thread for ever. This way it ends while both are whole.
+        # Where the garbage collector takes MediaPipe's detector and its thread at once, the detector's own end would
+        # wait for the thread for ever. This way it comes first.
         self._end = weakref.finalize(self, _close, self._detector)
         self._end.atexit = False
         self._afar = False

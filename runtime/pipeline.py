@@ -90,7 +90,7 @@ class Landmarker(Closing):
     def update(self, frame: Frame) -> Faces:
         """The faces of the next frame of a video or camera; InputError for what is no Frame."""
         if not isinstance(frame, Frame):
-            raise InputError(f"update wants a Frame(image, index, seconds), not {kind_of(frame)}; landmark, a picture")
+            raise InputError(f"update wants Frame(image, index, seconds), not {kind_of(frame)}")
         self.seconds["detect"] = 0.0
         began = time.perf_counter()
         faces = self._locate(self.tracker, frame.image, frame.seconds)

@@ -65,7 +65,7 @@ def test_what_is_no_rgb_picture_is_refused(given, told):
 
 
 def test_a_picture_in_place_of_a_frame_is_told():
-    with Landmarker() as landmarker, pytest.raises(InputError, match=r"update wants a Frame.*, not an array"):
+    with Landmarker() as landmarker, pytest.raises(InputError, match=r"update wants Frame.*, not an array"):
         landmarker.update(picture())
 
 
