@@ -10,11 +10,9 @@ import math
 import os
 import sys
 import threading
-import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +22,6 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, to_frame
 from canthus.runtime.models import WHEEL, Fetched, find_fetched
 from canthus.runtime.types import FaceBox, Roi
-
-if TYPE_CHECKING:
-    from mediapipe.tasks.python import vision
 
 _MODEL_NAME = "face_detection_full_range_sparse.tflite"
 MODEL = Fetched(
@@ -93,11 +88,8 @@ class Detector(Closing):
                 self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
             except (RuntimeError, ValueError) as refused:
                 raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused
-        # Where the garbage collector takes MediaPipe's detector and its thread at once, the detector's own end would
-        # wait for the thread for ever. This way it comes first.
-        self._end = weakref.finalize(self, _close, self._detector)
-        self._end.atexit = False
         self._afar = False
+        self._closed = False
 
     def glance(self, image: NDArray[np.uint8]) -> list[FaceBox]:
         """As a plain `detect`, for frames in a row: after one that found nothing, the next looks from afar."""
@@ -159,12 +151,10 @@ class Detector(Closing):
 
     def close(self) -> None:
         """Free what MediaPipe holds; a second call does nothing."""
-        self._end()
-
-
-def _close(detector: "vision.FaceDetector") -> None:
-    with _SILENCE:
-        detector.close()
+        if not self._closed:
+            self._closed = True
+            with _SILENCE:
+                self._detector.close()
 
 
 def _sure(boxes: Iterable[FaceBox], trust: float = 1.0) -> list[FaceBox]:
@@ -221,7 +211,7 @@ class _Silence:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a detector that is no longer used may be freed at any moment
+        self._lock = threading.Lock()
         self._inside = 0
         self._kept: int | None = None
 
@@ -241,9 +231,9 @@ class _Silence:
         with self._lock:
             self._inside -= 1
             if self._inside == 0 and self._kept is not None:
-                kept, self._kept = self._kept, None
-                os.dup2(kept, 2)
-                os.close(kept)
+                os.dup2(self._kept, 2)
+                os.close(self._kept)
+                self._kept = None
 
 
 _SILENCE = _Silence()

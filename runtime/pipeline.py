@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,9 +68,11 @@ class Landmarker(Closing):
         except BaseException:
             self._cpu.close()
             raise
-        self.tracker = Tracker(self._detect, self._cpu, Following(settings.max_faces))
-        self._smoother = Smoother() if settings.smoothing else None
         self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0}
+        # Not a method of its own: MediaPipe's detector hangs where the garbage collector, not its last owner, frees it.
+        detect = partial(_timed_glance, self._detector, self.seconds)
+        self.tracker = Tracker(detect, self._cpu, Following(settings.max_faces))
+        self._smoother = Smoother() if settings.smoothing else None
 
     @property
     def backend(self) -> Backend:
@@ -80,12 +83,6 @@ class Landmarker(Closing):
     def runs(self) -> str:
         """What runs the network now, for a person: "OpenVINO on the CPU"."""
         return self.backend.name
-
-    def _detect(self, image: NDArray[np.uint8]) -> list[FaceBox]:
-        began = time.perf_counter()
-        boxes = self._detector.glance(image)
-        self.seconds["detect"] = time.perf_counter() - began
-        return boxes
 
     def update(self, frame: Frame) -> Faces:
         """The faces of the next frame of a video or camera; InputError for what is no Frame."""
@@ -143,6 +140,13 @@ class Landmarker(Closing):
         for part in (self._first_use, self._gpu, self._cpu):
             if part is not None:
                 part.close()
+
+
+def _timed_glance(detector: Detector, seconds: dict[str, float], image: NDArray[np.uint8]) -> list[FaceBox]:
+    began = time.perf_counter()
+    boxes = detector.glance(image)
+    seconds["detect"] = time.perf_counter() - began
+    return boxes
 
 
 def _points_of(model: Path) -> int:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 
 import cv2
 import numpy as np
@@ -67,6 +68,14 @@ def test_what_is_no_rgb_picture_is_refused(given, told):
 def test_a_picture_in_place_of_a_frame_is_told():
     with Landmarker() as landmarker, pytest.raises(InputError, match=r"update wants Frame.*, not an array"):
         landmarker.update(picture())
+
+
+def test_a_landmarker_that_nobody_closed_is_freed_with_its_last_name():
+    landmarker = Landmarker()
+    landmarker.update(Frame(picture(), 0, 0.0))
+    alone = weakref.ref(landmarker)
+    del landmarker
+    assert alone() is None
 
 
 def test_settings_that_are_none_are_told():
