@@ -69,12 +69,12 @@ class Tracker:
     _refused: list[FaceBox] = field(default_factory=list)
     _next: int = 0
     _frame: int = 0
-    _looked: float = -1e9
-    _judged: float = -1e9  # when what is refused was looked at
+    _looked: float = -math.inf
+    _judged: float = -math.inf  # when what is refused was looked at
 
     def restart(self) -> None:
         """Forget every face, as after a jump to another place of a video; ids go on counting."""
-        self._tracks, self._lost, self._refused, self._looked = [], [], [], -1e9
+        self._tracks, self._lost, self._refused = [], [], []
 
     def update(self, image: NDArray[np.uint8], seconds: float) -> Faces:
         """The faces of the next frame, in the order of their ids."""

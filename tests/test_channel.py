@@ -58,3 +58,19 @@ def test_putting_after_the_consumer_left_says_so():
     channel = Channel(1)
     channel.leave()
     assert not channel.put(1)
+
+
+def test_an_error_stays_whatever_closes_afterwards():
+    channel = Channel(1)
+    channel.close(ValueError("broken"))
+    channel.close()
+    with pytest.raises(ValueError, match="broken"):
+        list(channel)
+
+
+def test_who_has_left_hears_no_more():
+    channel = Channel(2)
+    channel.put(1)
+    channel.close(ValueError("broken"))
+    channel.leave()
+    assert list(channel) == []

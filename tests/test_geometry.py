@@ -53,6 +53,13 @@ def test_shrinking_averages_and_does_not_alias():
     assert np.abs(small[4:-4, 4:-4].astype(int) - 127).max() <= 2
 
 
+def test_shrinking_sees_every_pixel():
+    """Single dots, which a bilinear look between two of its own pixels would miss."""
+    dots = np.zeros((256, 256, 3), np.uint8)
+    dots[::4, ::4] = 160
+    assert crop(dots, Roi(127.5, 127.5, 256), 64)[4:-4, 4:-4].mean() == pytest.approx(10, abs=1)
+
+
 def test_a_region_outside_the_frame_is_black():
     assert not crop(np.full((20, 20, 3), 255, np.uint8), Roi(-100, -100, 30), 16).any()
 
@@ -78,6 +85,7 @@ def test_the_region_turns_with_the_points():
 def test_a_leaning_box_shifts_down_its_own_axis():
     upright = roi_from_box(FaceBox(0, 0, 100, 100, 1.0))
     lying = roi_from_box(FaceBox(0, 0, 100, 100, 1.0, roll=math.pi / 2))
+    assert (upright.side, upright.x, upright.y) == pytest.approx((115, 50, 60))
     assert lying.side == upright.side
     assert (lying.x - 50, lying.y) == pytest.approx((-(upright.y - 50), 50), abs=1e-6)
 

@@ -54,3 +54,19 @@ def test_near_and_far_faces_are_treated_alike():
     rng = np.random.default_rng(1)
     path, seconds = SHAPE + rng.normal(0, 0.01, (20, 98, 2)), np.arange(20) / 30
     assert np.allclose(run(path * 40, seconds) * 10, run(path * 400, seconds), rtol=1e-3, atol=1e-2)
+
+
+def test_each_face_keeps_its_own_memory_where_another_leaves():
+    points = np.stack([SHAPE * 50, SHAPE * 50 + 200]).astype(np.float32)
+    both = Faces(points, np.ones((2, 98), np.float32), np.array([4, 7]))
+    smoother, alone = Smoother(), Smoother()
+    smoother.smooth(both, 0.0)
+    alone.smooth(one_face(SHAPE * 50 + 200, 7), 0.0)
+    moved = one_face(SHAPE * 50 + 203, 7)
+    calm = smoother.smooth(moved, 0.1).points
+    assert np.allclose(calm, alone.smooth(moved, 0.1).points)
+    assert not np.allclose(calm, moved.points)
+
+
+def test_a_second_look_at_the_same_moment_is_taken_as_it_is():
+    assert np.allclose(run(np.stack([SHAPE * 50, SHAPE * 80]), [1.0, 1.0])[1], SHAPE * 80)

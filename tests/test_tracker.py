@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.tracker import Following, Tracker
+from canthus.runtime.types import FaceBox
 from conftest import bright_boxes
 
 
@@ -65,6 +66,16 @@ def test_where_the_detector_doubts_the_network_decides(fake_backend, score, foun
     assert len(tracker.update(scene((100, 120)), 0.0)) == found
 
 
+def test_a_face_that_the_detector_sees_no_more_needs_a_better_score(fake_backend):
+    backend = Scored(fake_backend, 0.9)
+    tracker = Tracker(bright_boxes, backend)
+    tracker.update(scene((100, 120)), 0.0)
+    backend.score, tracker.detect = 0.3, lambda image: []
+    times = [step / 10 for step in range(1, 30)]
+    there = [len(tracker.update(scene((100, 120)), seconds)) for seconds in times]
+    assert there == [seconds <= tracker.following.doubt for seconds in times]
+
+
 def test_a_followed_face_is_lost_below_its_least_score_and_sooner_when_in_doubt(fake_backend):
     backend = Scored(fake_backend, 0.9)
     tracker = Tracker(bright_boxes, backend)
@@ -118,6 +129,56 @@ def test_a_detection_of_a_followed_face_is_no_second_face(fake_backend):
 def test_a_jump_in_time_is_survived(tracker):
     tracker.update(scene((100, 120)), 50.0)
     assert len(tracker.update(scene((500, 120)), 1.0)) == 1
+
+
+def test_after_a_jump_back_faces_are_looked_for_at_once(tracker):
+    tracker.update(scene((100, 120)), 50.0)
+    assert len(tracker.update(scene((100, 120), (500, 120)), 1.0)) == 2
+
+
+def test_faces_come_in_the_order_of_their_ids(tracker):
+    both = scene((100, 120), (500, 120))
+    told = run(tracker, [both] * 5 + [scene((500, 120))] * 3 + [both] * 9)
+    assert told[-1].ids.tolist() == [0, 1]
+    assert told[-1].points[0].max() < 170
+
+
+def test_two_where_one_was_lost_are_two(fake_backend):
+    boxes = [FaceBox(250, 50, 390, 190, 0.9)]
+    tracker = Tracker(lambda image: boxes, fake_backend)
+    tracker.update(scene((320, 120), side=140), 0.0)
+    tracker.update(scene(), 0.1)
+    boxes[:] = [FaceBox(255, 95, 305, 145, 0.9), FaceBox(335, 95, 385, 145, 0.9)]
+    assert tracker.update(scene((280, 120), (360, 120), side=50), 0.3).ids.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("change", ["grown", "turned", "outside"])
+def test_a_track_that_does_what_no_face_does_is_lost(fake_backend, change):
+    """However sure the network is of what it slid onto."""
+
+    class Astray(Scored):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            middle = np.float32(self.size / 2)
+            match change:
+                case "grown":
+                    points = middle + (points - middle) * np.float32(1.9)
+                case "turned":
+                    points = np.stack([2 * middle - points[..., 1], points[..., 0]], -1)
+                case "outside":
+                    points = points - np.float32(self.size)
+            return points, scores
+
+    tracker = Tracker(bright_boxes, fake_backend)
+    assert len(tracker.update(scene((40, 120), side=60), 0.0)) == 1
+    tracker.backend, tracker.detect = Astray(fake_backend, 0.9), lambda image: []
+    assert len(tracker.update(scene((40, 120), side=60), 0.03)) == 0
+
+
+def test_as_many_as_wanted_are_looked_for_seldom(fake_backend):
+    tracker = Tracker(bright_boxes, fake_backend, Following(max_faces=1))
+    run(tracker, [scene((100, 120))] * 110)
+    assert tracker.detections == 1
 
 
 def test_restart_forgets_the_faces(tracker):
@@ -194,7 +255,7 @@ def test_a_false_box_does_not_starve_a_face(fake_backend):
 
     tracker = Tracker(detect, fake_backend, Following(max_faces=1))
     told = run(tracker, [scene((100, 120))] * 3)
-    assert told[-1].ids.tolist() == [0]
+    assert [faces.ids.tolist() for faces in told] == [[0]] * 3
     assert told[-1].points[0].max() < 170
 
 
@@ -203,11 +264,12 @@ def test_a_face_missed_for_a_frame_keeps_its_id_at_one_frame_a_second(tracker):
     assert [faces.ids.tolist() for faces in told] == [[0], [], [0], [], [0]]
 
 
-def test_a_network_that_gives_nan_sees_no_face(fake_backend):
+@pytest.mark.parametrize("points_too", [np.nan, 1.0])
+def test_a_network_that_gives_nan_sees_no_face(fake_backend, points_too):
     class Overflowing(Scored):
         def predict(self, crops):
             points, scores = super().predict(crops)
-            return points * np.float32(np.nan), scores * np.float32(np.nan)
+            return points * np.float32(points_too), scores * np.float32(np.nan)
 
     tracker = Tracker(bright_boxes, Overflowing(fake_backend, 0.9))
     assert [len(faces) for faces in run(tracker, [scene((100, 120))] * 3)] == [0, 0, 0]
