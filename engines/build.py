@@ -162,9 +162,12 @@ def _targets(flavour: Flavour, told: str | None) -> tuple[str, ...]:
     if flavour == "tensorrt" or told == "current":
         if gpu is None:
             raise BackendError("--target current: no NVIDIA GPU is here; name targets, as in --target sm86,sm89")
-        if told not in (None, "current", capability_name(gpu)):
-            raise InputError(f"--target {told}: tensorrt builds for the GPU at hand, {capability_name(gpu)}")
-        return (capability_name(gpu),)
+        here = capability_name(gpu)
+        if told not in (None, "current", here):
+            raise InputError(f"--target {told}: tensorrt builds for the GPU at hand, {here}")
+        if flavour == "tensorrt":
+            return (here,)
+        told = here
     possible = rtx_targets()
     chosen = possible if told is None else tuple(re.split(r"[,\s]+", told.strip().lower()))
     strange = [name for name in chosen if name not in possible]

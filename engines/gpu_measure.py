@@ -80,14 +80,17 @@ def timing(cuda: Cuda, times: int, start: Start, whole: Start | None = None) -> 
 
 
 def record_ms(cuda: Cuda, start: Start, times: int) -> float | None:
-    """Median ms of the device over one of many in one recording; None where it must not be recorded."""
+    """Median ms of the device over one of many in one recording; None where it cannot be recorded."""
     recordable = start() is not False
     cuda.synchronise()
     if not recordable:
         return None
-    with cuda.capture() as graphs:
-        for _ in range(IN_A_ROW):
-            start()
+    try:
+        with cuda.capture() as graphs:
+            for _ in range(IN_A_ROW):
+                start()
+    except BackendError:  # not every TensorRT tells beforehand what it cannot record
+        return None
     taken = [cuda.seconds_of(lambda: cuda.replay(graphs[0])) for _ in range(times)]
     return round(1000 * float(np.median(taken)) / IN_A_ROW, 5)
 

@@ -156,22 +156,25 @@ def tensorrt(flavour: Flavour, here: str, asked: Asked, model: Path, manifest: M
         facts: dict[str, Any] = {"build seconds": round(time.perf_counter() - began, 1)}
         with TensorRTBackend(engine, anyway=True) as backend:  # so that TensorRT itself says what it cannot do
             facts |= measure(backend.runner, asked.times, asked.frames)
-            graph = engine_graph(model, "fp16", decoding=True)
-            data, _, _ = compile_network(graph, recipe_of(wish, manifest), manifest, quiet=True)
-            facts["decode"] = attempt(
-                lambda: beside(backend.runner, DecodingEngine(backend.runner, flavour, data), asked.times)
-            )
-        facts["parity"] = rows_of(verify(engine, asked.checkpoint, asked.wflw), manifest)
+
+            def decoding() -> dict[str, Any]:
+                graph = engine_graph(model, "fp16", decoding=True)
+                data, _, _ = compile_network(graph, recipe_of(wish, manifest), manifest, quiet=True)
+                return beside(backend.runner, DecodingEngine(backend.runner, flavour, data), asked.times)
+
+            facts["decode"] = attempt(decoding)
+        facts["parity"] = attempt(lambda: rows_of(verify(engine, asked.checkpoint, asked.wflw), manifest))
     return facts
 
 
-def rows_of(rows: list[Row], manifest: Manifest) -> list[dict[str, Any]]:
-    """Rows as json has them, which knows no NaN, and whether each holds."""
-    return [
+def rows_of(rows: list[Row], manifest: Manifest) -> dict[str, Any]:
+    """`rows`: as json has them, which knows no NaN, and whether each holds."""
+    told = [
         {name: None if value != value else value for name, value in dataclasses.asdict(row).items()}
         | {"holds": row.holds(manifest.size)}
         for row in rows
     ]
+    return {"rows": told}
 
 
 def by_torch(kind: Kind, asked: Asked, manifest: Manifest) -> dict[str, Any]:
@@ -185,16 +188,22 @@ def by_torch(kind: Kind, asked: Asked, manifest: Manifest) -> dict[str, Any]:
         if kind == "recorded":
             points = recorded(lambda crops: decode(network(crops), manifest.stride))
             facts = measure(backend.runner, asked.times, asked.frames)
-            facts["decode"] = beside(backend.runner, lambda faces: backend.on_crops(points, faces), asked.times)
+            facts["decode"] = attempt(
+                lambda: beside(backend.runner, lambda faces: backend.on_crops(points, faces), asked.times)
+            )
         else:
             facts = measure(backend.runner, max(asked.times // 10, 1), min(asked.frames, OTHER_FRAMES))
-        if asked.checkpoint is not None:
-            faces = read_faces(asked.wflw, manifest.size, 64) if asked.wflw else sample_faces(manifest.size)
-            runs: list[Run] = [
-                ("PyTorch, float32", pytorch(asked.checkpoint, manifest, faces.crops), ""),
-                (f"PyTorch, fp16, {kind}", backend.predict(faces.crops)[0], ""),
-            ]
-            facts["parity"] = rows_of(compare(faces, runs), manifest)
+        if (checkpoint := asked.checkpoint) is not None:
+
+            def parity() -> dict[str, Any]:
+                faces = read_faces(asked.wflw, manifest.size, 64) if asked.wflw else sample_faces(manifest.size)
+                runs: list[Run] = [
+                    ("PyTorch, float32", pytorch(checkpoint, manifest, faces.crops), ""),
+                    (f"PyTorch, fp16, {kind}", backend.predict(faces.crops)[0], ""),
+                ]
+                return rows_of(compare(faces, runs), manifest)
+
+            facts["parity"] = attempt(parity)
     return facts
 
 
@@ -269,7 +278,7 @@ def goals(way: dict[str, Any]) -> dict[str, bool]:
     met["the same results to the end"] = run["same results"]
     if way["recording equals plain launches"] is not None:
         met["the recording equals plain launches bit for bit"] = way["recording equals plain launches"]
-    ran = [row for row in way.get("parity", ())[1:] if not row["missing"]]
+    ran = [row for row in way.get("parity", {}).get("rows", ())[1:] if not row["missing"]]
     if ran:  # the last is the way itself
         met["points and NME within the tolerances of float32"] = ran[-1]["holds"]
     return met
@@ -290,7 +299,7 @@ def markdown(facts: dict[str, Any]) -> str:
         if "why" in way:
             lines += [f"Not measured. It answered: {way['why']}", ""]
             continue
-        lines += _times(way["faces"]) + _decode(way.get("decode", {})) + _parity(way.get("parity", []))
+        lines += _times(way["faces"]) + _decode(way.get("decode", {})) + _parity(way.get("parity", {}))
         run = way["long run"]
         lines += [
             f"{run['frames']} frames in {run['seconds']} s: device memory grew by {run['device growth'][0]} and "
@@ -335,12 +344,14 @@ def _decode(told: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _parity(rows: list[dict[str, Any]]) -> list[str]:
-    if not rows:
+def _parity(told: dict[str, Any]) -> list[str]:
+    if not told:
         return ["Parity: give --checkpoint to compare with PyTorch in float32.", ""]
+    if "why" in told:
+        return [f"Parity: not compared: {told['why']}", ""]
     lines = ["| points beside the first row, crop pixels | mean | 99 % | max | NME | change |"]
     lines += ["|---|---|---|---|---|---|"]
-    for row in rows:
+    for row in told["rows"]:
         if row["missing"]:
             lines.append(f"| {row['name']} | not run: {row['missing']} | | | | |")
             continue

@@ -66,6 +66,14 @@ def test_what_cannot_be_recorded_is_timed_as_it_is(shim):
     assert goals(found)["memory does not grow"] in (True, False)
 
 
+def test_what_fails_in_a_recording_is_timed_as_it_is(network):
+    def start():
+        if network.cuda.recorded is not None:
+            raise BackendError("did not run: a stream that is captured")
+
+    assert record_ms(network.cuda, start, 1) is None
+
+
 def test_a_network_that_leaks_or_wavers_does_not_pass_the_long_run(shim):
     network = MarkedMaps(HostCuda(shim), 64, 98, 4, most=1, graphs=False)
     compute = network.maps_of
@@ -195,6 +203,19 @@ def test_a_way_that_fails_in_a_new_manner_leaves_the_others(network, model, tmp_
     text = report(Asked(str(model)), tmp_path / "r").read_text()
     assert "It answered: AttributeError: 'NoneType' object has no attribute 'serialize'" in text
     assert "## PyTorch, fp16, compiled" in text
+
+
+def test_what_fails_beside_the_times_leaves_the_times(network, model, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise EngineError("no decode, no faces")
+
+    pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+    for name in ("compile_network", "verify"):
+        monkeypatch.setattr(gpu_report, name, refuse)
+    text = report(Asked(str(model), frames=4, times=1), tmp_path / "r").read_text()
+    assert "| 2 | " in text
+    assert "Decode in the graph: not measured: no decode, no faces" in text
+    assert "Parity: not compared: no decode, no faces" in text
 
 
 def test_a_report_is_not_replaced_unasked(network, model, tmp_path, monkeypatch):

@@ -233,6 +233,13 @@ def test_the_flavour_is_the_one_that_serves_the_gpu(capability, flavour, monkeyp
             flavour_for_here()
 
 
+def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_no_target(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("canthus.engines.build.find_gpu", lambda: Gpu("NVIDIA X", 90))
+    wish = Wish(str(folder / "model.onnx"), "tensorrt-rtx", targets="current")
+    with pytest.raises(InputError, match="--target sm90: tensorrt-rtx builds for sm75"):
+        build(wish, tmp_path / "m.engine", quiet=True)
+
+
 def test_verify_compares_pytorch_the_model_and_the_engine(folder, engine):
     rows = verify(engine, checkpoint=folder / "best")
     assert [row.name.split(",")[0] for row in rows] == ["PyTorch", "ONNX", "ONNX", "the engine's graph", "engine"]
