@@ -11,6 +11,10 @@ SPAN = 1.0  # seconds
 PAD = "\N{FIGURE SPACE}"
 
 
+GAP = "  ·  "
+"""Between two figures."""
+
+
 class Meter:
     """Counts the results that reached the window."""
 
@@ -48,4 +52,4 @@ class Meter:
             f"{newest.dropped} dropped",
         )
         runs = (newest.runs,) if newest.runs and not short else ()
-        return "  ·  ".join((*parts, *runs))
+        return GAP.join((*parts, *runs))

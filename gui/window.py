@@ -12,7 +12,7 @@ from PyQt6.QtGui import (
 )
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from canthus.gui.meter import Meter
+from canthus.gui.meter import GAP, Meter
 from canthus.gui.overlay import Look
 from canthus.gui.stream import Ended, Failed, Lost, Opening, Playing, Result, State, Stream
 from canthus.gui.view import View
@@ -133,9 +133,11 @@ class Window(QMainWindow):
         return action
 
     def _tell_figures(self) -> None:
-        figures = self._meter.text()
-        if self._status.fontMetrics().horizontalAdvance(figures) > self._status.width():
+        figures, wide = self._meter.text(), self._status.fontMetrics().horizontalAdvance
+        if wide(figures) > self._status.width():
             figures = self._meter.text(short=True)
+        while wide(figures) > self._status.width():
+            figures = figures.rpartition(GAP)[0]  # rather one figure less than half a word
         self._status.setText(figures)
 
     def _look(self, **facts: bool) -> None:

@@ -68,6 +68,8 @@ def test_the_window_shows_a_camera_with_its_faces(open_window: Callable[[Stream]
     assert wait_for(lambda: "detect 1.0  landmark 2.0 ms" in window.status)
     window.resize(window.minimumSize())
     assert wait_for(lambda: "·  3.0 ms" in window.status)
+    window.setStyleSheet("QLabel#status { font-size: 40px; }")  # as where the user's font is large
+    assert wait_for(lambda: window.status.endswith(("fps", "face")))
 
 
 @pytest.mark.parametrize("chosen", [None, QSize(700, 500)])
