@@ -42,6 +42,16 @@ def test_the_written_video_keeps_the_sound(tmp_path, name, sound):
     assert np.abs(wave).max() > 0.1
 
 
+@pytest.mark.parametrize("sound", ["aac", "mp2"])
+def test_a_sound_that_does_not_begin_at_zero_stays_with_its_pictures(tmp_path, sound):
+    source = write_video(tmp_path / "in.ts", UNEVEN, sound=sound)
+    assert copy(source, tmp_path / "out.mp4") == ""
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        times = [part.time for part in file.decode(audio=0)]
+    assert times[0] == pytest.approx(0, abs=0.1)
+    assert times[-1] == pytest.approx(1.4, abs=0.1)
+
+
 def test_a_sound_whose_times_go_back_costs_no_picture(tmp_path):
     once = write_video(tmp_path / "once.ts", UNEVEN, sound="aac").read_bytes()
     (tmp_path / "twice.ts").write_bytes(once + once)
@@ -112,6 +122,20 @@ def test_a_picture_of_another_size_is_brought_to_the_videos(tmp_path, scale):
         shown = next(iter(video)).image
     assert shown.shape == (64, 96, 3)
     assert np.argwhere(shown[..., 0] > 128).mean(0).tolist() == pytest.approx([47.5, 71.5], abs=1)
+
+
+def test_pictures_of_one_moment_are_shown_one_after_the_other(tmp_path):
+    with VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video, VideoSink(tmp_path / "o.mp4", video) as sink:
+        for frame in video:
+            sink.write(frame.image, 1.0)
+    with VideoFile(tmp_path / "o.mp4") as video:
+        assert len(list(video)) == len(UNEVEN)
+
+
+def test_a_video_without_a_picture_is_no_file(tmp_path):
+    with VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video, VideoSink(tmp_path / "o.mp4", video):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
 def test_a_video_that_is_broken_off_is_whole(tmp_path):

@@ -25,6 +25,18 @@ def test_frames_come_with_their_true_times(tmp_path):
     assert [int(frame.image.mean()) for frame in frames] == pytest.approx([20, 22, 24, 26, 28], abs=2)
 
 
+def test_times_count_from_the_first_frame_and_always_grow(tmp_path):
+    once = write_video(tmp_path / "once.ts", UNEVEN)  # does not begin at 0
+    with VideoFile(once) as video:
+        assert video.start > 0.1
+        assert [frame.seconds for frame in video] == pytest.approx(UNEVEN, abs=1e-3)
+    (tmp_path / "twice.ts").write_bytes(once.read_bytes() * 2)
+    with VideoFile(tmp_path / "twice.ts") as video:
+        times = [frame.seconds for frame in video]
+    assert len(times) == 10
+    assert np.diff(times).min() > 0
+
+
 def test_a_video_can_be_read_twice(tmp_path):
     with VideoFile(write_video(tmp_path / "twice.mp4", UNEVEN)) as video:
         assert [frame.seconds for frame in video] == [frame.seconds for frame in video]
