@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from canthus.runtime.calibration import UNTOUCHED, Calibration, read_calibration
 from canthus.runtime.errors import EngineError
@@ -105,7 +105,14 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
         recipe |= {"targets": tuple(recipe["targets"]), "batch": tuple(recipe["batch"])}
         told["bindings"] = tuple(told["bindings"])
         told["calibration"] = read_calibration(told.get("calibration", UNTOUCHED))
-        return EngineManifest(recipe=EngineRecipe(**recipe), **told)
+        manifest = EngineManifest(recipe=EngineRecipe(**recipe), **told)
+        _check_kinds(manifest)
+        _check_kinds(manifest.recipe)
+        if manifest.recipe.flavour not in FLAVOURS or len(manifest.recipe.batch) != 3:
+            raise ValueError("its flavour or its batch is none that is known here")
+        if not isinstance(manifest.check.get("engine", {}), dict):
+            raise TypeError("the engine's check must be dict")
+        return manifest
     except FileNotFoundError as missing:
         raise EngineError(
             f"{engine}: its manifest {beside.name} is missing, and an engine is native code of "
@@ -114,6 +121,14 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
         ) from missing
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as damaged:
         raise EngineError(f"{beside}: not the manifest of an engine: {damaged}") from damaged
+
+
+def _check_kinds(told: EngineManifest | EngineRecipe) -> None:
+    """TypeError where a field is not of the kind that it is declared as."""
+    for name, kind in get_type_hints(type(told)).items():
+        plain, value = get_origin(kind) or kind, getattr(told, name)
+        if isinstance(plain, type) and not isinstance(value, plain):
+            raise TypeError(f"{name} must be {plain.__name__}, got {value!r:.40}")
 
 
 def read_engine(engine: Path, trust: bool = False) -> tuple[bytes, EngineManifest | None]:

@@ -77,6 +77,28 @@ def test_a_damaged_manifest_says_so(engine, text):
     assert not list(fitting_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "", ""))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": "128"},
+        {"points": None},
+        {"layers": []},
+        {"check": "x"},
+        {"check": {"engine": "x"}},
+        {"recipe": {"batch": [1]}},
+        {"recipe": {"flavour": "cuda"}},
+        {"recipe": {"version": 1.7}},
+    ],
+    ids=str,
+)
+def test_a_manifest_of_odd_kinds_is_damaged(engine, change):
+    told = json.loads(engine.with_suffix(".json").read_text())
+    change = {**change, "recipe": told["recipe"] | change.get("recipe", {})}
+    engine.with_suffix(".json").write_text(json.dumps(told | change))
+    with pytest.raises(EngineError, match="not the manifest of an engine"):
+        read_engine_manifest(engine)
+
+
 def test_an_engine_carries_its_models_calibration(engine):
     manifest = read_engine_manifest(engine)
     dataclasses.replace(manifest, calibration=(1.5, -1.0)).write(engine)
