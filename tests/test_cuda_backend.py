@@ -63,7 +63,7 @@ class PretendedTensorRT:
         Severity = SimpleNamespace(ERROR=1)
 
     def __init__(self, cuda):
-        self.cuda, self.contexts, self.runs, self.seen = cuda, [], True, []
+        self.cuda, self.contexts, self.runs, self.seen, self.kernels = cuda, [], True, [], b"kernels"
         self.device_memory_size_v2, self.num_io_tensors = 4096, 2
 
     def Runtime(self, log):  # noqa: N802
@@ -88,7 +88,7 @@ class PretendedTensorRT:
         return [(faces, SIZE, SIZE, 3) for faces in (1, 4, MOST)]
 
     def create_runtime_config(self):
-        cache = SimpleNamespace(serialize=lambda: b"kernels", deserialize=self.seen.append)
+        cache = SimpleNamespace(serialize=lambda: self.kernels, deserialize=self.seen.append)
         return SimpleNamespace(
             set_execution_context_allocation_strategy=lambda strategy: None,
             create_runtime_cache=lambda: cache,
@@ -165,9 +165,10 @@ def test_an_engine_for_another_machine_is_refused_before_it_is_read(pretended, t
 def test_what_tensorrt_refuses_is_told_in_its_words(pretended, tmp_path):
     with pytest.raises(EngineError, match="refuses it: not an engine; rebuild"):
         open_backend(write(tmp_path, data=b"something else"))
-    pretended.runs = False
-    with open_backend(write(tmp_path)) as backend, pytest.raises(BackendError, match="did not run"):
+    pretended.runs, pretended.kernels = False, None
+    with pytest.raises(BackendError, match="did not run"), open_backend(write(tmp_path)) as backend:
         backend.predict(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    assert pretended.cuda.closed == 2
 
 
 def test_an_engines_scores_are_calibrated_as_its_manifest_or_its_model_tells(pretended, tmp_path):

@@ -227,7 +227,9 @@ class TensorRTBackend(Closing):
             return
         cuda, self._cuda = self._cuda, None
         if getattr(self, "_contexts", None) and self._kernels is not None:
-            keep_cache(self._engine.path.with_suffix(".runtime"), bytes(self._kernels.serialize()))
+            kept = self._kernels.serialize()
+            if kept is not None:  # as TensorRT answers when the device failed
+                keep_cache(self._engine.path.with_suffix(".runtime"), bytes(kept))
         for name in ("_contexts", "_configuration", "_kernels", "_engine", "runner"):
             self.__dict__.pop(name, None)
         cuda.close()
