@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import errno
 import json
 import pickle
 import signal
@@ -81,6 +82,20 @@ def test_a_checkpoint_runs_behind_the_backend_contract(checkpoint):
     wanted, _ = Deployed(load_network(checkpoint)[0]).eval()(torch.from_numpy(crops))
     np.testing.assert_allclose(points, wanted.detach(), atol=1e-5)
     assert scores.shape == (3, 98)
+
+
+def test_a_full_disk_is_one_line_and_the_former_checkpoint_stays(tmp_path, checkpoint, monkeypatch):
+    def fill(path, content):
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = checkpoint.read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(ModelError, match=r"net\.safetensors: cannot be written \(No space left on device\)"):
+        save(checkpoint, Checkpoint({}, {}, {}, {}))
+    assert checkpoint.read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
 
 
 @pytest.mark.parametrize("kept", [0, 7, 1000, -1])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated, read_calibration
@@ -56,7 +56,8 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> Non
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write PATH.safetensors, which holds everything, and PATH.json, its facts for people.
 
-    Each is written aside and then renamed, so a break leaves the former file whole or the new one.
+    Each is written aside and then renamed, so a break leaves the former file whole or the new one. ModelError where
+    they cannot be written.
     """
     parts = {
         "weights": checkpoint.weights,
@@ -69,11 +70,18 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         for name, value in values.items()
     }
     weights, facts = path.with_suffix(".safetensors"), path.with_suffix(".json")
-    text = {"facts": json.dumps(checkpoint.facts)}
-    save_file(tensors, weights.with_suffix(".part"), metadata=text)
-    facts.with_suffix(".json.part").write_text(json.dumps(checkpoint.facts, indent=2) + "\n")
-    weights.with_suffix(".part").replace(weights)
-    facts.with_suffix(".json.part").replace(facts)
+    drafts = weights.with_suffix(".part"), facts.with_suffix(".json.part")
+    try:
+        drafts[0].write_bytes(serialise(tensors, {"facts": json.dumps(checkpoint.facts)}))
+        drafts[1].write_text(json.dumps(checkpoint.facts, indent=2) + "\n")
+        for draft, whole in zip(drafts, (weights, facts), strict=True):
+            draft.replace(whole)
+    except OSError as refused:
+        for draft in drafts:
+            draft.unlink(missing_ok=True)
+        raise ModelError(
+            f"{weights}: cannot be written ({refused.strerror}); what was saved there before is whole"
+        ) from refused
 
 
 def load(path: Path) -> Checkpoint:
