@@ -28,17 +28,17 @@ def words(faces, tmp_path) -> list[str]:
 
 def test_the_train_command_trains_refuses_and_resumes(faces, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
-    pack, run = str(Path(faces.crops.filename).parent), str(tmp_path / "run")
+    pack, run = str(Path(faces.crops.filename).parent), str(tmp_path / "my run")
     settings = [f"{n}={v}" for n, v in (("size", 32), ("batch", 4), ("epochs", 0.5), ("held_out", 3))]
     words = [pack, "-o", run, *(word for one in settings for word in ("--set", one))]
     assert command(words) == 0
-    assert "best.safetensors" in capsys.readouterr().out
-    assert load_recipe(tmp_path / "run" / "recipe.json").epochs == 0.5
+    assert f"canthus eval --model '{run}/best.safetensors' --wflw WFLW\n" in capsys.readouterr().out
+    assert load_recipe(tmp_path / "my run" / "recipe.json").epochs == 0.5
     with pytest.raises(InputError, match="--resume goes on with it, --overwrite replaces it"):
         command(words)
     assert command([pack, "-o", run, "--resume"]) == 0
     assert command([*words, "--overwrite"]) == 0
-    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
+    assert len((tmp_path / "my run" / "log.csv").read_text().splitlines()) == 2
     for wrong in (["--resume", "--set", "batch=4"], ["--network", "resnet"], ["--set", "batch"]):
         with pytest.raises(SystemExit, match="2"):
             command([pack, "-o", run, *wrong])
@@ -124,6 +124,18 @@ def test_an_old_gpu_is_told_to_train_in_fp32(words, monkeypatch, capsys):
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda _, able=able: able)
         assert command([*words, *settings]) == 130
         assert ("--set precision=fp32" in capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize(("rank", "ended", "told"), [(0, False, True), (1, True, False), (1, False, True)])
+def test_of_torchruns_processes_the_first_tells_what_is_wrong(words, monkeypatch, rank, ended, told):
+    def sleep(_: float) -> None:
+        if ended:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setattr("time.sleep", sleep)
+    with pytest.raises(InputError if told else SystemExit, match="does not fit" if told else "1"):
+        command([*words, "--set", "learning_rate=oops"])
 
 
 def test_a_batch_that_gpus_cannot_share_starts_no_processes(words, monkeypatch):

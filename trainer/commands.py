@@ -1,17 +1,19 @@
 """`canthus train`, and what the trainer's commands share. Each imports what it needs when it runs."""
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import shutil
 import statistics
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.errors import BackendError, CanthusError, InputError
 
 if TYPE_CHECKING:
     from canthus.trainer.packs.pack import Pack
@@ -20,9 +22,30 @@ if TYPE_CHECKING:
 SAVED = ("log.csv", "best.safetensors", "last.safetensors")
 """What a run has as soon as it has something to lose."""
 
+PATIENCE = 10.0
+"""Seconds in which torchrun ends the processes beside one that failed."""
+
 RUN_FILES = (*SAVED, "best.json", "last.json", "recipe.json", "events.out.tfevents*")
 
 
+@contextlib.contextmanager
+def told_once() -> Iterator[None]:
+    """Let the first of torchrun's processes alone tell an error that all of them meet; one that a single one meets, it.
+
+    The others wait until torchrun ends them for the first one's failure.
+    """
+    try:
+        yield
+    except CanthusError:
+        if int(os.environ.get("RANK", "0")):
+            try:
+                time.sleep(PATIENCE)
+            except KeyboardInterrupt:  # what a signal to end is here
+                sys.exit(1)
+        raise
+
+
+@told_once()
 def train(arguments: list[str]) -> int:
     """Train a network on a pack of faces; Ctrl-C saves, --resume goes on."""
     parser = _train_parser()
@@ -86,7 +109,8 @@ def train(arguments: list[str]) -> int:
         return 130
     if first:
         weights = best.with_suffix(".safetensors")
-        print(f"best on the held-out faces: {weights}; measure it: canthus eval --model {weights} --wflw WFLW")
+        measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "WFLW"])
+        print(f"best on the held-out faces: {weights}; measure it: {measure}")
     return 0
 
 
