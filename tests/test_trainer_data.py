@@ -151,7 +151,7 @@ def test_a_path_that_is_no_set_says_why(tmp_path):
         open_set(tmp_path / "absent")
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"no tar at all")
-    with pytest.raises(InputError, match="not a whole tar file"):
+    with pytest.raises(InputError, match=r"neither \.json nor \.mat, and not a whole tar file: [^\n]*$"):
         open_set(broken)
     with tarfile.open(broken, "w") as shard:
         shard.addfile(tarfile.TarInfo("other.txt"), io.BytesIO())
@@ -297,7 +297,7 @@ def test_a_full_disk_is_told_before_anything_is_cut(tmp_path, monkeypatch, error
     if error == errno.ENOSPC:
         with pytest.raises(InputError, match=r"pack: the crops need 3\.69e-05 GB \(No space left"):
             data_command(words)
-        assert not list((tmp_path / "pack").iterdir())
+        assert not (tmp_path / "pack").exists()
     else:  # a disk that reserves nothing
         assert data_command(words) == 0
 

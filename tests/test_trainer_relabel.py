@@ -1,5 +1,9 @@
 """Self-training: labels moved towards what models see, crops and held-out faces as they were."""
 
+import errno
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -28,7 +32,7 @@ def packs(tmp_path):
     right = write_pack([open_set(tmp_path / "shard")], tmp_path / "right", 192)
     points = right.points.copy()
     points[:, WRONG] += WAY
-    return right, copy_pack(tmp_path / "right", tmp_path / "wrong", points)
+    return right, copy_pack(tmp_path / "right", tmp_path / "wrong", lambda _: points)
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -51,12 +55,27 @@ def test_a_leftover_link_to_another_pack_is_no_danger_to_it(packs, tmp_path):
     kept = right.crops.copy()
     (tmp_path / "new").mkdir()
     for write in (
-        lambda: copy_pack(tmp_path / "wrong", tmp_path / "new", right.points),
+        lambda: copy_pack(tmp_path / "wrong", tmp_path / "new", lambda _: right.points),
         lambda: write_pack([open_set(tmp_path / "shard")], tmp_path / "new", 64),
     ):
         (tmp_path / "new/crops.part.npy").hardlink_to(tmp_path / "right/crops.npy")
         write()
         np.testing.assert_array_equal(open_pack(tmp_path / "right").crops, kept)
+
+
+def test_a_disk_that_is_too_small_is_told_before_models_look_and_nothing_is_left(packs, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def fill(source, place):
+        place.write_bytes(source.read_bytes()[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    with pytest.raises(InputError, match=r"new: the crops need 0\.000664 GB \(No space left on device\)"):
+        relabel(tmp_path / "wrong", [], tmp_path / "new", 0.5, 0, max_spread=1)
+    assert not (tmp_path / "new").exists()
 
 
 def test_models_of_other_points_are_refused(packs, tmp_path):

@@ -115,7 +115,8 @@ def open_tar(path: Path) -> LabelledSet:
                 if member.isfile()
             }
     except (tarfile.TarError, OSError, EOFError) as unreadable:
-        raise InputError(f"{path}: not a whole tar file: {unreadable}") from unreadable
+        told = str(unreadable).splitlines()[0].rstrip(":")
+        raise InputError(f"{path}: neither .json nor .mat, and not a whole tar file: {told}") from unreadable
     if SHARD_LIST not in files:
         raise InputError(f"{path}: the shard holds no {SHARD_LIST}")
     source = f"{path}/{SHARD_LIST}"

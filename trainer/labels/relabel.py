@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.errors import ModelError
@@ -17,7 +18,7 @@ from canthus.trainer.evaluation.evaluate import Entrant
 from canthus.trainer.faces.labelled import kept_aside
 from canthus.trainer.faces.schemes import scheme_of
 from canthus.trainer.labels.labelling import LEAST_SCORE, look_around
-from canthus.trainer.packs.pack import copy_pack, open_pack
+from canthus.trainer.packs.pack import Pack, copy_pack
 
 
 @dataclass(frozen=True)
@@ -39,25 +40,29 @@ def relabel(
     those that the models doubt: a mean score below LEAST_SCORE, or looks that lie further apart than `max_spread` of
     the face's size.
     """
-    pack = open_pack(folder)
-    points, scheme = pack.points.copy(), scheme_of(pack.points.shape[1])
     aside = doubtful = 0
     moved: list[float] = []
-    for row, name in enumerate(tqdm(pack.names, "looking again", unit="face", disable=None)):
-        if held_out and kept_aside(name, held_out):
-            aside += 1
-            continue
-        before = pack.points[row]
-        found = look_around(pack.crops[row], roi_from_points(before, scheme.roll(before)), entrants)
-        if found.points.shape != before.shape:
-            raise ModelError(
-                f"{entrants[0].name}: gives {len(found.points)} points, the faces of {folder} have {scheme.points}"
-            )
-        if found.score < LEAST_SCORE or found.spread > max_spread:
-            doubtful += 1
-            continue
-        points[row] += share * (found.points - before)
-        way = np.linalg.norm(points[row] - before, axis=-1).mean() / np.ptp(before, axis=0).max()
-        moved.append(float(way))
-    copy_pack(folder, output, points)
+
+    def look_again(pack: Pack) -> NDArray[np.float32]:
+        nonlocal aside, doubtful
+        points, scheme = pack.points.copy(), scheme_of(pack.points.shape[1])
+        for row, name in enumerate(tqdm(pack.names, "looking again", unit="face", disable=None)):
+            if held_out and kept_aside(name, held_out):
+                aside += 1
+                continue
+            before = pack.points[row]
+            found = look_around(pack.crops[row], roi_from_points(before, scheme.roll(before)), entrants)
+            if found.points.shape != before.shape:
+                raise ModelError(
+                    f"{entrants[0].name}: gives {len(found.points)} points, the faces of {folder} have {scheme.points}"
+                )
+            if found.score < LEAST_SCORE or found.spread > max_spread:
+                doubtful += 1
+                continue
+            points[row] += share * (found.points - before)
+            way = np.linalg.norm(points[row] - before, axis=-1).mean() / np.ptp(before, axis=0).max()
+            moved.append(float(way))
+        return points
+
+    copy_pack(folder, output, look_again)
     return Relabelled(len(moved), aside, doubtful, float(np.mean(moved)) if moved else 0.0)

@@ -1,11 +1,12 @@
 """Packs: crops of labelled faces on disk, which training reads fast."""
 
+import contextlib
 import errno
 import math
 import os
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ class Findings:
     """What cutting the faces out brings to light."""
 
     unreadable: dict[str, str] = field(default_factory=dict)  # picture -> why
-    outside: list[int] = field(default_factory=list)  # points outside the picture, of every face that was cut
+    outside: list[NDArray[np.float64]] = field(default_factory=list)  # (K,) of each face cut: pixels beyond the picture
 
 
 def write_pack(
@@ -71,11 +72,8 @@ def write_pack(
         kinds = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
         raise InputError(f"a pack holds faces with one number of points ({kinds}); make one for each")
     findings = Findings() if findings is None else findings
-    folder.mkdir(parents=True, exist_ok=True)
     todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
-    crops_part, labels_part = folder / "crops.part.npy", folder / "labels.part.npz"
-    crops_part.unlink(missing_ok=True)  # what a killed `copy_pack` left is another pack's crops, by another name
-    try:
+    with _written_aside(folder) as (crops_part, labels_part):
         done, points = _cut(sets, todo, crops_part, size, findings, how)
         lacking = len(todo) - len(done)
         if lacking and (not allow_missing or not done):
@@ -90,12 +88,32 @@ def write_pack(
             [one.name for one in sets],
             [face.image for _, face in done],
         )
-        crops_part.replace(folder / CROPS)
-        labels_part.replace(folder / LABELS)
-    finally:
-        crops_part.unlink(missing_ok=True)
-        labels_part.unlink(missing_ok=True)
     return open_pack(folder)
+
+
+@contextlib.contextmanager
+def _written_aside(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """Where to write crops and labels, which are the folder's pack in the end; after an error nothing is left of them.
+
+    InputError where the folder cannot be written.
+    """
+    new = not folder.exists()
+    crops, labels = folder / "crops.part.npy", folder / "labels.part.npz"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        crops.unlink(missing_ok=True)  # what a killed `copy_pack` left is another pack's crops, by another name
+        yield crops, labels
+        crops.replace(folder / CROPS)
+        labels.replace(folder / LABELS)
+    except OSError as refused:
+        raise InputError(f"{folder}: cannot be written: {refused.strerror}") from refused
+    finally:
+        for part in (crops, labels):
+            with contextlib.suppress(OSError):
+                part.unlink()
+        if new:
+            with contextlib.suppress(OSError):  # where it holds something, as a pack
+                folder.rmdir()
 
 
 Todo = Sequence[tuple[int, LabelledFace]]
@@ -136,7 +154,7 @@ def _cut(
             findings.unreadable[face.image] = str(unreadable)
             continue
         edge = np.array(picture.shape[1::-1]) - 0.5
-        findings.outside.append(int(((face.points < -0.5) | (face.points > edge)).any(-1).sum()))
+        findings.outside.append(np.maximum(-0.5 - face.points, face.points - edge).max(-1).clip(0))
         roomy = with_room(face.points, how)
         crops[len(done)] = crop(picture, roomy, size)
         placed.append(transform(invert(to_frame(roomy, size)), face.points))
@@ -154,11 +172,14 @@ def _reserved(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         except OSError as refused:
             if refused.errno in (errno.ENOSPC, errno.EDQUOT):  # others: a disk that cannot reserve
-                raise InputError(
-                    f"{path.parent}: the crops need {array.nbytes / 1e9:.3g} GB ({refused.strerror}); "
-                    "choose another disk, or smaller crops (--size)"
+                raise _no_room(
+                    path, array.nbytes, refused, "choose another disk, or smaller crops (--size)"
                 ) from refused
     return array
+
+
+def _no_room(path: Path, size: int, refused: OSError, answer: str) -> InputError:
+    return InputError(f"{path.parent}: the crops need {size / 1e9:.3g} GB ({refused.strerror}); {answer}")
 
 
 def _lacking(unreadable: dict[str, str], faces: int, listed: Path) -> str:
@@ -178,23 +199,22 @@ def _shorten(path: Path, shape: tuple[int, ...]) -> None:
         file.truncate(file.tell() + math.prod(shape))
 
 
-def copy_pack(folder: Path, output: Path, points: NDArray[np.float32]) -> Pack:
-    """A pack of the same crops with other points (N, K, 2); the crops lie on the disk once where it allows that."""
+def copy_pack(folder: Path, output: Path, find: Callable[[Pack], NDArray[np.float32]]) -> Pack:
+    """A pack of the same crops with other points (N, K, 2), which `find` gives for the pack in `folder`.
+
+    It is asked when the crops have their place, as finding may take long. They lie on the disk once where it allows
+    that.
+    """
     pack = open_pack(folder)
-    output.mkdir(parents=True, exist_ok=True)
-    crops_part, labels_part = output / "crops.part.npy", output / "labels.part.npz"
-    crops_part.unlink(missing_ok=True)
-    try:
+    with _written_aside(output) as (crops_part, labels_part):
         try:
             crops_part.hardlink_to(folder / CROPS)
         except OSError:
-            shutil.copyfile(folder / CROPS, crops_part)
-        _write_labels(labels_part, points, pack.spread, pack.source, pack.sources, pack.names)
-        crops_part.replace(output / CROPS)
-        labels_part.replace(output / LABELS)
-    finally:
-        crops_part.unlink(missing_ok=True)
-        labels_part.unlink(missing_ok=True)
+            try:
+                shutil.copyfile(folder / CROPS, crops_part)
+            except OSError as refused:
+                raise _no_room(crops_part, pack.crops.nbytes, refused, "choose another disk") from refused
+        _write_labels(labels_part, find(pack), pack.spread, pack.source, pack.sources, pack.names)
     return open_pack(output)
 
 

@@ -36,10 +36,11 @@ def summary(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) -> list
         lost = sum(len(one.faces) for one in sets) - len(pack)
         lines.append(f"  left out: {lost} faces, whose {len(findings.unreadable)} pictures are missing or unreadable:")
         lines += [f"    {why}" for why in findings.unreadable.values()]
-    outside = np.array(findings.outside)
-    lines.append(f"  points outside their picture: {outside.sum()} of {pack.points[..., 0].size}")
-    if outside.any():
-        lines[-1] += f", on {(outside > 0).sum()} faces, up to {outside.max()} on one"
+    beyond = np.array(findings.outside).reshape(-1, scheme.points)
+    lines.append(f"  points outside their picture: {(beyond > 0).sum()} of {pack.points[..., 0].size}")
+    if beyond.any():
+        farthest = beyond.max(-1).argmax()
+        lines[-1] += f", on {beyond.any(-1).sum()} faces; farthest, by {beyond.max():.3g} px: {pack.names[farthest]}"
     wrong = np.flatnonzero(swapped(pack.points, scheme))
     if len(wrong):
         named = ", ".join(pack.names[row] for row in wrong[:NAMED])
@@ -103,11 +104,12 @@ def asymmetry(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.float6
 
 
 def pack_sheet(pack: Pack) -> NDArray[np.uint8]:
-    """Some faces of a pack with their points, as a picture."""
+    """Some faces of a pack with their points, as a picture; first those that `summary` names as swapped."""
     scheme = scheme_of(pack.points.shape[1])
     scale = TILE / pack.crops.shape[1]
     tiles = []
-    for row in evenly(len(pack), SHOWN):
+    wrong = np.flatnonzero(swapped(pack.points, scheme))[:NAMED].tolist()
+    for row in [*wrong, *(row for row in evenly(len(pack), SHOWN - len(wrong)) if row not in wrong)]:
         image = cv2.resize(
             pack.crops[row], (TILE, TILE), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         )
