@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -98,18 +99,24 @@ def report(asked: Asked, folder: Path, overwrite: bool = False) -> Path:
     _prepare(folder, overwrite)
     written = Report(folder)
     written.add("machine", machine(gpu, model, manifest))
-    ways: dict[str, Any] = {}
-    here = capability_name(gpu)
-    for flavour in installed_flavours():
-        name = f"{flavour} {flavour_version(flavour)}, fp16"
+    found: dict[str, Any] = {}
+    for name, measured in _ways(gpu, asked, model, manifest).items():
         _say(name)
-        ways[name] = attempt(lambda: tensorrt(flavour, here, asked, model, manifest))  # noqa: B023 - called at once
-        written.add("ways", ways)
-    for kind in KINDS:
-        _say(f"PyTorch, fp16, {kind}")
-        ways[f"PyTorch, fp16, {kind}"] = attempt(lambda: by_torch(kind, asked, manifest))  # noqa: B023
-        written.add("ways", ways)
+        found[name] = attempt(measured)
+        written.add("ways", found)
     return folder / "report.md"
+
+
+def _ways(gpu: Gpu, asked: Asked, model: Path, manifest: Manifest) -> dict[str, Callable[[], dict[str, Any]]]:
+    """What is measured, by name and in order. What does not serve this GPU is asked last: it may end the process."""
+    served: dict[str, Callable[[], dict[str, Any]]] = {}
+    others: dict[str, Callable[[], dict[str, Any]]] = {}
+    for flavour in installed_flavours():
+        serves = flavour == "tensorrt" or capability_name(gpu) in rtx_targets()
+        way = partial(tensorrt, flavour, serves, asked, model, manifest)
+        (served if serves else others)[f"{flavour} {flavour_version(flavour)}, fp16"] = way
+    by_kind = {f"PyTorch, fp16, {kind}": partial(by_torch, kind, asked, manifest) for kind in KINDS}
+    return {**served, **by_kind, **others}
 
 
 def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -146,9 +153,9 @@ def machine(gpu: Gpu, model: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def tensorrt(flavour: Flavour, here: str, asked: Asked, model: Path, manifest: Manifest) -> dict[str, Any]:
+def tensorrt(flavour: Flavour, serves: bool, asked: Asked, model: Path, manifest: Manifest) -> dict[str, Any]:
     """One flavour: its engine built, timed and compared; CanthusError with TensorRT's words where it does not run."""
-    serves = flavour == "tensorrt" or here in rtx_targets()  # else TensorRT-RTX itself says that it does not
+    # Where it does not serve this GPU, TensorRT-RTX itself says so.
     wish = Wish(str(model), flavour, targets="current" if serves else None)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()

@@ -165,7 +165,7 @@ def test_the_report_tells_everything_and_grows_part_by_part(network, model, tmp_
 
     pretend(monkeypatch, network, backend)
     path = report(Asked(str(model), frames=10, times=2), tmp_path / "r")
-    assert list(opened[0]) == ["machine"]  # written before the first engine ran
+    assert len(opened[0]["ways"]) == 3  # PyTorch's, written before an engine ran that does not serve this GPU
     facts = json.loads((tmp_path / "r" / "report.json").read_text(), parse_constant=pytest.fail)
     text = path.read_text()
     assert markdown(facts) == text
@@ -183,6 +183,14 @@ def test_the_report_tells_everything_and_grows_part_by_part(network, model, tmp_
     assert "compute-sanitizer --error-exitcode 1 pytest" in text
     if find_gpu() is None:
         assert text.count("Not measured. It answered: this PyTorch finds no NVIDIA GPU") == 3
+
+
+def test_an_engine_that_serves_the_gpu_is_measured_first(network, model, tmp_path, monkeypatch):
+    pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+    monkeypatch.setattr(gpu_report, "rtx_targets", lambda: ("sm90",))
+    report(Asked(str(model), frames=4, times=1), tmp_path / "r")
+    facts = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert next(iter(facts["ways"])) == "tensorrt-rtx 1.7, fp16"
 
 
 def test_what_tensorrt_answers_stands_in_the_report(network, model, tmp_path, monkeypatch):
