@@ -27,13 +27,13 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--table", type=Path, metavar="OUT.csv", help="the table to write: a row a face")
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     parser.add_argument("--no-lines", action="store_true", help="draw points without lines")
-    add_landmarking(parser, max_faces=100)
+    add_landmarking(parser, max_faces=100, moving=False)
     chosen = parser.parse_args(arguments)
     if not (chosen.output or chosen.table):
         parser.error("nothing to write: give --table OUT.csv, -o FOLDER, or both")
     pictures = find_pictures(chosen.source, chosen.output)
     done, found, unreadable = process(chosen, pictures)
-    print(f"{done} pictures, {found} faces")
+    print(f"pictures: {done}, faces: {found}")
     for line in unreadable:
         print(f"canthus images: left out: {line}", file=sys.stderr)
     return 1 if unreadable else 0
@@ -47,7 +47,7 @@ def find_pictures(source: Path, output: Path | None = None) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder")
-    pictures = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURES)
+    pictures = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
     if output and source.resolve() in output.resolve().parents:
         pictures = [path for path in pictures if not path.resolve().is_relative_to(output.resolve())]
     if not pictures:

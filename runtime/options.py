@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
 
 
-def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8) -> None:
-    """Add --model, --cpu, --detector-model, --max-faces and --no-smoothing."""
+def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8, moving: bool = True) -> None:
+    """Add --model, --cpu, --detector-model, --max-faces and, where faces move, --no-smoothing."""
     parser.add_argument("--model", help="a shipped model's name (see `canthus doctor`) or a file")
     parser.add_argument("--cpu", action="store_true", help="leave an NVIDIA GPU to others")
     parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a face detector of your own (.tflite)")
@@ -20,7 +20,9 @@ def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8) -> None
         metavar="N",
         help="how many faces (default: %(default)s)",
     )
-    parser.add_argument("--no-smoothing", action="store_true", help="give points as measured, frame by frame")
+    parser.set_defaults(no_smoothing=not moving)
+    if moving:
+        parser.add_argument("--no-smoothing", action="store_true", help="give points as measured, frame by frame")
 
 
 def settings_of(chosen: argparse.Namespace) -> "Settings":

@@ -51,6 +51,18 @@ def test_an_output_around_the_source_hides_none_of_it(photos, tmp_path):
     assert (photos / "face.png").is_file()
 
 
+def test_a_folder_is_no_picture_whatever_its_name(photos, tmp_path, capsys):
+    (photos / "album.jpg").mkdir()
+    assert run(photos, "--table", tmp_path / "t.csv") == 0
+    assert capsys.readouterr().out == "pictures: 1, faces: 1\n"
+
+
+def test_nothing_moves_that_could_be_smoothed(photos, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(photos, "--table", tmp_path / "t.csv", "--no-smoothing")
+    assert "unrecognized arguments: --no-smoothing" in capsys.readouterr().err
+
+
 def test_a_table_never_replaces_a_source(photos, capsys):
     before = (photos / "deep" / "face.png").read_bytes()
     assert run(photos, "--table", photos / "deep" / "face.png", "--overwrite") == 1
