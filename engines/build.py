@@ -67,8 +67,7 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
     """Build an engine and its manifest; returns where it lies: `output`, or the user's cache folder.
 
     An engine that is in the cache already is built anew only with `overwrite`; else it takes over its model's
-    calibration. A build that is interrupted
-    leaves nothing behind.
+    calibration. A build that is interrupted leaves nothing behind.
     """
     model = find_gpu_model(wish.model)
     manifest = read_manifest(model)

@@ -77,16 +77,16 @@ def _parser() -> argparse.ArgumentParser:
     inspect = actions.add_parser("inspect", help="what an engine is: origin, bindings, profile, layers")
     inspect.add_argument("engine", metavar="ENGINE")
     inspect.add_argument("--json", action="store_true", help="for machines")
-    verify = actions.add_parser("verify", help="compare an engine's points with its model's")
-    verify.add_argument("engine", metavar="ENGINE")
-    verify.add_argument("--checkpoint", type=Path, metavar="C", help="compare with PyTorch in float32")
-    verify.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for real crops and the NME")
-    verify.add_argument("--limit", type=int, default=64, metavar="N", help="faces of these (default 64)")
     inspect.add_argument(
         "--trust",
         action="store_true",
         help="take an engine without a manifest: it is native code, so only one that you built yourself",
     )
+    verify = actions.add_parser("verify", help="compare an engine's points with its model's")
+    verify.add_argument("engine", metavar="ENGINE")
+    verify.add_argument("--checkpoint", type=Path, metavar="C", help="compare with PyTorch in float32")
+    verify.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for real crops and the NME")
+    verify.add_argument("--limit", type=int, default=64, metavar="N", help="faces of these (default 64)")
     bench = actions.add_parser("bench", help="measure everything on the GPU at hand and write a report")
     bench.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="gets report.md and .json")
     bench.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default on a GPU)")
