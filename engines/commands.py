@@ -249,9 +249,9 @@ def _verify(told: argparse.Namespace) -> int:
 
 
 def _bench(told: argparse.Namespace) -> int:
-    from canthus.engines.gpu_report import Asked, report
+    from canthus.engines.gpu_bench import Asked, bench
 
-    print(report(Asked(told.model, told.checkpoint, told.wflw, told.frames), told.output, told.overwrite))
+    print(bench(Asked(told.model, told.checkpoint, told.wflw, told.frames), told.output, told.overwrite))
     return 0
 
 

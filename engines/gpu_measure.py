@@ -1,5 +1,4 @@
-"""What a network takes between the two kernels on a GPU: times by step, equality, growth. Report and command are
-in `gpu_report`."""
+"""What a network takes between the two kernels on a GPU: times by step, equality, growth. `gpu_bench` asks for them."""
 
 import time
 from collections.abc import Callable, Iterable
