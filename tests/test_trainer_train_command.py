@@ -12,6 +12,7 @@ from canthus.runtime.errors import BackendError, InputError
 from canthus.trainer import train as training
 from canthus.trainer.commands import _lacking as lacking
 from canthus.trainer.commands import train as command
+from canthus.trainer.eval_command import evaluate
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.parallel import World
@@ -136,6 +137,8 @@ def test_of_torchruns_processes_the_first_tells_what_is_wrong(words, monkeypatch
     monkeypatch.setattr("time.sleep", sleep)
     with pytest.raises(InputError if told else SystemExit, match="does not fit" if told else "1"):
         command([*words, "--set", "learning_rate=oops"])
+    with pytest.raises(InputError if told else SystemExit, match="no such file" if told else "1"):
+        evaluate(["--wflw", "nowhere"])
 
 
 def test_a_batch_that_gpus_cannot_share_starts_no_processes(words, monkeypatch):

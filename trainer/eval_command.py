@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canthus.runtime.errors import BackendError, InputError
-from canthus.trainer.commands import parser_of, start_processes
+from canthus.trainer.commands import parser_of, start_processes, told_once
 
 if TYPE_CHECKING:
     from canthus.trainer.evaluation.clips import Followed
@@ -26,6 +26,7 @@ LAUNCHED = "TORCHELASTIC_RUN_ID"
 """What torchrun sets in the environment of the processes that it starts."""
 
 
+@told_once()
 def evaluate(arguments: list[str]) -> int:
     """Measure models on labelled faces: NME, FR@10, AUC@10, overall and by subsets; and how calm they are on clips."""
     parser = parser_of(
