@@ -110,6 +110,13 @@ def test_pictures_of_one_name_keep_their_own_faces(tmp_path):
     assert [one.image(face.image).max() > 128 for face in one.faces] == [True, True, False]
 
 
+def test_a_shard_without_a_face_does_not_bar_the_next_try(tmp_path):
+    (tmp_path / "notes.txt").write_text("kept")
+    with ShardWriter(tmp_path) as shard:
+        shard.write("1.jpg", picture_with(), [])
+    assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_a_thousand_frames_of_a_video_are_held_out_together():
     def aside(*frames: int) -> set[bool]:
         return {kept_aside(f"{frame_name('clip', index)}_{face}.jpg", 2) for index in frames for face in (0, 1)}

@@ -1,5 +1,6 @@
 """Pseudo-labels: faces of unlabelled pictures and videos, marked by models that look at each from several sides."""
 
+import contextlib
 import csv
 import dataclasses
 import itertools
@@ -90,7 +91,8 @@ def _box(points: NDArray[np.float32]) -> FaceBox:
 class ShardWriter(Closing):
     """Writes labelled faces as a shard: images/, the list, and quality.csv; `faces` counts them.
 
-    The tables are written on leaving, so that a run which is stopped leaves a whole shard of what it had done.
+    The tables are written on leaving, so that a run which is stopped leaves a whole shard of what it had done, and
+    none that bars the next try where that is nothing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -126,6 +128,10 @@ class ShardWriter(Closing):
 
     def close(self) -> None:
         """Write the list and the table of quality."""
+        if not self.faces:
+            with contextlib.suppress(OSError):  # what else lies there stays
+                (self.folder / "images").rmdir()
+            return
         (self.folder / SHARD_LIST).write_text("".join(self._lines))
         with (self.folder / SHARD_QUALITY).open("w", newline="") as file:
             table = csv.writer(file)
