@@ -220,7 +220,7 @@ def draw_reliability(results: Sequence[Result], path: Path) -> None:
     many.set(yscale="log", ylabel="points", xlabel="score")
     for axes in (well, wrong, many):
         axes.grid(alpha=0.3)
-    well.legend(loc="upper left", fontsize="small")
+    figure.legend(loc="outside lower center", fontsize="small")  # a curve may run through any corner
     _save(figure, path)
 
 
