@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from canthus.runtime.decode import encode
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer import train as training
 from canthus.trainer.distil import Teacher, on_grid
 from canthus.trainer.loss import SkpsLoss
-from canthus.trainer.networks.checkpoint import Checkpoint, load_network, save
+from canthus.trainer.networks.checkpoint import Checkpoint, load, load_network, save
 from canthus.trainer.networks.head import decode
 from canthus.trainer.networks.network import build
 from test_trainer_run import TINY
@@ -76,3 +76,11 @@ def test_a_student_comes_closer_to_its_teacher_than_one_without(faces, teacher, 
 def test_a_teacher_of_other_points_is_refused(teacher):
     with pytest.raises(InputError, match="98 points, the faces have 29"):
         Teacher(teacher, 29, torch.device("cpu"))
+
+
+def test_a_teacher_that_does_not_tell_its_size_is_refused(teacher):
+    told = load(teacher)
+    facts = {name: value for name, value in told.facts.items() if name != "size"}
+    save(teacher, dataclasses.replace(told, facts=facts))
+    with pytest.raises(ModelError, match="does not tell its 'size'"):
+        Teacher(teacher, 98, torch.device("cpu"))
