@@ -82,9 +82,12 @@ def _ways(gpu: Gpu, asked: Asked, model: Path, manifest: Manifest) -> dict[str, 
     served: dict[str, Callable[[], dict[str, Any]]] = {}
     others: dict[str, Callable[[], dict[str, Any]]] = {}
     for flavour in installed_flavours():
-        serves = flavour == "tensorrt" or capability_name(gpu) in rtx_targets()
-        way = partial(tensorrt, flavour, serves, asked, model, manifest)
-        (served if serves else others)[f"{flavour} {flavour_version(flavour)}, fp16"] = way
+        try:
+            name = f"{flavour} {flavour_version(flavour)}, fp16"
+            serves = flavour == "tensorrt" or capability_name(gpu) in rtx_targets()
+        except BackendError:  # found, but does not load: its own way tells why
+            name, serves = f"{flavour}, fp16", False
+        (served if serves else others)[name] = partial(tensorrt, flavour, serves, asked, model, manifest)
     by_kind = {f"PyTorch, fp16, {kind}": partial(by_torch, kind, asked, manifest) for kind in KINDS}
     return {**served, **by_kind, **others}
 
@@ -117,7 +120,7 @@ def machine(gpu: Gpu, model: Path, manifest: Manifest) -> dict[str, Any]:
     return {
         "gpu": f"{gpu.name} ({capability_name(gpu)})",
         "system": platform.platform(),
-        "tensorrt": {flavour: flavour_version(flavour) for flavour in installed_flavours()},
+        "tensorrt": installed_flavours(),
         "model": f"{model.stem}: {manifest.network}, {manifest.size} px, SHA-256 {manifest.sha256[:16]}",
         "besides": BESIDES,
     }

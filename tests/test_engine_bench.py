@@ -214,6 +214,19 @@ def test_a_way_that_fails_in_a_new_manner_leaves_the_others(network, model, tmp_
     assert "## PyTorch, fp16, compiled" in text
 
 
+def test_a_tensorrt_that_does_not_load_leaves_the_others(model, tmp_path, monkeypatch):
+    def absent(name):
+        raise OSError("libtensorrt_rtx.so.1: cannot open shared object file")
+
+    monkeypatch.setattr(gpu_bench, "find_gpu", lambda: Gpu("NVIDIA X", 120))
+    monkeypatch.setattr(gpu_bench, "installed_flavours", lambda: ("tensorrt-rtx",))
+    monkeypatch.setattr(gpu_bench, "by_torch", lambda *_: {"why": "as it were"})
+    monkeypatch.setattr("canthus.runtime.backends.trt.importlib.import_module", absent)
+    text = bench(Asked(str(model)), tmp_path / "r").read_text()
+    assert "It answered: tensorrt-rtx is not installed or does not load (libtensorrt_rtx.so.1: cannot open" in text
+    assert text.count("as it were") == 3
+
+
 def test_what_fails_beside_the_times_leaves_the_times(network, model, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise EngineError("no decode, no faces")
