@@ -222,7 +222,8 @@ def _read_back(engine: Path, manifest: EngineManifest | None, trust: bool) -> di
 
     why = cannot_run(manifest) if manifest else "" if find_gpu() else "no NVIDIA GPU on this machine"
     if why:
-        return {"read_back": f"no: {why}; bindings and layers are those that it was built from"}
+        from_manifest = "; bindings and layers are those that it was built from" if manifest else ""
+        return {"read_back": f"no: {why}{from_manifest}"}
     cuda = Cuda()
     try:
         opened = Engine(engine, cuda.gpu, trust)

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ class EngineManifest:
     def rebuild(self) -> str:
         """The command that builds it anew, with what serves the GPU that is here then."""
         return (
-            f"canthus engine build --model {self.model} --precision {self.recipe.precision} "
+            f"canthus engine build --model {shlex.quote(self.model)} --precision {self.recipe.precision} "
             f"--max-batch {self.recipe.batch[2]}"
         )
 

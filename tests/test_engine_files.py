@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,11 @@ def test_one_flipped_bit_or_a_cut_end_is_refused_with_the_command_that_rebuilds(
             read_engine(engine)
         with pytest.raises(EngineError):
             read_engine(engine, trust=True)  # trust is for a missing manifest, not for a broken engine
+
+
+def test_the_command_that_rebuilds_is_quoted_for_the_shell(engine):
+    manifest = dataclasses.replace(read_engine_manifest(engine), model="/my models/m.onnx")
+    assert shlex.split(manifest.rebuild)[3:5] == ["--model", "/my models/m.onnx"]
 
 
 def test_an_engine_without_a_manifest_needs_trust(engine):
