@@ -288,7 +288,7 @@ def parse_pts(text: str, source: str) -> NDArray[np.float32]:
     points = np.array([fields for _, fields in lines[first:last]], np.float64).reshape(-1, 2)
     if told.rpartition(":")[2] != str(len(points)):
         raise InputError(f"{source}: n_points tells {told}, and {len(points)} points follow")
-    scheme_of(len(points))
+    scheme_of(len(points), source)
     return (points - 1).astype(np.float32)
 
 
@@ -319,7 +319,7 @@ def open_coco(path: Path) -> LabelledSet:
         points = faces[0].points.size // 2 if faces else numbers.size // 3
         if numbers.ndim != 1 or numbers.size != 3 * points:
             raise InputError(f"{place}: expected {3 * points} numbers (x, y, v of {points} points), got {numbers.size}")
-        scheme = scheme_of(points)
+        scheme = scheme_of(points, place)
         triples = numbers.reshape(points, 3)
         if (triples[:, 2] == 0).any():
             left_out += 1

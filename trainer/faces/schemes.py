@@ -144,10 +144,11 @@ LAPA = Scheme(
 SCHEMES = (WFLW, COFW, W300, LAPA)
 
 
-def scheme_of(points: int) -> Scheme:
-    """The scheme with so many points a face; the number tells them apart."""
+def scheme_of(points: int, source: str = "") -> Scheme:
+    """The scheme with so many points a face; the number tells them apart. InputError names `source`, if given."""
     for scheme in SCHEMES:
         if scheme.points == points:
             return scheme
     known = ", ".join(f"{scheme.points} ({scheme.name})" for scheme in SCHEMES)
-    raise InputError(f"no data set with {points} points a face is known; there are: {known}")
+    told = f"{source}: " if source else ""
+    raise InputError(f"{told}no data set with {points} points a face is known; there are: {known}")
