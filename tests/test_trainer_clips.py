@@ -265,14 +265,16 @@ def test_the_command_tells_of_clips_with_or_without_labelled_faces(tmp_path, mon
         command(["--model", "one", "--clips", str(tmp_path / "absent.mp4")])
 
 
-def test_a_model_of_other_points_is_refused():
+def test_a_model_of_other_points_is_refused_before_a_clip_is_read(tmp_path):
     class Few(FakeBackend):
         def predict(self, crops):
             points, scores = super().predict(crops)
             return points[:, :29], scores[:, :29]
 
-    with pytest.raises(ModelError, match="gives 29 points, the faces have 98"):
-        follow([scene((150, 120))] * 2, Few())
+    few, fake = Entrant("few", Few()), Entrant("fake", FakeBackend())
+    for entrant, follower in ((few, few), (few, fake), (fake, few)):
+        with pytest.raises(ModelError, match=r"^few: gives 29 points; .* 98$"):
+            follow_clips([tmp_path / "unread.mp4"], [entrant], follower, bright_boxes)
 
 
 @pytest.mark.faces

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.bench import lag
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import roi_from_points, roll_of
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import VideoFile
@@ -116,7 +116,11 @@ def find_clips(paths: Iterable[Path]) -> list[Path]:
 def follow_clips(
     clips: Sequence[Path], entrants: Sequence[Entrant], follower: Entrant, detect: Detect, share: Share = ALONE
 ) -> list[Followed]:
-    """Follow the faces of every clip with every model (98 points), each frame read once."""
+    """Follow the faces of every clip with every model, each frame read once; ModelError unless all give 98 points."""
+    for one in (follower, *entrants):
+        nothing = np.zeros((0, one.backend.size, one.backend.size, 3), np.uint8)
+        if (given := one.backend.predict(nothing)[0].shape[1]) != WFLW.points:
+            raise ModelError(f"{one.name}: gives {given} points; faces on clips are followed by {WFLW.points}")
     mine = clips[share.rank :: share.ranks]
     total = 0
     for clip in mine:
