@@ -16,8 +16,9 @@ from canthus.runtime.geometry import MARGIN, roi_from_points
 from canthus.runtime.wflw import ATTRIBUTES
 from canthus.trainer.eval_command import evaluate as command
 from canthus.trainer.evaluation import evaluate as evaluating
+from canthus.trainer.evaluation import report
 from canthus.trainer.evaluation.evaluate import Entrant, Share, evaluate, in_order
-from canthus.trainer.evaluation.metrics import summarise
+from canthus.trainer.evaluation.metrics import reliability, summarise
 from canthus.trainer.evaluation.report import CASES, cases_sheet, curve, markdown, stability_table, worst_sheet
 from canthus.trainer.evaluation.stability import SCALE, SHIFT, TURN, measure_stability
 from canthus.trainer.faces.formats import open_set
@@ -238,6 +239,22 @@ def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
         command([*words, "--curve", str(tmp_path / "curve.tex")])
     with pytest.raises(InputError, match="folder does not exist"):
         command([*words, "--worst", str(tmp_path / "absent" / "a.png")])
+
+
+def test_networks_without_scores_are_not_drawn_as_if_they_had_some(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    write_shard(tmp_path)
+    _, (alike,) = results_of(tmp_path)
+    random = np.random.default_rng(0)
+    scored = replace(
+        alike, model="scored", reliability=reliability(random.random((6, 98)), random.gamma(4, 1, (6, 98)))
+    )
+    drawn = []
+    monkeypatch.setattr(report, "_save", lambda figure, path: drawn.append(figure))
+    for results, wanted in (([alike], ["where"]), ([alike, scored], ["where", "scored,"])):
+        report.draw_reliability(results, tmp_path / "scores.png")
+        (legend,) = drawn.pop().legends
+        assert [text.get_text().split()[0] for text in legend.get_texts()] == wanted
 
 
 def test_a_part_of_a_set_keeps_its_kind(tmp_path):

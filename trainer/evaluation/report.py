@@ -204,12 +204,12 @@ def _save(figure: "Figure", path: Path) -> None:
 def draw_reliability(results: Sequence[Result], path: Path) -> None:
     """Draw what scores foretell: over the score, how many points sit well, their median error, how many there are.
 
-    A score that is the chance to sit well lies on the broken line.
+    A score that is the chance to sit well lies on the broken line. Networks that score all points alike are left out.
     """
     figure = _empty_figure(path)
     well, wrong, many = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 1))
-    well.plot((0, 1), (0, 100), "--", color="grey", linewidth=1)
-    for one in results:
+    well.plot((0, 1), (0, 100), "--", color="grey", linewidth=1, label="where a score is the chance itself")
+    for one in (one for one in results if not math.isnan(one.reliability.rank)):
         told = one.reliability
         name = f"{one.model}, {one.boxes} boxes: gap {told.gap:.3f}, rank {_number(told.rank)}"
         well.plot(told.score, 100 * np.array(told.within), "o-", markersize=3, label=name)
