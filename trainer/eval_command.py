@@ -29,6 +29,32 @@ LAUNCHED = "TORCHELASTIC_RUN_ID"
 @told_once()
 def evaluate(arguments: list[str]) -> int:
     """Measure models on labelled faces: NME, FR@10, AUC@10, overall and by subsets; and how calm they are on clips."""
+    parser = _parser()
+    told = parser.parse_args(arguments)
+    drawn = (told.curve, told.reliability, told.worst, told.cases)
+    if not (told.sets or told.clips):
+        parser.error("nothing to measure on: give --wflw SET, --clips CLIP, or both")
+    if not told.sets and (told.stability or any(drawn)):
+        parser.error("--stability, --curve, --reliability, --worst and --cases need labelled faces: give --wflw SET")
+    if any(number is not None and number < 1 for number in (told.held_out, told.gpus)):
+        parser.error("--held-out and --gpus must be at least 1")
+    for picture in drawn:
+        if picture and picture.suffix.lower() not in PICTURES:
+            parser.error(f"{picture}: a picture's name ends in {' or '.join(PICTURES)}")
+    for out in (told.json, *drawn):
+        if out and not out.absolute().parent.is_dir():
+            raise InputError(f"{out}: its folder does not exist")
+
+    if told.gpus and LAUNCHED not in os.environ:
+        _start(arguments, told.gpus)
+    with _shared() as share:
+        measured = _measure(told, share)
+        if share.rank == 0:
+            _tell(told, measured)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = parser_of(
         "eval",
         evaluate,
@@ -113,28 +139,7 @@ def evaluate(arguments: list[str]) -> int:
         metavar="OUT.png",
         help="draw the first model's best, middle and worst faces, four of each, without their photographs",
     )
-    told = parser.parse_args(arguments)
-    drawn = (told.curve, told.reliability, told.worst, told.cases)
-    if not (told.sets or told.clips):
-        parser.error("nothing to measure on: give --wflw SET, --clips CLIP, or both")
-    if not told.sets and (told.stability or any(drawn)):
-        parser.error("--stability, --curve, --reliability, --worst and --cases need labelled faces: give --wflw SET")
-    if any(number is not None and number < 1 for number in (told.held_out, told.gpus)):
-        parser.error("--held-out and --gpus must be at least 1")
-    for picture in drawn:
-        if picture and picture.suffix.lower() not in PICTURES:
-            parser.error(f"{picture}: a picture's name ends in {' or '.join(PICTURES)}")
-    for out in (told.json, *drawn):
-        if out and not out.absolute().parent.is_dir():
-            raise InputError(f"{out}: its folder does not exist")
-
-    if told.gpus and LAUNCHED not in os.environ:
-        _start(arguments, told.gpus)
-    with _shared() as share:
-        measured = _measure(told, share)
-        if share.rank == 0:
-            _tell(told, measured)
-    return 0
+    return parser
 
 
 def _start(arguments: list[str], gpus: int) -> None:
