@@ -11,6 +11,7 @@ from canthus.trainer.evaluation import evaluate
 from canthus.trainer.evaluation.evaluate import Entrant
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import frame_name, kept_aside
+from canthus.trainer.labels import labelling
 from canthus.trainer.labels.labelling import Label, ShardWriter, label, pictures_of
 from canthus.trainer.packs.pack import write_pack
 from conftest import SHAPE, FakeBackend, bright_boxes, write_video
@@ -178,3 +179,18 @@ def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, ca
     assert "left out" in capsys.readouterr().err
     with pytest.raises(InputError, match="no such file"):
         command([str(tmp_path / "absent"), "-o", str(tmp_path / "other")])
+
+    looks = iter([label])
+
+    def stopped_after_one(*asked: object) -> list[Label]:
+        for look in looks:
+            return look(*asked)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(labelling, "label", stopped_after_one)
+    assert command([str(photos), "-o", str(tmp_path / "stopped"), "--max-spread", "1"]) == 130
+    assert "stopped; what is written is a whole shard" in capsys.readouterr().err
+    assert len(open_set(tmp_path / "stopped").faces) == 2
+    assert command([str(photos), "-o", str(tmp_path / "at once")]) == 130
+    assert capsys.readouterr().err.endswith("stopped\n")
+    assert not list((tmp_path / "at once").iterdir())

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import itertools
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,10 +218,16 @@ def _turn(told: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             stopped = True
     print(f"{told.output}: {shard.faces} turned faces")
+    return _ended("data turn", shard.faces, unreadable, stopped)
+
+
+def _ended(command: str, faces: int, unreadable: Sequence[str], stopped: bool) -> int:
+    """Tell what a shard of so many faces lacks; the exit code."""
     for line in unreadable:
-        print(f"canthus data turn: left out: {line}", file=sys.stderr)
+        print(f"canthus {command}: left out: {line}", file=sys.stderr)
     if stopped:
-        print("canthus data turn: stopped; what is written is a whole shard", file=sys.stderr)
+        whole = "; what is written is a whole shard" if faces else ""
+        print(f"canthus {command}: stopped{whole}", file=sys.stderr)
         return 130
     return 1 if unreadable else 0
 
@@ -292,20 +299,15 @@ def label(arguments: list[str]) -> int:
             raise InputError(f"{source}: no such file or folder")
     refuse_existing(told.output, SHARD_FILES, "give the new shard another folder", overwrite=False)
 
-    faces, dropped, unreadable = _label(told)
-    print(f"{told.output}: {faces} faces; {dropped} doubtful ones were dropped")
-    for line in unreadable:
-        print(f"canthus label: left out: {line}", file=sys.stderr)
-    return 1 if unreadable else 0
+    return _label(told)
 
 
-def _label(told: argparse.Namespace) -> tuple[int, int, list[str]]:
-    """How many faces were written and dropped, and what could not be read."""
+def _label(told: argparse.Namespace) -> int:
     from canthus.runtime.detector import Detector
     from canthus.trainer.evaluation import evaluate
     from canthus.trainer.labels import labelling
 
-    dropped = 0
+    dropped, stopped = 0, False
     unreadable: list[str] = []
     with contextlib.ExitStack() as opened:
         entrants = [evaluate.open_entrant(name) for name in told.model]
@@ -314,10 +316,14 @@ def _label(told: argparse.Namespace) -> tuple[int, int, list[str]]:
         detector = opened.enter_context(Detector(told.detector_model))
         detect = functools.partial(detector.detect, thorough=True)
         shard = opened.enter_context(labelling.ShardWriter(told.output))
-        for source in told.sources:
-            for name, picture in labelling.pictures_of(source, told.every, unreadable):
-                labels = labelling.label(picture, detect, entrants)
-                sure = [one for one in labels if one.spread <= told.max_spread]
-                shard.write(name, picture, sure)
-                dropped += len(labels) - len(sure)
-    return shard.faces, dropped, unreadable
+        try:
+            for source in told.sources:
+                for name, picture in labelling.pictures_of(source, told.every, unreadable):
+                    labels = labelling.label(picture, detect, entrants)
+                    sure = [one for one in labels if one.spread <= told.max_spread]
+                    shard.write(name, picture, sure)
+                    dropped += len(labels) - len(sure)
+        except KeyboardInterrupt:
+            stopped = True
+    print(f"{told.output}: {shard.faces} faces; {dropped} doubtful ones were dropped")
+    return _ended("label", shard.faces, unreadable, stopped)
