@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.errors import InputError
 from canthus.trainer.networks.checkpoint import load_network
 from canthus.trainer.networks.head import split_maps
 
@@ -18,8 +18,6 @@ class Teacher:
         network, facts = load_network(path)
         if facts["points"] != points:
             raise InputError(f"{path}: the teacher knows {facts['points']} points, the faces have {points}")
-        if "size" not in facts:
-            raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its 'size'")
         self.size, self.stride = int(facts["size"]), int(facts.get("stride", 4))
         self.width = float(facts.get("sigma", 0)) * self.stride / self.size  # of its score maps, in crops; 0 = untold
         self._network: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -114,6 +114,8 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
         raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its {lacking}") from lacking
     except RuntimeError as other:
         raise ModelError(f"{path}: the weights do not fit {checkpoint.facts['network']}") from other
+    if "size" not in checkpoint.facts:
+        raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its 'size'")
     return as_used(network, checkpoint.facts).eval(), checkpoint.facts
 
 
@@ -135,8 +137,6 @@ class CheckpointBackend(Closing):
         self._device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
         self.name = f"PyTorch on the {'GPU' if self._device.type == 'cuda' else 'CPU'}"
         network, facts = load_network(path)
-        if "size" not in facts:
-            raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its 'size'")
         self.size, self._calibration = int(facts["size"]), calibration_of(facts, path)
         self._network = Deployed(network, int(facts.get("stride", 4))).eval().to(self._device)
 
