@@ -30,9 +30,9 @@ def packs(tmp_path):
     """A pack of six made-up faces whose labels are right, and one of the same crops where some points are not."""
     write_shard(tmp_path / "shard", 6)
     right = write_pack([open_set(tmp_path / "shard")], tmp_path / "right", 192)
-    points = right.points.copy()
-    points[:, WRONG] += WAY
-    return right, copy_pack(tmp_path / "right", tmp_path / "wrong", lambda _: points)
+    with copy_pack(tmp_path / "right", tmp_path / "wrong") as wrong:
+        wrong.points[:, WRONG] += WAY
+    return right, open_pack(tmp_path / "wrong")
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
@@ -54,8 +54,13 @@ def test_a_leftover_link_to_another_pack_is_no_danger_to_it(packs, tmp_path):
     right, _ = packs
     kept = right.crops.copy()
     (tmp_path / "new").mkdir()
+
+    def copy():
+        with copy_pack(tmp_path / "wrong", tmp_path / "new") as pack:
+            pack.points[:] = right.points
+
     for write in (
-        lambda: copy_pack(tmp_path / "wrong", tmp_path / "new", lambda _: right.points),
+        copy,
         lambda: write_pack([open_set(tmp_path / "shard")], tmp_path / "new", 64),
     ):
         (tmp_path / "new/crops.part.npy").hardlink_to(tmp_path / "right/crops.npy")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.errors import ModelError
@@ -18,7 +17,7 @@ from canthus.trainer.evaluation.evaluate import Entrant
 from canthus.trainer.faces.labelled import kept_aside
 from canthus.trainer.faces.schemes import scheme_of
 from canthus.trainer.labels.labelling import LEAST_SCORE, look_around
-from canthus.trainer.packs.pack import Pack, copy_pack
+from canthus.trainer.packs.pack import copy_pack
 
 
 @dataclass(frozen=True)
@@ -42,15 +41,13 @@ def relabel(
     """
     aside = doubtful = 0
     moved: list[float] = []
-
-    def look_again(pack: Pack) -> NDArray[np.float32]:
-        nonlocal aside, doubtful
-        points, scheme = pack.points.copy(), scheme_of(pack.points.shape[1])
+    with copy_pack(folder, output) as pack:
+        scheme = scheme_of(pack.points.shape[1])
         for row, name in enumerate(tqdm(pack.names, "looking again", unit="face", disable=None)):
             if held_out and kept_aside(name, held_out):
                 aside += 1
                 continue
-            before = pack.points[row]
+            before = pack.points[row].copy()
             found = look_around(pack.crops[row], roi_from_points(before, scheme.roll(before)), entrants)
             if found.points.shape != before.shape:
                 raise ModelError(
@@ -59,10 +56,7 @@ def relabel(
             if found.score < LEAST_SCORE or found.spread > max_spread:
                 doubtful += 1
                 continue
-            points[row] += share * (found.points - before)
-            way = np.linalg.norm(points[row] - before, axis=-1).mean() / np.ptp(before, axis=0).max()
+            pack.points[row] += share * (found.points - before)
+            way = np.linalg.norm(pack.points[row] - before, axis=-1).mean() / np.ptp(before, axis=0).max()
             moved.append(float(way))
-        return points
-
-    copy_pack(folder, output, look_again)
     return Relabelled(len(moved), aside, doubtful, float(np.mean(moved)) if moved else 0.0)

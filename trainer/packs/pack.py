@@ -6,7 +6,7 @@ import math
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from canthus.trainer.faces.schemes import scheme_of
 
 PACK_ROOM = 1.4
 """Side of a packed crop over the side of the region: room for turning, scaling and shifting it, most of the time."""
-
 
 CROPS = "crops.npy"
 LABELS = "labels.npz"
@@ -199,11 +198,11 @@ def _shorten(path: Path, shape: tuple[int, ...]) -> None:
         file.truncate(file.tell() + math.prod(shape))
 
 
-def copy_pack(folder: Path, output: Path, find: Callable[[Pack], NDArray[np.float32]]) -> Pack:
-    """A pack of the same crops with other points (N, K, 2), which `find` gives for the pack in `folder`.
+@contextlib.contextmanager
+def copy_pack(folder: Path, output: Path) -> Iterator[Pack]:
+    """Gives the pack in `folder`, and writes it to `output` with the points (N, K, 2) that it has in the end.
 
-    It is asked when the crops have their place, as finding may take long. They lie on the disk once where it allows
-    that.
+    The crops take their place before, as finding points may take long; they lie on the disk once where it allows that.
     """
     pack = open_pack(folder)
     with _written_aside(output) as (crops_part, labels_part):
@@ -214,8 +213,8 @@ def copy_pack(folder: Path, output: Path, find: Callable[[Pack], NDArray[np.floa
                 shutil.copyfile(folder / CROPS, crops_part)
             except OSError as refused:
                 raise _no_room(crops_part, pack.crops.nbytes, refused, "choose another disk") from refused
-        _write_labels(labels_part, find(pack), pack.spread, pack.source, pack.sources, pack.names)
-    return open_pack(output)
+        yield pack
+        _write_labels(labels_part, pack.points, pack.spread, pack.source, pack.sources, pack.names)
 
 
 def _write_labels(
