@@ -10,7 +10,6 @@ SPAN = 1.0  # seconds
 # As wide as a digit, so that the line does not tremble when a number gets shorter.
 PAD = "\N{FIGURE SPACE}"
 
-
 GAP = "  ·  "
 """Between two figures."""
 

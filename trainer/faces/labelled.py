@@ -16,7 +16,6 @@ from canthus.trainer.faces.schemes import WFLW, Scheme, scheme_of
 LISTED = 10
 """Pictures that an error names."""
 
-
 STRETCH = re.compile(r"(.+/frame-\d+)\d{3}_\d+\.jpg")
 """A face of a video, by `frame_name` and its number there; what stands before the last three digits is its stretch."""
 
