@@ -1,7 +1,8 @@
-"""`canthus bench`: how fast and how steady, measured on the sample clip, whose true motion is known."""
+"""`canthus bench`: how fast, how large and how steady, measured on the sample clip, whose true motion is known."""
 
 import argparse
 import json
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -23,7 +24,7 @@ FIRST = 15
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians over the frames of a clip, in milliseconds, and the rate of the whole."""
+    """Medians over the frames of a clip, in milliseconds, the rate of the whole, and the memory that it took."""
 
     frame_size: str
     frames: int
@@ -32,6 +33,8 @@ class Speed:
     landmark_ms: float
     smooth_ms: float
     detector_share: float  # of the frames, in %
+    memory_mb: float | None  # held at the end of the clip; None where the system is not Linux
+    grown_mb: float | None  # of it, since everything was warm
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Steadiness:
 
 
 def command(arguments: list[str]) -> int:
-    """Measure speed and steadiness on this machine."""
+    """Measure speed, memory and steadiness on this machine."""
     parser = argparse.ArgumentParser(
         prog="canthus bench",
         description=command.__doc__,
@@ -86,6 +89,7 @@ def measure_speed(clip: Path, chosen: argparse.Namespace) -> tuple[str, Speed]:
 
     taken: list[tuple[float, ...]] = []
     ends: list[float] = []  # when the first frame began, and when each ended
+    held: list[float | None] = []  # memory, when each frame ended
     with VideoFile(clip) as source, Landmarker(settings_of(chosen)) as landmarker:
         with Stage(lambda: iter(source), "decode") as frames:
             ends.append(time.perf_counter())
@@ -93,8 +97,10 @@ def measure_speed(clip: Path, chosen: argparse.Namespace) -> tuple[str, Speed]:
                 landmarker.update(frame)
                 taken.append(tuple(landmarker.seconds[stage] for stage in ("detect", "landmark", "smooth")))
                 ends.append(time.perf_counter())
+                held.append(memory())
         warm = FIRST if len(taken) > FIRST else 0
         stages, passed = 1000 * np.array(taken[warm:]), ends[-1] - ends[warm]
+        before, after = held[warm], held[-1]
         detecting = stages[:, 0][stages[:, 0] > 0]
         speed = Speed(
             frame_size=f"{source.width}x{source.height}",
@@ -104,8 +110,19 @@ def measure_speed(clip: Path, chosen: argparse.Namespace) -> tuple[str, Speed]:
             landmark_ms=round(float(np.median(stages[:, 1])), 2),
             smooth_ms=round(float(np.median(stages[:, 2])), 2),
             detector_share=round(100 * len(detecting) / len(stages), 1),
+            memory_mb=after,
+            grown_mb=None if before is None or after is None else round(after - before, 1),
         )
         return landmarker.backend.name, speed
+
+
+def memory() -> float | None:
+    """MB of memory that this process holds now, where Linux tells it."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:
+        return None
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
 def measure_steadiness(chosen: argparse.Namespace) -> Steadiness:
@@ -173,13 +190,16 @@ def lag(points: NDArray[np.floating], true: NDArray[np.floating]) -> float:
 
 
 def _speed_lines(name: str, speed: Speed) -> list[str]:
-    return [
+    lines = [
         f"speed: {name}, {speed.frame_size}, {speed.frames} frames",
         f"  end to end        {speed.frames_per_second:8.1f} frames a second, decoding included",
         f"  detect            {speed.detect_ms:8.2f} ms, on {speed.detector_share:.1f} % of the frames",
         f"  crop and network  {speed.landmark_ms:8.2f} ms a frame",
         f"  smooth            {speed.smooth_ms:8.2f} ms a frame",
     ]
+    if speed.memory_mb is not None:
+        lines.append(f"  memory            {speed.memory_mb:8.0f} MB, {speed.grown_mb:+.0f} on the way")
+    return lines
 
 
 def _steadiness_lines(steady: Steadiness) -> list[str]:

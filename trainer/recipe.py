@@ -174,6 +174,8 @@ def change(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
         )
         names = [one.name for one in dataclasses.fields(owner) if one.name != "augmentation"]
         if field_name not in names:
+            if hasattr(recipe.augmentation, name):
+                raise InputError(f"a recipe has no {name!r}, but its augmentation has: augmentation.{name}")
             raise InputError(f"a recipe has no {name!r}; there are: {', '.join(names)}")
         into[field_name] = _fitted(name, getattr(type(owner), field_name), value)
     return dataclasses.replace(recipe, **outer, augmentation=dataclasses.replace(recipe.augmentation, **inner))
