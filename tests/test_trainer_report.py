@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,9 +18,19 @@ from canthus.runtime.wflw import ATTRIBUTES
 from canthus.trainer.eval_command import evaluate as command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation import report
+from canthus.trainer.evaluation import speed as timing
 from canthus.trainer.evaluation.evaluate import Entrant, Share, evaluate, in_order
 from canthus.trainer.evaluation.metrics import reliability, summarise
-from canthus.trainer.evaluation.report import CASES, cases_sheet, curve, markdown, stability_table, worst_sheet
+from canthus.trainer.evaluation.report import (
+    CASES,
+    cases_sheet,
+    curve,
+    markdown,
+    speed_table,
+    stability_table,
+    worst_sheet,
+)
+from canthus.trainer.evaluation.speed import measure_speed
 from canthus.trainer.evaluation.stability import SCALE, SHIFT, TURN, measure_stability
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
@@ -98,6 +109,26 @@ def test_a_model_that_follows_the_picture_hardly_moves(tmp_path):
     told = stability_table([blind, following]).splitlines()
     assert told[0].split() == ["model", "shifted", "turned", "scaled"]
     assert told[2].split()[0] == "following"
+
+
+def test_models_are_timed_in_turn_and_beside_the_first(tmp_path, monkeypatch):
+    write_shard(tmp_path)
+    now = 0.0
+
+    class Slow(Knowing):
+        def __init__(self, seconds):
+            super().__init__()
+            self.seconds = seconds
+
+        def predict(self, crops):
+            nonlocal now
+            now += self.seconds * len(crops)
+            return super().predict(crops)
+
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
+    slow, slower = measure_speed([open_set(tmp_path)], [Entrant("slow", Slow(0.002)), Entrant("slower", Slow(0.005))])
+    assert (slow.ms, slow.times, slower.ms, slower.times) == pytest.approx((2, 1, 5, 2.5))
+    assert speed_table([slow, slower]).splitlines()[2].split() == ["slower", "5.00", "2.50"]
 
 
 def test_the_curve_ends_at_those_that_did_not_fail_and_its_area_is_auc():
@@ -222,7 +253,18 @@ def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), Knowing()))
     out, drawn, worst = tmp_path / "a.json", tmp_path / "curve.png", tmp_path / "worst.png"
     scores, cases = tmp_path / "scores.png", tmp_path / "cases.png"
-    words = ["--model", "one", "two", "--data", str(tmp_path), "--stability", "--markdown", "--json", str(out)]
+    words = [
+        "--model",
+        "one",
+        "two",
+        "--data",
+        str(tmp_path),
+        "--stability",
+        "--speed",
+        "--markdown",
+        "--json",
+        str(out),
+    ]
     pictures = ["--curve", str(drawn), "--worst", str(worst), "--reliability", str(scores), "--cases", str(cases)]
     assert command([*words, *pictures]) == 0
     told = capsys.readouterr().out
@@ -231,6 +273,10 @@ def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
     stability = json.loads(out.read_text())["stability"]
     assert [one["model"] for one in stability] == ["one", "two"]
     assert stability[0]["shift"] > 0
+    speed = json.loads(out.read_text())["speed"]
+    assert [one["model"] for one in speed] == ["one", "two"]
+    assert speed[0]["ms"] > 0
+    assert speed[0]["times"] == 1
     for picture in (drawn, scores):
         assert min(cv2.imread(str(picture)).shape[:2]) > 500
     assert cv2.imread(str(worst)).shape[1] == 5 * TILE

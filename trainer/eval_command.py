@@ -17,6 +17,7 @@ from canthus.trainer.commands import parser_of, start_processes, told_once
 if TYPE_CHECKING:
     from canthus.trainer.evaluation.clips import Followed
     from canthus.trainer.evaluation.evaluate import Entrant, Result, Share
+    from canthus.trainer.evaluation.speed import Speed
     from canthus.trainer.evaluation.stability import Stability
     from canthus.trainer.faces.labelled import LabelledSet
 
@@ -34,8 +35,12 @@ def evaluate(arguments: list[str]) -> int:
     drawn = (told.curve, told.reliability, told.worst, told.cases)
     if not (told.sets or told.clips):
         parser.error("nothing to measure on: give --wflw SET, --clips CLIP, or both")
-    if not told.sets and (told.stability or any(drawn)):
-        parser.error("--stability, --curve, --reliability, --worst and --cases need labelled faces: give --wflw SET")
+    if not told.sets and (told.stability or told.speed or any(drawn)):
+        parser.error(
+            "--stability, --speed, --curve, --reliability, --worst and --cases need labelled faces: give --wflw SET"
+        )
+    if told.speed and (told.gpus or LAUNCHED in os.environ):
+        parser.error("--speed measures in one process: leave out --gpus and torchrun")
     if any(number is not None and number < 1 for number in (told.held_out, told.gpus)):
         parser.error("--held-out and --gpus must be at least 1")
     for picture in drawn:
@@ -61,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "  canthus eval --wflw WFLW\n"
         "  canthus eval --model fast runs/student/best.safetensors --wflw WFLW --boxes both --json out.json\n"
         "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW --markdown --curve curve.png --worst worst.png\n"
+        "  canthus eval --peer PFLD.onnx --model fast accurate --wflw WFLW --speed\n"
         "  canthus eval --peer PFLD.onnx --model fast accurate --clips videos/ --json calm.json\n"
         "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.eval_command --model best.safetensors --wflw WFLW\n",
@@ -115,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also tell how far points move when the box is shifted, turned or scaled a little",
     )
+    parser.add_argument("--speed", action="store_true", help="also tell how long each model takes for a face")
     parser.add_argument(
         "--clips",
         nargs="+",
@@ -182,6 +189,7 @@ class _Measured:
     sets: "list[LabelledSet]"
     results: "list[Result]"
     stability: "list[Stability]"
+    speed: "list[Speed]"
     followed: "list[Followed]"
 
 
@@ -189,6 +197,7 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
     from canthus.runtime.detector import Detector
     from canthus.trainer.evaluation import evaluate as measuring
     from canthus.trainer.evaluation.clips import find_clips, follow_clips
+    from canthus.trainer.evaluation.speed import measure_speed
     from canthus.trainer.evaluation.stability import measure_stability
     from canthus.trainer.faces.formats import open_set
 
@@ -205,6 +214,7 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
     }
     results: list[Result] = []
     stability: list[Stability] = []
+    speed: list[Speed] = []
     followed: list[Followed] = []
     with contextlib.ExitStack() as opened:
         entrants = _entrants(told, opened)
@@ -215,6 +225,8 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
             results = measuring.evaluate(sets, entrants, detect, kinds[told.boxes], told.flip, share)
         if told.stability:
             stability = measure_stability(sets, entrants, told.flip, share)
+        if told.speed:
+            speed = measure_speed(sets, entrants)
         if clips:
             assert detector
             follower = entrants[0]
@@ -222,7 +234,7 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
                 follower = measuring.open_entrant(None)
                 opened.enter_context(follower.backend)
             followed = follow_clips(clips, entrants, follower, detector.glance, share)
-    return _Measured(sets, results, stability, followed)
+    return _Measured(sets, results, stability, speed, followed)
 
 
 def _entrants(told: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Entrant]":
@@ -245,11 +257,14 @@ def _tell(told: argparse.Namespace, measured: _Measured) -> None:
     if measured.stability:
         print("\nhow far points move when the box changes a little, in % of the same ruler")
         print(report.stability_table(measured.stability))
+    if measured.speed:
+        print("\ntime of one face, cut out, through the network and back in its picture, one model beside the others")
+        print(report.speed_table(measured.speed))
     if measured.followed:
         print(("\n" if results else "") + report.clips_line(measured.followed))
         print(report.clips_table(measured.followed))
     if told.json:
-        facts = report.facts(results, measured.stability, measured.followed)
+        facts = report.facts(results, measured.stability, measured.speed, measured.followed)
         try:
             told.json.write_text(json.dumps(facts, indent=2) + "\n")
         except OSError as unwritable:

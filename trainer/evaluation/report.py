@@ -15,6 +15,7 @@ from canthus.runtime.types import Roi
 from canthus.trainer.evaluation.clips import Followed, calm
 from canthus.trainer.evaluation.evaluate import Result, in_order
 from canthus.trainer.evaluation.metrics import BINS, FAILURE, WITHIN
+from canthus.trainer.evaluation.speed import Speed
 from canthus.trainer.evaluation.stability import Stability
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.faces.sheet import FOUND, TILE, TRUE, contact_sheet, mark, short_name
@@ -58,6 +59,12 @@ def stability_table(measured: Sequence[Stability]) -> str:
     """How far points move, in % of the ruler, when the box is changed a little."""
     rows = [["model", "shifted", "turned", "scaled"]]
     rows += [[one.model, *(_number(value) for value in (one.shift, one.rotation, one.scale))] for one in measured]
+    return _aligned(rows, left=1)
+
+
+def speed_table(measured: Sequence[Speed]) -> str:
+    """How long each model takes for a face, and how many times as long as the first."""
+    rows = [["model", "ms", "times"], *([one.model, f"{one.ms:.2f}", f"{one.times:.2f}"] for one in measured)]
     return _aligned(rows, left=1)
 
 
@@ -123,15 +130,19 @@ def _number(value: float, digits: int = 2) -> str:
 
 
 def facts(
-    results: Sequence[Result], stability: Iterable[Stability] = (), followed: Sequence[Followed] = ()
+    results: Sequence[Result],
+    stability: Iterable[Stability] = (),
+    speed: Iterable[Speed] = (),
+    followed: Sequence[Followed] = (),
 ) -> dict[str, Any]:
     """The first result's figures, and all of them under `results`, as json has them; a figure of no faces is null."""
     told = [_facts(one) for one in results]
-    steady = [dataclasses.asdict(one) for one in stability]
+    steady, timed = ([dataclasses.asdict(one) for one in measured] for measured in (stability, speed))
     return {
         **(told[0] if told else {}),
         "results": told,
         **({"stability": steady} if steady else {}),
+        **({"speed": timed} if timed else {}),
         **({"clips": _clip_facts(followed)} if followed else {}),
     }
 
