@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend, RegionBackend
+from canthus.runtime.decode import LEAST
 from canthus.runtime.geometry import crop_all, roi_from_points, roll_of, transform
 from canthus.runtime.types import Roi
 
@@ -17,6 +18,10 @@ Look = Callable[[Sequence[Roi]], Answer]
 
 SETTLED = 0.7
 """A mean score from here on is believed. Of training faces in detected boxes, plain and spoilt, 3 in 100 stay below."""
+
+AGAIN = (0.93, 1.07)
+"""Sides of the regions of two more looks, over that of the region of the points. Looks differ by the network's own
+errors, which their mean has less of."""
 
 WIDER = 1.25
 """Side of the upright region where a face is looked for anew, over that of the rough one."""
@@ -60,6 +65,23 @@ def settle(look: Look, rois: Sequence[Roi], roll: Callable[[NDArray[np.floating]
     points, scores = (part.copy() for part in best)
     points[unsure], scores[unsure] = _surer((points[unsure], scores[unsure]), tried)
     return points, scores
+
+
+def look_again(look: Look, found: Answer, roll: Callable[[NDArray[np.floating]], float] = roll_of) -> Answer:
+    """The mean of the points found and of two more looks at each face, each point by its score in each look.
+
+    For a picture that stands alone; in a video the next frame is such a look.
+    """
+    points, scores = found
+    if not len(points):
+        return found
+    rois = _around(found, roll)
+    more, seen = look([dataclasses.replace(roi, side=times * roi.side) for times in AGAIN for roi in rois])
+    looks = np.concatenate([points[None], more.reshape(len(AGAIN), *points.shape)])  # (looks, N, K, 2)
+    trust = np.concatenate([scores[None], seen.reshape(len(AGAIN), *scores.shape)])  # (looks, N, K)
+    weight = trust[..., None] + LEAST
+    mean: NDArray[np.float32] = (looks * weight).sum(0) / weight.sum(0)
+    return mean, trust.mean(0)
 
 
 def _around(found: Answer, roll: Callable[[NDArray[np.floating]], float]) -> list[Roi]:

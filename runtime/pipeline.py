@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +18,7 @@ from canthus.runtime.closing import Closing
 from canthus.runtime.detector import Detector
 from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.runtime.locate import locate, look_again
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
@@ -90,7 +91,7 @@ class Landmarker(Closing):
             raise InputError(f"update wants Frame(image, index, seconds), not {kind_of(frame)}")
         self.seconds["detect"] = 0.0
         began = time.perf_counter()
-        faces = self._locate(self.tracker, frame.image, frame.seconds)
+        faces = self._run(self.tracker, lambda: self.tracker.update(frame.image, frame.seconds))
         located = time.perf_counter()
         if self._smoother:
             faces = self._smoother.smooth(faces, frame.seconds)
@@ -109,15 +110,21 @@ class Landmarker(Closing):
             self.backend,
             self.tracker.following,
         )
-        return self._locate(alone, image, 0.0)
 
-    def _locate(self, tracker: Tracker, image: NDArray[np.uint8], seconds: float) -> Faces:
-        """The faces of an image, by the GPU from when it is ready until it fails."""
+        def looked() -> Faces:
+            faces = alone.update(image, 0.0)
+            points, scores = look_again(partial(locate, alone.backend, image), (faces.points, faces.scores))
+            return Faces(points, scores, faces.ids)
+
+        return self._run(alone, looked)
+
+    def _run(self, tracker: Tracker, work: Callable[[], Faces]) -> Faces:
+        """What `work` finds with a tracker, by the GPU from when it is ready until it fails."""
         if self._first_use is not None and self._gpu is None:
             self._gpu = self._first_use.take()
             self.tracker.backend = tracker.backend = self._gpu or self._cpu
         try:
-            return tracker.update(image, seconds)
+            return work()
         except BackendError as error:
             if self._gpu is None or self._first_use is None:
                 raise
@@ -126,7 +133,7 @@ class Landmarker(Closing):
                 part.close()
             self._gpu = self._first_use = None
             self.tracker.backend = tracker.backend = self._cpu
-            return tracker.update(image, seconds)
+            return work()
 
     def restart(self) -> None:
         """Forget the faces, as after a jump to another place of a video."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.geometry import roll_of
-from canthus.runtime.locate import SETTLED, settle
+from canthus.runtime.locate import AGAIN, SETTLED, look_again, settle
 from canthus.runtime.types import Roi
 from conftest import SHAPE
 
@@ -74,7 +74,24 @@ def test_where_nothing_is_seen_the_surest_look_stands():
     assert (scores < SETTLED).all()
 
 
+def test_more_looks_are_averaged_by_their_scores():
+    sides = []
+
+    def look(rois):
+        sides.extend(roi.side for roi in rois)
+        points = [face(roi.x + shift, 60, 0.0) for roi, shift in zip(rois, (3, 3, 9, 9), strict=True)]
+        return np.array(points, np.float32), np.repeat([0.4, 0.8, 0.8, 0.0], 98).reshape(4, 98).astype(np.float32)
+
+    found = [face(100, 60, 0.0), face(400, 60, 0.0)]
+    points, scores = look_again(look, (np.array(found, np.float32), np.full((2, 98), 0.8, np.float32)))
+    usual = sides[0] / AGAIN[0]
+    assert sides == pytest.approx([usual * times for times in AGAIN for _ in found])
+    np.testing.assert_allclose(points[0], face(100 + (0.4 * 3 + 0.8 * 9) / 2, 60, 0.0), atol=0.01)
+    np.testing.assert_allclose(points[1], face(400 + 0.8 * 3 / 1.6, 60, 0.0), atol=0.01)
+    np.testing.assert_allclose(scores.mean(1), (2 / 3, 1.6 / 3), atol=1e-6)
+
+
 def test_no_regions_are_no_faces():
     eye = Eye((100, 60, 0.0))
-    points, scores = settle(eye, [])
+    points, scores = look_again(eye, settle(eye, []))
     assert (len(points), len(scores)) == (0, 0)

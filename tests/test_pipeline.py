@@ -285,7 +285,7 @@ def test_the_bench_measures_no_build(machine, monkeypatch, capsys):
 
     def measure(clip, chosen):
         asked.append(chosen.cpu)
-        return "fake", bench.Speed("1x1", 1, 1.0, 1.0, 1.0, 1.0, 1.0)
+        return "fake", bench.Speed("1x1", 1, 1.0, 1.0, 1.0, 1.0, 1.0, None, None)
 
     monkeypatch.setattr(bench, "measure_speed", measure)
     words = ["--clip", "clip.mp4", "--model", str(machine.model)]

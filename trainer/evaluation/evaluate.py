@@ -15,7 +15,7 @@ from canthus.runtime import geometry
 from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, transform
-from canthus.runtime.locate import Answer, settle
+from canthus.runtime.locate import Answer, look_again, settle
 from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation import peers
@@ -177,7 +177,7 @@ def find(
 ) -> Answer:
     """Points (N, K, 2) of every face of a picture, in its pixels, and scores (N, K); NaN where a face has no region.
 
-    `rough` regions, such as a detector's, are looked at as often as the runtime does with a new face: see `settle`.
+    `rough` regions, such as a detector's, are looked at as often as the runtime looks in a picture (runtime/locate.py).
     """
     answer = np.full((len(regions), scheme.points, 2), np.nan, np.float32)
     sure = np.full((len(regions), scheme.points), np.nan, np.float32)
@@ -191,7 +191,7 @@ def find(
                 raise ModelError(f"{entrant.name}: gives {points.shape[1]} points, the faces have {scheme.points}")
             return points, scores
 
-        points, scores = settle(seen, rois, scheme.roll) if rough else seen(rois)
+        points, scores = look_again(seen, settle(seen, rois, scheme.roll), scheme.roll) if rough else seen(rois)
         answer[found], sure[found] = points, scores
     return answer, sure
 
