@@ -148,8 +148,32 @@ def test_two_where_one_was_lost_are_two(fake_backend):
     tracker = Tracker(lambda image: boxes, fake_backend)
     tracker.update(scene((320, 120), side=140), 0.0)
     tracker.update(scene(), 0.1)
-    boxes[:] = [FaceBox(255, 95, 305, 145, 0.9), FaceBox(335, 95, 385, 145, 0.9)]
-    assert tracker.update(scene((280, 120), (360, 120), side=50), 0.3).ids.tolist() == [0, 1]
+    boxes[:] = [FaceBox(225, 75, 315, 165, 0.9), FaceBox(325, 75, 415, 165, 0.9)]
+    assert tracker.update(scene((270, 120), (370, 120), side=90), 0.3).ids.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(("first", "then"), [(30, 90), (90, 30)])
+def test_a_face_of_another_size_where_one_was_lost_is_another(tracker, first, then):
+    told = run(tracker, [scene((320, 120), side=first), scene(), scene((320, 120), side=then)])
+    assert [faces.ids.tolist() for faces in told] == [[0], [], [1]]
+
+
+def room(image, seed, light=0):
+    """A scene with a wall of its own behind the faces."""
+    wall = np.random.default_rng(seed).integers(0, 12, (6, 16, 1)).repeat(40, 0).repeat(40, 1) * 8 + light
+    return np.where(image > 0, image, wall).astype(np.uint8)
+
+
+def test_who_stands_in_the_same_place_after_a_cut_is_another_and_all_are_found_at_once(tracker):
+    one, two = scene((100, 120)), scene((110, 120), (500, 120))
+    told = run(tracker, [room(one, 1)] * 3 + [room(two, 2)] * 3)
+    assert [faces.ids.tolist() for faces in told] == [[0]] * 3 + [[1, 2]] * 3
+
+
+def test_light_and_a_hand_over_the_camera_are_no_cut(tracker):
+    face = scene((100, 120))
+    told = run(tracker, [room(face, 1), room(face, 1, light=30), scene(), scene(), room(face, 1)])
+    assert [faces.ids.tolist() for faces in told] == [[0], [0], [], [], [0]]
 
 
 @pytest.mark.parametrize("change", ["grown", "turned", "outside"])
