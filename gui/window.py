@@ -75,7 +75,10 @@ class Window(QMainWindow):
         self.setWindowTitle(f"{self._name} — canthus")
         self.setStyleSheet(STYLE)
         self.setMinimumSize(SMALLEST)
-        self.resize(960, 540 + self._status.sizeHint().height())
+        size = QSize(960, 540 + self._status.sizeHint().height())
+        if (screen := self.screen()) is not None:
+            size = size.boundedTo(screen.availableSize() * SHARE_OF_SCREEN)
+        self.resize(size.expandedTo(SMALLEST))
         self._bar = QWidget()
         self._bar.setObjectName("bar")
         row = QHBoxLayout(self._bar)

@@ -72,6 +72,15 @@ def test_the_window_shows_a_camera_with_its_faces(open_window: Callable[[Stream]
     assert wait_for(lambda: window.status.endswith(("fps", "face")))
 
 
+def test_the_window_begins_no_larger_than_the_screen(open_window: Callable[[Stream], Window]) -> None:
+    window = open_window(fake_stream())
+    screen = window.screen()
+    assert screen is not None
+    room = screen.availableSize()  # 800 x 800, as Qt makes it where there is none
+    assert window.width() <= room.width()
+    assert window.height() <= room.height()
+
+
 @pytest.mark.parametrize("chosen", [None, QSize(700, 500)])
 def test_the_window_takes_the_shape_of_the_picture_unless_the_user_has_chosen_one(
     open_window: Callable[[Stream], Window], chosen: QSize | None
