@@ -1,5 +1,7 @@
 """The picture and what is said over it, painted. Qt paints here; it decides nothing."""
 
+import re
+
 import numpy as np
 from PyQt6.QtCore import QRectF, Qt
 from PyQt6.QtGui import QColor, QFont, QFontInfo, QImage, QPainter, QPaintEvent
@@ -83,7 +85,7 @@ class View(QWidget):
         if self._message:
             if self._result:
                 painter.fillRect(self.rect(), DIMMED)
-            self._paint_message(painter, *self._message)
+            self._paint_message(painter, *map(_breakable, self._message))
         elif self.hint:
             self._paint_hint(painter)
         painter.end()
@@ -149,3 +151,8 @@ class View(QWidget):
         painter.setPen(TEXT)
         painter.drawText(pill.adjusted(16, 7, -16, -7), wide, self.hint)
         painter.restore()
+
+
+def _breakable(text: str) -> str:
+    """The text with places where a path, or a name that is too long for a line, can be broken."""
+    return re.sub(r"[/\\]|[^\s/\\]{30}", "\\g<0>\N{ZERO WIDTH SPACE}", text)

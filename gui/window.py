@@ -261,5 +261,4 @@ class Window(QMainWindow):
 def _sentence(text: str) -> str:
     """A message of the command line, made ready for the window: a capital unless it begins with a name."""
     first = text.split(maxsplit=1)[0] if text else ""
-    text = text[:1].upper() + text[1:] if first.isalpha() else text
-    return text.replace("/", "/\N{ZERO WIDTH SPACE}")  # so that a long path can be broken into lines
+    return text[:1].upper() + text[1:] if first.isalpha() else text

@@ -105,6 +105,17 @@ def test_what_is_said_reaches_screen_readers(qt: QApplication) -> None:
     assert view.accessibleName() == "Picture"
 
 
+@pytest.mark.parametrize("name", ["C:" + 12 * r"\a_folder's_name", 150 * "n" + ".mp4"])
+def test_a_path_without_spaces_stays_inside_the_window(qt: QApplication, name: str) -> None:
+    view = View(Look())
+    view.resize(640, 480)
+    view.show_message(f"Opening {name}", f"{name}: not a readable video")
+    shown = pixels(view)
+    columns = np.nonzero(np.abs(shown - shown[0, 0]).max(-1) > NEAR)[1]
+    assert columns.min() > 0
+    assert columns.max() < 639
+
+
 def test_what_is_said_is_as_large_as_the_users_font(qt: QApplication) -> None:
     heights = []
     for points in (10, 20):
