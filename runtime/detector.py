@@ -8,11 +8,14 @@ afar as well.
 import contextlib
 import math
 import os
+import re
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +52,9 @@ LYING = math.radians(90)
 
 SAME_FACE = 0.4
 """Two boxes that overlap by this share of the smaller one are one face."""
+
+NOTES = re.compile(rb"(?m)^(.*\.(cc|cpp|h):\d+\] .*|WARNING: Logging before InitGoogle.*|INFO: Created Tensor.*)$\n?")
+"""What MediaPipe and the libraries in it write."""
 
 TILE_OVERLAP = 0.25
 TILE_WORTH = 512
@@ -205,15 +211,17 @@ def _cut_off(box: FaceBox, x: int, y: int, side: int, shape: Sequence[int]) -> b
 
 
 class _Silence:
-    """While a thread is in it, file descriptor 2 leads nowhere: MediaPipe's native code writes a page of notes there.
+    """While a thread is in it, MediaPipe's native code is not heard, which writes a page of notes to file descriptor 2.
 
-    The descriptor is the whole process's, so the first thread to come turns it away and the last to go brings it back.
+    The descriptor is the whole process's, so the first thread to come turns it away and the last to go brings it back,
+    and then says what others said meanwhile.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
         self._kept: int | None = None
+        self._heard: IO[bytes] | None = None
 
     def __enter__(self) -> None:
         with self._lock:
@@ -222,18 +230,26 @@ class _Silence:
                 return
             with contextlib.suppress(OSError):  # where descriptor 2 is closed, there is nothing to turn away
                 sys.stderr.flush()
+                self._heard = tempfile.TemporaryFile()
                 self._kept = os.dup(2)
-                nowhere = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(nowhere, 2)
-                os.close(nowhere)
+                os.dup2(self._heard.fileno(), 2)
 
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._inside -= 1
-            if self._inside == 0 and self._kept is not None:
+            if self._inside or self._heard is None:
+                return
+            heard, self._heard = self._heard, None
+            with heard:
+                if self._kept is None:
+                    return
                 os.dup2(self._kept, 2)
                 os.close(self._kept)
                 self._kept = None
+                heard.seek(0)
+                others = NOTES.sub(b"", heard.read())
+            with contextlib.suppress(OSError):
+                os.write(2, others)
 
 
 _SILENCE = _Silence()
