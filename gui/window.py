@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from PyQt6.QtCore import QPoint, QRect, QSize, Qt, QTimer
+from PyQt6.QtCore import QEvent, QPoint, QRect, QSize, Qt, QTimer
 from PyQt6.QtGui import (
     QAction,
     QCloseEvent,
@@ -153,11 +153,7 @@ class Window(QMainWindow):
         self._refresh()
 
     def _toggle_full_screen(self) -> None:
-        full = not self.isFullScreen()
-        self._bar.setVisible(not full)
-        self.view.setCursor(Qt.CursorShape.BlankCursor if full else Qt.CursorShape.ArrowCursor)
         self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
-        self._say("Esc leaves full screen" if full else "")
 
     def _show_keys(self) -> None:
         self._say("Space pauses  ·  L lines  ·  I ids  ·  M mirror  ·  F full screen  ·  Q closes")
@@ -247,6 +243,15 @@ class Window(QMainWindow):
         corner = screen.availableGeometry().topLeft()
         place.moveTopLeft(QPoint(max(place.left(), corner.x()), max(place.top(), corner.y())))
         self.setGeometry(place)
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        # The desktop has keys of its own for full screen too.
+        full = self.isFullScreen()
+        if event is not None and event.type() == QEvent.Type.WindowStateChange and full != self._bar.isHidden():
+            self._bar.setVisible(not full)
+            self.view.setCursor(Qt.CursorShape.BlankCursor if full else Qt.CursorShape.ArrowCursor)
+            self._say("Esc leaves full screen" if full else "")
+        super().changeEvent(event)
 
     def mouseDoubleClickEvent(self, _event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
         self._toggle_full_screen()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PyQt6.QtCore import QSize
+from PyQt6.QtCore import QSize, Qt
 from PyQt6.QtTest import QSignalSpy
 from PyQt6.QtWidgets import QApplication
 
@@ -102,6 +102,16 @@ def test_the_window_takes_the_shape_of_the_picture_unless_the_user_has_chosen_on
     else:
         assert window.view.width() / window.view.height() == pytest.approx(64 / 48, abs=0.35)
         assert window.view.width() < 960
+
+
+def test_the_buttons_go_and_come_with_full_screen_however_it_is_left(open_window: Callable[[Stream], Window]) -> None:
+    window = open_window(fake_stream())
+    assert wait_for(lambda: window.view.message == "")
+    window._toggle_full_screen()
+    assert wait_for(lambda: window._bar.isHidden() and "Esc leaves" in window.view.hint)
+    window.setWindowState(Qt.WindowState.WindowNoState)  # as the desktop does by a key of its own
+    assert wait_for(lambda: not window._bar.isHidden() and window.view.hint == "")
+    assert window.view.cursor().shape() == Qt.CursorShape.ArrowCursor
 
 
 @pytest.mark.parametrize("seconds_to_load", [0.0, 0.4])
