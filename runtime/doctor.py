@@ -137,6 +137,10 @@ def _cameras() -> list[str]:
     return found
 
 
+def _no_cameras() -> str:
+    return "none found" if sys.platform == "linux" else "this system gives no list: try canthus view --camera 0, then 1"
+
+
 def _screen(facts: dict[str, Any]) -> str:
     packages = [f"{name} {version or '-'}" for name, version in facts["packages"].items()]
     lines = [
@@ -148,7 +152,7 @@ def _screen(facts: dict[str, Any]) -> str:
         ("gpu", "; ".join(facts["gpus"]) or "none that NVIDIA's driver shows"),
         ("tensorrt", _flavours(facts["packages"])),
         ("landmarks", facts["landmarks"]),
-        ("cameras", "; ".join(facts["cameras"]) or "none found"),
+        ("cameras", "; ".join(facts["cameras"]) or _no_cameras()),
         *(
             ("model", f"{name}{' (default)' if name == facts['default model'] else ''}: {path}")
             for name, path in facts["models"].items()

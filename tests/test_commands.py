@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import pytest
 
-from canthus.runtime import models, sample
+from canthus.runtime import doctor, models, sample
 from canthus.runtime.cli import main
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.pipeline import Landmarker, Settings
@@ -325,3 +325,10 @@ def test_a_gpu_has_a_default_model_of_its_own(monkeypatch):
     shipped = {"fast": find_model()}
     monkeypatch.setattr(models, "shipped_models", lambda: shipped)
     assert find_gpu_model() == find_model()
+
+
+@pytest.mark.parametrize(("system", "told"), [("linux", "none found"), ("win32", "no list: try canthus view --camera")])
+def test_the_doctor_says_that_there_is_no_camera_only_where_it_can_know(monkeypatch, system, told):
+    facts = doctor.examine() | {"cameras": []}
+    monkeypatch.setattr(sys, "platform", system)
+    assert told in doctor._screen(facts)
