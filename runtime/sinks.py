@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import math
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError
-from canthus.runtime.sources import VideoFile, open_media, reason
+from canthus.runtime.sources import VideoFile, main_track, open_media, reason
 from canthus.runtime.types import Faces
 from canthus.runtime.wflw import POINTS
 
 TICK = Fraction(1, 90_000)
 """Seconds of a time stamp in the written video: fine enough for every usual rate."""
+
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".ts", ".flv")
+"""Files whose frames have times of their own; in an .avi or .mpg they would come out of order."""
 
 COPIED_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 """Codecs that an .mp4 takes as they are; other sound becomes AAC."""
@@ -97,9 +101,12 @@ class VideoSink(Closing):
     """
 
     def __init__(self, path: Path, source: VideoFile) -> None:
+        if path.suffix.lower() not in VIDEOS:
+            raise InputError(f"{path}: no such video is written; take a name ending in {', '.join(VIDEOS)}")
         # H.264 wants even sides; an odd source loses its last row or column.
         self._width, self._height = source.width // 2 * 2, source.height // 2 * 2
         self._last = -1
+        self._source = source
         self._draft = Draft(path)
         self._sound = _Sound(source)
         try:
@@ -121,7 +128,8 @@ class VideoSink(Closing):
         self._stream = self._container.add_stream("libx264", rate=Fraction(source.rate).limit_denominator(1001))
         self._stream.width, self._stream.height = self._width, self._height
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": "20", "preset": "veryfast"}
+        # Without B-frames, which stand out of order, the header tells rightly how long the last picture is shown.
+        self._stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         coder, told = self._stream.codec_context, source.stream.codec_context
         coder.time_base, coder.sample_aspect_ratio = TICK, source.pixel_aspect
         # What holds for the source's numbers holds for these; a player guesses the same where nothing is told.
@@ -154,23 +162,27 @@ class VideoSink(Closing):
         """Finish the file and give it its name."""
         with self._draft, self._draft.writing(), contextlib.closing(self._container), self._sound:
             if self._draft.whole:
-                self._container.mux(self._stream.encode(None))
-                self._sound.finish(until=float(self._last * TICK))
+                packets, end = self._stream.encode(None), self._source.end
+                if packets and end is not None:  # the last picture is shown as long as the source's
+                    packets[-1].duration = max(round(end / TICK) - self._last, 1)
+                self._container.mux(packets)
+                # A sound may go on behind the pictures, as may their last one.
+                self._sound.finish(until=float(self._last * TICK) if end is None else math.inf)
             if self._last < 0:  # ended before the first picture: there is nothing to keep
                 self._draft.whole = False
 
 
 class _Sound(Closing):
-    """The source's first sound track, carried over up to the time that the pictures have reached.
+    """The source's main sound track, carried over up to the time that the pictures have reached.
 
     What can be carried over is: a picture is not lost for a sound. `lost` tells why it is not all, or is empty.
     """
 
     def __init__(self, source: VideoFile) -> None:
-        self.lost = ""
         self._start = source.start
         self._source = open_media(source.path)
-        self._track = next(iter(self._source.streams.audio), None)
+        self._track = main_track(self._source.streams.audio)
+        self.lost = "no decoder knows it" if self._source.streams.audio and self._track is None else ""
         self._packets = self._source.demux(self._track) if self._track else iter(())
         self._last: int | None = None  # the time of the packet before, in ticks of the track
         self._waiting = self._next()

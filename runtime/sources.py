@@ -3,13 +3,16 @@
 import math
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import cv2
 import numpy as np
+from av.stream import Disposition
+from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
 from canthus.runtime.closing import Closing
@@ -20,10 +23,24 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SILENCE = 3.0
 """Seconds without a frame after which a camera counts as lost."""
 
+MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
+"""FFmpeg's colour spaces that it makes RGB of; it refuses the reserved ones and the rare ones."""
+
+Track = TypeVar("Track", av.VideoStream, av.AudioStream)
+
 
 def open_media(path: Path) -> av.container.InputContainer:
     """Open a file with FFmpeg, which takes "12:30.mp4" for an address unless its folder stands before it."""
     return av.open(str(path.absolute()))
+
+
+def main_track(tracks: Sequence[Track]) -> Track | None:
+    """The track that a player takes: the first one marked so, a cover last; None where none can be decoded."""
+
+    def marked(track: Track) -> int:
+        return bool(track.disposition & Disposition.default) - bool(track.disposition & Disposition.attached_pic)
+
+    return max((track for track in tracks if track.codec_context), key=marked, default=None)
 
 
 def reason(error: Exception) -> str:
@@ -35,7 +52,8 @@ class VideoFile(Closing):
     """A video file's frames with their true presentation times, upright as a player shows them.
 
     `start` is the file's own time of its first frame, in seconds. `pixel_aspect` is how wide a pixel is shown over how
-    high. `damaged` tells after the last frame why decoding ended early, or is empty.
+    high. After the last frame, `end` is when it ceases to be shown, and `damaged` tells what could not be decoded, or
+    is empty; until then `end` is None.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -44,13 +62,15 @@ class VideoFile(Closing):
             raise InputError(f"{path}: {'a folder or a pipe, no file' if self.path.exists() else 'no such file'}")
         self._container, self.stream = self._open()
         self.damaged = ""
-        rate = self.stream.average_rate or self.stream.guessed_rate
-        self.rate = float(rate) if rate else 30.0
-        try:
-            first = next(self._container.decode(self.stream))
-        except (StopIteration, av.error.FFmpegError) as empty:
+        self.end: float | None = None
+        self._reached = 0.0  # the file's own time up to which its frames are shown
+        # The mean may be of the clock's ticks instead of the frames, the guess is of the densest frames.
+        rates = [rate for rate in (self.stream.average_rate, self.stream.guessed_rate) if rate]
+        self.rate = float(min(rates, default=30))
+        first = next(self._decoded(self._container, self.stream), None)
+        if first is None:
             self._container.close()
-            raise InputError(f"{path}: no frame of the video can be decoded") from empty
+            raise InputError(f"{path}: no frame of the video can be decoded")
         self._mirrored, self._turns = _orientation(first)
         self.start = float(first.time or 0)
         self.width, self.height = first.width, first.height
@@ -63,52 +83,74 @@ class VideoFile(Closing):
             container = open_media(self.path)
         except (av.error.FFmpegError, ValueError) as unreadable:
             raise InputError(f"{self.path}: not a readable video ({reason(unreadable)})") from unreadable
-        if not container.streams.video:
+        stream = main_track(container.streams.video)
+        if stream is None:
             container.close()
-            raise InputError(f"{self.path}: the file holds no video stream")
-        stream = container.streams.video[0]
+            raise InputError(f"{self.path}: the file holds no video stream that can be decoded")
         stream.thread_type = "AUTO"
         return container, stream
 
     @property
     def frames(self) -> int:
         """How many frames to expect; an estimate where the file does not tell, 0 where nothing is known."""
-        if self.stream.frames:
-            return self.stream.frames
-        length = self._container.duration or 0
-        return round(length / 1_000_000 * self.rate)
+        shown = round((self._container.duration or 0) / 1_000_000 * self.rate)
+        # Of a clip that was trimmed without coding it anew, the file holds more than are shown.
+        return min(self.stream.frames or shown, shown or self.stream.frames)
 
     def __iter__(self) -> Iterator[Frame]:
         """The frames from the start; seconds count from the first frame and always grow."""
+        self.damaged, self.end, self._reached = "", None, 0.0
         # Opened anew: a bare stream, as many cameras write, cannot be wound back.
         container, stream = self._open()
         with container:
-            yield from self._upright(container.decode(stream))
+            yield from self._upright(self._decoded(container, stream))
 
-    def _upright(self, decoded: Iterator[av.VideoFrame]) -> Iterator[Frame]:
-        index, last, self.damaged = 0, -1 / self.rate, ""
+    def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+        """All that can be decoded; as players do, go on behind what cannot, and keep note of it in `damaged`."""
+        broken, reached = 0, 0.0
+        packets = container.demux()  # of the sound too: it tells whether the file ends where its header says
         while True:
             try:
-                picture = next(decoded)
-            except StopIteration:
-                # FFmpeg often takes a cut-off file for its end; the header knows better, give or take a frame or two.
-                # Both must be amiss: a clip that was trimmed without coding it anew holds frames that none is shown,
-                # and the last frame of a still scene may be shown for long.
-                length = float((self.stream.duration or 0) * (self.stream.time_base or 0))
-                if index < 0.98 * self.stream.frames and last + 1 / self.rate < 0.98 * length:
-                    self.damaged = f"its header tells of {length:.1f} seconds"
+                packet = next(packets, None)
+            except av.error.FFmpegError as unreadable:
+                self.damaged = reason(unreadable)
                 return
-            except av.error.FFmpegError as broken:
-                self.damaged = reason(broken)
-                return
+            if packet is None:
+                break
+            ends = 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            reached = max(reached, ends)
+            if packet.stream.index == stream.index:
+                self._reached = max(self._reached, ends)
+                try:
+                    yield from stream.decode(packet)
+                except av.error.FFmpegError:
+                    broken += 1
+        told = (container.duration or 0) / 1_000_000
+        if broken:
+            self.damaged = f"{broken} of its packets cannot be decoded"
+        elif reached and reached - (container.start_time or 0) / 1_000_000 < 0.98 * told - 0.5:  # headers err a little
+            self.damaged = f"its header tells of {told:.1f} seconds"
+
+    def _upright(self, decoded: Iterator[av.VideoFrame]) -> Iterator[Frame]:
+        last, before, back = -1 / self.rate, -math.inf, False
+        for index, picture in enumerate(decoded):
+            ticks = picture.pts
+            if ticks is not None:
+                before, back = ticks, back or ticks < before
+            if back:  # as those of B-frames in an .avi do; the order of decoding has better times
+                ticks = picture.dts
             # A frame without a time, or one that does not grow, takes its place by the rate.
             due = last + 1 / self.rate
-            seconds = due if picture.time is None else float(picture.time) - self.start
-            seconds = seconds if seconds > last else due
+            seconds = due if ticks is None else float(ticks * (picture.time_base or 0)) - self.start
+            last = seconds if seconds > last else due
+            if picture.colorspace not in MATRICES:
+                picture.colorspace = Colorspace.ITU709
             image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
             upright = np.rot90(image[:, ::-1] if self._mirrored else image, self._turns)
-            yield Frame(np.ascontiguousarray(upright), index, seconds)
-            last, index = seconds, index + 1
+            yield Frame(np.ascontiguousarray(upright), index, last)
+        self.end = self._reached - self.start
+        if self.end <= last:  # the file does not tell
+            self.end = last + 1 / self.rate
 
     def close(self) -> None:
         """Release the file."""

@@ -48,8 +48,7 @@ def command(arguments: list[str]) -> int:
     print(f"{report.frames} frames, faces in {report.with_faces}; wrote {written}")
     if report.damaged:
         print(
-            f"canthus video: {chosen.source} is damaged after frame {report.frames} ({report.damaged}); "
-            "everything before it was processed",
+            f"canthus video: {chosen.source} is damaged ({report.damaged}); all that can be decoded was processed",
             file=sys.stderr,
         )
     if report.sound_lost:

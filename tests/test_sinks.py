@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.sinks import FRAME_COLUMNS, PICTURE_COLUMNS, TableSink, VideoSink, check_output, write_file
@@ -40,6 +41,66 @@ def test_the_written_video_keeps_the_sound(tmp_path, name, sound):
     assert track.codec_context.name == "aac"
     assert len(wave) / 44_100 == pytest.approx(1.4, abs=0.1)
     assert np.abs(wave).max() > 0.1
+
+
+def length(path):
+    """Seconds that a player shows."""
+    with av.open(str(path)) as file:
+        return file.duration / 1_000_000
+
+
+@pytest.mark.parametrize(("name", "sound"), [("in.mp4", "aac"), ("in.mov", "pcm_s16le")])
+def test_a_sound_that_is_longer_than_its_pictures_is_whole(tmp_path, name, sound):
+    """So it is where a still scene ends a recorded screen: the last frame is shown for long."""
+    source = write_video(tmp_path / name, [0.0, 0.04, 0.08], sound=sound)
+    copy(source, tmp_path / "out.mp4")
+    assert length(tmp_path / "out.mp4") == pytest.approx(1.0, abs=0.05)
+    with VideoFile(source) as video, VideoSink(tmp_path / "broken_off.mp4", video) as sink:
+        sink.write(next(iter(video)).image, 0.0)
+    assert length(tmp_path / "broken_off.mp4") < 0.1
+
+
+def test_the_last_picture_is_shown_as_long_as_in_the_source(tmp_path):
+    with (
+        av.open(str(write_video(tmp_path / "in.mp4", UNEVEN))) as source,
+        av.open(str(tmp_path / "hold.mp4"), "w") as to,
+    ):
+        stream = to.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.duration, packet.stream = round(4 / packet.time_base) - packet.pts, stream
+                to.mux(packet)
+    copy(tmp_path / "hold.mp4", tmp_path / "out.mp4")
+    assert length(tmp_path / "out.mp4") == pytest.approx(4.0, abs=0.01)
+    copy(tmp_path / "out.mp4", tmp_path / "again.mp4")
+    assert length(tmp_path / "again.mp4") == pytest.approx(4.0, abs=0.01)
+
+
+def test_the_sound_that_a_player_takes_is_carried_over(tmp_path):
+    """The track that is marked, not the first one."""
+    with av.open(str(tmp_path / "in.mp4"), "w") as file:
+        pictures = file.add_stream("libx264", rate=30)
+        pictures.width, pictures.height, pictures.pix_fmt = 96, 64, "yuv420p"
+        tracks = [file.add_stream("aac", rate=rate, layout="mono") for rate in (44_100, 48_000)]
+        tracks[0].disposition, tracks[1].disposition = Disposition(0), Disposition.default
+        file.mux(pictures.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")))
+        file.mux(pictures.encode(None))
+        for track in tracks:
+            quiet = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.int16), format="s16", layout="mono")
+            quiet.sample_rate, quiet.pts = track.rate, 0
+            file.mux(track.encode(quiet))
+            file.mux(track.encode(None))
+    copy(tmp_path / "in.mp4", tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        assert [track.rate for track in file.streams.audio] == [48_000]
+
+
+def test_a_sound_that_no_decoder_knows_costs_no_picture(tmp_path):
+    source = write_video(tmp_path / "in.mkv", UNEVEN, sound="aac")
+    source.write_bytes(source.read_bytes().replace(b"A_AAC", b"A_NEW"))
+    assert copy(source, tmp_path / "out.mp4") == "no decoder knows it"
+    with VideoFile(tmp_path / "out.mp4") as video:
+        assert len(list(video)) == len(UNEVEN)
 
 
 @pytest.mark.parametrize("sound", ["aac", "mp2"])
@@ -224,7 +285,7 @@ def test_outputs_that_cannot_be_are_told_before_any_work(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
 
 
-@pytest.mark.parametrize("name", ["out.xyz", "out.webm"])
+@pytest.mark.parametrize("name", ["out.xyz", "out.webm", "out.avi"])
 def test_a_name_that_no_video_can_have_is_told(tmp_path, name):
     with (
         VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video,

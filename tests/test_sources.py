@@ -104,12 +104,52 @@ def test_a_bare_stream_and_a_single_picture_are_videos(tmp_path):
         assert len(list(video)) == 1
 
 
+def test_times_that_are_out_of_order_come_evenly(tmp_path):
+    """H.264 with B-frames in an .avi, which holds no times."""
+    with av.open(str(tmp_path / "old.avi"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        noise = np.random.default_rng(0).integers(0, 255, (20, 64, 96, 3), np.uint8)
+        for image in noise:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image // 8 + 90, format="rgb24")))
+        file.mux(stream.encode(None))
+    with VideoFile(tmp_path / "old.avi") as video:
+        times = [frame.seconds for frame in video]
+    assert len(times) == 20
+    assert np.diff(times)[1:] == pytest.approx(1 / 25)
+
+
+@pytest.mark.parametrize("space", [8, 10], ids=["YCgCo", "BT.2020 of constant luminance"])
+def test_a_rare_colour_space_costs_no_frame(tmp_path, space):
+    with av.open(str(tmp_path / "rare.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.colorspace = space
+        grey = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8), format="rgb24")
+        file.mux(stream.encode(grey.reformat(format="yuv420p")))
+        file.mux(stream.encode(None))
+    with VideoFile(tmp_path / "rare.mp4") as video:
+        assert next(iter(video)).image.mean() == pytest.approx(90, abs=3)
+
+
 def test_a_truncated_video_gives_what_can_be_decoded(tmp_path):
     whole = write_video(tmp_path / "whole.mkv", [step / 30 for step in range(90)], size=(320, 240))
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     with VideoFile(cut) as video:
         assert 10 < len(list(video)) < 90
+    assert video.damaged == "its header tells of 3.0 seconds"
+
+
+def test_what_cannot_be_decoded_costs_no_frame_behind_it(tmp_path):
+    content = bytearray(sample.CLIP.read_bytes())
+    with av.open(str(sample.CLIP)) as file:
+        bad = list(file.demux(video=0))[100]
+    content[bad.pos : bad.pos + bad.size] = bytes([255]) * bad.size
+    (tmp_path / "bad.mp4").write_bytes(content)
+    with VideoFile(tmp_path / "bad.mp4") as video:
+        assert 295 < len(list(video)) < 300
+    assert video.damaged == "1 of its packets cannot be decoded"
 
 
 def test_a_video_cut_off_behind_its_header_says_how_much_is_missing(tmp_path):
@@ -134,7 +174,7 @@ def test_a_clip_trimmed_without_coding_it_anew_is_whole(tmp_path):
                 packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
                 target.mux(packet)
     with VideoFile(trimmed) as video:
-        assert (len(list(video)), video.stream.frames) == (200, 300)
+        assert (len(list(video)), video.frames, video.stream.frames) == (200, 200, 300)
     assert video.damaged == ""
 
 
