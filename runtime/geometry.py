@@ -79,6 +79,19 @@ def invert(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.hstack([linear, -linear @ affine[:, 2:]])
 
 
+def squared(image: NDArray[np.uint8], pixel_aspect: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """An image stretched until its pixels are square, as it is shown, and (2, 3) affine from there to its own pixels.
+
+    At most four times, whatever a damaged file tells.
+    """
+    height, width = image.shape[:2]
+    aspect = min(max(pixel_aspect, 1 / 4), 4.0)
+    size = round(width * max(aspect, 1.0)), round(height * max(1 / aspect, 1.0))
+    stretched = cv2.resize(image, size).astype(np.uint8, copy=False)
+    back = np.array([width, height]) / size
+    return stretched, np.hstack([np.diag(back), back[:, None] / 2 - 0.5])
+
+
 def transform(affine: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float32]:
     """Take points (..., K, 2) through affines (..., 2, 3)."""
     turned = points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]

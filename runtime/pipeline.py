@@ -18,6 +18,7 @@ from canthus.runtime.closing import Closing
 from canthus.runtime.detector import Detector
 from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.runtime.geometry import squared, transform
 from canthus.runtime.locate import locate, look_again
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.smooth import Smoother
@@ -91,13 +92,15 @@ class Landmarker(Closing):
             raise InputError(f"update wants Frame(image, index, seconds), not {kind_of(frame)}")
         self.seconds["detect"] = 0.0
         began = time.perf_counter()
-        faces = self._run(self.tracker, lambda: self.tracker.update(frame.image, frame.seconds))
+        # Faces are looked for as they are shown: squeezed ones, as of DV tapes, lie far off what the network learned.
+        image, back = squared(frame.image, frame.pixel_aspect) if frame.pixel_aspect != 1 else (frame.image, None)
+        faces = self._run(self.tracker, lambda: self.tracker.update(image, frame.seconds))
         located = time.perf_counter()
         if self._smoother:
             faces = self._smoother.smooth(faces, frame.seconds)
         self.seconds["landmark"] = located - began - self.seconds["detect"]
         self.seconds["smooth"] = time.perf_counter() - located
-        return faces
+        return faces if back is None else Faces(transform(back, faces.points), faces.scores, faces.ids)
 
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
         """The faces of one picture (H, W, 3) uint8 RGB that stands alone; small faces are looked for too.

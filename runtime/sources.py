@@ -147,7 +147,7 @@ class VideoFile(Closing):
                 picture.colorspace = Colorspace.ITU709
             image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
             upright = np.rot90(image[:, ::-1] if self._mirrored else image, self._turns)
-            yield Frame(np.ascontiguousarray(upright), index, last)
+            yield Frame(np.ascontiguousarray(upright), index, last, float(self.pixel_aspect))
         self.end = self._reached - self.start
         if self.end <= last:  # the file does not tell
             self.end = last + 1 / self.rate

@@ -41,6 +41,7 @@ class Frame:
     image: NDArray[np.uint8]  # (H, W, 3) RGB, read-only
     index: int
     seconds: float
+    pixel_aspect: float = 1.0  # how wide a pixel is shown over how high
 
     def __post_init__(self) -> None:
         check_picture(self.image)

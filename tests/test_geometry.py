@@ -12,6 +12,7 @@ from canthus.runtime.geometry import (
     roi_from_box,
     roi_from_points,
     roll_of,
+    squared,
     to_frame,
     transform,
 )
@@ -105,3 +106,13 @@ def test_cropping_is_blind_to_opencv_threads():
         assert np.array_equal(one, crop(image, Roi(140, 150, 222, 0.3), 128))
     finally:
         cv2.setNumThreads(threads)
+
+
+@pytest.mark.parametrize(
+    ("aspect", "size"), [(16 / 11, (140, 60)), (0.5, (96, 120)), (1.0, (96, 60)), (1e9, (384, 60))]
+)
+def test_stretched_to_square_pixels_the_edges_stay_the_edges(aspect, size):
+    image, back = squared(np.zeros((60, 96, 3), np.uint8), aspect)
+    assert image.shape == (size[1], size[0], 3)
+    edges = transform(back, np.array([[-0.5, -0.5], np.array(size) - 0.5]))
+    assert edges == pytest.approx(np.array([[-0.5, -0.5], [95.5, 59.5]]), abs=1e-4)
