@@ -2,7 +2,7 @@
 
 Its network looks at a square of 192 pixels, so a face that is small in a large picture escapes it; and it was trained
 on small faces, so one that fills half of what it sees escapes it too. `thorough` looks at overlapping tiles and from
-afar as well.
+afar as well; `glance` does by turns, one larger part at a time.
 """
 
 import contextlib
@@ -58,7 +58,7 @@ NOTES = re.compile(rb"(?m)^(.*\.(cc|cpp|h):\d+\] .*|WARNING: Logging before Init
 
 TILE_OVERLAP = 0.25
 TILE_WORTH = 512
-"""Tiles below this many pixels show nothing that the whole picture does not."""
+"""Tiles below half of this many pixels show nothing that the whole picture does not."""
 
 
 def find_detector_model(given: str | Path | None = None, fetch: bool = True) -> Path:
@@ -94,14 +94,21 @@ class Detector(Closing):
                 self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
             except (RuntimeError, ValueError) as refused:
                 raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused
-        self._afar = False
+        self._afar, self._turn = False, -1
         self._closed = False
 
     def glance(self, image: NDArray[np.uint8]) -> list[FaceBox]:
-        """As a plain `detect`, for frames in a row: after one that found nothing, the next looks from afar."""
-        found = suppress(_sure(self._look_afar(image), AFAR_TRUST)) if self._afar else self.detect(image)
+        """As a plain `detect`, for frames in a row: after one that found nothing, the next looks from afar.
+
+        One square part of each frame, the next in turn, is looked at more closely.
+        """
+        found = _sure(self._look_afar(image), AFAR_TRUST) if self._afar else _sure(self._look(image))
         self._afar = not (found or self._afar)
-        return found
+        parts = list(_parts(image.shape[1], image.shape[0]))
+        if len(parts) > 1:
+            self._turn = (self._turn + 1) % len(parts)
+            found += _sure(self._look_inside(image, *parts[self._turn]))
+        return suppress(found)
 
     def detect(self, image: NDArray[np.uint8], thorough: bool = False) -> list[FaceBox]:
         """Faces in an RGB image (H, W, 3), best first, boxes in its pixels; they may reach beyond its edges.
@@ -111,9 +118,8 @@ class Detector(Closing):
         found = self._look(image)
         if not thorough:
             return suppress(_sure(found))
-        for x, y, side in _tiles(image.shape[1], image.shape[0]):
-            tile = image[y : y + side, x : x + side]
-            found += [box for box in self._look(tile, x, y) if not _cut_off(box, x, y, side, image.shape)]
+        for tile in _tiles(image.shape[1], image.shape[0]):
+            found += self._look_inside(image, *tile)
         found += self._look_afar(image)
         if not _sure(found):
             found += self._look_afar(image, LYING) + self._look_afar(image, -LYING)
@@ -131,6 +137,11 @@ class Detector(Closing):
             roll = math.remainder(box.roll + angle, 2 * math.pi)
             boxes.append(FaceBox(x - right, y - down, x + right, y + down, AFAR_TRUST * box.score, roll))
         return boxes
+
+    def _look_inside(self, image: NDArray[np.uint8], x: int, y: int, side: int) -> list[FaceBox]:
+        """Look at a tile; a face that it cuts off is none."""
+        found = self._look(image[y : y + side, x : x + side], x, y)
+        return [box for box in found if not _cut_off(box, x, y, side, image.shape)]
 
     def _look(self, image: NDArray[np.uint8], right: int = 0, down: int = 0) -> list[FaceBox]:
         if min(image.shape[:2]) < 1:
@@ -193,6 +204,13 @@ def _tiles(width: int, height: int) -> Iterator[tuple[int, int, int]]:
         for y in _starts(height, side):
             for x in _starts(width, side):
                 yield x, y, side
+
+
+def _parts(width: int, height: int) -> Iterator[tuple[int, int, int]]:
+    """Overlapping squares (x, y, side) as large as the picture allows."""
+    side = min(width, height)
+    if side * 2 >= TILE_WORTH:
+        yield from ((x, y, side) for y in _starts(height, side) for x in _starts(width, side))
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -35,7 +35,8 @@ class Pretended:
 def detector(score=0.9):
     """A detector whose network is a pretended one."""
     made = object.__new__(Detector)
-    made._detector, made._wrap, made._afar, made._closed = Pretended(score), lambda image: image, False, True
+    made._detector, made._wrap, made._closed = Pretended(score), lambda image: image, True
+    made._afar, made._turn = False, -1
     return made
 
 
@@ -92,6 +93,20 @@ def test_glances_are_one_look_each_by_turns_from_afar_until_something_is_found()
     assert [len(found.glance(scene(60, 80))) for _ in range(2)] == [1, 1]
     assert [len(found.glance(scene(0, 0))) for _ in range(3)] == [0, 0, 0]
     assert found._detector.looks == 9
+
+
+def test_glances_find_a_small_face_in_one_part_of_the_picture_after_the_other():
+    class Nearsighted(Pretended):
+        def detect(self, image):
+            small = np.count_nonzero(image.any((1, 2))) < max(image.shape) / 8
+            return SimpleNamespace(detections=[]) if small else super().detect(image)
+
+    found, size = detector(), (300, 600)
+    found._detector = Nearsighted(0.9)
+    told = [found.glance(scene(50, 60, size)) for _ in range(6)]
+    assert [len(boxes) for boxes in told] == [0, 1, 0, 0, 1, 0]  # the first and the last of three parts cut it off
+    assert_around(told[1][0], 50, 60, size)
+    assert found.detect(scene(50, 60, size)) == []
 
 
 def test_an_empty_picture_is_refused():
