@@ -1,5 +1,6 @@
 """Where frames come from: a video file (PyAV), a camera (OpenCV), a picture."""
 
+import contextlib
 import math
 import queue
 import threading
@@ -169,6 +170,17 @@ def _orientation(picture: av.VideoFrame) -> tuple[bool, int]:
     return mirrored, round(-2 * math.atan2(x_down, x_right) / math.pi + 2 * mirrored) % 4
 
 
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """OpenCV says nothing of its own on stderr; what goes wrong is told in one line."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 class Camera(Closing):
     """A camera's frames, the newest always; InputError when it cannot be opened or stops giving frames.
 
@@ -180,12 +192,8 @@ class Camera(Closing):
         if number not in range(2**31):  # OpenCV crashes where it is negative
             raise InputError(f"{number} is no camera's number; they are counted from 0")
         self.number = number
-        level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # told below, in one line
-        try:
+        with _silent():
             self._capture = cv2.VideoCapture(number)
-        finally:
-            cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
             self._capture.release()
             raise InputError(
@@ -241,7 +249,8 @@ def read_picture(path: str | Path) -> NDArray[np.uint8]:
     except OSError as unreadable:
         raise InputError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable
     try:
-        picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        with _silent():
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
     except cv2.error as refused:  # its header tells of more pixels than OpenCV takes
         raise InputError(f"{path}: not a readable picture, or too large a one") from refused
     if picture is None:

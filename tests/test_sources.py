@@ -279,8 +279,12 @@ VAST = (
 """A picture of more pixels than OpenCV reads, by its header."""
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", VAST], ids=["empty", "text", "vast"])
-def test_a_broken_picture_is_told(tmp_path, content):
+CUT = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8))[1].tobytes()[:9000]
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", VAST, CUT], ids=["empty", "text", "vast", "cut off"])
+def test_a_broken_picture_is_told(tmp_path, content, capfd):
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(InputError, match="not a readable picture"):
         read_picture(tmp_path / "broken.png")
+    assert capfd.readouterr().err == ""
