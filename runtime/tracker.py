@@ -126,7 +126,7 @@ class Tracker:
         kept: list[_Track] = []
         for track, place, score in zip(self._tracks, points, scores, strict=True):
             mean = float(score.mean())
-            doubted = seconds - track.confirmed > self.following.doubt
+            doubted = abs(seconds - track.confirmed) > self.following.doubt  # also after a jump back
             moved = replace(track, points=place, scores=score, seen=seconds, frame=self._frame)
             is_face = mean >= (self.following.doubted_score if doubted else self.following.lost_score)
             # When two tracks slide onto one face, the older one keeps it.
@@ -189,7 +189,7 @@ class Tracker:
         return seen >= self.following.new_score and self._alone(found)
 
     def _may_mend(self, track: _Track, seconds: float) -> bool:
-        return bool(track.scores.mean() < SETTLED) and seconds - track.mended >= self.following.mend
+        return bool(track.scores.mean() < SETTLED) and abs(seconds - track.mended) >= self.following.mend
 
     def _mend(self, track: _Track, points: NDArray[np.float32], scores: NDArray[np.float32], seconds: float) -> None:
         """Place an unsure track anew, as it may have shrunk onto an eye or turned over, where that is clearly surer."""
@@ -203,7 +203,7 @@ class Tracker:
         return all(overlap(found.box, track.box) < self.following.same for track in others)
 
     def _remembers(self, lost: _Track, seconds: float) -> bool:
-        return seconds - lost.seen <= self.following.memory or self._frame - lost.frame <= 2
+        return abs(seconds - lost.seen) <= self.following.memory or self._frame - lost.frame <= 2
 
     def _recall(self, found: _Track) -> int:
         """The id of the lost face that stood here a moment ago, or a new one."""

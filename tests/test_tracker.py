@@ -136,6 +136,13 @@ def test_after_a_jump_back_faces_are_looked_for_at_once(tracker):
     assert len(tracker.update(scene((100, 120), (500, 120)), 1.0)) == 2
 
 
+def test_a_jump_back_ends_the_memory_of_lost_faces(tracker):
+    tracker.update(scene((100, 120)), 50.0)
+    for number in range(30):
+        assert len(tracker.update(scene(), 1.0 + number / 30)) == 0
+    assert tracker.update(scene((100, 120)), 2.0).ids.tolist() == [1]
+
+
 def test_faces_come_in_the_order_of_their_ids(tracker):
     both = scene((100, 120), (500, 120))
     told = run(tracker, [both] * 5 + [scene((500, 120))] * 3 + [both] * 9)
