@@ -25,7 +25,7 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".ts", ".flv")
 """Files whose frames have times of their own; in an .avi or .mpg they would come out of order."""
 
 COPIED_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
-"""Codecs that an .mp4 takes as they are; other sound becomes AAC."""
+"""Codecs that an .mp4 and an .mkv take as they are; other sound becomes AAC, which every file takes."""
 
 MATRICES = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """FFmpeg's colour space -> the matrix that makes it of RGB. An untagged one (2) is read as BT.601, and so written."""
@@ -192,7 +192,8 @@ class _Sound(Closing):
         self._target = target
         if self._track is None:
             return
-        self._copied = self._track.codec_context.codec.canonical_name in COPIED_SOUND
+        name = self._track.codec_context.codec.canonical_name
+        self._copied = name == "aac" or (target.format.name in ("mp4", "matroska") and name in COPIED_SOUND)
         if self._copied:
             self._stream = target.add_stream_from_template(self._track)
         else:

@@ -130,12 +130,21 @@ def test_a_sound_at_a_rate_that_aac_lacks_is_heard(tmp_path):
         assert sum(part.samples for part in file.decode(track)) / track.rate == pytest.approx(1.4, abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["out.mov", "out.m4v"])
-def test_a_sound_that_the_file_cannot_take_costs_no_picture(tmp_path, name):
-    source = write_video(tmp_path / "in.mkv", UNEVEN, sound="libopus", rate=48_000)
-    assert copy(source, tmp_path / name) != ""
-    with VideoFile(tmp_path / name) as video:
+def test_a_sound_that_the_file_refuses_costs_no_picture(tmp_path):
+    """MP3 at 8 kHz, which is too slow for the standard of mp4."""
+    source = write_video(tmp_path / "in.mkv", UNEVEN, sound="libmp3lame", rate=8_000)
+    assert copy(source, tmp_path / "out.mp4") == "Invalid argument"
+    with VideoFile(tmp_path / "out.mp4") as video:
         assert len(list(video)) == len(UNEVEN)
+
+
+@pytest.mark.parametrize("name", ["out.mov", "out.m4v", "out.ts"])
+def test_a_sound_that_the_file_cannot_take_is_coded_anew(tmp_path, name):
+    source = write_video(tmp_path / "in.mkv", UNEVEN, sound="libopus", rate=48_000)
+    assert copy(source, tmp_path / name) == ""
+    with av.open(str(tmp_path / name)) as file:
+        assert file.streams.audio[0].codec_context.name == "aac"
+        assert sum(part.samples for part in file.decode(audio=0)) / 48_000 == pytest.approx(1.4, abs=0.1)
 
 
 @pytest.mark.parametrize("space", ["ITU709", "ITU601"])
