@@ -167,7 +167,7 @@ def test_a_face_of_another_size_where_one_was_lost_is_another(tracker, first, th
 
 def room(image, seed, light=0):
     """A scene with a wall of its own behind the faces."""
-    wall = np.random.default_rng(seed).integers(0, 12, (6, 16, 1)).repeat(40, 0).repeat(40, 1) * 8 + light
+    wall = np.random.default_rng(seed).integers(0, 12, (3, 8, 1)).repeat(80, 0).repeat(80, 1) * 8 + light
     return np.where(image > 0, image, wall).astype(np.uint8)
 
 
