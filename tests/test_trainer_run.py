@@ -213,13 +213,18 @@ def test_no_averaging_keeps_the_weights_as_they_are(faces, tmp_path):
     assert_same(last.weights, last.running)
 
 
+def test_the_shortest_run_has_a_step(faces, tmp_path):
+    assert training.train(faces, change(TINY, {"epochs": 0.01}), tmp_path, compiled=False).name == "best"
+    assert load(tmp_path / "best").facts["step"] == 1
+
+
 def test_a_run_is_the_same_each_time(faces, unbroken, tmp_path):
     training.train(faces, TINY, tmp_path, compiled=False)
     assert_same(weights(tmp_path), weights(unbroken))
 
 
 @pytest.mark.parametrize("at", [1, 7])
-def test_a_run_stopped_by_ctrl_c_resumes_to_exactly_the_same(faces, unbroken, tmp_path, monkeypatch, at):
+def test_a_run_stopped_by_ctrl_c_resumes_to_exactly_the_same(faces, unbroken, tmp_path, monkeypatch, capfd, at):
     schedule = training._schedule
 
     def press_ctrl_c(step: int, *rest: object) -> float:
@@ -231,6 +236,7 @@ def test_a_run_stopped_by_ctrl_c_resumes_to_exactly_the_same(faces, unbroken, tm
     with pytest.raises(KeyboardInterrupt):
         training.train(faces, TINY, tmp_path, compiled=False)
     assert load(tmp_path / "last").facts["step"] == at + 1  # the step was finished
+    assert capfd.readouterr().err.count("ending after this step") == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.undo()
     training.train(faces, TINY, tmp_path, resume=True, compiled=False)

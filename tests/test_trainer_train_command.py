@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.errors import BackendError, CanthusError, InputError
 from canthus.trainer import train as training
 from canthus.trainer.commands import _lacking as lacking
 from canthus.trainer.commands import train as command
@@ -96,6 +96,18 @@ def test_overwrite_takes_the_former_events_away_and_nothing_else(words, tmp_path
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
 
 
+def test_a_run_is_replaced_by_one_that_can_begin_and_by_no_other(words, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    (tmp_path / "run").mkdir()
+    former = [tmp_path / "run" / name for name in ("log.csv", "best.safetensors", "last.safetensors", "recipe.json")]
+    for path in former:
+        path.touch()
+    for wrong in (["--pretrained", "nowhere.pth"], ["--teacher", "nowhere.safetensors"], ["--tensorboard"]):
+        with pytest.raises(CanthusError, match=r"no such file|not installed"):
+            command([*words, *FEW, "--overwrite", *wrong])
+        assert all(path.is_file() and not path.stat().st_size for path in former)
+
+
 def test_a_compiler_that_fails_is_told_in_a_line_and_one_that_lacks_too(words, monkeypatch, capsys):
     class InductorError(RuntimeError):
         pass
@@ -103,11 +115,17 @@ def test_a_compiler_that_fails_is_told_in_a_line_and_one_that_lacks_too(words, m
     def fail(*_: object) -> None:
         raise InductorError("InvalidCxxCompiler: no working C++ compiler\n\nSet TORCH_LOGS ...")
 
+    def cut_short(*_: object) -> None:
+        raise ImportError("main.so: file too short")
+
     InductorError.__module__ = "torch._inductor.exc"
     without = [*(word for word in words if word != "--no-compile"), *FEW]
     monkeypatch.setattr("torch.compile", lambda _: fail)
     monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: True)
     with pytest.raises(BackendError, match=r"--no-compile \(InvalidCxxCompiler: no working C\+\+ compiler\)"):
+        command(without)
+    monkeypatch.setattr("torch.compile", lambda _: cut_short)
+    with pytest.raises(BackendError, match=r"--no-compile \(main\.so: file too short\)"):
         command(without)
     capsys.readouterr()
     monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)

@@ -25,8 +25,6 @@ SAVED = ("log.csv", "best.safetensors", "last.safetensors")
 PATIENCE = 10.0
 """Seconds in which torchrun ends the processes beside one that failed."""
 
-RUN_FILES = (*SAVED, "best.json", "last.json", "recipe.json", "events.out.tfevents*")
-
 
 @contextlib.contextmanager
 def told_once() -> Iterator[None]:
@@ -93,11 +91,9 @@ def train(arguments: list[str]) -> int:
             print(f"{lacking}; crops for it: canthus data prepare SET... -o PACK --recipe {name}")
         if not (compiled or told.no_compile):
             print("slower without torch.compile, which needs a C++ compiler (g++ or clang++, or name it in CXX)")
-        for old in [old for name in RUN_FILES if told.overwrite for old in folder.glob(name)]:
-            old.unlink()
     try:
         best = run(
-            faces, recipe, folder, told.resume,
+            faces, recipe, folder, told.resume, told.overwrite,
             compiled=compiled, pretrained=told.pretrained, judged=judged, workers=told.workers,
             augment_on=told.augment_on, tensorboard=told.tensorboard,
         )  # fmt: skip

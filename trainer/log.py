@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import BackendError
 from canthus.trainer.packs.batches import Batch
 
+RUN_FILES = (
+    "log.csv", "best.safetensors", "last.safetensors", "best.json", "last.json", "recipe.json", "events.out.tfevents*",
+)  # fmt: skip
+"""All that a run writes into its folder."""
+
 LATE = 0.005
 """Seconds beyond which handing over a batch that is ready does not take."""
 
@@ -56,9 +61,12 @@ class Waiting:
 
 
 class Log:
-    """Writes a run's table, and TensorBoard's events where asked for, into its folder."""
+    """Writes a run's table, and TensorBoard's events where asked for, into its folder, which it makes.
 
-    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+    With `overwrite` it takes a former run away first, and leaves what else lies there.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool = False, overwrite: bool = False) -> None:
         self.folder = folder
         self.board: Any = None
         if tensorboard:
@@ -68,6 +76,10 @@ class Log:
                 raise BackendError(
                     "--tensorboard needs tensorboard, which is not installed: pip install tensorboard"
                 ) from missing
+        for old in [old for name in RUN_FILES if overwrite for old in folder.glob(name)]:
+            old.unlink()
+        folder.mkdir(parents=True, exist_ok=True)
+        if tensorboard:
             self.board = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
     def write(self, row: Row) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 import signal
 import sys
 import threading
@@ -64,6 +65,7 @@ def train(
     recipe: Recipe,
     folder: Path,
     resume: bool = False,
+    overwrite: bool = False,
     *,
     compiled: bool = True,
     pretrained: Path | None = None,
@@ -75,10 +77,11 @@ def train(
     """Train to the end of the recipe; returns the checkpoint with the lowest NME on held-out faces, or on `judged`.
 
     `folder` gets recipe.json, log.csv and the checkpoints `last` and `best`. Ctrl-C saves `last` and raises
-    KeyboardInterrupt again; `resume` continues from `last`. The network starts from the weights in `pretrained`,
-    where it is given. `workers` processes make batches (default: as many as a GPU here may need). They change
-    the faces too, unless the network's device does (`augment_on`; "auto": where it is a GPU). `tensorboard` puts
-    its events into `folder` too. Under torchrun, each process calls this with the same arguments.
+    KeyboardInterrupt again; `resume` continues from `last`, `overwrite` takes a former run away, once all that this
+    one needs is there. The network starts from the weights in `pretrained`, where it is given. `workers` processes
+    make batches (default: as many as a GPU here may need). They change the faces too, unless the network's device
+    does (`augment_on`; "auto": where it is a GPU). `tensorboard` puts its events into `folder` too. Under torchrun,
+    each process calls this with the same arguments.
     """
     if judged is not None:
         recipe = dataclasses.replace(recipe, held_out=0)  # none is, as all are trained on
@@ -100,15 +103,15 @@ def train(
                 print(taken)
         if resume:
             continue_from(folder / "last", run)
+        compiled = compiled and world.ranks == 1  # not measured together with gradients shared between processes
         log = None
-        if world.first:
-            folder.mkdir(parents=True, exist_ok=True)
-            recipe.save(folder / "recipe.json")
-            log = Log(folder, tensorboard)
-        with _between_steps() as stopped, _told(recipe):
+        with _between_steps(world.first) as stopped, _told(recipe):
+            loss = loss_of(recipe, run.points, world.device, compiled)
+            if world.first:
+                log = Log(folder, tensorboard, overwrite)
+                recipe.save(folder / "recipe.json")
             unfinished = _loop(
-                run, recipe, batches, shelf, world, log, stopped,
-                compiled and world.ranks == 1,  # not measured together with gradients shared between processes
+                run, recipe, batches, shelf, world, log, stopped, loss, compiled,
                 world.workers() if workers is None else workers,
             )  # fmt: skip
         if unfinished and world.first:
@@ -134,10 +137,10 @@ def begin(recipe: Recipe, points: int, world: World) -> Run:
 
 @contextlib.contextmanager
 def _told(recipe: Recipe) -> Iterator[None]:
-    """Say in a line what to change where memory or a process that makes batches is lost."""
+    """Say in a line what to change where memory or a process that makes batches is lost, or compiling fails."""
     try:
         yield
-    except RuntimeError as lost:
+    except (RuntimeError, ImportError) as lost:
         if isinstance(lost, torch.OutOfMemoryError) or "can't allocate memory" in str(lost):
             raise BackendError(
                 f"memory does not hold {recipe.batch} crops of {recipe.size} px in training; lower the batch "
@@ -147,17 +150,19 @@ def _told(recipe: Recipe) -> Iterator[None]:
             raise BackendError(
                 "a process that makes batches was lost, often for want of memory; start fewer (--workers)"
             ) from lost
-        if type(lost).__module__.startswith(("torch._dynamo", "torch._inductor")):
+        compiling = type(lost).__module__.startswith(("torch._dynamo", "torch._inductor"))
+        if compiling or isinstance(lost, ImportError):  # of what was compiled, and cut short on the disk
             told = " ".join(str(lost).split("\n")[:2]).strip()
             raise BackendError(f"torch.compile failed; train without it, slower: --no-compile ({told})") from lost
         raise
 
 
 @contextlib.contextmanager
-def _between_steps() -> Iterator[threading.Event]:
+def _between_steps(telling: bool) -> Iterator[threading.Event]:
     """Let Ctrl-C set an event instead of breaking into a step, so that what is saved is a whole step.
 
-    So does SIGTERM, by which Slurm and torchrun end a run. A second Ctrl-C does not wait, and saves nothing.
+    So does SIGTERM, by which Slurm and torchrun end a run. A second Ctrl-C does not wait, and saves nothing, which
+    the first one says.
     """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -167,6 +172,9 @@ def _between_steps() -> Iterator[threading.Event]:
     def note(number: int, _: object) -> None:
         if stopped.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if telling and not stopped.is_set():
+            with contextlib.suppress(OSError):  # past sys.stderr, into which a signal must not break
+                os.write(2, b"\nending after this step; another Ctrl-C ends at once, and saves nothing\n")
         stopped.set()
 
     former = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -185,19 +193,15 @@ def _loop(
     world: World,
     log: Log | None,
     stopped: threading.Event,
+    loss: Loss,
     compiled: bool,
     workers: int,
 ) -> bool:
     """Train to the end; returns whether it was stopped before. The process without a `log` writes nothing."""
     every = max(round(len(batches.training) / recipe.batch), 1)
-    steps = round(recipe.epochs * len(batches.training) / recipe.batch)
-    skps = SkpsLoss(
-        recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight,
-        point_weight=recipe.point_weight,
-    )  # fmt: skip
+    steps = max(round(recipe.epochs * len(batches.training) / recipe.batch), 1)
     network = world.spread(run.network)
     forward = compile_network(network) if compiled else network
-    loss = loss_of(skps, recipe, run.points, world.device, compiled)
     colours = colours_on(world.device)
     device, quiet = world.device, {} if log else {"disable": True}
     losses: list[Tensor] = []
@@ -262,8 +266,12 @@ def _step(run: Run, recipe: Recipe, batch: Batch, colours: Colours, forward: Net
     return value.detach()
 
 
-def loss_of(skps: SkpsLoss, recipe: Recipe, points: int, device: torch.device, compiled: bool) -> Loss:
+def loss_of(recipe: Recipe, points: int, device: torch.device, compiled: bool) -> Loss:
     """The loss against the labels, and where the recipe names a teacher against its maps too."""
+    skps = SkpsLoss(
+        recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight,
+        point_weight=recipe.point_weight,
+    )  # fmt: skip
     by_label = torch.compile(skps.__call__) if compiled else skps
     if not recipe.teacher:
         return lambda maps, batch, _: by_label(maps, batch.points, batch.weight)
