@@ -199,7 +199,7 @@ def test_a_face_whose_error_has_no_measure_is_left_out_and_named(tmp_path, capsy
 def test_wflw_with_the_other_list_alone_says_how_to_take_it(tmp_path):
     write_faces(tmp_path, Path(LIST_FOLDER) / "list_98pt_rect_attr_test.txt", Path("WFLW_images"), 2)
     assert len(open_set(tmp_path, "test").faces) == 2
-    with pytest.raises(InputError, match="--split test takes it"):
+    with pytest.raises(InputError, match="with --split test"):
         open_set(tmp_path, "train")
 
 

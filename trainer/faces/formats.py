@@ -78,7 +78,10 @@ def _open(path: Path, split: str) -> LabelledSet:
         return open_300w(path, split)
     other = "train" if split == "test" else "test"
     if (path / LIST_FOLDER / f"list_98pt_rect_attr_{other}.txt").is_file():
-        raise InputError(f"{path}: holds the {other} list of WFLW, not the {split} list; --split {other} takes it")
+        raise InputError(
+            f"{path}: holds the {other} list of WFLW, not the {split} list; "
+            f"`canthus data prepare` and `canthus eval` take it with --split {other}"
+        )
     raise InputError(
         f"{path}: no labelled set: neither {LIST_FOLDER}/{official.name} (WFLW), nor {SHARD_LIST} "
         f"(a shard), nor {cofw[0].name} (COFW), nor .pts files (300W); or give a .tar, .mat or .json file"

@@ -146,7 +146,7 @@ def _cut(
     crops = _reserved(path, (len(todo), size, size, 3))
     done: list[tuple[int, LabelledFace]] = []
     placed = []
-    for number, face in tqdm(todo, "cutting faces", unit="face", smoothing=0):
+    for number, face in tqdm(todo, "cutting faces", unit="face", smoothing=0, disable=None):
         try:
             picture = sets[number].image(face.image)
         except InputError as unreadable:
