@@ -53,7 +53,7 @@ LYING = math.radians(90)
 SAME_FACE = 0.4
 """Two boxes that overlap by this share of the smaller one are one face."""
 
-NOTES = re.compile(rb"(?m)^(.*\.(cc|cpp|h):\d+\] .*|WARNING: Logging before InitGoogle.*|INFO: Created Tensor.*)$\n?")
+NOTES = re.compile(rb"(?m)^(.*\.(cc|cpp|h):\d+\] .*|WARNING: Logging before .*|INFO: Created Tensor.*)$\n?")
 """What MediaPipe and the libraries in it write."""
 
 TILE_OVERLAP = 0.25
@@ -252,7 +252,7 @@ class _Silence:
                 self._kept = os.dup(2)
                 os.dup2(self._heard.fileno(), 2)
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside or self._heard is None:
@@ -265,7 +265,8 @@ class _Silence:
                 os.close(self._kept)
                 self._kept = None
                 heard.seek(0)
-                others = NOTES.sub(b"", heard.read())
+                # Of what fails, MediaPipe writes a stack trace too; the error itself tells enough.
+                others = b"" if error else NOTES.sub(b"", heard.read())
             with contextlib.suppress(OSError):
                 os.write(2, others)
 

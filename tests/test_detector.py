@@ -165,3 +165,10 @@ def test_a_detector_model_may_be_given_as_text(tmp_path):
     assert find_detector_model(str(tmp_path / "d.tflite")) == tmp_path / "d.tflite"
     with pytest.raises(ModelError, match="no such detector model"):
         find_detector_model("nowhere.tflite")
+
+
+def test_a_file_that_is_no_detector_is_told_without_the_words_of_libraries(tmp_path, capfd):
+    (tmp_path / "d.tflite").write_bytes(b"none")
+    with pytest.raises(ModelError, match="not a face detector"):
+        Detector(tmp_path / "d.tflite")
+    assert capfd.readouterr().err == ""
