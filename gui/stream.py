@@ -180,13 +180,17 @@ class Stream:
         with self._open_source() as source:
             self._origin = -math.inf
             pixel_aspect = float(getattr(source, "pixel_aspect", 1.0))  # a camera's pixels are square
+            seconds = 0.0
             for index, frame in enumerate(source):
                 if index == 0:
                     self.states.post(Playing())
                 wanted = self._ready and not self._paused if self.live else self._wait_until_due(frame.seconds)
                 if self._stopped or (wanted and not self._frames.put((take, pixel_aspect, frame))):
                     return
-            if not self.live and not self._loop:
+                seconds = frame.seconds
+            if self._loop:
+                self._wait_until_due(seconds + 1 / getattr(source, "rate", 30.0))  # the last frame has its time too
+            elif not self.live:
                 self._ended = True
                 self.states.post(Ended(getattr(source, "damaged", "")))
         self._wait_while(lambda: self._ended)

@@ -206,6 +206,20 @@ def test_a_file_plays_at_its_own_pace_ends_and_plays_again(
     assert finder.restarts == 2
 
 
+def test_a_file_that_is_played_again_and_again_shows_its_last_frame_too(qt: QApplication) -> None:
+    class Slow(FakeSource):
+        rate = 5.0
+
+    finder = FakeFinder()
+    stream = Stream(lambda: Slow([0.0, 0.1]), lambda: finder, live=False, loop=True)
+    stream.start()
+    assert wait_for(lambda: len(finder.seen) >= 3)
+    stream.stop()
+    assert stream.join(2.0)
+    assert [seconds for _, seconds in finder.seen[:3]] == [0.0, 0.1, 0.0]
+    assert finder.seen[2][0] - finder.seen[1][0] > 0.15
+
+
 def test_a_file_whose_pixels_are_not_square_says_so_to_the_window(qt: QApplication) -> None:
     class Wide(FakeSource):
         pixel_aspect = Fraction(2)
