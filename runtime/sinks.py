@@ -164,7 +164,8 @@ class VideoSink(Closing):
             if self._draft.whole:
                 packets, end = self._stream.encode(None), self._source.end
                 if packets and end is not None:  # the last picture is shown as long as the source's
-                    packets[-1].duration = max(round(end / TICK) - self._last, 1)
+                    # At most what an .mp4 takes; a damaged file may tell of days.
+                    packets[-1].duration = min(max(round(end / TICK) - self._last, 1), 2**31 - 1)
                 self._container.mux(packets)
                 # A sound may go on behind the pictures, as may their last one.
                 self._sound.finish(until=float(self._last * TICK) if end is None else math.inf)

@@ -76,6 +76,15 @@ def test_the_last_picture_is_shown_as_long_as_in_the_source(tmp_path):
     assert length(tmp_path / "again.mp4") == pytest.approx(4.0, abs=0.01)
 
 
+def test_a_last_picture_of_days_is_written_all_the_same(tmp_path):
+    with VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video, VideoSink(tmp_path / "o.mp4", video) as sink:
+        for frame in video:
+            sink.write(frame.image, frame.seconds)
+        video.end = 1e6
+    with VideoFile(tmp_path / "o.mp4") as video:
+        assert len(list(video)) == len(UNEVEN)
+
+
 def test_the_sound_that_a_player_takes_is_carried_over(tmp_path):
     """The track that is marked, not the first one."""
     with av.open(str(tmp_path / "in.mp4"), "w") as file:
