@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import math
+import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -68,7 +69,9 @@ class Draft(Closing):
         self.path = path
         self.whole = True
         self._end = path.resolve()
-        self.file = self._end.with_name(f".{self._end.stem}.part{self._end.suffix}")
+        name, kind = os.fsencode(self._end.stem), self._end.suffix
+        name = name[: 255 - len(os.fsencode(f"..part{kind}"))]  # bytes, as long as a name may be
+        self.file = self._end.with_name(f".{os.fsdecode(name)}.part{kind}")
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
