@@ -100,10 +100,13 @@ class Detector(Closing):
     def glance(self, image: NDArray[np.uint8]) -> list[FaceBox]:
         """As a plain `detect`, for frames in a row: after one that found nothing, the next looks from afar.
 
-        One square part of each frame, the next in turn, is looked at more closely.
+        A plain look goes with a closer one at a square part of the frame, the next in turn.
         """
-        found = _sure(self._look_afar(image), AFAR_TRUST) if self._afar else _sure(self._look(image))
-        self._afar = not (found or self._afar)
+        if self._afar:
+            self._afar = False
+            return suppress(_sure(self._look_afar(image), AFAR_TRUST))
+        found = _sure(self._look(image))
+        self._afar = not found
         parts = list(_parts(image.shape[1], image.shape[0]))
         if len(parts) > 1:
             self._turn = (self._turn + 1) % len(parts)
