@@ -59,7 +59,17 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
     )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    build = actions.add_parser("build", help="turn a model into an engine")
+
+    def action(name: str, told: str) -> argparse.ArgumentParser:
+        return actions.add_parser(
+            name,
+            help=told,
+            description=f"{told[0].upper()}{told[1:]}.",
+            formatter_class=parser.formatter_class,
+            epilog=EXAMPLES,
+        )
+
+    build = action("build", "turn a model into an engine")
     build.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default on a GPU)")
     build.add_argument("--flavour", choices=["auto", *FLAVOURS], default="auto", help="default: what fits here")
     build.add_argument("--precision", choices=["fp16", "fp32"], default="fp16", help="of the network's body")
@@ -72,9 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: the user's cache folder")
     build.add_argument("--overwrite", action="store_true", help="build anew what is there already")
     build.add_argument("--quiet", action="store_true", help="no progress bar")
-    listing = actions.add_parser("list", help="the engines in the cache folder")
+    listing = action("list", "the engines in the cache folder")
     listing.add_argument("--json", action="store_true", help="for machines")
-    inspect = actions.add_parser("inspect", help="what an engine is: origin, bindings, profile, layers")
+    inspect = action("inspect", "what an engine is: origin, bindings, profile, layers")
     inspect.add_argument("engine", metavar="ENGINE")
     inspect.add_argument("--json", action="store_true", help="for machines")
     inspect.add_argument(
@@ -82,19 +92,19 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="take an engine without a manifest: it is native code, so only one that you built yourself",
     )
-    verify = actions.add_parser("verify", help="compare an engine's points with its model's")
+    verify = action("verify", "compare an engine's points with its model's")
     verify.add_argument("engine", metavar="ENGINE")
     verify.add_argument("--checkpoint", type=Path, metavar="C", help="compare with PyTorch in float32")
     verify.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for real crops and the NME")
     verify.add_argument("--limit", type=int, default=64, metavar="N", help="faces of these (default 64)")
-    bench = actions.add_parser("bench", help="measure everything on the GPU at hand and write a report")
+    bench = action("bench", "measure everything on the GPU at hand and write a report")
     bench.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="gets report.md and .json")
     bench.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default on a GPU)")
     bench.add_argument("--checkpoint", type=Path, metavar="C", help="the model's checkpoint, to compare with PyTorch")
     bench.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for the NME")
     bench.add_argument("--frames", type=int, default=10_000, metavar="N", help="of the long run (default 10000)")
     bench.add_argument("--overwrite", action="store_true", help="replace a report that is there already")
-    remove = actions.add_parser("remove", help="delete engines and what lies beside them")
+    remove = action("remove", "delete engines and what lies beside them")
     remove.add_argument("engines", nargs="*", metavar="ENGINE")
     remove.add_argument("--stale", action="store_true", help="all that cannot run here any more")
     remove.add_argument("--all", action="store_true", help="all in the cache folder")
