@@ -60,6 +60,8 @@ def test_a_file_builds_on_a_recipe_by_name(tmp_path):
     path.write_text("batch = \n")
     with pytest.raises(InputError, match=r"mine\.toml: not a recipe"):
         find_recipe(str(path))
+    with pytest.raises(InputError, match=r"mine2\.toml: cannot be read \([^']*\)$"):
+        find_recipe(str(path.with_name("mine2.toml")))
     with pytest.raises(InputError, match=f"no recipe 'hrnet'; there are {', '.join(named_recipes())}"):
         find_recipe("hrnet")
 

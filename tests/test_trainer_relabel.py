@@ -117,7 +117,7 @@ def test_the_command_tells_what_moved_and_refuses_what_it_cannot(packs, tmp_path
     with pytest.raises(InputError, match="--overwrite replaces it"):
         command([*words, str(tmp_path / "new")])
     assert command([*words, str(tmp_path / "new"), "--overwrite"]) == 0
-    for bad in (["--share", "0"], ["--share", "1.5"], ["--held-out", "-1"]):
+    for bad in (["--share", "0"], ["--share", "1.5"], ["--held-out", "-1"], ["--max-spread", "-1"]):
         with pytest.raises(SystemExit):
             command([*words, str(tmp_path / "other"), *bad])
     with pytest.raises(SystemExit):

@@ -164,6 +164,8 @@ def _relabel(told: argparse.Namespace) -> int:
         told.fail("--share must lie above 0, and be at most 1")
     if told.held_out < 0:
         told.fail("--held-out must be at least 0")
+    if not told.max_spread >= 0:
+        told.fail("--max-spread must be at least 0")
     if told.output.resolve() == told.pack.resolve():
         told.fail("-o must name another folder than the pack to read")
     refuse_existing(told.output, PACK_FILES, "--overwrite replaces it", told.overwrite)
@@ -294,6 +296,8 @@ def label(arguments: list[str]) -> int:
     told = parser.parse_args(arguments)
     if told.every < 1:
         parser.error("--every must be at least 1")
+    if not told.max_spread >= 0:
+        parser.error("--max-spread must be at least 0")
     for source in told.sources:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder")

@@ -141,8 +141,10 @@ def load_recipe(path: Path) -> Recipe:
     try:
         text = path.read_text()
         values = dict(tomllib.loads(text) if path.suffix == ".toml" else json.loads(text))
-    except (OSError, ValueError, TypeError) as unreadable:
-        raise InputError(f"{path}: not a recipe: {unreadable}") from unreadable
+    except OSError as unreadable:
+        raise InputError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable
+    except (ValueError, TypeError) as other:
+        raise InputError(f"{path}: not a recipe: {other}") from other
     return _read(values, str(path), default_recipe(values.get("network", "student")))
 
 
