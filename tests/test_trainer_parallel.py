@@ -62,7 +62,7 @@ def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
     second = torchrun(faces, shared, "--resume")
     told, _ = second.communicate(timeout=120)
     assert second.returncode == 0, told
-    assert told.count("best on the held-out faces") == 1
+    assert told.count("the best checkpoint: ") == 1
 
     one, two = np.array(figures(alone)), np.array(figures(shared))
     np.testing.assert_array_equal(two[:, 0], one[:, 0])

@@ -106,7 +106,7 @@ def train(arguments: list[str]) -> int:
     if first:
         weights = best.with_suffix(".safetensors")
         measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "WFLW"])
-        print(f"best on the held-out faces: {weights}; measure it: {measure}")
+        print(f"the best checkpoint: {weights}; measure it: {measure}")
     return 0
 
 
