@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -29,10 +28,6 @@ from canthus.trainer.evaluation.evaluate import ALONE, SAME_FACE, Entrant, Share
 from canthus.trainer.faces.schemes import WFLW
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
-
-CUT = 18.0
-"""Grey levels by which 16 x 16 thumbnails of two frames differ where a clip is cut; what moves within a shot differs
-by less than 12, cuts by more than 24."""
 
 STILL = 12.0
 MOVING = 25.0
@@ -145,19 +140,14 @@ def _counted(frames: Iterable[Frame], bar: tqdm) -> Iterator[Frame]:
 def follow_faces(
     clip: str, frames: Iterable[Frame], entrants: Sequence[Entrant], follower: Entrant, detect: Detect
 ) -> Followed:
-    """Follow the faces of one clip; a stretch ends where its face is lost and where the clip is cut."""
+    """Follow the faces of one clip; a stretch ends where its face is lost, as at a cut."""
     told = Followed(clip, tuple(entrant.name for entrant in entrants), [0] * len(entrants))
     tracker = Tracker(detect, follower.backend)
     smoothers = [Smoother() for _ in entrants]
     lasts: list[dict[int, NDArray[np.float32]]] = [{} for _ in entrants]  # each model's points by face
     runs: dict[int, list[tuple[float, NDArray, NDArray]]] = {}
     met: set[int] = set()
-    before: NDArray[np.float32] | None = None
     for frame in frames:
-        thumbnail = cv2.resize(frame.image, (16, 16), interpolation=cv2.INTER_AREA).astype(np.float32)
-        if before is not None and np.abs(thumbnail - before).mean() > CUT:
-            tracker.restart()  # faces of the next shot are others, and have new ids
-        before = thumbnail
         faces = tracker.update(frame.image, frame.seconds)
         ids = faces.ids.tolist()
         for gone in set(runs) - set(ids):
