@@ -89,7 +89,9 @@ def process(chosen: argparse.Namespace, pictures: list[Path]) -> tuple[int, int,
                 table.write_picture(str(name), faces)
             if chosen.output:
                 marked = cv2.cvtColor(draw(image, faces, lines=not chosen.no_lines), cv2.COLOR_RGB2BGR)
-                write_file(chosen.output / name, cv2.imencode(name.suffix, marked)[1].tobytes())
+                # As .jpg has it by itself; a .webp would be without loss, in seven times the time.
+                how = [cv2.IMWRITE_WEBP_QUALITY, 95] if name.suffix.lower() == ".webp" else []
+                write_file(chosen.output / name, cv2.imencode(name.suffix, marked, how)[1].tobytes())
             done, found = done + 1, found + len(faces)
     return done, found, unreadable
 

@@ -78,6 +78,15 @@ def test_a_name_that_is_not_text_is_a_name(photos, tmp_path):
     assert (tmp_path / "marked" / name).is_file()
 
 
+def test_a_marked_webp_is_no_larger_than_a_jpeg(photos, tmp_path, capfd):
+    image = np.random.default_rng(0).integers(0, 90, (100, 160, 3), np.uint8)
+    for name in ("noise.webp", "noise.jpg"):
+        (photos / name).write_bytes(cv2.imencode(name[5:], image)[1].tobytes())
+    assert run(photos, "-o", tmp_path / "marked") == 0
+    assert capfd.readouterr().err == ""
+    assert (tmp_path / "marked" / "noise.webp").stat().st_size < (tmp_path / "marked" / "noise.jpg").stat().st_size
+
+
 def test_what_stands_in_the_way_is_told_before_any_work(photos, tmp_path, capsys):
     (photos / "deep" / "face.png").rename(tmp_path / "face")
     assert run(tmp_path / "face", "--table", tmp_path / "t.csv") == 0
