@@ -15,7 +15,7 @@ def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8, moving:
     parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a face detector of your own (.tflite)")
     parser.add_argument(
         "--max-faces",
-        type=_positive,
+        type=positive,
         default=max_faces,
         metavar="N",
         help="how many faces (default: %(default)s)",
@@ -38,7 +38,8 @@ def settings_of(chosen: argparse.Namespace) -> "Settings":
     )
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An option's number, which is at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
     return int(text)

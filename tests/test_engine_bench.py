@@ -274,3 +274,10 @@ def test_the_scene_is_the_samples_frame_with_regions_inside_it():
     assert image.shape == (720, 1280, 3)
     assert len(rois) == 16
     assert all(400 < roi.x < 900 and 100 < roi.y < 550 for roi in rois)
+
+
+@pytest.mark.parametrize("words", [["verify", "KEY", "--limit", "0"], ["bench", "-o", "report", "--frames", "-3"]])
+def test_numbers_that_measure_nothing_are_refused(words, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command(words)
+    assert "not a positive whole number" in capsys.readouterr().err
