@@ -65,7 +65,7 @@ class Lost:
 
 @dataclass(frozen=True)
 class Ended:
-    """The file has been played to its end, or to where it is damaged."""
+    """The file has been played to its end; `damaged` tells what of it could not be decoded."""
 
     damaged: str
 
@@ -86,7 +86,6 @@ class Result:
     seconds: dict[str, float]  # by stage
     dropped: int  # frames so far that were captured and never shown
     runs: str = ""  # what ran the network: "OpenVINO on the CPU"
-    pixel_aspect: float = 1.0  # how wide a pixel is shown over how high
 
 
 State = Opening | Playing | Lost | Ended | Failed
@@ -113,7 +112,7 @@ class Stream:
         self._open_source = open_source
         self._open_finder = open_finder
         # Each item carries the number of its take: a file played again or a camera found again is a new one.
-        self._frames: Channel[tuple[int, float, Frame]] = Channel(capacity=1, newest_wins=True)
+        self._frames: Channel[tuple[int, Frame]] = Channel(capacity=1, newest_wins=True)
         self._changed = Condition()  # of one of the facts below
         self._ready = False
         self._paused = False
@@ -179,13 +178,12 @@ class Stream:
         """Put the frames of one take, until it ends or the stream stops."""
         with self._open_source() as source:
             self._origin = -math.inf
-            pixel_aspect = float(getattr(source, "pixel_aspect", 1.0))  # a camera's pixels are square
             seconds = 0.0
             for index, frame in enumerate(source):
                 if index == 0:
                     self.states.post(Playing())
                 wanted = self._ready and not self._paused if self.live else self._wait_until_due(frame.seconds)
-                if self._stopped or (wanted and not self._frames.put((take, pixel_aspect, frame))):
+                if self._stopped or (wanted and not self._frames.put((take, frame))):
                     return
                 seconds = frame.seconds
             if self._loop:
@@ -223,14 +221,13 @@ class Stream:
                     self._ready = True
                     self._changed.notify_all()
                 last = 0
-                for take, pixel_aspect, frame in self._frames:
+                for take, frame in self._frames:
                     if take != last:
                         finder.restart()
                         last = take
                     faces = finder.update(frame)
                     dropped = self._frames.dropped + self.results.overwritten
-                    seconds = dict(finder.seconds)
-                    self.results.post(Result(frame, faces, seconds, dropped, finder.runs, pixel_aspect))
+                    self.results.post(Result(frame, faces, dict(finder.seconds), dropped, finder.runs))
         except BaseException as error:  # noqa: BLE001 - handed to the window, which shows or raises it
             self.results.post(Failed(error))
             self.stop()

@@ -93,7 +93,7 @@ class View(QWidget):
     def _paint_result(self, painter: QPainter, result: Result) -> None:
         image, whole = self._image, QRectF(self._image.rect())
         to_window = frame_to_window(
-            image.width(), image.height(), QRectF(self.rect()), self.look.mirrored, result.pixel_aspect
+            image.width(), image.height(), QRectF(self.rect()), self.look.mirrored, result.frame.pixel_aspect
         )
         shrunk = to_window.mapRect(whole).size() * self.devicePixelRatio()
         if shrunk.width() < image.width() / 2:

@@ -216,7 +216,7 @@ class Window(QMainWindow):
                 message = ("Loading the models …", "The first start takes longer.")
             case Ended(damaged):
                 message = ("", "")
-                hint = f"The file is damaged here: {damaged}" if damaged else "The end  ·  Space plays it again"
+                hint = f"The end  ·  The file is damaged: {damaged}" if damaged else "The end  ·  Space plays it again"
             case Playing():
                 message = ("", "")
         if self._stream.paused:
@@ -232,7 +232,7 @@ class Window(QMainWindow):
         screen = self.screen()
         if screen is None or self.size() != self._unfitted or self.isFullScreen():
             return
-        height, width = result.frame.image.shape[0], result.frame.image.shape[1] * result.pixel_aspect
+        height, width = result.frame.image.shape[0], result.frame.image.shape[1] * result.frame.pixel_aspect
         room = screen.availableSize() * SHARE_OF_SCREEN
         bar = self._bar.sizeHint().height()
         scale = min(room.width() / width, (room.height() - bar) / height, max(1.0, 640 / height))

@@ -5,7 +5,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -218,17 +217,6 @@ def test_a_file_that_is_played_again_and_again_shows_its_last_frame_too(qt: QApp
     assert stream.join(2.0)
     assert [seconds for _, seconds in finder.seen[:3]] == [0.0, 0.1, 0.0]
     assert finder.seen[2][0] - finder.seen[1][0] > 0.15
-
-
-def test_a_file_whose_pixels_are_not_square_says_so_to_the_window(qt: QApplication) -> None:
-    class Wide(FakeSource):
-        pixel_aspect = Fraction(2)
-
-    stream = fake_stream(live=False, source=lambda: Wide([0.0]))
-    stream.start()
-    assert wait_for(lambda: (got := stream.results.take()) is not None and got.pixel_aspect == 2)
-    stream.stop()
-    assert stream.join(2.0)
 
 
 def test_a_pause_stops_the_clock_of_a_file(open_window: Callable[[Stream], Window]) -> None:

@@ -1,5 +1,7 @@
 """What the view paints, and where."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -89,7 +91,7 @@ def test_pixels_that_are_not_square_are_shown_as_they_are_meant(qt: QApplication
         assert to_window.mapRect(QRectF(0, 0, 720, 576)).width() == pytest.approx(1024)
     view = View(Look())
     view.resize(300, 60)
-    view.show_result(Result(frame(), Faces.none(), {}, 0, pixel_aspect=2.0))
+    view.show_result(Result(replace(frame(), pixel_aspect=2.0), Faces.none(), {}, 0))
     wall = (np.abs(pixels(view) - WALL).max(-1) <= NEAR).sum(1)
     assert abs(int(np.median(wall)) - 160) <= 2
 
