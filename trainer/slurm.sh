@@ -5,7 +5,8 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=128
 #SBATCH --signal=TERM@120
-# Runs a command of canthus on all GPUs of a job. Change the lines above for your cluster, or tell sbatch instead:
+# Runs canthus train or canthus eval on all GPUs of a job; the other commands do not share work, and need no torchrun.
+# Change the lines above for your cluster, or tell sbatch instead:
 #   sbatch slurm.sh train PACK -o RUN
 #   sbatch --dependency=afterany:JOB slurm.sh train PACK -o RUN --resume     (goes on after the time limit of JOB)
 #   sbatch --nodes=2 slurm.sh eval --model RUN/best.safetensors --wflw WFLW
