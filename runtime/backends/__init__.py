@@ -70,4 +70,4 @@ def open_backend(model: Path) -> Backend:
 
             return TensorRTBackend(model)
         case _:
-            raise ModelError(f"{model}: expected a .onnx or .engine file")
+            raise ModelError(f"{model}: expected a .onnx or .engine file; `canthus export` makes one of a checkpoint")
