@@ -94,7 +94,7 @@ def test_a_run_stopped_by_slurm_goes_on_in_the_next_job_and_is_measured_by_a_thi
     stopped = load(tmp_path / "run" / "last").facts["step"]
     assert 2 <= stopped < load(tmp_path / "alone" / "last").facts["step"], slurm.told(first)
     assert slurm.end(second) == "COMPLETED", slurm.told(second)
-    assert slurm.told(second).count("best on the held-out faces") == 1
+    assert slurm.told(second).count("the best checkpoint") == 1
     one, two = figures(tmp_path / "alone"), figures(tmp_path / "run")
     np.testing.assert_array_equal(two[:, 0], one[:, 0])
     np.testing.assert_allclose(two[:, 1], one[:, 1], rtol=LOSSES_AGREE)
