@@ -4,9 +4,12 @@ import contextlib
 import csv
 import math
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import FrameType
 
 import av
 import numpy as np
@@ -157,7 +160,7 @@ class VideoSink(Closing):
         )
         self._last = max(round(seconds / TICK), self._last + 1)
         picture.pts, picture.time_base = self._last, TICK
-        with self._draft.writing():
+        with self._draft.writing(), _at_once():
             self._container.mux(self._stream.encode(picture))
             self._sound.write(until=seconds)
 
@@ -174,6 +177,23 @@ class VideoSink(Closing):
                 self._sound.finish(until=float(self._last * TICK) if end is None else math.inf)
             if self._last < 0:  # ended before the first picture: there is nothing to keep
                 self._draft.whole = False
+
+
+@contextlib.contextmanager
+def _at_once() -> Iterator[None]:
+    """Let Ctrl-C wait for the end of the block: a packet that is coded and not written spoils a dozen behind it."""
+    former = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(former):
+        yield
+        return
+    heard: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: heard.append(frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, former)
+    if heard:
+        former(signal.SIGINT, heard[0])
 
 
 class _Sound(Closing):

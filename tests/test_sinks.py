@@ -1,8 +1,10 @@
 import csv
 import os
 import resource
+import signal
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
@@ -230,6 +232,24 @@ def test_a_video_that_is_broken_off_is_whole(tmp_path):
                 raise KeyboardInterrupt
     with VideoFile(tmp_path / "o.mp4") as video:
         assert len(list(video)) == 3
+
+
+def test_ctrl_c_while_a_picture_is_coded_loses_none(tmp_path):
+    def interrupted(picture):
+        packets = stream.encode(picture)
+        if picture is not None:
+            signal.raise_signal(signal.SIGINT)
+        return packets
+
+    with VideoFile(write_video(tmp_path / "in.mp4", [0.0, 1 / 30])) as source:
+        image = next(iter(source)).image
+        with pytest.raises(KeyboardInterrupt), VideoSink(tmp_path / "out.mp4", source) as sink:
+            for index in range(30):
+                sink.write(image, index / 30)
+            stream, sink._stream = sink._stream, SimpleNamespace(encode=interrupted)
+            sink.write(image, 1.0)
+    with VideoFile(tmp_path / "out.mp4") as video:
+        assert len(list(video)) == 31
 
 
 def test_the_table_holds_what_was_found(tmp_path):
