@@ -79,7 +79,7 @@ def look_again(look: Look, found: Answer, roll: Callable[[NDArray[np.floating]],
     more, seen = look([dataclasses.replace(roi, side=times * roi.side) for times in AGAIN for roi in rois])
     looks = np.concatenate([points[None], more.reshape(len(AGAIN), *points.shape)])  # (looks, N, K, 2)
     trust = np.concatenate([scores[None], seen.reshape(len(AGAIN), *scores.shape)])  # (looks, N, K)
-    weight = trust[..., None] + LEAST
+    weight = trust[..., None] + LEAST  # where no look sees anything, the mean of all
     mean: NDArray[np.float32] = (looks * weight).sum(0) / weight.sum(0)
     return mean, trust.mean(0)
 

@@ -24,7 +24,7 @@ PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SILENCE = 3.0
 """Seconds without a frame after which a camera counts as lost."""
 
-MATRICES = (0, 1, 2, 4, 5, 6, 7, 9)
+READABLE = (0, 1, 2, 4, 5, 6, 7, 9)
 """FFmpeg's colour spaces that it makes RGB of; it refuses the reserved ones and the rare ones."""
 
 Track = TypeVar("Track", av.VideoStream, av.AudioStream)
@@ -144,7 +144,7 @@ class VideoFile(Closing):
             due = last + 1 / self.rate
             seconds = due if ticks is None else float(ticks * (picture.time_base or 0)) - self.start
             last = seconds if seconds > last else due
-            if picture.colorspace not in MATRICES:
+            if picture.colorspace not in READABLE:
                 picture.colorspace = Colorspace.ITU709
             image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
             upright = np.rot90(image[:, ::-1] if self._mirrored else image, self._turns)

@@ -13,6 +13,7 @@ import pytest
 from canthus import runtime
 from canthus.runtime import Faces, Frame, Landmarker, Settings, draw_faces, follow, read_picture
 from canthus.runtime.errors import InputError
+from canthus.runtime.locate import AGAIN
 from conftest import write_video
 from test_sources import FakeCapture
 
@@ -40,6 +41,7 @@ def test_one_picture_is_read_landmarked_and_drawn_on(tmp_path):
     image = read_picture(tmp_path / "face.png")
     with Landmarker() as landmarker:
         faces = landmarker.landmark(image)
+        assert landmarker.backend.batches[-1] == len(AGAIN)
         assert len(landmarker.landmark(image[..., ::-1])) == 1  # as BGR becomes RGB
     assert len(faces) == 1
     assert (draw_faces(image, faces) != image).any()

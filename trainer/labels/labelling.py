@@ -157,4 +157,4 @@ def pictures_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tup
             if frame.index % every == 0:
                 yield frame_name(source.stem, frame.index), frame.image
         if video.damaged:
-            unreadable.append(f"{source}: is damaged ({video.damaged})")
+            unreadable.append(f"{source}: damaged ({video.damaged})")
