@@ -18,7 +18,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/canthus doctor --fetch
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python tests/check_types.py
+	$(BIN)/python tests/support/check_types.py
 	$(BIN)/pytest -q
 
 $(VENV)/installed: pyproject.toml constraints.txt

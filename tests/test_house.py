@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPOSITORY
+from support.repository import REPOSITORY
 
 ROOMS = ("runtime", "trainer", "engines", "gui")
 MAY_IMPORT = {

@@ -11,7 +11,7 @@ import pytest
 
 from canthus.runtime import sample
 from canthus.runtime.sources import VideoFile
-from conftest import REPOSITORY
+from support.repository import REPOSITORY
 
 TEXT = (REPOSITORY / "README.md").read_text()
 SHELL = [

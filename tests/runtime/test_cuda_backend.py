@@ -1,0 +1,195 @@
+"""The TensorRT backend's own part, with a pretended TensorRT on a pretended GPU: what it asks of both, and when."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from canthus.runtime.backends import RegionBackend, open_backend, trt
+from canthus.runtime.calibration import calibrated
+from canthus.runtime.decode import decode
+from canthus.runtime.engine_files import EngineManifest, EngineRecipe, read_engine_manifest
+from canthus.runtime.errors import BackendError, EngineError
+from canthus.runtime.types import Roi
+from support.host_cuda import HostCuda, MarkedMaps, compile_shim, view_of
+
+SIZE, POINTS, STRIDE, MOST = 64, 98, 4, 16
+SECRET = b"an engine"
+
+
+class Context:
+    def __init__(self, engine):
+        self.engine, self.cuda, self.told = engine, engine.cuda, {}
+        engine.contexts.append(self)
+
+    def set_device_memory(self, address, size):
+        assert address in self.cuda.held
+        assert size == self.engine.device_memory_size_v2
+
+    def set_input_shape(self, name, shape):
+        assert not self.told, "a context that may be in a graph changed its shape"
+        self.told[name] = shape
+
+    def set_tensor_address(self, name, address):
+        self.told[f"{name}@"] = address
+
+    def execute_async_v3(self, stream):
+        self.cuda._do(self.run)
+        return self.engine.runs
+
+    def is_stream_capturable(self, stream):
+        return True
+
+    def run(self):
+        shape = self.told["crops"]
+        maps = view_of(self.told["maps@"], (shape[0], 3, POINTS, SIZE // STRIDE, SIZE // STRIDE), np.float32)
+        maps[:] = MarkedMaps.maps_of(MARKED, view_of(self.told["crops@"], shape, np.uint8))
+
+
+MARKED = SimpleNamespace(size=SIZE, stride=STRIDE, points=POINTS)
+
+
+class PretendedTensorRT:
+    """As much of TensorRT's module as the backend uses."""
+
+    __version__ = "1.7"
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
+    DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER=1)
+
+    class ILogger:
+        Severity = SimpleNamespace(ERROR=1)
+
+    def __init__(self, cuda):
+        self.cuda, self.contexts, self.runs, self.seen, self.kernels = cuda, [], True, [], b"kernels"
+        self.device_memory_size_v2, self.num_io_tensors = 4096, 2
+
+    def Runtime(self, log):  # noqa: N802
+        self.log = log
+        return self
+
+    def deserialize_cuda_engine(self, data):
+        self.seen.append(data)
+        if data == SECRET:
+            return self
+        self.log.log(1, "not  an\nengine")
+        return None
+
+    def get_tensor_name(self, place):
+        return ("crops", "maps")[place]
+
+    def get_tensor_shape(self, name):
+        cells = SIZE // STRIDE
+        return (-1, SIZE, SIZE, 3) if name == "crops" else (-1, 3 * POINTS, cells, cells)
+
+    def get_tensor_profile_shape(self, name, profile):
+        return [(faces, SIZE, SIZE, 3) for faces in (1, 4, MOST)]
+
+    def create_runtime_config(self):
+        cache = SimpleNamespace(serialize=lambda: self.kernels, deserialize=self.seen.append)
+        return SimpleNamespace(
+            set_execution_context_allocation_strategy=lambda strategy: None,
+            create_runtime_cache=lambda: cache,
+            set_runtime_cache=lambda kept: True,
+        )
+
+    def create_execution_context(self, settings):
+        return Context(self)
+
+
+def write(folder: Path, data: bytes = SECRET, **changes) -> Path:
+    told = {"model_sha256": "0", "flavour": "tensorrt-rtx", "version": "1.7", "gpu": "", "targets": ("sm86",)}
+    recipe = EngineRecipe(**{**told, "precision": "fp16", "batch": (1, 4, MOST), **changes})
+    path = folder / "m.engine"
+    path.write_bytes(data)
+    EngineManifest(hashlib.sha256(data).hexdigest(), recipe, "fast", SIZE, POINTS, STRIDE, "", ()).write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory):
+    return compile_shim(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def pretended(shim, monkeypatch):
+    cuda = HostCuda(shim)
+    module = PretendedTensorRT(cuda)
+    monkeypatch.setattr(trt, "Cuda", lambda: cuda)
+    monkeypatch.setattr(trt, "load_flavour", lambda flavour: module)
+    monkeypatch.setattr(trt, "installed_flavours", lambda: ("tensorrt-rtx",))
+    return module
+
+
+def test_an_engine_runs_any_number_of_faces_and_keeps_its_kernels(pretended, tmp_path):
+    engine = write(tmp_path)
+    crops = np.random.default_rng(1).integers(0, 256, (21, SIZE, SIZE, 3), dtype=np.uint8)
+    maps = MarkedMaps.maps_of(MARKED, crops)
+    wanted, _ = decode(maps[:, 0], maps[:, 1:], STRIDE)
+    with open_backend(engine) as backend:
+        assert backend.size == SIZE
+        assert "CPU in disguise" in backend.name
+        for count in (0, 1, 3, 21, 3):
+            points, scores = backend.predict(crops[:count])
+            np.testing.assert_allclose(points, wanted[:count], atol=1e-3)
+            assert scores.shape == (count, POINTS)
+        assert isinstance(backend, RegionBackend)
+        found, _ = backend.predict_regions(crops[0], [Roi(31.5, 31.5, SIZE)])
+        np.testing.assert_allclose(found[0], wanted[0], atol=1e-3)
+    assert sorted(context.told["crops"][0] for context in pretended.contexts) == [1, 4, 8, 16]
+    assert engine.with_suffix(".runtime").read_bytes() == b"kernels"
+    assert pretended.cuda.closed == 1
+    backend.close()
+    assert pretended.cuda.closed == 1
+    with open_backend(engine):
+        assert b"kernels" in pretended.seen
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"version": "1.6"}, r"version: built with tensorrt-rtx 1\.6.*rebuild it: canthus engine build --model fast"),
+        ({"targets": ("sm89", "sm120")}, "targets: built for sm89, sm120, here is sm86"),
+        ({"gpu": "NVIDIA H100"}, "gpu: built for NVIDIA H100"),
+    ],
+)
+def test_an_engine_for_another_machine_is_refused_before_it_is_read(pretended, tmp_path, changes, why):
+    with pytest.raises(EngineError, match=why):
+        open_backend(write(tmp_path, **changes))
+    assert not pretended.seen
+    assert pretended.cuda.closed == 1
+
+
+def test_what_tensorrt_refuses_is_told_in_its_words(pretended, tmp_path):
+    with pytest.raises(EngineError, match="refuses it: not an engine; rebuild"):
+        open_backend(write(tmp_path, data=b"something else"))
+    pretended.runs, pretended.kernels = False, None
+    with pytest.raises(BackendError, match="did not run"), open_backend(write(tmp_path)) as backend:
+        backend.predict(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    assert pretended.cuda.closed == 2
+
+
+def test_an_engines_scores_are_calibrated_as_its_manifest_or_its_model_tells(pretended, tmp_path):
+    crops = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    engine = write(tmp_path)
+    with open_backend(engine) as backend:
+        peaks = backend.predict(crops)[1]
+    dataclasses.replace(read_engine_manifest(engine), calibration=(1.5, -1.0)).write(engine)
+    for told, wanted in ((None, (1.5, -1.0)), ((2.0, 0.5), (2.0, 0.5))):
+        with trt.TensorRTBackend(engine, calibration=told) as backend:
+            np.testing.assert_array_equal(backend.predict(crops)[1], calibrated(peaks, wanted))
+            assert isinstance(backend, RegionBackend)
+            whole = Roi((SIZE - 1) / 2, (SIZE - 1) / 2, SIZE)
+            found = backend.predict_regions(crops[0], [whole])[1]
+            np.testing.assert_allclose(found[0], calibrated(peaks[0], wanted), atol=1e-3)
+
+
+def test_trust_opens_an_engine_without_a_manifest(pretended, tmp_path):
+    engine = write(tmp_path)
+    engine.with_suffix(".json").unlink()
+    with pytest.raises(EngineError, match="--trust"):
+        open_backend(engine)
+    with trt.TensorRTBackend(engine, trust=True) as backend:
+        assert backend.predict(np.zeros((2, SIZE, SIZE, 3), np.uint8))[0].shape == (2, POINTS, 2)

@@ -1,0 +1,263 @@
+import struct
+import time
+import zlib
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from canthus.runtime import sample, sources
+from canthus.runtime.errors import InputError
+from canthus.runtime.sources import Camera, VideoFile, read_picture
+from support.fakes import FakeCapture
+from support.videos import write_video
+
+UNEVEN = [0.0, 0.04, 0.2, 0.21, 0.9]
+
+
+def test_frames_come_with_their_true_times(tmp_path):
+    with VideoFile(write_video(tmp_path / "uneven.mp4", UNEVEN)) as video:
+        frames = list(video)
+    assert [frame.seconds for frame in frames] == pytest.approx(UNEVEN, abs=1e-3)
+    assert [frame.index for frame in frames] == list(range(5))
+    assert [int(frame.image.mean()) for frame in frames] == pytest.approx([20, 22, 24, 26, 28], abs=2)
+
+
+def test_times_count_from_the_first_frame_and_always_grow(tmp_path):
+    once = write_video(tmp_path / "once.ts", UNEVEN)  # does not begin at 0
+    with VideoFile(once) as video:
+        assert video.start > 0.1
+        assert [frame.seconds for frame in video] == pytest.approx(UNEVEN, abs=1e-3)
+    (tmp_path / "twice.ts").write_bytes(once.read_bytes() * 2)
+    with VideoFile(tmp_path / "twice.ts") as video:
+        times = [frame.seconds for frame in video]
+    assert len(times) == 10
+    assert np.diff(times).min() > 0
+
+
+def test_a_video_can_be_read_twice(tmp_path):
+    with VideoFile(write_video(tmp_path / "twice.mp4", UNEVEN)) as video:
+        assert [frame.seconds for frame in video] == [frame.seconds for frame in video]
+
+
+def test_a_frame_cannot_be_drawn_on(tmp_path):
+    with VideoFile(write_video(tmp_path / "clip.mp4", UNEVEN)) as video:
+        frame = next(iter(video))
+    with pytest.raises(ValueError, match="read-only"):
+        frame.image[0, 0] = 255
+
+
+def noted(path, matrix):
+    """A video with a note where its x and y axes point on the screen, as phones write it."""
+    (a, b), (c, d) = matrix
+    content = bytearray(path.read_bytes())
+    # The matrix stands 40 bytes into a version 0 track header (ISO 14496-12), big-endian.
+    place = content.find(b"tkhd") + 44
+    content[place : place + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("matrix", "corner"),
+    [
+        (((1, 0), (0, 1)), "top left"),
+        (((0, 1), (-1, 0)), "top right"),
+        (((-1, 0), (0, -1)), "bottom right"),
+        (((0, -1), (1, 0)), "bottom left"),
+        (((-1, 0), (0, 1)), "top right"),
+        (((1, 0), (0, -1)), "bottom left"),
+        (((0, 1), (1, 0)), "top left"),
+        (((0, -1), (-1, 0)), "bottom right"),
+    ],
+    ids=["as it is", "right", "half", "left", "mirror", "mirror half", "mirror left", "mirror right"],
+)
+def test_a_phones_video_is_shown_as_it_was_held(tmp_path, matrix, corner):
+    """Of a picture that is white at its top left, a mirrored one of a front camera included."""
+    path = tmp_path / "v.mp4"
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        image = np.zeros((64, 96, 3), np.uint8)
+        image[:32, :48] = 255
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode(None))
+    with VideoFile(noted(path, matrix)) as video:
+        shown = next(iter(video)).image
+        wide = matrix[0][0] != 0
+        assert (video.width, video.height) == ((96, 64) if wide else (64, 96))
+        assert video.pixel_aspect == (Fraction(16, 11) if wide else Fraction(11, 16))
+    assert shown.shape == (video.height, video.width, 3)
+    down, right = (np.argwhere(shown[..., 0] > 128).mean(0) > (video.height / 2, video.width / 2)).tolist()
+    assert corner == f"{'bottom' if down else 'top'} {'right' if right else 'left'}"
+
+
+def test_a_bare_stream_and_a_single_picture_are_videos(tmp_path):
+    """Neither can be wound back, and the one has no times of its own."""
+    with VideoFile(write_video(tmp_path / "bare.h264", UNEVEN)) as video:
+        assert [frame.seconds for frame in video] == pytest.approx([step / video.rate for step in range(5)])
+    cv2.imwrite(str(tmp_path / "one.jpg"), np.zeros((64, 96, 3), np.uint8))
+    with VideoFile(tmp_path / "one.jpg") as video:
+        assert len(list(video)) == 1
+
+
+def test_times_that_are_out_of_order_come_evenly(tmp_path):
+    """H.264 with B-frames in an .avi, which holds no times."""
+    with av.open(str(tmp_path / "old.avi"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        noise = np.random.default_rng(0).integers(0, 255, (20, 64, 96, 3), np.uint8)
+        for image in noise:
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image // 8 + 90, format="rgb24")))
+        file.mux(stream.encode(None))
+    with VideoFile(tmp_path / "old.avi") as video:
+        times = [frame.seconds for frame in video]
+    assert len(times) == 20
+    assert np.diff(times)[1:] == pytest.approx(1 / 25)
+
+
+@pytest.mark.parametrize("space", [8, 10], ids=["YCgCo", "BT.2020 of constant luminance"])
+def test_a_rare_colour_space_costs_no_frame(tmp_path, space):
+    with av.open(str(tmp_path / "rare.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        stream.codec_context.colorspace = space
+        grey = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8), format="rgb24")
+        file.mux(stream.encode(grey.reformat(format="yuv420p")))
+        file.mux(stream.encode(None))
+    with VideoFile(tmp_path / "rare.mp4") as video:
+        assert next(iter(video)).image.mean() == pytest.approx(90, abs=3)
+
+
+def test_a_truncated_video_gives_what_can_be_decoded(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", [step / 30 for step in range(90)], size=(320, 240))
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with VideoFile(cut) as video:
+        assert 10 < len(list(video)) < 90
+    assert video.damaged == "its header tells of 3.0 seconds"
+
+
+def test_what_cannot_be_decoded_costs_no_frame_behind_it(tmp_path):
+    content = bytearray(sample.CLIP.read_bytes())
+    with av.open(str(sample.CLIP)) as file:
+        bad = list(file.demux(video=0))[100]
+    content[bad.pos : bad.pos + bad.size] = bytes([255]) * bad.size
+    (tmp_path / "bad.mp4").write_bytes(content)
+    with VideoFile(tmp_path / "bad.mp4") as video:
+        assert 295 < len(list(video)) < 300
+    assert video.damaged == "1 of its packets cannot be decoded"
+
+
+def test_a_video_cut_off_behind_its_header_says_how_much_is_missing(tmp_path):
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(sample.CLIP.read_bytes()[:700_000])
+    with VideoFile(cut) as video:
+        assert 100 < len(list(video)) < 290
+    assert "10.0 seconds" in video.damaged
+    with VideoFile(sample.CLIP) as whole:
+        assert len(list(whole)) == 300
+    assert whole.damaged == ""
+
+
+def test_a_clip_trimmed_without_coding_it_anew_is_whole(tmp_path):
+    """Its file holds the frames before its start too, from a key frame on, and an edit list hides them."""
+    trimmed = tmp_path / "trimmed.mp4"
+    with av.open(str(sample.CLIP)) as source, av.open(str(trimmed), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                shift = round(3.33 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
+                target.mux(packet)
+    with VideoFile(trimmed) as video:
+        assert (len(list(video)), video.frames, video.stream.frames) == (200, 200, 300)
+    assert video.damaged == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("absent.mp4", None, "no such file"),
+        ("text.mp4", b"this is no video\n" * 50, "not a readable video"),
+        ("empty.mp4", b"", "not a readable video"),
+    ],
+)
+def test_what_is_no_video_is_told(tmp_path, name, content, told):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=told):
+        VideoFile(tmp_path / name)
+
+
+def test_a_folder_is_no_video(tmp_path):
+    with pytest.raises(InputError, match="a folder or a pipe"):
+        VideoFile(tmp_path)
+
+
+def test_a_file_of_sound_alone_is_told(tmp_path):
+    path = tmp_path / "sound.mp4"
+    with av.open(str(path), "w") as file:
+        track = file.add_stream("aac", rate=44_100, layout="mono")
+        quiet = av.AudioFrame.from_ndarray(np.zeros((1, 44_100), np.int16), format="s16", layout="mono")
+        quiet.sample_rate, quiet.pts, quiet.time_base = 44_100, 0, Fraction(1, 44_100)
+        file.mux(track.encode(quiet))
+        file.mux(track.encode(None))
+    with pytest.raises(InputError, match="no video stream"):
+        VideoFile(path)
+
+
+def test_a_camera_that_is_not_there_is_told_in_one_line(capfd):
+    with pytest.raises(InputError, match=r"camera 93 cannot be opened.*group video"):
+        Camera(93)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("then", ["end", "silence"])
+def test_a_camera_that_stops_is_told(monkeypatch, then):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(then=then))
+    monkeypatch.setattr(sources, "SILENCE", 0.2)
+    seen = []
+    with Camera(0) as camera, pytest.raises(InputError, match="no more pictures"):
+        for frame in camera:
+            seen.append(frame)
+    assert seen
+    assert seen[0].image[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_slow_consumer_gets_the_newest_picture(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(frames=40))
+    with Camera(0) as camera:
+        frames = iter(camera)
+        next(frames)
+        time.sleep(0.2)
+        assert next(frames).seconds > 0.1
+
+
+def chunk(kind, content):
+    """A piece of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+VAST = (
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
+    + chunk(b"IDAT", zlib.compress(bytes(1000)))
+    + chunk(b"IEND", b"")
+)
+"""A picture of more pixels than OpenCV reads, by its header."""
+
+
+FLOATS = cv2.imencode(".tif", np.zeros((64, 96, 3), np.float32))[1].tobytes()
+"""A picture of a kind that OpenCV reads elsewhere, and grumbles at here."""
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", VAST, FLOATS], ids=["empty", "text", "vast", "floats"])
+def test_a_broken_picture_is_told(tmp_path, content, capfd):
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(InputError, match="not a readable picture"):
+        read_picture(tmp_path / "broken.png")
+    assert capfd.readouterr().err == ""

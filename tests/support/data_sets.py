@@ -1,0 +1,108 @@
+"""Made-up faces of every data set, as files in the form in which each is published."""
+
+import json
+from pathlib import Path
+
+import cv2
+import h5py
+import numpy as np
+
+from canthus.trainer.faces.schemes import COFW, W300, WFLW, Scheme
+from support.shape import SHAPE
+
+
+def _from(parts: dict[int, int | tuple[int, ...]]) -> np.ndarray:
+    """A face of other points from SHAPE: which of its points, or the middle of which, each one is."""
+    return np.array([SHAPE[np.atleast_1d(parts[point])].mean(0) for point in range(len(parts))], np.float32)
+
+
+def _every(points: range, source: list[int]) -> dict[int, int]:
+    """Points along a run of others, evenly."""
+    places = np.linspace(0, len(source) - 1, len(points)).round().astype(int)
+    return {point: source[place] for point, place in zip(points, places, strict=True)}
+
+
+_COFW = {
+    0: 33, 2: 37, 4: 35, 5: 40, 1: 46, 3: 42, 6: 44, 7: 48, 8: 60, 10: 64, 12: 62, 13: 66, 9: 72, 11: 68, 14: 70,
+    15: 74, 16: 96, 17: 97, 18: 55, 19: 59, 20: 54, 21: 57, 22: 76, 23: 82, 24: 79, 25: 90, 26: 94, 27: 85, 28: 16,
+}  # fmt: skip
+_W300 = {
+    **_every(range(17), list(range(33))),
+    **_every(range(17, 22), list(range(33, 38))),
+    **_every(range(22, 27), list(range(42, 47))),
+    **_every(range(27, 31), list(range(51, 55))),
+    **_every(range(31, 36), list(range(55, 60))),
+    **dict(zip(range(36, 42), (60, 61, 63, 64, 65, 67), strict=True)),
+    **dict(zip(range(42, 48), (68, 69, 71, 72, 73, 75), strict=True)),
+    **_every(range(48, 60), list(range(76, 88))),
+    **_every(range(60, 68), list(range(88, 96))),
+}
+
+SHAPES: dict[str, np.ndarray] = {WFLW.name: SHAPE, COFW.name: _from(_COFW), W300.name: _from(_W300)}
+
+
+def draw(points: np.ndarray, size: int, seed: int, scheme: Scheme) -> np.ndarray:
+    """A picture (size, size, 3) RGB of a face of sorts: its points joined on a soft ground."""
+    ground = np.random.default_rng(seed).integers(40, 200, (4, 4, 3)).astype(np.uint8)
+    image = cv2.resize(ground, (size, size), interpolation=cv2.INTER_CUBIC)
+    for chain in scheme.lines:
+        cv2.polylines(image, [np.round(points[list(chain)]).astype(np.int32)], False, (250, 240, 230), 2)
+    return image
+
+
+def faces(scheme: Scheme, count: int, size: int = 140) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Points (N, K, 2) and pictures."""
+    rng = np.random.default_rng(3)
+    places = [30 + rng.uniform(-9, 9, 2) + SHAPES[scheme.name] * rng.uniform(60, 80) for _ in range(count)]
+    points = np.array(places, np.float32)
+    return points, [draw(one, size, number, scheme) for number, one in enumerate(points)]
+
+
+def write_cofw(path: Path, count: int = 6, part: str = "Tr") -> np.ndarray:
+    """COFW's file as MATLAB 7.3 writes it: columns first, pictures behind references, pixels from 1."""
+    points, pictures = faces(COFW, count)
+    labels = np.concatenate([points[..., 0] + 1, points[..., 1] + 1, np.zeros((count, 29))], 1)
+    low, high = points.min(1), points.max(1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", userblock_size=512) as file:
+        references = np.empty((1, count), h5py.ref_dtype)
+        for number, picture in enumerate(pictures):
+            pixels = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if number == 1 else picture
+            references[0, number] = file.create_dataset(f"#refs#/{number}", data=pixels.T).ref
+        file.create_dataset(f"Is{part}", data=references)
+        file.create_dataset(f"phis{part}", data=labels.T)
+        file.create_dataset(f"bboxes{part}", data=np.concatenate([low + 1, high - low], 1).T)
+    return points
+
+
+def pts(points: np.ndarray) -> str:
+    """A .pts file's text."""
+    rows = "".join(f"{x + 1:.4f} {y + 1:.4f}\n" for x, y in points)
+    return f"version: 1\nn_points:  {len(points)}\n{{\n{rows}}}\n"
+
+
+def write_300w(folder: Path, count: int = 4) -> np.ndarray:
+    """A folder of .png pictures, each beside its .pts file."""
+    points, pictures = faces(W300, count)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (one, picture) in enumerate(zip(points, pictures, strict=True)):
+        cv2.imwrite(str(folder / f"face_{number}.png"), picture[..., ::-1])
+        (folder / f"face_{number}.pts").write_text(pts(one))
+    return points
+
+
+def write_coco(path: Path, scheme: Scheme, count: int = 4, images: str = "images") -> np.ndarray:
+    """Keypoints in COCO's form, with the pictures in `images` beside the file."""
+    points, pictures = faces(scheme, count)
+    folder = path.parent / images
+    folder.mkdir(parents=True, exist_ok=True)
+    content: dict[str, list] = {"images": [], "annotations": []}
+    for number, (one, picture) in enumerate(zip(points, pictures, strict=True)):
+        cv2.imwrite(str(folder / f"{number}.png"), picture[..., ::-1])
+        keypoints = np.concatenate([one, np.ones((len(one), 1))], 1).ravel().tolist()
+        content["images"].append({"id": 10 + number, "file_name": f"{number}.png", "height": 140, "width": 140})
+        content["annotations"].append(
+            {"id": number, "image_id": 10 + number, "keypoints": keypoints, "bbox": [10, 20, 100, 90]}
+        )
+    path.write_text(json.dumps(content, indent=1))
+    return points

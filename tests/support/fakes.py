@@ -1,0 +1,100 @@
+"""Stand-ins for a network, a detector and a camera."""
+
+import threading
+import time
+
+import numpy as np
+
+from canthus.runtime import wflw
+from canthus.runtime.types import FaceBox
+from support.shape import SHAPE
+
+
+class FakeBackend:
+    """Takes the bright part of a crop for a face: SHAPE spread over it, scored by how full it is."""
+
+    name = "fake"
+    size = 64
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self.batches.append(len(crops))
+        points = np.zeros((len(crops), wflw.POINTS, 2), np.float32)
+        scores = np.zeros((len(crops), wflw.POINTS), np.float32)
+        for place, crop in enumerate(crops):
+            rows, columns = np.nonzero(crop[..., 0] > 128)
+            if len(rows) > 100:
+                low = np.array([columns.min(), rows.min()])
+                points[place] = low + SHAPE * (np.array([columns.max(), rows.max()]) - low)
+                scores[place] = 0.9
+        return points, scores
+
+    def close(self) -> None:
+        pass
+
+    def __enter__(self) -> "FakeBackend":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def bright_boxes(image: np.ndarray) -> list[FaceBox]:
+    """A detector for made-up frames: the bounding box of what is bright in each half of the picture."""
+    boxes = []
+    half = image.shape[1] // 2
+    for left in (0, half):
+        rows, columns = np.nonzero(image[:, left : left + half, 0] > 128)
+        if len(rows):
+            boxes.append(FaceBox(columns.min() + left, rows.min(), columns.max() + left + 1, rows.max() + 1, 0.9))
+    return boxes
+
+
+class PretendedDetector:
+    """Finds what is bright."""
+
+    def detect(self, image: np.ndarray, thorough: bool = False) -> list[FaceBox]:
+        return bright_boxes(image)
+
+    glance = detect
+
+    def close(self) -> None:
+        pass
+
+
+def scene(*places, side=70, size=(240, 640)):
+    """A dark frame with a bright square, the face of the fake backend, at each (x, y)."""
+    image = np.zeros((*size, 3), np.uint8)
+    for x, y in places:
+        image[max(y - side // 2, 0) : y + side // 2, max(x - side // 2, 0) : x + side // 2] = 255
+    return image
+
+
+class FakeCapture:
+    """What OpenCV gives for a camera: a few frames, then an end, or silence for ever."""
+
+    def __init__(self, frames=5, then="end"):
+        self.left, self.then = frames, then
+
+    def isOpened(self):  # noqa: N802
+        return True
+
+    def get(self, _):
+        return 64
+
+    def set(self, *_):
+        return True
+
+    def read(self):
+        if self.left:
+            self.left -= 1
+            time.sleep(0.01)
+            return True, np.full((64, 64, 3), (255, 0, 0), np.uint8)
+        if self.then == "silence":
+            threading.Event().wait(5)
+        return False, None
+
+    def release(self):
+        pass

@@ -1,0 +1,296 @@
+"""How calm models are on clips, on made-up faces whose tremor is known."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from canthus.runtime import detector
+from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.types import Frame
+from canthus.trainer.eval_command import evaluate as command
+from canthus.trainer.evaluation import evaluate as evaluating
+from canthus.trainer.evaluation.clips import (
+    FRONTAL,
+    JUMP,
+    LONG,
+    MOVING,
+    Followed,
+    Stretch,
+    calm,
+    find_clips,
+    follow_clips,
+    follow_faces,
+)
+from canthus.trainer.evaluation.evaluate import Entrant, Share, open_entrant, open_peer
+from canthus.trainer.evaluation.report import clips_line, clips_table, facts
+from support.fakes import FakeBackend, bright_boxes, scene
+from support.shape import SHAPE
+from support.videos import write_video
+
+RATE = 30
+FACE = SHAPE * 200 + 50
+SIZE = np.linalg.norm(FACE[60] - FACE[72])
+"""Pixels between the outer canthi."""
+
+
+def followed(raw, smooth=None, seconds=None):
+    """Paths (T, 98, 2), or (M, T, 98, 2) of several models, as a clip with one stretch."""
+    raw, smooth = (np.array(path, np.float32) for path in (raw, raw if smooth is None else smooth))
+    raw, smooth = (path if path.ndim == 4 else path[None] for path in (raw, smooth))
+    seconds = np.arange(raw.shape[1]) / RATE if seconds is None else seconds
+    names = tuple(f"model {number}" for number in range(len(raw)))
+    return Followed("clip", names, [0] * len(raw), 0, [Stretch(seconds, raw, smooth)])
+
+
+def still(frames=120):
+    return np.repeat(FACE[None], frames, 0)
+
+
+def noise(spread, frames=120):
+    """In % of the face's size along each axis."""
+    return np.random.default_rng(0).normal(0, spread * SIZE / 100, (frames, 98, 2))
+
+
+def moving(frames=90, seconds=None):
+    """Half a face's size a second to the right."""
+    seconds = np.arange(frames) / RATE if seconds is None else seconds
+    return FACE + 0.5 * SIZE * np.stack([seconds, 0 * seconds], 1)[:, None]
+
+
+def test_the_jitter_of_noise_is_its_own_size():
+    (one,) = calm([followed(still() + noise(0.2), still() + noise(0.1))])
+    for told, spread in ((one.raw, 0.2), (one.smooth, 0.1)):
+        for value in (told.jitter, told.jitter_mean, told.still, told.still_mean):
+            assert value == pytest.approx(math.sqrt(2) * spread, rel=0.05)
+    assert (one.frames, one.still_frames) == (118, 118)
+    assert "50 %" in clips_table([followed(still() + noise(0.2), still() + noise(0.1))]).splitlines()[2]
+
+
+def test_a_face_s_size_in_the_picture_does_not_matter():
+    small, large = (calm([followed(scale * (still() + noise(0.2)))])[0].raw for scale in (0.2, 3))
+    assert small.jitter == pytest.approx(large.jitter, rel=1e-3)
+
+
+def test_a_face_in_profile_is_as_large_as_from_the_front():
+    profile = FACE * [0.1, 1]
+    height = np.ptp(profile[:, 1])
+    (one,) = calm([followed(profile + noise(0.2))])
+    assert one.raw.jitter == pytest.approx(math.sqrt(2) * 0.2 * SIZE / (FRONTAL * height), rel=0.05)
+
+
+def test_a_jump_that_most_models_share_is_motion():
+    path = still(102)
+    path[40, 7, 1] += 1.5 * JUMP * SIZE / 100
+    assert [one.raw.flicker for one in calm([followed([path, path, still(102)])])] == [
+        pytest.approx(0.1020, abs=1e-3)
+    ] * 2 + [0]
+    assert [one.raw.flicker for one in calm([followed([path] * 3)])] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("seconds", [np.arange(90) / RATE, np.cumsum(np.random.default_rng(1).uniform(0.02, 0.09, 90))])
+def test_even_motion_is_no_jitter_whatever_the_times_of_its_frames(seconds):
+    (one,) = calm([followed(moving(seconds=seconds), seconds=seconds)])
+    assert one.raw.jitter_mean < 1e-3
+    assert one.raw.flicker == 0
+    assert (one.still_frames, one.frames) == (0, 88)
+
+
+def test_frames_count_as_still_by_the_median_over_the_models():
+    calmly, wildly = still() + noise(0.1), still() + noise(5)
+    rows = calm([followed([calmly, calmly, wildly])])
+    assert {one.still_frames for one in rows} == {118}
+    assert rows[2].raw.still > 10 * rows[0].raw.still
+    assert calm([followed([calmly, moving(120), moving(120)])])[0].still_frames == 0
+
+
+def test_a_jump_of_one_point_is_one_flicker():
+    path = still(102)
+    path[40, 7, 1] += 1.5 * JUMP * SIZE / 100
+    (one,) = calm([followed(path, still(102))])
+    assert one.raw.flicker == pytest.approx(1000 / (98 * 100))
+    assert one.smooth.flicker == 0
+    path[40] = FACE + 1.5 * JUMP * SIZE / 100 * np.array([0.6, 0.8])
+    assert calm([followed(path)])[0].raw.flicker == pytest.approx(1000 * 98 / (98 * 100))
+
+
+def test_lag_is_how_late_smoothed_points_come_while_the_head_moves():
+    swing = 20 * np.sin(np.arange(121) / 12)
+    path = FACE + np.stack([swing, 0 * swing], 1)[:, None]
+    speed = np.abs(np.gradient(swing)) * RATE * 100 / SIZE
+    assert (speed > MOVING).sum() > 2 * LONG
+    (one,) = calm([followed(path[1:], path[:-1])])
+    assert one.lag == pytest.approx(1, abs=0.06)
+    assert math.isnan(calm([followed(still())])[0].lag)
+
+
+def frames(scenes):
+    return [Frame(image, number, number / RATE) for number, image in enumerate(scenes)]
+
+
+def follow(scenes, *backends, follower=None):
+    entrants = [Entrant(f"model {number}", backend) for number, backend in enumerate(backends)]
+    chief = Entrant("follower", follower or FakeBackend())
+    return follow_faces("clip", frames(scenes), entrants, chief, bright_boxes)
+
+
+def test_every_model_follows_the_same_faces():
+    told = follow([scene((100 + step, 120), (500, 120)) for step in range(20)], FakeBackend(), FakeBackend())
+    assert [one.raw.shape for one in told.stretches] == [(2, 20, 98, 2)] * 2
+    assert (told.lost, told.gaps, told.models) == ([0, 0], 0, ("model 0", "model 1"))
+    np.testing.assert_array_equal(told.stretches[0].raw[0], told.stretches[0].raw[1])
+    assert told.stretches[0].smooth[0, -1, 0, 0] < told.stretches[0].raw[0, -1, 0, 0]  # moves to the right, a bit late
+    np.testing.assert_allclose(told.stretches[0].seconds, np.arange(20) / RATE)
+
+
+def test_a_model_of_another_margin_has_its_own_regions():
+    class Seeing(FakeBackend):
+        share = 0.0
+
+        def predict(self, crops):
+            self.share = float((crops > 128).mean()) if len(crops) else self.share
+            return super().predict(crops)
+
+    ours, theirs = Seeing(), Seeing()
+    entrants = [Entrant("ours", ours), Entrant("theirs", theirs, 1.05)]
+    follow_faces("clip", frames([scene((100, 120))] * 4), entrants, Entrant("f", FakeBackend()), bright_boxes)
+    assert theirs.share / ours.share == pytest.approx((1.25 / 1.05) ** 2, rel=0.1)
+
+
+def test_a_cut_ends_a_stretch_and_is_no_jitter():
+    bright = scene((180, 120))
+    bright[:, 320:] = 100  # another room, a face that overlaps the one before
+    told = follow([scene((150, 120))] * 10 + [bright] * 10, FakeBackend())
+    assert [len(one.seconds) for one in told.stretches] == [10, 10]
+    assert told.gaps == 0
+    (one,) = calm([told])
+    assert (one.raw.flicker, one.frames) == (0, 16)  # the face itself jumps by two thirds of its size
+
+
+def test_a_face_that_is_gone_for_a_moment_is_a_gap():
+    there, gone = scene((150, 120)), scene()
+    told = follow([there] * 10 + [gone] * 3 + [there] * 10, FakeBackend())
+    assert told.gaps == 1
+    assert len(told.stretches[0].seconds) == 10
+    assert len(told.stretches) == 2
+
+
+@pytest.mark.parametrize("away", [lambda points: points + 100, lambda points: 0.2 * points + 25])
+def test_a_model_that_loses_its_face_or_shrinks_onto_a_part_of_it_is_counted_and_put_back(away):
+    class Straying(FakeBackend):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return (away(points) if len(self.batches) == 5 else points), scores
+
+    told = follow([scene((150, 120))] * 10, FakeBackend(), Straying())
+    assert told.lost == [0, 1]
+    steady, straying = told.stretches[0].raw
+    assert np.abs(steady - straying).max(axis=(1, 2)).argmax() == 4
+    np.testing.assert_array_equal(steady[5:], straying[5:])
+    rows = calm([told])
+    assert rows[1].raw.flicker > 0 == rows[0].raw.flicker
+
+
+def test_no_face_is_not_a_special_case():
+    told = follow([scene()] * 4, FakeBackend())
+    assert told.stretches == []
+    (one,) = calm([told])
+    assert (one.frames, one.lost) == (0, 0)
+    assert clips_table([told]).splitlines()[1].split() == ["model", "0", "raw", *"-------", "0"]
+    figures = json.loads(json.dumps(facts([], followed=[told]), allow_nan=False))["clips"]
+    assert figures["all"][0]["raw"]["jitter"] is None
+    assert figures["each"][0]["clip"] == "clip"
+
+
+def test_clips_are_files_or_folders_of_them(tmp_path):
+    for name in ("b.mp4", "a.MOV", "notes.txt"):
+        (tmp_path / name).touch()
+    one = tmp_path / "b.mp4"
+    assert find_clips([tmp_path, one]) == [tmp_path / "a.MOV", one, one]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="holds no videos"):
+        find_clips([tmp_path / "empty"])
+
+
+def test_processes_share_the_clips(tmp_path):
+    paths = [write_video(tmp_path / f"{number}.mp4", [0, 0.1, 0.2]) for number in range(3)]
+    fake = Entrant("fake", FakeBackend())
+    whole = follow_clips(paths, [fake], fake, bright_boxes)
+    assert [one.clip for one in whole] == ["0.mp4", "1.mp4", "2.mp4"]
+    parts: list = [None, None]
+
+    def keep(own):
+        parts[rank] = own
+        raise StopIteration
+
+    for rank in range(2):
+        with pytest.raises(StopIteration):
+            follow_clips(paths, [fake], fake, bright_boxes, Share(rank, 2, keep))
+    shared = follow_clips(paths, [fake], fake, bright_boxes, Share(1, 2, lambda own: parts))
+    assert [one.clip for one in shared] == ["0.mp4", "1.mp4", "2.mp4"]
+
+
+def test_the_command_tells_of_clips_with_or_without_labelled_faces(tmp_path, monkeypatch, capsys):
+    class Detecting:
+        def __init__(self, model):
+            pass
+
+        detect = glance = staticmethod(bright_boxes)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), FakeBackend()))
+    monkeypatch.setattr(detector, "Detector", Detecting)
+    clip = write_video(tmp_path / "clip.mp4", [step / 30 for step in range(100)])
+    out = tmp_path / "out.json"
+    assert command(["--model", "one", "two", "--clips", str(clip), "--json", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("1 clips, ")
+    assert [line.split()[:2] for line in lines[2:]] == [
+        ["one", "raw"],
+        ["one", "smoothed"],
+        ["two", "raw"],
+        ["two", "smoothed"],
+    ]
+    told = json.loads(out.read_text())
+    assert told["results"] == []
+    assert [one["model"] for one in told["clips"]["all"]] == ["one", "two"]
+    with pytest.raises(SystemExit, match="2"):
+        command(["--model", "one", "--clips", str(clip), "--worst", str(tmp_path / "a.png")])
+    with pytest.raises(InputError, match="no such file"):
+        command(["--model", "one", "--clips", str(tmp_path / "absent.mp4")])
+
+
+def test_a_model_of_other_points_is_refused_before_a_clip_is_read(tmp_path):
+    class Few(FakeBackend):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return points[:, :29], scores[:, :29]
+
+    few, fake = Entrant("few", Few()), Entrant("fake", FakeBackend())
+    for entrant, follower in ((few, few), (few, fake), (fake, few)):
+        with pytest.raises(ModelError, match=r"^few: gives 29 points; .* 98$"):
+            follow_clips([tmp_path / "unread.mp4"], [entrant], follower, bright_boxes)
+
+
+@pytest.mark.faces
+def test_smoothing_calms_a_real_face_without_delay(real_faces):
+    """Still faces tremble at least 30 % less, within one frame of lag."""
+    from canthus.runtime.detector import Detector
+
+    clip = real_faces / "videos" / "pyfeat_single_face.mp4"
+    ours, peer = open_entrant("fast"), open_peer(real_faces / "peers" / "PFLD_GhostOne_112_1_opt_sim.onnx")
+    with Detector() as found, ours.backend, peer.backend:
+        told = follow_clips([clip], [ours, peer], ours, found.detect)
+    fast, other = calm(told)
+    assert (fast.lost, other.lost, told[0].gaps) == (0, 0, 0)
+    assert "1 clips, 1 stretches" in clips_line(told)
+    for one in (fast, other):
+        assert one.frames == 70
+        assert one.smooth.still < 0.7 * one.raw.still
+    assert fast.raw.still < 1.2 * other.raw.still

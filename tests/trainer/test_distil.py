@@ -1,0 +1,86 @@
+"""A teacher's maps as a student's grid has them, and a student that learns from them."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from canthus.runtime.decode import encode
+from canthus.runtime.errors import InputError, ModelError
+from canthus.trainer import train as training
+from canthus.trainer.distil import Teacher, on_grid
+from canthus.trainer.loss import SkpsLoss
+from canthus.trainer.networks.checkpoint import Checkpoint, load, load_network, save
+from canthus.trainer.networks.head import decode
+from canthus.trainer.networks.network import build
+from support.training import TINY
+
+NEAR = 0.1
+"""Pixels of the student's crop: between cells a Gaussian is read along straight lines."""
+
+
+@pytest.mark.parametrize(("side", "student"), [(64, 64), (128, 64), (96, 64), (64, 128)])
+def test_a_teachers_points_stay_where_they_are_on_the_students_grid(side, student):
+    points = np.random.default_rng(0).uniform(0.15, 0.8, (2, 5, 2)).astype(np.float32) * side  # of the teacher's crop
+    scores, offsets = (torch.from_numpy(part) for part in encode(points, side // 4, 4, 2.0))
+    ratio = side / student
+    seen = on_grid(scores, offsets, student // 4, ratio, 4, 4)
+    found, _ = decode(torch.cat([seen[0], *seen[1].unbind(1)], 1), 4)
+    expected = (torch.from_numpy(points) + 0.5) / ratio - 0.5
+    assert (found - expected).abs().max() < NEAR
+
+
+@pytest.fixture
+def teacher(tmp_path) -> Path:
+    torch.manual_seed(3)
+    facts = {"network": "student", "points": 98, "size": 64, "stride": 4, "sigma": 2.0, "step": 0}
+    save(tmp_path / "teacher", Checkpoint(build("student", 98).state_dict(), facts, {}, {}))
+    return tmp_path / "teacher.safetensors"
+
+
+def test_a_teacher_shows_maps_of_the_students_size_between_nothing_and_one(teacher):
+    scores, offsets = Teacher(teacher, 98, torch.device("cpu")).maps(torch.randn(2, 3, 32, 32), 4, 1.5)
+    assert scores.shape == (2, 98, 8, 8)
+    assert offsets.shape == (2, 2, 98, 8, 8)
+    assert 0 <= scores.min() <= scores.max() <= 1
+
+
+def test_a_wider_student_gets_wider_maps_with_the_same_peaks(teacher, monkeypatch):
+    shown = Teacher(teacher, 98, torch.device("cpu"))
+    points = np.full((1, 98, 2), 32.0, np.float32)
+    scores, offsets = (torch.from_numpy(part) for part in encode(points, 16, 4, 2.0))
+    maps = torch.cat([0.6 * scores, *offsets.unbind(1)], 1)
+    monkeypatch.setattr(shown, "_network", lambda _: maps)
+    narrow, wide = (shown.maps(torch.zeros(1, 3, 64, 64), 4, sigma)[0][0, 0] for sigma in (2.0, 3.0))
+    assert torch.allclose(narrow, 0.6 * scores[0, 0], atol=1e-5)
+    assert torch.allclose(wide, 0.6 * torch.from_numpy(encode(points, 16, 4, 3.0)[0])[0, 0], atol=1e-5)
+
+
+def test_a_student_comes_closer_to_its_teacher_than_one_without(faces, teacher, tmp_path):
+    def apart(taught: float) -> float:
+        told = {"teacher": str(teacher), "taught": taught} if taught else {}
+        recipe = dataclasses.replace(TINY, epochs=2.0, **told)
+        folder = tmp_path / f"run-{taught}"
+        training.train(faces, recipe, folder, compiled=False)
+        network, _ = load_network(folder / "last")
+        images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+        shown = Teacher(teacher, 98, torch.device("cpu")).maps(images, 4, TINY.sigma)
+        with torch.inference_mode():
+            return float(SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against(network(images), *shown, torch.ones(4)))
+
+    assert apart(1.0) < apart(0.0)
+
+
+def test_a_teacher_of_other_points_is_refused(teacher):
+    with pytest.raises(InputError, match="98 points, the faces have 29"):
+        Teacher(teacher, 29, torch.device("cpu"))
+
+
+def test_a_teacher_that_does_not_tell_its_size_is_refused(teacher):
+    told = load(teacher)
+    facts = {name: value for name, value in told.facts.items() if name != "size"}
+    save(teacher, dataclasses.replace(told, facts=facts))
+    with pytest.raises(ModelError, match="does not tell its 'size'"):
+        Teacher(teacher, 98, torch.device("cpu"))

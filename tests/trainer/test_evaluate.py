@@ -1,0 +1,312 @@
+"""Errors as the literature counts them, and `canthus eval` around them."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.geometry import MARGIN, roi_from_points
+from canthus.runtime.types import FaceBox, Roi
+from canthus.runtime.wflw import ATTRIBUTES, MIRROR
+from canthus.trainer.eval_command import evaluate as command
+from canthus.trainer.evaluation import evaluate as evaluating
+from canthus.trainer.evaluation.evaluate import Entrant, assign, evaluate, open_entrant, open_peer, overlap
+from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarise
+from canthus.trainer.evaluation.report import facts, table
+from canthus.trainer.faces.formats import open_set
+from support.shape import SHAPE
+from support.shards import write_shard
+
+EXACT = 0.01  # NME in %, of a backend that knows the answer
+
+
+class Knowing:
+    """A backend that puts SHAPE where the crop of a face must have it, `aside` pixels to the right."""
+
+    name = "knowing"
+    size = 64
+
+    def __init__(self, aside: float = 0.0, margin: float = MARGIN) -> None:
+        low, high = SHAPE.min(0), SHAPE.max(0)
+        shape = (SHAPE - (low + high) / 2) / (high - low).max() / margin
+        self.points = (shape * self.size + (self.size - 1) / 2 + [aside, 0]).astype(np.float32)
+        self.seen: list[np.ndarray] = []
+
+    def predict(self, crops):
+        self.seen.append(crops)
+        points = np.repeat(self.points[None], len(crops), 0)
+        return points, np.ones((len(crops), 98), np.float32)
+
+    def close(self):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def box_of(points: np.ndarray) -> FaceBox:
+    """The detector's box from which `roi_from_box` makes the region of the points."""
+    region, side = roi_from_points(points), roi_from_points(points).side / evaluating.geometry.BOX_SCALE
+    x, y = region.x, region.y - evaluating.geometry.BOX_SHIFT_Y * side
+    return FaceBox(x - side / 2, y - side / 2, x + side / 2, y + side / 2, 0.9)
+
+
+def test_nme_is_the_mean_distance_over_that_of_the_outer_canthi():
+    true = np.zeros((2, 98, 2))
+    true[:, 72] = [[50, 0], [0, 200]]
+    found = true.copy()
+    found[0, :49] += [3, 4]  # half of the points 5 pixels off: 2.5 of 50
+    found[1] += [0, 2]
+    np.testing.assert_allclose(nme(found, true), [5, 1])
+    np.testing.assert_allclose(nme(3 * found, 3 * true), [5, 1])
+
+
+def test_figures_of_known_errors():
+    got = summarise(np.array([2.0, 5.0, 12.0, math.inf]))
+    assert got.nme == pytest.approx(19 / 3)
+    assert got.fr10 == 50
+    assert got.auc10 == pytest.approx((0.8 + 0.5) / 4)
+    assert (got.faces, got.missed) == (4, 1)
+    assert got.interval[0] < got.nme < got.interval[1]
+    assert got == summarise(np.array([2.0, 5.0, 12.0, math.inf]))
+
+
+def test_the_area_is_that_under_the_curve_of_errors():
+    errors = np.random.default_rng(0).gamma(4, 1.4, 500)
+    at = np.linspace(0, 10, 20_001)
+    share = (errors[None] <= at[:, None]).mean(1)
+    assert summarise(errors).auc10 == pytest.approx(np.trapezoid(share, at) / 10, abs=1e-4)
+
+
+def test_the_interval_is_that_of_a_mean():
+    errors = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = summarise(errors).interval
+    assert (low, high) == pytest.approx((errors.mean() - 0.196, errors.mean() + 0.196), abs=0.04)
+
+
+def test_points_that_are_no_numbers_are_a_missed_face():
+    got = summarise(np.array([4.0, math.nan]))
+    assert (got.nme, got.fr10, got.auc10, got.missed) == (4, 50, 0.3, 1)
+
+
+@pytest.mark.parametrize("errors", [[], [math.inf]])
+def test_figures_of_no_face_found(errors):
+    got = summarise(np.array(errors))
+    assert math.isnan(got.nme)
+    assert (got.fr10, got.auc10, got.missed) == (100, 0, len(errors))
+
+
+def test_scores_that_are_chances_have_no_gap_and_those_that_boast_have_theirs():
+    random = np.random.default_rng(0)
+    chance = random.uniform(0, 1, (400, 98))
+    errors = np.where(random.random(chance.shape) < chance, 2.0, 8.0)
+    told = reliability(chance, errors)
+    assert sum(told.points) == chance.size
+    assert told.gap < 0.02
+    np.testing.assert_allclose(told.score, np.arange(BINS) / BINS + 0.5 / BINS, atol=0.01)
+    np.testing.assert_allclose(told.within, told.score, atol=0.05)
+    assert (told.median[0], told.median[-1]) == (8, 2)
+    assert reliability(np.minimum(chance + 0.2, 1), errors).gap == pytest.approx(0.18, abs=0.01)
+
+
+def test_the_rank_tells_whether_lower_scores_err_more():
+    scores = np.array([[0.1, 0.5, 0.5, 1.0, np.nan]])
+    assert reliability(scores, np.array([[9.0, 5, 5, 1, 3]])).rank == pytest.approx(1)
+    assert reliability(scores, np.array([[1.0, 5, 5, 9, 3]])).rank == pytest.approx(-1)
+    assert math.isnan(reliability(np.ones((1, 5)), scores).rank)
+
+
+def test_reliability_of_no_face_found():
+    told = reliability(np.full((2, 98), np.nan), np.full((2, 98), np.nan))
+    assert sum(told.points) == told.gap == 0
+    assert math.isnan(told.rank)
+
+
+def test_overlap_of_squares():
+    one = Roi(10, 10, 4, 0.7)
+    assert overlap(one, one) == pytest.approx(1)
+    cos, sin = math.cos(0.7), math.sin(0.7)
+    assert overlap(one, Roi(10 + 2 * cos, 10 + 2 * sin, 4, 0.7)) == pytest.approx(1 / 3)
+    assert overlap(one, Roi(10, 10, 2, 0.7)) == pytest.approx(1 / 4)
+    assert overlap(one, Roi(30, 10, 4, 0.7)) == 0
+
+
+def test_each_detection_shows_one_face_at_most_and_the_best_pair_goes_first():
+    faces = np.stack([SHAPE * 50 + 20, SHAPE * 50 + [35, 20]]).astype(np.float32)
+    one, other = (roi_from_points(face) for face in faces)
+    assert assign([other, one], faces) == [one, other]
+    between = replace(one, x=one.x + 5)  # nearer to the first face
+    assert assign([between], faces) == [between, None]
+    assert assign([], faces) == [None, None]
+    far = replace(one, x=500)
+    assert assign([far, other], faces) == [None, other]
+
+
+def test_a_model_that_knows_has_no_error_in_either_kind_of_boxes(tmp_path):
+    points = write_shard(tmp_path)
+    boxes = iter(points)
+    results = evaluate(
+        [open_set(tmp_path)],
+        [Entrant("knowing", Knowing())],
+        lambda picture: [box_of(next(boxes))],
+        ("truth", "detector"),
+    )
+    assert [one.boxes for one in results] == ["truth", "detector"]
+    for one in results:
+        assert one.all.nme < EXACT
+        assert (one.all.faces, one.all.missed, one.all.fr10) == (6, 0, 0)
+
+
+def test_a_rough_box_is_mended_by_a_second_look(tmp_path):
+    (face,) = write_shard(tmp_path, 1)
+    box = box_of(face)
+    rough = replace(box, x0=box.x0 + 6, x1=box.x1 + 6)
+
+    class Drawn(Knowing):
+        """Finds the points where they are, less a tenth of how far the crop is off."""
+
+        def predict(self, crops):
+            looks.append(len(crops))
+            off = second if len(looks) > 1 else 6 / roi_from_points(face).side * self.size * 0.9
+            sure = np.full((len(crops), 98), score[len(looks) - 1], np.float32)
+            return np.repeat(self.points[None] - [off, 0], len(crops), 0).astype(np.float32), sure
+
+    def measured():
+        looks.clear()
+        (one,) = evaluate([open_set(tmp_path)], [Entrant("drawn", Drawn())], lambda _: [rough], ["detector"])
+        assert looks == [1, 1, 2]
+        return one.all.nme * np.linalg.norm(face[60] - face[72]) / 100  # pixels
+
+    looks: list[int] = []
+    score, second = [0.8, 0.9, 0.9], 0.0
+    assert measured() == pytest.approx(0.6, rel=0.05)
+    score, second = [0.8, 0.1, 0.0], 30.0  # looks that have gone astray do not count
+    assert measured() == pytest.approx(0.6, rel=0.05)
+    score = [0.8, 0.9, 0.9]
+    assert measured() > 10
+
+
+def test_a_face_that_the_detector_misses_is_a_failure_and_leaves_the_mean_alone(tmp_path):
+    points = write_shard(tmp_path)
+    answers = iter([[box_of(points[0])], [], *([box_of(face)] for face in points[2:])])
+    (one,) = evaluate([open_set(tmp_path)], [Entrant("knowing", Knowing())], lambda _: next(answers), ["detector"])
+    assert (one.all.faces, one.all.missed) == (6, 1)
+    assert one.all.nme < EXACT
+    assert one.all.fr10 == pytest.approx(100 / 6)
+    assert one.all.auc10 == pytest.approx(5 / 6, abs=1e-3)
+    assert one.attributes["expression"].missed == 1  # write_shard marks all as expression and blur
+    assert one.attributes["pose"].faces == 0
+
+
+def test_the_mean_over_a_crop_and_its_mirror_image_undoes_a_one_sided_error(tmp_path):
+    write_shard(tmp_path)
+    aside = Knowing(aside=3)
+    # What it sees mirrored it answers mirrored, again three pixels to the right.
+    plain = Knowing().points
+    mirrored = plain[MIRROR].copy()
+    mirrored[:, 0] = aside.size - 1 - mirrored[:, 0] + 3
+
+    class Both(Knowing):
+        calls = 0
+
+        def predict(self, crops):
+            self.calls += 1
+            points = aside.points if self.calls % 2 else mirrored
+            return np.repeat(points[None], len(crops), 0), np.ones((len(crops), 98), np.float32)
+
+    faces = [open_set(tmp_path)]
+    assert evaluate(faces, [Entrant("aside", Knowing(aside=3))])[0].all.nme > 3
+    assert evaluate(faces, [Entrant("both", Both())], flip=True)[0].all.nme < EXACT
+
+
+def test_a_model_of_another_margin_sees_its_own_regions(tmp_path):
+    write_shard(tmp_path)
+    ours, theirs = Knowing(), Knowing(margin=1.1)
+    results = evaluate([open_set(tmp_path)], [Entrant("ours", ours), Entrant("theirs", theirs, 1.1)])
+    assert [one.all.nme < EXACT for one in results] == [True, True]
+    assert not np.array_equal(ours.seen[0], theirs.seen[0])
+
+
+def test_figures_are_told_as_a_table_and_as_strict_json(tmp_path):
+    write_shard(tmp_path)
+    results = evaluate([open_set(tmp_path)], [Entrant("a", Knowing()), Entrant("b b", Knowing(aside=1))])
+    lines = table(results).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert lines[1].split()[-6:] == ["-", "0.00", "-", "-", "-", "0.00"]  # all are expression and blur
+    first = "model boxes NME 95 % FR@10 AUC@10 faces missed"
+    assert " ".join(lines[0].split()) == " ".join([first, *ATTRIBUTES])
+    told = json.loads(json.dumps(facts(results), allow_nan=False))
+    assert {"nme", "fr10", "auc10", "faces", "missed", "interval", "attributes"} <= set(told)
+    assert told["attributes"]["pose"] is None  # no such face
+    assert told["reliability"]["points"][-1] == 6 * 98
+    assert told["reliability"]["median"][0] is None
+    assert told["attributes"]["blur"] == told["nme"]
+    assert [one["model"] for one in told["results"]] == ["a", "b b"]
+    assert told["results"][1]["nme"] > told["results"][0]["nme"] == told["nme"]
+
+
+def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
+    write_shard(tmp_path)
+    monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    out = tmp_path / "figures.json"
+    assert command(["--model", "one", "two", "--wflw", str(tmp_path), "--json", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert [row.split()[0] for row in printed.splitlines()] == ["model", "one", "two"]
+    told = json.loads(out.read_text())
+    assert (told["faces"], told["missed"], told["boxes"]) == (6, 0, "truth")
+    assert command(["--wflw", str(tmp_path), "--held-out", "3", "--json", str(out)]) == 0
+    assert json.loads(out.read_text())["faces"] == len(open_set(tmp_path).kept_aside(3).faces)
+
+
+def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    with pytest.raises(InputError, match="neither"):
+        command(["--wflw", str(tmp_path)])
+    write_shard(tmp_path)
+    with pytest.raises(InputError, match="folder does not exist"):
+        command(["--wflw", str(tmp_path), "--json", str(tmp_path / "absent" / "x.json")])
+    with pytest.raises(InputError, match="lower --held-out"):
+        command(["--wflw", str(tmp_path), "--held-out", "100000"])
+    (tmp_path / "images" / "some" / "face 0.png").unlink()
+    with pytest.raises(InputError, match=r"face 0\.png is listed but missing"):
+        command(["--wflw", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        command(["--model", "one"])
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ModelError, match="absent"):
+        open_entrant("absent")
+    with pytest.raises(ModelError, match="no such file"):
+        open_entrant(str(tmp_path / "absent.safetensors"))
+    with pytest.raises(ModelError, match="no such file"):
+        open_peer(tmp_path / "absent.onnx")
+    (tmp_path / "other.onnx").write_bytes(b"no network")
+    with pytest.raises(ModelError, match="cannot load"):
+        open_peer(tmp_path / "other.onnx")
+
+
+@pytest.mark.faces
+def test_a_peer_has_its_known_error(real_faces):
+    peer = open_peer(real_faces / "peers" / "PFLD_GhostOne_112_1_opt_sim.onnx")
+    (one,) = evaluate([open_set(real_faces / "wflw-dev")], [peer])
+    assert one.all.nme == pytest.approx(5.33, abs=0.05)
+    assert one.attributes["pose"].nme == pytest.approx(9.32, abs=0.1)
+    assert one.all.fr10 == pytest.approx(9.2, abs=0.1)
+
+
+@pytest.mark.faces
+def test_nme_of_the_labelled_samples(real_faces):
+    labels = json.loads((real_faces / "samples" / "wflw" / "test_wflw.json").read_text())
+    true = np.array([one["keypoints"] for one in labels["annotations"]]).reshape(-1, 98, 3)[..., :2]
+    assert len(true) >= 2
+    np.testing.assert_allclose(nme(true, true), 0)
+    ocular = np.linalg.norm(true[:, 60] - true[:, 72], axis=-1)
+    moved = true + np.stack([0.01 * ocular, 0 * ocular], -1)[:, None]
+    np.testing.assert_allclose(nme(moved, true), 1)

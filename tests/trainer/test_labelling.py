@@ -1,0 +1,198 @@
+"""Pseudo-labels: what models see from several sides, written as a shard that the trainer reads."""
+
+import cv2
+import numpy as np
+import pytest
+
+from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.types import FaceBox
+from canthus.trainer.data_commands import label as command
+from canthus.trainer.evaluation import evaluate
+from canthus.trainer.evaluation.evaluate import Entrant
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.labelled import frame_name, kept_aside
+from canthus.trainer.labels import labelling
+from canthus.trainer.labels.labelling import Label, ShardWriter, label, pictures_of
+from canthus.trainer.packs.pack import write_pack
+from support.data_sets import SHAPES
+from support.fakes import FakeBackend, bright_boxes
+from support.shape import SHAPE
+from support.training import Knowing
+from support.videos import write_video
+
+NEAR = 1.0  # pixels of the picture
+
+
+class Fine(FakeBackend):
+    """The fake, looking closer."""
+
+    size = 256
+
+
+def picture_with(*places: tuple[int, int]) -> np.ndarray:
+    """A dark picture with a bright square for each face."""
+    picture = np.zeros((240, 400, 3), np.uint8)
+    for x, y in places:
+        picture[y : y + 81, x : x + 81] = 255
+    return picture
+
+
+def test_a_face_is_found_where_it_is_and_looks_agree():
+    found = label(picture_with((60, 70), (260, 90)), bright_boxes, [Entrant("fine", Fine())])
+    assert len(found) == 2
+    for one, corner in zip(found, ((60, 70), (260, 90)), strict=True):
+        span = (SHAPE - SHAPE.min(0)) / np.ptp(SHAPE, axis=0)
+        middle = one.points[:33].mean(0)  # the contour, whatever the turned looks did to the rest
+        wanted = corner + span[:33].mean(0) * 80
+        assert np.linalg.norm(middle - wanted) < 5 * NEAR
+        assert 0 < one.spread < 0.2
+        assert one.score > 0.5
+
+
+def test_looks_that_agree_have_no_spread_and_those_that_do_not_have():
+    class Trembling(Knowing):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return points + np.random.default_rng(len(crops)).normal(0, 2, points.shape).astype(np.float32), scores
+
+    picture = picture_with((60, 70))
+    calm, shaky = (label(picture, bright_boxes, [Entrant("a", one)])[0] for one in (Knowing(), Trembling()))
+    assert calm.spread < shaky.spread
+
+
+def test_a_detection_that_scores_low_is_no_face():
+    class Doubting(Knowing):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return points, 0.2 * scores
+
+    assert label(picture_with((60, 70)), bright_boxes, [Entrant("doubting", Doubting())]) == []
+
+
+def test_two_boxes_on_one_face_give_one_label():
+    def twice(image):
+        (box,) = bright_boxes(image)
+        return [box, FaceBox(box.x0 + 3, box.y0, box.x1 + 3, box.y1, 0.8)]
+
+    assert len(label(picture_with((60, 70)), twice, [Entrant("a", Knowing())])) == 1
+    assert label(picture_with(), bright_boxes, [Entrant("a", Knowing())]) == []
+
+
+def test_a_model_with_other_points_cannot_label():
+    with pytest.raises(ModelError, match="gives 29 points"):
+        label(picture_with((60, 70)), bright_boxes, [Entrant("few", Knowing(SHAPES["COFW"]))])
+    both = [Entrant("all", Knowing()), Entrant("few", Knowing(SHAPES["COFW"]))]
+    with pytest.raises(ModelError, match="few: gives 29 points, all gives 98"):
+        label(picture_with((60, 70)), bright_boxes, both)
+
+
+def test_a_written_shard_is_read_back_with_its_faces_in_place(tmp_path):
+    picture = picture_with((60, 70))
+    points = (np.array([60, 70]) + SHAPE * 80).astype(np.float32)
+    with ShardWriter(tmp_path) as shard:
+        shard.write("clip/000010", picture, [Label(points, 0.0123, 0.9)])
+        shard.write("clip/000020", picture, [])
+    assert shard.faces == 1
+    one = open_set(tmp_path)
+    (face,) = one.faces
+    assert (face.image, face.spread) == ("clip/000010_0.jpg", 0.0123)
+    shown = one.image(face.image)
+    corners = (shown[..., 0] > 128).nonzero()
+    first = np.array([corners[1].min(), corners[0].min()])
+    np.testing.assert_allclose(face.points.min(0)[0], first[0], atol=NEAR)
+    assert len(write_pack([one], tmp_path / "pack", 96)) == 1
+
+
+def test_pictures_of_one_name_keep_their_own_faces(tmp_path):
+    with ShardWriter(tmp_path) as shard:
+        for x, faces in ((60, 2), (200, 1)):
+            points = (np.array([x, 70]) + SHAPE * 80).astype(np.float32)
+            shard.write("1.jpg", picture_with((60, 70)), faces * [Label(points, 0.01, 0.9)])
+    one = open_set(tmp_path)
+    assert [face.image for face in one.faces] == [f"1.jpg_{number}.jpg" for number in range(3)]
+    assert [one.image(face.image).max() > 128 for face in one.faces] == [True, True, False]
+
+
+def test_a_shard_without_a_face_does_not_bar_the_next_try(tmp_path):
+    (tmp_path / "notes.txt").write_text("kept")
+    with ShardWriter(tmp_path) as shard:
+        shard.write("1.jpg", picture_with(), [])
+    assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_thousand_frames_of_a_video_are_held_out_together():
+    def aside(*frames: int) -> set[bool]:
+        return {kept_aside(f"{frame_name('clip', index)}_{face}.jpg", 2) for index in frames for face in (0, 1)}
+
+    assert all(len(aside(*range(start, start + 1000, 10))) == 1 for start in range(0, 40_000, 1000))
+    assert aside(*range(0, 40_000, 1000)) == {True, False}
+    assert aside(1_234_000) == aside(1_234_999)
+    # What was packed before stays on its side.
+    assert [number for number in range(20) if kept_aside(f"clip/{number:06d}_0.jpg", 4)] == [6, 7, 10, 11]
+
+
+def test_pictures_and_every_so_manyth_frame_are_taken(tmp_path):
+    folder = tmp_path / "photos" / "deep"
+    folder.mkdir(parents=True)
+    cv2.imwrite(str(folder / "a.png"), picture_with((60, 70)))
+    (folder / "b.jpg").write_text("no picture")
+    unreadable: list[str] = []
+    taken = [name for name, _ in pictures_of(tmp_path / "photos", 1, unreadable)]
+    assert taken == ["deep/a.png"]
+    assert len(unreadable) == 1
+    assert "b.jpg" in unreadable[0]
+    assert [name for name, _ in pictures_of(folder / "a.png", 1, unreadable)] == ["a.png"]
+    clip = write_video(tmp_path / "clip.mp4", [0.1 * index for index in range(12)])
+    frames = dict(pictures_of(clip, 5, unreadable))
+    assert list(frames) == [frame_name("clip", index) for index in (0, 5, 10)]
+    assert frames[frame_name("clip", 5)].mean() == pytest.approx(30, abs=3)
+
+
+def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, capsys):
+    class Detector:
+        def __init__(self, model):
+            pass
+
+        def detect(self, image, thorough):
+            return bright_boxes(image)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("canthus.runtime.detector.Detector", Detector)
+    monkeypatch.setattr(evaluate, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(3):
+        cv2.imwrite(str(photos / f"{number}.png"), picture_with((60, 70), (250, 80)))
+    words = [str(photos), "-o", str(tmp_path / "shard"), "--max-spread", "1"]
+    assert command(words) == 0
+    assert "6 faces; 0 doubtful ones" in capsys.readouterr().out
+    assert len(open_set(tmp_path / "shard").faces) == 6
+    with pytest.raises(InputError, match="another folder"):
+        command(words)
+    assert command([str(photos), "-o", str(tmp_path / "strict"), "--max-spread", "0"]) == 0
+    assert "0 faces; 6 doubtful ones" in capsys.readouterr().out
+    (photos / "x.png").write_text("no picture")
+    assert command([str(photos), "-o", str(tmp_path / "more")]) == 1
+    assert "left out" in capsys.readouterr().err
+    with pytest.raises(InputError, match="no such file"):
+        command([str(tmp_path / "absent"), "-o", str(tmp_path / "other")])
+
+    looks = iter([label])
+
+    def stopped_after_one(*asked: object) -> list[Label]:
+        for look in looks:
+            return look(*asked)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(labelling, "label", stopped_after_one)
+    assert command([str(photos), "-o", str(tmp_path / "stopped"), "--max-spread", "1"]) == 130
+    assert "stopped; what is written is a whole shard" in capsys.readouterr().err
+    assert len(open_set(tmp_path / "stopped").faces) == 2
+    assert command([str(photos), "-o", str(tmp_path / "at once")]) == 130
+    assert capsys.readouterr().err.endswith("stopped\n")
+    assert not list((tmp_path / "at once").iterdir())

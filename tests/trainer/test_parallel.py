@@ -1,0 +1,174 @@
+"""Many processes train as one would."""
+
+import csv
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from canthus.runtime.errors import BackendError, InputError
+from canthus.trainer import commands
+from canthus.trainer import train as training
+from canthus.trainer.networks.checkpoint import load
+from canthus.trainer.packs import batches as batches_module
+from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import Pack
+from canthus.trainer.parallel import World
+from canthus.trainer.recipe import Recipe
+from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS
+
+
+def torchrun(faces: Pack, run: Path, *words: str, **settings: object) -> subprocess.Popen:
+    told = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.train"]
+    pack = str(Path(faces.crops.filename).parent)
+    without_compiler = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    return subprocess.Popen(
+        [sys.executable, *start, pack, "-o", str(run), *words, *told],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=without_compiler,
+    )  # fmt: skip
+
+
+def figures(run: Path) -> list[tuple[float, ...]]:
+    rows = csv.DictReader((run / "log.csv").read_text().splitlines())
+    return [(float(row["step"]), float(row["loss"]), float(row["held_out_nme"])) for row in rows]
+
+
+def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    training.train(faces, Recipe(**SETTINGS), alone, compiled=False)
+
+    first = torchrun(faces, shared, "--workers", "1", **SETTINGS)
+    while not (shared / "log.csv").is_file() and first.poll() is None:
+        time.sleep(0.02)
+    first.send_signal(signal.SIGTERM)  # as Slurm does
+    first.communicate(timeout=120)
+    stopped = load(shared / "last").facts["step"]
+    assert load(alone / "last").facts["step"] > stopped >= 2
+    second = torchrun(faces, shared, "--resume")
+    told, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, told
+    assert told.count("the best checkpoint: ") == 1
+
+    one, two = np.array(figures(alone)), np.array(figures(shared))
+    np.testing.assert_array_equal(two[:, 0], one[:, 0])
+    np.testing.assert_allclose(two[:, 1], one[:, 1], rtol=LOSSES_AGREE)
+    np.testing.assert_allclose(two[:, 2], one[:, 2], rtol=ERRORS_AGREE)
+    assert load(alone / "last").weights.keys() == load(shared / "last").weights.keys()
+
+
+def test_processes_share_a_batch_and_the_held_out_faces(faces):
+    recipe = Recipe(size=32, batch=6, held_out=3)
+    whole = Batches(faces, recipe)
+    parts = [Batches(faces, recipe, rank=rank, ranks=3) for rank in range(3)]
+    for step in range(3):
+        together = torch.cat([part.draw(step).crops for part in parts])
+        assert torch.equal(together, whole.draw(step).crops)
+    judged = sum(len(batch.crops) for part in parts for batch in part.validation())
+    assert judged == len(whole.held_out)
+    with pytest.raises(InputError, match="a batch of 6 cannot be split over 4 processes"):
+        Batches(faces, recipe, ranks=4)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="batches are made by forked processes on Linux alone")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_batches_are_the_same_however_many_workers_make_them(faces):
+    batches = Batches(faces, Recipe(size=32, batch=4, held_out=3))
+    made = [[batch.crops for batch in batches.stream(2, 9, workers)] for workers in (0, 1, 2)]
+    assert [len(one) for one in made] == [7, 7, 7]
+    assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*made, strict=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="batches are made by forked processes on Linux alone")
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_ctrl_c_leaves_the_workers_to_the_training(faces, tmp_path, monkeypatch):
+    schedule = training._schedule
+
+    def press_ctrl_c(step: int, *rest: object) -> float:
+        if step == 2:
+            workers = multiprocessing.active_children()
+            assert len(workers) == 2
+            for worker in workers:  # a terminal's Ctrl-C reaches them too
+                os.kill(worker.pid, signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return schedule(step, *rest)
+
+    monkeypatch.setattr(training, "_schedule", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(faces, Recipe(**SETTINGS), tmp_path, compiled=False, workers=2)
+    assert load(tmp_path / "last").facts["step"] == 3
+    monkeypatch.undo()
+    training.train(faces, Recipe(**SETTINGS), tmp_path, resume=True, compiled=False, workers=2)
+
+
+def test_gpus_that_are_not_there_are_refused_and_others_start_torchrun(faces, tmp_path, monkeypatch):
+    words = [str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--gpus", "2"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(InputError, match="torch finds 0 CUDA GPUs; processes on the CPU are started by torchrun"):
+        commands.train(words)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    became = []
+
+    def become(program: str, told: list[str]) -> None:
+        became.append((program, told))
+        raise SystemExit
+
+    monkeypatch.setattr("os.execv", become)
+    with pytest.raises(SystemExit):
+        commands.train(words)
+    ((program, told),) = became
+    assert program == told[0] == sys.executable
+    assert told[1:] == [
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.train", *words,
+    ]  # fmt: skip
+
+
+def test_memory_that_does_not_suffice_says_what_to_change(faces, tmp_path, monkeypatch):
+    def lack(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee ...")
+
+    monkeypatch.setattr(training, "normalise", lack)
+    with pytest.raises(BackendError, match=r"lower the batch \(--set batch=4\)"):
+        training.train(faces, Recipe(**SETTINGS), tmp_path, compiled=False)
+
+
+def test_the_slurm_file_starts_torchrun_with_what_slurm_tells(tmp_path):
+    srun = 'echo "$1"; shift; exec "$@"'
+    for name, does in (("srun", srun), ("scontrol", "echo node-7"), ("torchrun", 'echo "$@"')):
+        (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {
+        "SLURM_JOB_NODELIST": "node-[7-8]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "42", "SLURM_GPUS_ON_NODE": "4",
+        "SLURM_CPUS_PER_TASK": "64",
+    }  # fmt: skip
+    batch = ["bash", str(Path(commands.__file__).parent / "slurm.sh"), "train", "faces", "-o", "a run"]
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    told = subprocess.run(batch, env={"PATH": path, **slurm}, capture_output=True, text=True, check=True).stdout
+    assert told.split() == [
+        "--cpus-per-task=64", "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=42", "--rdzv-backend=c10d",
+        "--rdzv-endpoint=node-7:20042", "--no-python", "canthus", "train", "faces", "-o", "a", "run",
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+def test_the_input_is_measured_by_a_command(faces, capsys):
+    pack = str(Path(faces.crops.filename).parent)
+    assert batches_module.main([pack, "student", "--steps", "1"]) == 0
+    assert "images/s" in capsys.readouterr().out
+
+
+def test_one_process_alone_is_a_world():
+    world = World(torch.device("cpu"))
+    assert world.first
+    assert world.total(1.0, 2.0) == [1.0, 2.0]
+    assert world.any(True)
+    assert not world.any(False)
+    assert world.workers() == 0

@@ -1,0 +1,98 @@
+"""Starting from others' weights: which names fit, and what is refused."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from canthus.runtime.errors import ModelError
+from canthus.trainer.networks.checkpoint import Checkpoint, save
+from canthus.trainer.networks.network import build
+from canthus.trainer.networks.pretrained import take
+from support.training import Harm
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, torch.Tensor]:
+    """An HRNet as ImageNet's is kept: without our head, with a classifier."""
+    torch.manual_seed(5)
+    backbone = {name: value for name, value in build("hrnet_w18", 98).state_dict().items() if "head" not in name}
+    classifier = {"classifier.weight": torch.zeros(10, 4), "incre_modules.0.0.conv1.weight": torch.zeros(2, 2, 1, 1)}
+    return {name: value.clone() for name, value in {**backbone, **classifier}.items()}
+
+
+def assert_taken(network: nn.Module, theirs: dict[str, torch.Tensor]) -> None:
+    for name, value in network.state_dict().items():
+        if "num_batches" not in name and "head" not in name:
+            assert torch.equal(value, theirs[name]), name
+
+
+@pytest.mark.parametrize("prefix", ["", "backbone.", "module.", "module.backbone.", "model."])
+@pytest.mark.parametrize("nest", [None, "state_dict", "model"])
+def test_the_common_layouts_of_hrnet_fit(tmp_path, theirs, prefix, nest):
+    held = {prefix + name: value for name, value in theirs.items()}
+    torch.save({nest: held, "epoch": 3} if nest else held, tmp_path / "net.pth")
+    network = build("hrnet_w18", 98)
+    taken = take(tmp_path / "net.pth", network)
+    assert_taken(network, theirs)
+    assert {name.split(".")[0] for name in taken.new} == {"head"}
+    assert set(taken.unused) == {"classifier.weight", "incre_modules.0.0.conv1.weight"}
+    told = (
+        f"{len(taken.fitted)} of the network's {len(taken.fitted) + 8} tensors loaded; new are head (8); not used are "
+    )
+    assert told + "classifier (1), incre_modules (1)" in str(taken)
+
+
+def test_safetensors_fit_too_and_a_checkpoint_for_other_points(tmp_path, theirs):
+    save_file(theirs, tmp_path / "timm.safetensors")
+    network = build("hrnet_w18", 98)
+    take(tmp_path / "timm.safetensors", network)
+    assert_taken(network, theirs)
+    student = build("student", 29).state_dict()
+    save(tmp_path / "ours", Checkpoint(student, {}, {}, {}))
+    other = build("student", 98)
+    taken = take(tmp_path / "ours.safetensors", other)
+    assert {name.split(".")[0] for name in taken.new} == {"head"}
+    assert torch.equal(next(iter(other.state_dict().values())), next(iter(student.values())))
+
+
+def test_the_weights_of_another_network_are_refused(tmp_path, theirs):
+    save_file(theirs, tmp_path / "hrnet.safetensors")
+    network = build("student", 98)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(ModelError, match=r"only \d+ of the network's \d+ tensors fit"):
+        take(tmp_path / "hrnet.safetensors", network)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_malicious_pickle_is_one_line_and_runs_nothing(tmp_path):
+    harm = Harm(tmp_path / "harm")
+    (tmp_path / "old.pth").write_bytes(pickle.dumps(harm))
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}, "meta": harm}, tmp_path / "new.pth")
+    for name in ("old.pth", "new.pth"):
+        with pytest.raises(ModelError, match=rf"{name}: .*could run code: not opened") as refused:
+            take(tmp_path / name, build("student", 98))
+        assert "\n" not in str(refused.value)
+    assert not (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"nonsense", None])
+def test_a_damaged_file_is_one_line(tmp_path, name, content):
+    path: Path = tmp_path / name
+    if content is None:
+        tensors = {"conv1.weight": torch.zeros(2000)}
+        save_file(tensors, path) if name.endswith("safetensors") else torch.save(tensors, path)
+        content = path.read_bytes()[:-3000]
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=name) as refused:
+        take(path, build("student", 98))
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ModelError, match="no such file"):
+        take(tmp_path / "absent.pth", build("student", 98))
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ModelError, match="holds no weights"):
+        take(tmp_path / "list.pth", build("student", 98))

@@ -1,0 +1,172 @@
+"""Recipes as files: the published figures, and how a file builds on another."""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+from canthus.runtime.errors import InputError
+from canthus.trainer import train as training
+from canthus.trainer.augmentation.augment import augment, repaint
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import write_pack
+from canthus.trainer.recipe import Recipe, change, default_recipe, find_recipe, named_recipes
+from support.shards import NEAR, middle_of_dot, write_shard
+
+
+def test_the_student_is_the_default():
+    assert find_recipe("student") == Recipe() == default_recipe("student")
+
+
+def test_the_published_recipe_has_the_published_figures():
+    recipe = find_recipe("wflw-published")
+    told = (recipe.network, recipe.size, recipe.stride, recipe.sigma, recipe.offset_loss, recipe.offset_weight)
+    assert told == ("hrnet_w18", 256, 4, 2.0, "adaptive-wing", 1.0)
+    assert (recipe.learning_rate, recipe.weight_decay, recipe.batch, recipe.epochs) == (2e-3, 5e-4, 64, 80)
+    assert (recipe.warm_up, recipe.schedule, recipe.drops) == (500, "step", (40, 60))
+    how = recipe.augmentation
+    assert (how.flip_p, how.even, how.rotation, how.scale, how.shift) == (0.5, True, 45, (0.75, 1.25), 0)
+    assert (how.exposure_p, how.hue_p, how.blur_p, how.noise_p) == (0.5, 0.5, 0.5, 0.1)
+    assert (how.holes_p, how.holes, how.hole) == (0.5, (1, 8), (0.1, 0.2))
+    assert (recipe.held_out, recipe.average, recipe.clip, recipe.faceless, recipe.aside) == (0, 0, 0, 0, 1)
+
+
+def test_the_default_of_hrnet_differs_from_the_published_recipe_by_three_things():
+    ours, theirs = (dataclasses.asdict(find_recipe(name)) for name in ("wflw-hrnet", "wflw-published"))
+    ours |= {f"augmentation.{name}": value for name, value in ours.pop("augmentation").items()}
+    theirs |= {f"augmentation.{name}": value for name, value in theirs.pop("augmentation").items()}
+    other = {name for name in ours if ours[name] != theirs[name]}
+    assert other == {"held_out", "augmentation.shift", "offset_loss", "offset_weight"}
+    assert default_recipe("hrnet_w18") == find_recipe("wflw-hrnet")
+
+
+def test_cofw_is_trained_longer_in_smaller_batches():
+    recipe = default_recipe("hrnet_w18", 29)
+    assert (recipe.epochs, recipe.batch, recipe.drops) == (160, 16, (80, 120))
+    assert recipe.augmentation == find_recipe("wflw-hrnet").augmentation
+
+
+def test_a_file_builds_on_a_recipe_by_name(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('like = "wflw-hrnet"\nbatch = 8\ndrops = [3]\n[augmentation]\nblack = false\n')
+    wanted = change(find_recipe("wflw-hrnet"), {"batch": 8, "drops": [3], "augmentation.black": False})
+    assert find_recipe(str(path)) == wanted
+    path.write_text('like = "mine"\n')
+    with pytest.raises(InputError, match=r"mine\.toml: like must name one of"):
+        find_recipe(str(path))
+    path.write_text("batch = \n")
+    with pytest.raises(InputError, match=r"mine\.toml: not a recipe"):
+        find_recipe(str(path))
+    with pytest.raises(InputError, match=r"mine2\.toml: cannot be read \([^']*\)$"):
+        find_recipe(str(path.with_name("mine2.toml")))
+    with pytest.raises(InputError, match=f"no recipe 'hrnet'; there are {', '.join(named_recipes())}"):
+        find_recipe("hrnet")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("drops", [60, 40]),
+        ("drops", ["x"]),
+        ("held_out", 1),
+        ("average", 1.0),
+        ("clip", -1),
+        ("clip", math.nan),
+        ("weight_decay", -1),
+        ("seed", -1),
+        ("aside", -1),
+        ("offset_weight", -1),
+        ("point_weight", -1),
+        ("faceless", 1.5),
+        ("boosts", [["wflw", -1]]),
+        ("augmentation.black", 1),
+        ("augmentation.blur_p", 1.5),
+        ("augmentation.flip_p", -0.5),
+        ("augmentation.rotation", 60),
+        ("augmentation.shift", -1),
+        ("augmentation.scale", [0, 0]),
+        ("augmentation.squeeze", 0),
+        ("augmentation.blur", [0, 0]),
+        ("augmentation.holes", [-1, 2]),
+        ("augmentation.hole", [1, 1]),
+    ],
+)
+def test_a_value_that_fits_none_is_refused(name, value):
+    with pytest.raises(InputError, match=name):
+        change(Recipe(), {name: value})
+
+
+def test_the_step_schedule_falls_by_tenths_and_the_cosine_to_nothing():
+    recipe = find_recipe("wflw-published")
+    rates = {epoch: training._schedule(epoch * 100, recipe, 8000) for epoch in (10, 39, 40, 59, 60, 79)}
+    assert rates == pytest.approx({10: 1, 39: 1, 40: 0.1, 59: 0.1, 60: 0.01, 79: 0.01})
+    warming = [training._schedule(step, recipe, 8000) for step in range(501)]
+    np.testing.assert_allclose(np.diff(warming[:500]), 1 / 500)
+    assert warming[0] == pytest.approx(1 / 500)
+    cosine = [training._schedule(step, Recipe(), 8000) for step in (500, 4250, 8000)]
+    assert cosine == pytest.approx([1, 0.5, 0])
+
+
+def test_the_warm_up_of_a_short_run_ends_at_a_quarter():
+    rates = [training._schedule(step, Recipe(), 454) for step in range(454)]
+    assert rates[112] == max(rates) == 1
+    assert rates[0] == pytest.approx(1 / 113)
+
+
+def test_published_augmentation_keeps_points_on_what_they_mark_and_turns_up_to_45_degrees():
+    how = dataclasses.replace(
+        find_recipe("wflw-published").augmentation, exposure_p=0, hue_p=0, blur_p=0, noise_p=0, holes_p=0, flip_p=0
+    )
+    points = (96 + 55 * np.random.default_rng(0).uniform(-1, 1, (98, 2))).astype(np.float32)
+    image = np.zeros((192, 192, 3), np.uint8)
+    dot = tuple(round(float(value) * 16) for value in points[60])
+    cv2.circle(image, dot, 3 * 16, (255, 255, 255), -1, cv2.LINE_AA, 4)
+    turns, before = [], points[72] - points[60]
+    for seed in range(80):
+        cut, moved = augment(image, points, 128, how, np.random.default_rng(seed))
+        after = moved[72] - moved[60]
+        cross = before[0] * after[1] - before[1] * after[0]
+        turns.append(np.degrees(np.arctan2(cross, before @ after)))
+        if moved[60].min() > 6 and moved[60].max() < 121:
+            assert np.linalg.norm(middle_of_dot(cut) - moved[60]) < NEAR
+    assert 40 < np.max(np.abs(turns)) <= 45.01
+    assert np.std(turns) == pytest.approx(90 / 12**0.5, rel=0.2)
+
+
+def test_published_colours_change_levels_and_hue_but_not_shape():
+    image = np.random.default_rng(0).integers(60, 190, (64, 64, 3), dtype=np.uint8)
+    none = dict.fromkeys(("colour_p", "grey_p", "blur_p", "shrink_p", "noise_p", "compress_p", "holes_p"), 0)
+    for kind in ("exposure_p", "hue_p"):
+        how = dataclasses.replace(find_recipe("wflw-published").augmentation, exposure_p=0, hue_p=0, **none)
+        how = dataclasses.replace(how, **{kind: 1})
+        painted = repaint(image, how, np.random.default_rng(3))
+        assert (painted.shape, painted.dtype) == (image.shape, np.uint8)
+        changed = np.abs(painted.astype(int) - image).mean()
+        assert 3 < changed < 80, kind
+
+
+def test_published_holes_are_black_and_of_a_tenth_to_a_fifth():
+    how = dataclasses.replace(
+        find_recipe("wflw-published").augmentation, exposure_p=0, hue_p=0, blur_p=0, noise_p=0, holes_p=1, holes=(1, 1)
+    )
+    for seed in range(20):
+        hidden = repaint(np.full((100, 100, 3), 200, np.uint8), how, np.random.default_rng(seed))[..., 0] == 0
+        width, height = hidden.any(0).sum(), hidden.any(1).sum()
+        assert 10 <= min(width, height) <= max(width, height) <= 20
+        assert hidden.sum() == width * height
+
+
+def test_where_all_faces_count_the_same_an_epoch_shows_each_once(tmp_path):
+    write_shard(tmp_path / "shard", 12)
+    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    batches = Batches(pack, Recipe(held_out=0, aside=1, batch=4, size=32))
+    epochs = [np.concatenate([batches.rows(step) for step in range(first, first + 3)]) for first in (0, 3, 6)]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(12))
+    assert list(epochs[0]) != list(epochs[1])
+    across = Batches(pack, Recipe(held_out=0, aside=1, batch=5, size=32))
+    drawn = np.concatenate([across.rows(step) for step in range(12)])
+    assert np.bincount(drawn).tolist() == [5] * 12

@@ -1,0 +1,127 @@
+"""Self-training: labels moved towards what models see, crops and held-out faces as they were."""
+
+import errno
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from canthus.runtime.errors import InputError, ModelError
+from canthus.trainer.data_commands import data as command
+from canthus.trainer.evaluation import evaluate
+from canthus.trainer.evaluation.evaluate import Entrant
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.labelled import kept_aside
+from canthus.trainer.labels.relabel import relabel
+from canthus.trainer.packs.pack import copy_pack, open_pack, write_pack
+from support.shape import SHAPE
+from support.shards import write_shard
+from support.training import Knowing
+
+WRONG = [54, 57, 90]
+"""Points whose labels are beside their place; they lie within the box of the others, which tells the region."""
+WAY = np.array([6.0, 0.0], np.float32)  # pixels of the crop
+SLACK = 0.5  # pixels; the looks are turned and scaled, and the model turns its answer with them
+
+
+@pytest.fixture
+def packs(tmp_path):
+    """A pack of six made-up faces whose labels are right, and one of the same crops where some points are not."""
+    write_shard(tmp_path / "shard", 6)
+    right = write_pack([open_set(tmp_path / "shard")], tmp_path / "right", 192)
+    with copy_pack(tmp_path / "right", tmp_path / "wrong") as wrong:
+        wrong.points[:, WRONG] += WAY
+    return right, open_pack(tmp_path / "wrong")
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_wrong_labels_move_towards_what_the_model_knows(packs, tmp_path, share):
+    right, wrong = packs
+    done = relabel(tmp_path / "wrong", [Entrant("knowing", Knowing())], tmp_path / "new", share, 0, max_spread=1)
+    assert (done.changed, done.kept_aside, done.doubtful) == (6, 0, 0)
+    new = open_pack(tmp_path / "new")
+    left = new.points - right.points
+    np.testing.assert_allclose(left[:, WRONG] - (1 - share) * WAY, 0, atol=2 * SLACK)
+    others = np.setdiff1d(np.arange(len(SHAPE)), WRONG)
+    assert np.abs(left[:, others]).mean() < SLACK
+    np.testing.assert_array_equal(new.crops, wrong.crops)
+    np.testing.assert_array_equal(new.spread, wrong.spread)
+    assert (new.names, new.sources) == (wrong.names, wrong.sources)
+
+
+def test_a_leftover_link_to_another_pack_is_no_danger_to_it(packs, tmp_path):
+    right, _ = packs
+    kept = right.crops.copy()
+    (tmp_path / "new").mkdir()
+
+    def copy():
+        with copy_pack(tmp_path / "wrong", tmp_path / "new") as pack:
+            pack.points[:] = right.points
+
+    for write in (
+        copy,
+        lambda: write_pack([open_set(tmp_path / "shard")], tmp_path / "new", 64),
+    ):
+        (tmp_path / "new/crops.part.npy").hardlink_to(tmp_path / "right/crops.npy")
+        write()
+        np.testing.assert_array_equal(open_pack(tmp_path / "right").crops, kept)
+
+
+def test_a_disk_that_is_too_small_is_told_before_models_look_and_nothing_is_left(packs, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    def fill(source, place):
+        place.write_bytes(source.read_bytes()[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    monkeypatch.setattr(shutil, "copyfile", fill)
+    with pytest.raises(InputError, match=r"new: the crops need 0\.000664 GB \(No space left on device\)"):
+        relabel(tmp_path / "wrong", [], tmp_path / "new", 0.5, 0, max_spread=1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_models_of_other_points_are_refused(packs, tmp_path):
+    few = Knowing(SHAPE[:29])
+    with pytest.raises(ModelError, match=r"few: gives 29 points, the faces of .*wrong have 98"):
+        relabel(tmp_path / "wrong", [Entrant("few", few)], tmp_path / "new", 0.5, 0, max_spread=1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_held_out_and_doubted_faces_stay_as_they_are(packs, tmp_path):
+    class Doubting(Knowing):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return points, scores * 0.2
+
+    _, wrong = packs
+    done = relabel(tmp_path / "wrong", [Entrant("doubting", Doubting())], tmp_path / "same", 0.5, 0, max_spread=1)
+    assert (done.changed, done.doubtful, done.moved) == (0, 6, 0)
+    np.testing.assert_array_equal(open_pack(tmp_path / "same").points, wrong.points)
+
+    aside = np.array([kept_aside(name, 3) for name in wrong.names])
+    assert 0 < aside.sum() < 6
+    done = relabel(tmp_path / "wrong", [Entrant("knowing", Knowing())], tmp_path / "some", 1.0, 3, max_spread=1)
+    assert done.kept_aside == aside.sum()
+    moved = (open_pack(tmp_path / "some").points != wrong.points).any((1, 2))
+    np.testing.assert_array_equal(moved, ~aside)
+
+
+def test_the_command_tells_what_moved_and_refuses_what_it_cannot(packs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluate, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    words = ["relabel", str(tmp_path / "wrong"), "--held-out", "0", "--max-spread", "1", "-o"]
+    assert command([*words, str(tmp_path / "new")]) == 0
+    assert "6 faces labelled again" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--overwrite replaces it"):
+        command([*words, str(tmp_path / "new")])
+    assert command([*words, str(tmp_path / "new"), "--overwrite"]) == 0
+    for bad in (["--share", "0"], ["--share", "1.5"], ["--held-out", "-1"], ["--max-spread", "-1"]):
+        with pytest.raises(SystemExit):
+            command([*words, str(tmp_path / "other"), *bad])
+    with pytest.raises(SystemExit):
+        command([*words, str(tmp_path / "wrong"), "--overwrite"])
+    with pytest.raises(InputError, match="not a pack"):
+        command(["relabel", str(tmp_path), "-o", str(tmp_path / "other")])
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,364 @@
+"""Training runs and their checkpoints: broken, resumed, refused."""
+
+import csv
+import dataclasses
+import errno
+import json
+import pickle
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from canthus.runtime import wflw
+from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.trainer import train as training
+from canthus.trainer.log import overlay
+from canthus.trainer.networks.checkpoint import (
+    Checkpoint,
+    CheckpointBackend,
+    flatten_optimiser,
+    load,
+    load_network,
+    restore_optimiser,
+    save,
+)
+from canthus.trainer.networks.network import Deployed, build
+from canthus.trainer.recipe import Recipe, change, default_recipe, load_recipe
+from support.training import TINY, Harm
+
+
+@pytest.fixture(scope="module")
+def unbroken(faces, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("unbroken")
+    training.train(faces, TINY, folder, compiled=False)
+    return folder
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    torch.manual_seed(1)
+    facts = {"network": "student", "points": 98, "size": 32, "stride": 4}
+    save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), facts, {}, {}))
+    return tmp_path / "net.safetensors"
+
+
+def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
+    """Everything in a checkpoint, by part and name."""
+    found = load(folder / name)
+    parts = {"weights": found.weights, "optimiser": found.optimiser, "running": found.running}
+    return {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert not [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def test_a_checkpoint_gives_back_what_was_saved(tmp_path, checkpoint):
+    torch.manual_seed(1)
+    network = build("student", 98).eval()
+    loaded, facts = load_network(checkpoint)
+    assert facts["size"] == 32
+    assert json.loads(checkpoint.with_suffix(".json").read_text()) == facts
+    assert_same(network.state_dict(), loaded.state_dict())
+    assert not loaded.training
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_a_checkpoint_runs_behind_the_backend_contract(checkpoint):
+    crops = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    with CheckpointBackend(checkpoint) as backend:
+        points, scores = backend.predict(crops)
+        assert backend.size == 32
+        assert backend.predict(crops[:0])[0].shape == (0, 98, 2)
+    wanted, _ = Deployed(load_network(checkpoint)[0]).eval()(torch.from_numpy(crops))
+    np.testing.assert_allclose(points, wanted.detach(), atol=1e-5)
+    assert scores.shape == (3, 98)
+
+
+def test_a_full_disk_is_one_line_and_the_former_checkpoint_stays(tmp_path, checkpoint, monkeypatch):
+    def fill(path, content):
+        with path.open("wb") as file:
+            file.write(content[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = checkpoint.read_bytes()
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with pytest.raises(ModelError, match=r"net\.safetensors: cannot be written \(No space left on device\)"):
+        save(checkpoint, Checkpoint({}, {}, {}, {}))
+    assert checkpoint.read_bytes() == before
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.parametrize("kept", [0, 7, 1000, -1])
+def test_a_checkpoint_cut_short_is_refused(checkpoint, kept):
+    checkpoint.write_bytes(checkpoint.read_bytes()[:kept])
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
+        load_network(checkpoint)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint):
+    tensors = load(checkpoint).weights
+    for facts, why in (
+        ({"network": "hrnet_w18", "points": 98}, "do not fit hrnet_w18"),
+        ({"network": "student", "points": 68}, "do not fit student"),
+        ({"network": "resnet", "points": 98}, "the networks are"),
+        ({"points": 98}, "does not tell its 'network'"),
+    ):
+        save(tmp_path / "other", Checkpoint(tensors, facts, {}, {}))
+        with pytest.raises(ModelError, match=why):
+            load_network(tmp_path / "other.safetensors")
+
+
+def test_a_safetensors_file_of_others_is_refused(tmp_path):
+    save_file({"conv1.weight": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    with pytest.raises(ModelError, match="not a checkpoint of canthus"):
+        load_network(tmp_path / "foreign.safetensors")
+    save_file({"a": torch.zeros(3)}, tmp_path / "foreign.safetensors", metadata={"facts": "{broken"})
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
+        load_network(tmp_path / "foreign.safetensors")
+
+
+@pytest.mark.parametrize("name", ["net.pt", "net.pth", "net.safetensors"])
+def test_a_pickle_is_refused_and_runs_nothing(tmp_path, name):
+    (tmp_path / name).write_bytes(pickle.dumps(Harm(tmp_path / "harm")))
+    with pytest.raises(ModelError, match=name):
+        load_network(tmp_path / name)
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    with pytest.raises(ModelError, match=r"last\.safetensors: no such file"):
+        load(tmp_path / "last")
+
+
+def test_an_optimiser_goes_on_as_if_unbroken_in_either_memory_layout():
+    def begin() -> tuple[torch.nn.Module, torch.optim.AdamW]:
+        torch.manual_seed(0)
+        network = torch.nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+        return network, torch.optim.AdamW(network.parameters(), 1e-2, fused=True)
+
+    def step(network: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
+        optimiser.zero_grad()
+        network(torch.arange(4 * 36.0).view(1, 4, 6, 6).sin()).square().mean().backward()
+        optimiser.step()
+
+    one, first = begin()
+    for _ in range(3):
+        step(one, first)
+    other, second = begin()
+    other.load_state_dict(one.state_dict())
+    plain = {name: value.contiguous().clone() for name, value in flatten_optimiser(first).items()}
+    restore_optimiser(second, plain)
+    step(one, first)
+    step(other, second)
+    assert_same(one.state_dict(), other.state_dict())
+
+
+def test_a_run_leaves_what_it_should(unbroken):
+    assert {path.name for path in unbroken.iterdir()} == {
+        "recipe.json", "log.csv", "best.json", "best.safetensors", "last.json", "last.safetensors",
+    }  # fmt: skip
+    assert load_recipe(unbroken / "recipe.json") == TINY
+    rows = list(csv.DictReader((unbroken / "log.csv").read_text().splitlines()))
+    steps = [int(row["step"]) for row in rows]
+    assert steps[-1] == load(unbroken / "last").facts["step"]
+    assert len(steps) >= 3
+    assert all(float(row["images_per_second"]) > 0 and 0 <= float(row["waited"]) <= 1 for row in rows)
+    losses = [float(row["loss"]) for row in rows]
+    assert losses[-1] < losses[0]
+    best = load(unbroken / "best")
+    assert not best.optimiser
+    assert best.facts["best"] == pytest.approx(min(float(row["held_out_nme"]) for row in rows), abs=1e-3)
+    assert load(unbroken / "last").facts["best"] == best.facts["best"]
+    assert best.facts["calibration"][0] > 0
+    assert "calibration" not in load(unbroken / "last").facts
+
+
+def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(faces, unbroken, tmp_path):
+    every = change(TINY, {"held_out": 0, "epochs": 1.0})
+    training.train(faces, every, tmp_path / "last", compiled=False)
+    best, last = load(tmp_path / "last" / "best"), load(tmp_path / "last" / "last")
+    assert_same(best.weights, last.weights)
+    assert best.facts["best"] is None
+    assert "calibration" not in best.facts  # no face to tell by
+    training.train(faces, change(every, {"held_out": 4}), tmp_path / "chosen", compiled=False, judged=faces)
+    assert load_recipe(tmp_path / "chosen" / "recipe.json").held_out == 0  # where others choose, all are trained on
+    (row,) = csv.DictReader((tmp_path / "chosen" / "log.csv").read_text().splitlines())
+    assert load(tmp_path / "chosen" / "best").facts["best"] == pytest.approx(float(row["held_out_nme"]), abs=1e-3)
+    assert_same(weights(tmp_path / "chosen"), weights(tmp_path / "last"))
+
+
+def test_no_averaging_keeps_the_weights_as_they_are(faces, tmp_path):
+    training.train(faces, change(TINY, {"average": 0, "epochs": 1.0}), tmp_path, compiled=False)
+    last = load(tmp_path / "last")
+    assert_same(last.weights, last.running)
+
+
+def test_the_shortest_run_has_a_step(faces, tmp_path):
+    assert training.train(faces, change(TINY, {"epochs": 0.01}), tmp_path, compiled=False).name == "best"
+    assert load(tmp_path / "best").facts["step"] == 1
+
+
+def test_a_run_is_the_same_each_time(faces, unbroken, tmp_path):
+    training.train(faces, TINY, tmp_path, compiled=False)
+    assert_same(weights(tmp_path), weights(unbroken))
+
+
+@pytest.mark.parametrize("at", [1, 7])
+def test_a_run_stopped_by_ctrl_c_resumes_to_exactly_the_same(faces, unbroken, tmp_path, monkeypatch, capfd, at):
+    schedule = training._schedule
+
+    def press_ctrl_c(step: int, *rest: object) -> float:
+        if step == at:
+            signal.raise_signal(signal.SIGINT)
+        return schedule(step, *rest)
+
+    monkeypatch.setattr(training, "_schedule", press_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(faces, TINY, tmp_path, compiled=False)
+    assert load(tmp_path / "last").facts["step"] == at + 1  # the step was finished
+    assert capfd.readouterr().err.count("ending after this step") == 1
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.undo()
+    training.train(faces, TINY, tmp_path, resume=True, compiled=False)
+    assert_same(weights(tmp_path), weights(unbroken))
+    assert_same(weights(tmp_path, "best"), weights(unbroken, "best"))
+
+
+def test_a_finished_run_resumed_is_finished(faces, unbroken):
+    before = weights(unbroken)
+    training.train(faces, TINY, unbroken, resume=True, compiled=False)
+    assert_same(weights(unbroken), before)
+
+
+def test_a_run_works_in_a_thread_that_hears_no_ctrl_c(faces, tmp_path):
+    worker = threading.Thread(
+        target=training.train,
+        args=(faces, change(TINY, {"epochs": 0.5}), tmp_path),
+        kwargs={"compiled": False},
+    )
+    worker.start()
+    worker.join(60)
+    assert (tmp_path / "best.safetensors").is_file()
+
+
+def test_a_run_of_another_network_is_not_continued(faces, unbroken, tmp_path):
+    for path in unbroken.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    other = change(TINY, {"network": "hrnet_w18"})
+    with pytest.raises(ModelError, match="another network"):
+        training.train(faces, other, tmp_path, resume=True, compiled=False)
+    (tmp_path / "last.safetensors").write_bytes((tmp_path / "best.safetensors").read_bytes())
+    with pytest.raises(ModelError, match="take `last`"):
+        training.train(faces, TINY, tmp_path, resume=True, compiled=False)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_spoils_nothing(faces, tmp_path):
+    wild = change(TINY, {"learning_rate": 1e30, "warm_up": 0})
+    with pytest.raises(ModelError, match="lower learning_rate"):
+        training.train(faces, wild, tmp_path, compiled=False)
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_an_error_that_is_not_finite_ends_the_run_and_spoils_nothing(faces, tmp_path):
+    points = faces.points.copy()
+    points[:, wflw.OUTER_CANTHI] = 24
+    with pytest.raises(ModelError, match="held-out faces is not finite"), np.errstate(divide="ignore"):
+        training.train(dataclasses.replace(faces, points=points), TINY, tmp_path, compiled=False)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_recipe_survives_its_file_and_a_part_of_one_suffices(tmp_path):
+    path = tmp_path / "recipe.json"
+    recipe = change(default_recipe("hrnet_w18"), {"boosts": [["wflw", 3]], "augmentation.scale": [0.7, 1.3], "seed": 4})
+    assert recipe.boosts == (("wflw", 3.0),)
+    recipe.save(path)
+    assert load_recipe(path) == recipe
+    path.write_text('{"network": "hrnet_w18", "batch": 16, "augmentation": {"blur_p": 1}}')
+    assert load_recipe(path) == change(default_recipe("hrnet_w18"), {"batch": 16, "augmentation.blur_p": 1.0})
+    assert default_recipe("student") == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("batches", 4, "a recipe has no 'batches'"),
+        ("cover_p", 0.3, "augmentation.cover_p"),
+        ("augmentation.spin", 4, "a recipe has no 'augmentation.spin'"),
+        ("augmentation", {}, "a recipe has no 'augmentation'"),
+        ("batch", "many", 'batch: "many" does not fit; it is 32'),
+        ("batch", 4.5, "does not fit"),
+        ("batch", True, "does not fit"),
+        ("batch", 0, "batch must be at least 1"),
+        ("size", 100, "multiple of 32"),
+        ("network", "resnet", "student or hrnet_w18"),
+        ("learning_rate", -1.0, "must be positive"),
+        ("boosts", [["wflw"]], "does not fit"),
+        ("augmentation.scale", [2, 1], "does not fit"),
+    ],
+)
+def test_a_value_that_fits_no_recipe_is_named(tmp_path, name, value, why):
+    with pytest.raises(InputError, match=why):
+        change(Recipe(), {name: value})
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"augmentation": 3}', '{"batch": "x"}'])
+def test_a_file_that_is_no_recipe_is_named(tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(InputError, match=r"r\.json"):
+        load_recipe(tmp_path / "r.json")
+
+
+def test_a_second_ctrl_c_does_not_wait(faces, tmp_path, monkeypatch):
+    def press_twice(*_: int) -> float:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        raise AssertionError("still running")
+
+    monkeypatch.setattr(training, "_schedule", press_twice)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(faces, TINY, tmp_path, compiled=False)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_tensorboard_gets_figures_and_faces_with_their_points(faces, tmp_path, monkeypatch):
+    told: list[tuple[str, int, object]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            assert Path(folder) == tmp_path
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, step, value))
+
+        def add_image(self, name: str, picture: np.ndarray, step: int, dataformats: str) -> None:
+            told.append((name, step, (picture.shape, dataformats)))
+
+        def flush(self) -> None: ...
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    training.train(faces, change(TINY, {"epochs": 1.0}), tmp_path, compiled=False, tensorboard=True)
+    names = {name for name, _, _ in told}
+    assert names == {"loss", "held_out_nme", "images_per_second", "waited", "held-out faces"}
+    assert next(value for name, _, value in told if name == "held-out faces") == ((32, 6 * 32, 3), "HWC")
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(BackendError, match="pip install tensorboard"):
+        training.train(faces, TINY, tmp_path, compiled=False, tensorboard=True)
+
+
+def test_found_points_are_drawn_over_true_ones():
+    crops, places = np.zeros((2, 32, 32, 3), np.uint8), np.full((2, 98, 2), 16.0)
+    picture = overlay(crops, np.stack([places[0], places[0] + 8]), places)
+    assert picture.shape == (32, 64, 3)
+    assert not crops.any()
+    assert picture[16, 16].tolist() == picture[24, 56].tolist() == [60, 255, 60]
+    assert picture[16, 48].tolist() == [255, 60, 60]

@@ -1,0 +1,189 @@
+"""`canthus train` as a user types it: trained, refused, resumed, retried."""
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from canthus.runtime.errors import BackendError, CanthusError, InputError
+from canthus.trainer import train as training
+from canthus.trainer.commands import _lacking as lacking
+from canthus.trainer.commands import train as command
+from canthus.trainer.eval_command import evaluate
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.packs.pack import write_pack
+from canthus.trainer.parallel import World
+from canthus.trainer.recipe import Recipe, find_recipe, load_recipe
+from support.shards import write_shard
+
+FEW = [word for one in ("size=32", "batch=4", "epochs=0.5", "held_out=3") for word in ("--set", one)]
+
+
+@pytest.fixture
+def words(faces, tmp_path) -> list[str]:
+    return [str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--no-compile"]
+
+
+def test_the_train_command_trains_refuses_and_resumes(faces, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
+    pack, run = str(Path(faces.crops.filename).parent), str(tmp_path / "my run")
+    settings = [f"{n}={v}" for n, v in (("size", 32), ("batch", 4), ("epochs", 0.5), ("held_out", 3))]
+    words = [pack, "-o", run, *(word for one in settings for word in ("--set", one))]
+    assert command(words) == 0
+    assert f"canthus eval --model '{run}/best.safetensors' --wflw WFLW\n" in capsys.readouterr().out
+    assert load_recipe(tmp_path / "my run" / "recipe.json").epochs == 0.5
+    with pytest.raises(InputError, match="--resume goes on with it, --overwrite replaces it"):
+        command(words)
+    assert command([pack, "-o", run, "--resume"]) == 0
+    assert command([*words, "--overwrite"]) == 0
+    assert len((tmp_path / "my run" / "log.csv").read_text().splitlines()) == 2
+    for wrong in (["--resume", "--set", "batch=4"], ["--network", "resnet"], ["--set", "batch"]):
+        with pytest.raises(SystemExit, match="2"):
+            command([pack, "-o", run, *wrong])
+
+
+def test_the_train_command_says_how_to_go_on_after_ctrl_c(faces, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def saved(*_, **__):
+        run.mkdir()
+        (run / "last.safetensors").touch()
+        raise KeyboardInterrupt
+
+    pack = str(Path(faces.crops.filename).parent)
+    for train, told in (
+        (stopped, "nothing was saved"),
+        (saved, f"canthus train {pack} -o {run} --resume"),
+    ):
+        monkeypatch.setattr(training, "train", train)
+        assert command([pack, "-o", str(run)]) == 130
+        assert told in capsys.readouterr().err
+
+
+def test_the_train_command_needs_a_pack_and_a_run(faces, tmp_path):
+    with pytest.raises(InputError, match="canthus data prepare"):
+        command([str(tmp_path), "-o", str(tmp_path / "run")])
+    with pytest.raises(InputError, match=r"recipe\.json"):
+        command([str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--resume"])
+
+
+def test_a_run_that_failed_before_it_saved_is_begun_again(words, tmp_path, monkeypatch, capsys):
+    def lack(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(training, "normalise", lack)
+        with pytest.raises(BackendError, match=r"--set batch=2"):
+            command([*words, *FEW])
+    assert (tmp_path / "run" / "recipe.json").is_file()
+    assert command([*words, *FEW, "--set", "batch=2"]) == 0
+    assert load_recipe(tmp_path / "run" / "recipe.json").batch == 2
+
+
+def test_overwrite_takes_the_former_events_away_and_nothing_else(words, tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("events.out.tfevents.1.host", "log.csv", "best.onnx"):
+        (tmp_path / "run" / name).touch()
+    assert command([*words, *FEW, "--overwrite"]) == 0
+    assert not (tmp_path / "run" / "events.out.tfevents.1.host").exists()
+    assert (tmp_path / "run" / "best.onnx").exists()
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
+
+
+def test_a_run_is_replaced_by_one_that_can_begin_and_by_no_other(words, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    (tmp_path / "run").mkdir()
+    former = [tmp_path / "run" / name for name in ("log.csv", "best.safetensors", "last.safetensors", "recipe.json")]
+    for path in former:
+        path.touch()
+    for wrong in (["--pretrained", "nowhere.pth"], ["--teacher", "nowhere.safetensors"], ["--tensorboard"]):
+        with pytest.raises(CanthusError, match=r"no such file|not installed"):
+            command([*words, *FEW, "--overwrite", *wrong])
+        assert all(path.is_file() and not path.stat().st_size for path in former)
+
+
+def test_a_compiler_that_fails_is_told_in_a_line_and_one_that_lacks_too(words, monkeypatch, capsys):
+    class InductorError(RuntimeError):
+        pass
+
+    def fail(*_: object) -> None:
+        raise InductorError("InvalidCxxCompiler: no working C++ compiler\n\nSet TORCH_LOGS ...")
+
+    def cut_short(*_: object) -> None:
+        raise ImportError("main.so: file too short")
+
+    InductorError.__module__ = "torch._inductor.exc"
+    without = [*(word for word in words if word != "--no-compile"), *FEW]
+    monkeypatch.setattr("torch.compile", lambda _: fail)
+    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: True)
+    with pytest.raises(BackendError, match=r"--no-compile \(InvalidCxxCompiler: no working C\+\+ compiler\)"):
+        command(without)
+    monkeypatch.setattr("torch.compile", lambda _: cut_short)
+    with pytest.raises(BackendError, match=r"--no-compile \(main\.so: file too short\)"):
+        command(without)
+    capsys.readouterr()
+    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
+    assert command(without) == 0
+    assert "needs a C++ compiler" in capsys.readouterr().out
+
+
+def test_an_old_gpu_is_told_to_train_in_fp32(words, monkeypatch, capsys):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "joined", lambda: contextlib.nullcontext(World(torch.device("cuda"))))
+    monkeypatch.setattr(training, "shelve", stop)
+    for able, settings, told in ((False, [], True), (True, [], False), (False, ["--set", "precision=fp32"], False)):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda _, able=able: able)
+        assert command([*words, *settings]) == 130
+        assert ("--set precision=fp32" in capsys.readouterr().out) == told
+
+
+@pytest.mark.parametrize(("rank", "ended", "told"), [(0, False, True), (1, True, False), (1, False, True)])
+def test_of_torchruns_processes_the_first_tells_what_is_wrong(words, monkeypatch, rank, ended, told):
+    def sleep(_: float) -> None:
+        if ended:
+            raise KeyboardInterrupt
+
+    monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setattr("time.sleep", sleep)
+    with pytest.raises(InputError if told else SystemExit, match="does not fit" if told else "1"):
+        command([*words, "--set", "learning_rate=oops"])
+    with pytest.raises(InputError if told else SystemExit, match="no such file" if told else "1"):
+        evaluate(["--wflw", "nowhere"])
+
+
+def test_a_batch_that_gpus_cannot_share_starts_no_processes(words, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    with pytest.raises(InputError, match="a batch of 32 cannot be split over 3 processes"):
+        command([*words, "--recipe", "student", "--gpus", "3"])
+
+
+@pytest.mark.parametrize(("cut_for", "told"), [("student", True), ("wflw-hrnet", False)])
+def test_crops_without_room_for_a_recipe_are_told(tmp_path, cut_for, told):
+    write_shard(tmp_path / "shard", 4)
+    how, hrnet = (find_recipe(name).augmentation for name in (cut_for, "wflw-hrnet"))
+    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64, how=how)
+    assert ("nearer to the faces" in lacking(pack, Recipe(size=32, augmentation=hrnet))) == told
+    assert not lacking(pack, Recipe(size=32))
+    assert "enlarged to the recipe's 128" in lacking(pack, Recipe())
+
+
+def test_commands_and_their_help_load_nothing_heavy():
+    heavy = "{'torch', 'cv2', 'numpy', 'openvino', 'mediapipe', 'tqdm'}"
+    code = (
+        "import sys\nfrom canthus.trainer import commands, data_commands, eval_command\n"
+        "for one in (data_commands.data, commands.train, eval_command.evaluate):\n"
+        "    try: one(['--help'])\n"
+        "    except SystemExit as end: assert not end.code\n"
+        f"loaded = {heavy} & set(sys.modules)\nassert not loaded, loaded\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("examples:") == 3

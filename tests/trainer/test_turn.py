@@ -1,0 +1,399 @@
+"""Profiles out of frontal faces: laws that a made-up head obeys, what the command tells, and real faces."""
+
+import itertools
+import math
+
+import cv2
+import numpy as np
+import pytest
+
+import canthus.trainer.labels.turn as turning
+from canthus.runtime import wflw
+from canthus.runtime.cli import main
+from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
+from canthus.runtime.models import Fetched, find_fetched
+from canthus.runtime.types import Roi
+from canthus.trainer.data_commands import data as command
+from canthus.trainer.faces.formats import list_line, open_set
+from canthus.trainer.faces.labelled import LabelledFace, kept_aside, yaw
+from canthus.trainer.labels import mesh
+from canthus.trainer.labels.labelling import ROOM, Label, ShardWriter
+from canthus.trainer.labels.raster import fill, rasterise
+from canthus.trainer.labels.relief import DRAWN, MIDDLE, SIDE, Pose, Upright, prepare, turn, turn_points, upright
+from canthus.trainer.packs.pack import open_pack, write_pack
+from support.data_sets import write_cofw
+from support.shape import SHAPE
+
+NEAR = 1.5  # pixels of the square: a third of the distance of two vertices
+FACE = 180  # pixels
+
+EVEN = (SHAPE + SHAPE[wflw.MIRROR] * [-1, 1] + [1, 0]) / 2
+"""A crude face that is its own mirror image."""
+
+SIDES = {127: (-0.95, -0.2), 356: (0.95, -0.2), 234: (-0.98, 0.0), 454: (0.98, 0.0)}
+MIDDLES = {168: (0.0, -0.3), 5: (0.0, -0.6)}
+
+
+def seen(points: np.ndarray, shape: tuple[int, int]) -> mesh.Seen:
+    """A head like an egg around points (98, 2): half an ellipsoid for a face, and a body below."""
+    size = np.ptp(points, axis=0).max()
+    middle, half = (points.min(0) + points.max(0)) / 2, size * np.array([0.5, 0.52])
+    flat = np.zeros((468, 2))
+    marks = {ours: (points[theirs] - middle) / half for ours, theirs in mesh.SAME} | SIDES | MIDDLES
+    marks[mesh.TOP] = -marks[mesh.CHIN]
+    others = [place for place in range(468) if place not in marks]
+    number = np.arange(len(others) // 2)
+    wide, turned = 0.97 * np.sqrt((number + 0.5) / len(number)), np.pi * (3 - np.sqrt(5)) * number
+    right = np.stack([np.abs(wide * np.cos(turned)) + 1e-3, wide * np.sin(turned)], 1)
+    flat[others] = np.concatenate([right, right * [-1, 1]])
+    for place, mark in marks.items():
+        flat[place] = mark
+    depth = -0.45 * size * np.sqrt(1 - (flat**2).sum(1))
+    depth[mesh.TOP] -= math.tan(mesh.LEAN) * 2 * half[1] * marks[mesh.CHIN][1]  # the face looks straight
+    person = np.zeros(shape, np.float32)
+    x, y = (int(edge) for edge in middle)
+    cv2.ellipse(person, (x, y), (round(0.62 * size), round(0.75 * size)), 0, 0, 360, 1.0, -1)
+    person[y + round(0.7 * size) :, x - round(0.9 * size) : x + round(0.9 * size)] = 1
+    return mesh.Seen(np.column_stack([middle + flat * half, depth]), person, 1.0)
+
+
+def square(marks: tuple[int, ...] = ()) -> Upright:
+    """The crude face on soft colours; the points of these numbers are marked with discs of pure red."""
+    ground = np.random.default_rng(1).integers(40, 200, (6, 6, 3)).astype(np.uint8)
+    ground[..., 0] //= 4
+    picture = cv2.resize(ground, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    points = ((SIDE - 1 - FACE) / 2 + EVEN * FACE).astype(np.float32)
+    for mark in marks:
+        x, y = points[mark]
+        cv2.circle(picture, (round(x * 16), round(y * 16)), 4 * 16, (255, 0, 0), -1, cv2.LINE_AA, 4)
+    return Upright(picture, points, np.ones((SIDE, SIDE), np.bool_))
+
+
+def source(marks: tuple[int, ...] = ()):
+    made = square(marks)
+    return prepare(made, seen(made.points, (SIDE, SIDE)))
+
+
+def to_line(points: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """How far points (N, 2) lie from a chain (M, 2)."""
+    dense = np.concatenate([np.linspace(a, b, 20) for a, b in itertools.pairwise(line)])
+    return np.linalg.norm(points[:, None] - dense, axis=-1).min(1)
+
+
+def test_a_turn_by_nothing_gives_the_face_back():
+    made = square()
+    face = source()
+    points = turn_points(face, Pose())
+    inner = slice(33, None)
+    np.testing.assert_allclose(points[inner], made.points[inner], atol=0.1)
+    assert to_line(points[:33], made.points[:33]).max() < NEAR
+    picture, drawn_points = turn(face, Pose())
+    region = roi_from_points(points)
+    roomy = Roi(region.x, region.y, region.side * ROOM)
+    wanted = crop(made.picture, roomy, DRAWN)
+    np.testing.assert_allclose(drawn_points, transform(invert(to_frame(roomy, DRAWN)), points), atol=0.01)
+    core = cv2.erode(crop(np.dstack([face.texture[..., 3]] * 3), roomy, DRAWN)[..., 0], np.ones((25, 25))) > 250
+    assert core.mean() > 0.2
+    assert np.abs(picture.astype(int) - wanted)[core].mean() < 2
+
+
+def test_a_mark_on_the_face_lies_where_its_point_says():
+    for degrees, mark in ((-50, 54), (-50, 82), (40, 76), (60, 54), (35, 90), (-20, 64)):
+        pose = Pose(math.radians(degrees), math.radians(8), math.radians(-6))
+        picture, points = turn(source((mark,)), pose)
+        red = picture.astype(int)
+        rows, columns = np.nonzero((red[..., 0] > 140) & (red[..., 1] < 90) & (red[..., 2] < 90))
+        assert len(rows) > 10, (degrees, mark)
+        found = np.array([columns.mean(), rows.mean()])
+        assert np.linalg.norm(found - points[mark]) < 2 * NEAR, (degrees, mark)
+
+
+def test_a_face_turns_where_its_pose_says():
+    face = source()
+    straight, right, down, rolled = (
+        turn_points(face, pose) for pose in (Pose(), Pose(yaw=0.6), Pose(pitch=0.4), Pose(roll=0.3))
+    )
+    eyes = list(wflw.OUTER_CANTHI)
+    assert yaw(right[None])[0] > 0.2
+    assert abs(yaw(straight[None])[0]) < 0.02
+    shrunk = np.ptp(right[eyes, 0]) / np.ptp(straight[eyes, 0])
+    assert shrunk == pytest.approx(math.cos(0.6), abs=0.08)
+    assert down[54, 1] - down[eyes, 1].mean() > straight[54, 1] - straight[eyes, 1].mean() + 5
+    across = rolled[eyes[1]] - rolled[eyes[0]]
+    assert math.atan2(across[1], across[0]) == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("degrees", [20, 50, 80])
+def test_turning_the_other_way_mirrors_the_points(degrees):
+    face = source()
+    aside = math.radians(degrees)
+    one, other = turn_points(face, Pose(aside, 0.1, 0.2)), turn_points(face, Pose(-aside, 0.1, -0.2))
+    back = other[wflw.MIRROR] * [-1, 1] + [SIDE - 1, 0]
+    assert np.linalg.norm(one - back, axis=1).max() < 2 * NEAR
+
+
+@pytest.mark.parametrize("degrees", [40, 60, 80])
+def test_the_far_contour_lies_on_the_visible_edge_and_nothing_beyond(degrees):
+    """On an egg, which has no nose: the edge is the outermost that any place of the face comes to at that height."""
+    face = source()
+    pose = Pose(math.radians(degrees))
+    points = turn_points(face, pose)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    cv2.fillPoly(mask, [np.round(face.points[:33]).astype(np.int32)], 1)
+    flat = np.argwhere(mask)[:, ::-1].astype(np.float64)
+    surface = face.relief.place(np.column_stack([flat, face.relief.depth(flat)]), pose.rotation)[:, :2]
+
+    def short_of_edge(x, y):
+        return surface[np.abs(surface[:, 1] - y) < 2, 0].max() - x
+
+    low, high = face.points[:33, 1].min() + 10, face.points[:33, 1].max() - 10
+    far = [short_of_edge(x, y) for x, y in points[MIDDLE + 5 : 33].tolist() if low < y < high]
+    assert len(far) > 8
+    assert min(far) > -NEAR
+    assert max(far) < 4 * NEAR  # close to the chin the edge runs flat
+    inner = [short_of_edge(x, y) for x, y in points[33:].tolist() if low < y < high]
+    assert len(inner) > 20
+    assert min(inner) > -NEAR
+
+
+def test_both_halves_of_the_contour_are_marked_at_even_distances():
+    points = turn_points(source(), Pose(math.radians(45), 0.1))
+    steps = np.linalg.norm(np.diff(points[:33], axis=0), axis=1)
+    for half in (steps[:MIDDLE], steps[MIDDLE:]):
+        np.testing.assert_allclose(half, half.mean(), rtol=0.05)
+
+
+def test_a_far_eye_stays_an_eye():
+    """In a profile its points lie close together behind the nose, and not in the air."""
+    face = source()
+    points = turn_points(face, Pose(math.radians(80)))
+    near, far = points[list(wflw.LEFT_EYE)], points[list(wflw.RIGHT_EYE)]
+    assert far[:, 0].mean() > near[:, 0].mean()
+    assert np.ptp(far[:, 0]) < np.ptp(face.points[list(wflw.RIGHT_EYE), 0])
+
+
+def test_of_two_triangles_the_nearer_is_seen_and_weights_give_the_place_back():
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(-5, 45, (30, 3, 2))
+    one, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    turned = one[:, 0] * other[:, 1] < one[:, 1] * other[:, 0]
+    corners[turned] = corners[turned][:, ::-1]
+    heights = rng.permutation(30).astype(float)
+    vertices = np.dstack([corners, np.repeat(heights[:, None], 3, 1)]).reshape(-1, 3)
+    triangles = np.arange(90).reshape(30, 3)
+    index, two, three = rasterise(vertices, triangles, 40)
+    rows, columns = np.nonzero(index >= 0)
+    which = corners[index[rows, columns]]
+    weights = np.stack([1 - two - three, two, three], -1)[rows, columns]
+    np.testing.assert_allclose((which * weights[..., None]).sum(1), np.stack([columns, rows], 1), atol=1e-2)
+    for y, x in ((20, 20), (5, 31), (33, 12)):
+        inside = [
+            number
+            for number in range(30)
+            if cv2.pointPolygonTest(corners[number].astype(np.float32), (float(x), float(y)), True) > 0.01
+        ]
+        assert index[y, x] == (min(inside, key=heights.__getitem__) if inside else -1)
+    backward, _, _ = rasterise(vertices, triangles[:, ::-1], 40)
+    assert (backward == -1).all()
+
+
+def test_filling_keeps_what_is_known_and_goes_on_from_there():
+    picture = square().picture
+    known = np.zeros((SIDE, SIDE), np.bool_)
+    known[:, 100:300] = True
+    filled = fill(picture, known)
+    np.testing.assert_array_equal(filled[known], picture[known])
+    assert np.abs(filled[200, 310:320].astype(int) - picture[200, 299]).max() < 40
+    plain = np.full_like(picture, 77)
+    assert np.abs(fill(plain * known[..., None], known).astype(int) - 77).max() <= 1
+
+
+def test_the_square_is_upright_and_tells_where_the_photo_ends():
+    made = square()
+    roll = math.radians(25)
+    turned = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), -math.degrees(roll), 1.0)
+    photo, points = cv2.warpAffine(made.picture, turned, (SIDE, SIDE)), transform(turned, made.points)
+    found = upright(photo[:, 60:], points - [60, 0])
+    eyes = found.points[list(wflw.OUTER_CANTHI)]
+    assert abs(eyes[0, 1] - eyes[1, 1]) < 0.5
+    assert not found.photo.all()
+    assert found.photo[SIDE // 2, SIDE // 2]
+
+
+class Pretending:
+    """Sees the made-up head wherever there are points."""
+
+    def look(self, picture, points):
+        return seen(points, picture.shape[:2])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def write_shard(folder, count: int):
+    """Faces on soft colours, some of them by their names held out."""
+    (folder / "images" / "in").mkdir(parents=True)
+    lines = []
+    for number in range(count):
+        points = (60 + number % 7 + EVEN * 90).astype(np.float32)
+        ground = np.random.default_rng(number).integers(40, 200, (5, 5, 3)).astype(np.uint8)
+        name = f"in/{number:03d}.png"
+        cv2.imwrite(str(folder / "images" / name), cv2.resize(ground, (220, 220), interpolation=cv2.INTER_CUBIC))
+        lines.append(list_line(LabelledFace(name, points, (60, 60, 150, 150), np.zeros(6, np.bool_))))
+    (folder / "list_98pt_rect_attr.txt").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    monkeypatch.setattr(turning, "Looker", Pretending)
+
+
+def test_turned_faces_are_a_shard_that_prepare_reads(tmp_path, pretend, capsys):
+    shard = write_shard(tmp_path / "in", 4)
+    assert command(["turn", str(shard), "-o", str(tmp_path / "out"), "--faces", "7", "--yaw", "40", "60"]) == 0
+    assert "7 turned faces" in capsys.readouterr().out
+    out = open_set(tmp_path / "out")
+    assert len(out.faces) == len({face.image for face in out.faces}) == 7
+    assert all(face.image.startswith("turned/in/") for face in out.faces)
+    assert all(0 < face.spread < turning.TURNED_SPREAD for face in out.faces)
+    looks = yaw(np.stack([face.points for face in out.faces]))
+    assert (np.abs(looks) > 0.2).all()
+    assert looks.min() < 0 < looks.max()
+    assert len(write_pack([out], tmp_path / "pack", 96)) == 7
+
+
+def test_the_same_seed_turns_the_same(tmp_path, pretend):
+    shard = open_set(write_shard(tmp_path / "in", 2))
+    runs = []
+    for seed in (3, 3, 4):
+        flow = turning.turned([shard], turning.Wish(seed=seed), [])
+        runs.append([next(flow) for _ in range(2)])
+        flow.close()
+    for (name, picture, label), (other, again, same) in zip(runs[0], runs[1], strict=True):
+        assert name == other
+        np.testing.assert_array_equal(picture, again)
+        np.testing.assert_array_equal(label.points, same.points)
+    assert not np.array_equal(runs[0][0][2].points, runs[2][0][2].points)
+
+
+def test_faces_that_training_holds_out_are_never_turned(tmp_path, monkeypatch, pretend):
+    monkeypatch.setattr(turning, "HELD_OUT", 3)
+    shard = open_set(write_shard(tmp_path / "in", 6))
+    aside = {face.image for face in shard.faces if kept_aside(face.image, 3)}
+    assert aside
+    flow = turning.turned([shard], turning.Wish(), [])
+    names = [next(flow)[0] for _ in range(24)]
+    sources = {"/".join(name.split("/")[1:]).rsplit("_", 1)[0] + ".png" for name in names}
+    assert sources
+    assert not sources & aside
+    assert not any(kept_aside(f"{name}_0.jpg", 3) for name in names)
+
+
+def test_who_looks_aside_already_turns_on_to_that_side():
+    class Looking:
+        yaw = 0.3
+
+    poses = list(turning._poses(Looking(), (30.0, 80.0), np.random.default_rng(0)))
+    assert all(math.radians(30) <= pose.yaw <= math.radians(80) for pose in poses)
+
+
+def test_a_mesh_that_lies_elsewhere_is_not_trusted():
+    made = square()
+    head = seen(made.points, (SIDE, SIDE))
+    assert turning.fits(head, made.points)
+    assert not turning.fits(head, made.points + np.array([20, 0]))
+    head.mesh[263, 2] += 100
+    assert head.yaw > math.radians(turning.MOST_YAW)
+    assert not turning.fits(head, made.points)
+
+
+def test_bad_input_gets_one_line(tmp_path, pretend, monkeypatch, capsys):
+    write_cofw(tmp_path / "COFW_train_color.mat")
+    shard, out = write_shard(tmp_path / "in", 1), str(tmp_path / "out")
+    with pytest.raises(InputError, match="29 points cannot be turned"):
+        command(["turn", str(tmp_path / "COFW_train_color.mat"), "-o", out])
+    with pytest.raises(InputError, match="no such file"):
+        command(["turn", str(tmp_path / "absent"), "-o", out])
+    monkeypatch.setattr(turning, "fits", lambda *_: False)
+    with pytest.raises(InputError, match="no frontal face that could be turned"):
+        command(["turn", str(shard), "-o", out])
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(InputError, match="another folder"):
+        command(["turn", str(shard), "-o", str(shard)])
+    for words in (["--faces", "0"], ["--yaw", "60", "20"], ["--yaw", "20", "95"], ["--seed", "-1"]):
+        with pytest.raises(SystemExit) as ended:
+            command(["turn", str(shard), "-o", out, *words])
+        assert ended.value.code == 2
+    capsys.readouterr()
+    assert main(["data", "turn", str(tmp_path / "absent"), "-o", out]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_unreadable_picture_is_told_and_passed_over(tmp_path, pretend, capsys):
+    shard = write_shard(tmp_path / "in", 3)
+    (shard / "images" / "in" / "001.png").write_text("no picture")
+    assert command(["turn", str(shard), "-o", str(tmp_path / "out"), "--faces", "9"]) == 1
+    told = capsys.readouterr()
+    assert "9 turned faces" in told.out
+    assert "left out" in told.err
+
+
+def test_ctrl_c_leaves_a_whole_shard(tmp_path, pretend, monkeypatch, capsys):
+    shard = write_shard(tmp_path / "in", 2)
+    kept = ShardWriter.write
+
+    def stop_at_the_third(self, name, picture, labels):
+        if self.faces == 2:
+            raise KeyboardInterrupt
+        kept(self, name, picture, labels)
+
+    monkeypatch.setattr(ShardWriter, "write", stop_at_the_third)
+    assert command(["turn", str(shard), "-o", str(tmp_path / "out")]) == 130
+    assert "stopped" in capsys.readouterr().err
+    assert len(open_set(tmp_path / "out").faces) == 2
+
+
+def test_a_changed_file_in_the_cache_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr("canthus.runtime.models.cache_folder", lambda: tmp_path)
+    wanted = Fetched("the thing", "thing.tflite", "00" * 32, "canthus fetch it")
+    (tmp_path / "thing.tflite").write_text("something else")
+    with pytest.raises(ModelError, match=r"the thing is not in .* run `canthus fetch it`"):
+        find_fetched([wanted], fetch=False)
+    assert not (tmp_path / "thing.tflite").exists()
+
+
+def test_nothing_is_fetched_for_a_cache_that_cannot_keep_it(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("canthus.runtime.models.cache_folder", lambda: tmp_path / "file" / "canthus")
+    monkeypatch.setattr("subprocess.run", None)
+    with pytest.raises(ModelError, match=r"the thing .* nothing can be written .*; set XDG_CACHE_HOME .*, or ask$"):
+        find_fetched([Fetched("the thing", "thing.tflite", "00" * 32, "canthus fetch it", "ask")])
+
+
+@pytest.mark.faces
+def test_real_faces_are_turned(real_faces, tmp_path):
+    """The labels of a turned face agree with what the mesh sees in it, as far as a mesh sees profiles."""
+    try:
+        find_fetched([mesh.FACE_MODEL, mesh.PERSON_MODEL], fetch=False)
+    except ModelError as missing:
+        pytest.skip(str(missing))
+    faces = open_set(real_faces / "pseudo98" / "pseudo98-wflwimg-0.tar")
+    flow = turning.turned([faces], turning.Wish((25.0, 45.0)), [])
+    with ShardWriter(tmp_path / "shard") as shard, mesh.Looker() as looker:
+        apart = []
+        for _ in range(6):
+            name, picture, label = next(flow)
+            assert isinstance(label, Label)
+            again = looker.look(picture, label.points)
+            apart.append(float(np.median(again.disagreement(label.points))))
+            shard.write(name, picture, [label])
+            assert (label.points > 0).all()
+            assert (label.points < DRAWN).all()
+    assert np.median(apart) < 0.05
+    assert len(write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 96)) == 6
+    assert len(open_pack(tmp_path / "pack")) == 6
