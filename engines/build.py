@@ -53,7 +53,7 @@ GRAPH_SHIFT = 0.05
 
 
 @dataclass(frozen=True)
-class Wish:
+class BuildOptions:
     """What engine is wanted."""
 
     model: str | None = None  # a shipped model's name or a path; None = the default
@@ -63,15 +63,15 @@ class Wish:
     targets: str | None = None  # "current" or "sm86,sm89"; None = all that the flavour can
 
 
-def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet: bool = False) -> Path:
+def build(options: BuildOptions, output: Path | None = None, overwrite: bool = False, quiet: bool = False) -> Path:
     """Build an engine and its manifest; returns where it lies: `output`, or the user's cache folder.
 
     An engine that is in the cache already is built anew only with `overwrite`; else it takes over its model's
     calibration. A build that is interrupted leaves nothing behind.
     """
-    model = find_gpu_model(wish.model)
+    model = find_gpu_model(options.model)
     manifest = read_manifest(model)
-    recipe = recipe_of(wish, manifest)
+    recipe = engine_recipe(options, manifest)
     engine = output or engine_path(recipe)
     if engine.suffix != ".engine":
         raise InputError(f"{engine}: an engine's name ends in .engine")
@@ -79,7 +79,7 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
         raise InputError(f"{engine}: {engine.stem}.json beside it belongs to another file; choose another name")
     if engine.exists() and not overwrite:
         if output is None:
-            recalibrate(engine, manifest)
+            update_calibration(engine, manifest)
             return engine
         raise InputError(f"{engine}: exists already; give --overwrite to replace it")
     if output is None:
@@ -87,10 +87,10 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
     elif not engine.parent.is_dir():
         raise InputError(f"{engine.parent}: no such folder")
     _sweep(engine.parent)
-    graph = engine_graph(model, wish.precision)
+    graph = engine_graph(model, options.precision)
     with tempfile.TemporaryDirectory(dir=engine.parent, prefix=DRAFTS) as folder:
         draft = Path(folder) / engine.name
-        check = _check_graph(model, graph, wish.precision, manifest, draft.with_suffix(".onnx"))
+        check = _check_graph(model, graph, options.precision, manifest, draft.with_suffix(".onnx"))
         data, bindings, layers = compile_network(graph, recipe, manifest, quiet)
         draft.write_bytes(data)
         made = EngineManifest(
@@ -114,7 +114,7 @@ def build(wish: Wish, output: Path | None = None, overwrite: bool = False, quiet
     return engine
 
 
-def recalibrate(engine: Path, model: Manifest) -> None:
+def update_calibration(engine: Path, model: Manifest) -> None:
     """Write its model's calibration into an engine's manifest: it may be newer, as it does not change the name."""
     former = read_engine_manifest(engine)
     if former.calibration != model.calibration:
@@ -128,19 +128,19 @@ def _sweep(folder: Path) -> None:
             shutil.rmtree(draft, ignore_errors=True)
 
 
-def recipe_of(wish: Wish, manifest: Manifest) -> EngineRecipe:
-    """What a wish comes to on this machine."""
-    if not 1 <= wish.max_batch <= 256:
-        raise InputError(f"--max-batch {wish.max_batch}: from 1 to 256")
-    flavour = wish.flavour or flavour_for_here()
+def engine_recipe(options: BuildOptions, manifest: Manifest) -> EngineRecipe:
+    """What options come to on this machine."""
+    if not 1 <= options.max_batch <= 256:
+        raise InputError(f"--max-batch {options.max_batch}: from 1 to 256")
+    flavour = options.flavour or flavour_for_here()
     return EngineRecipe(
         model_sha256=manifest.sha256,
         flavour=flavour,
         version=flavour_version(flavour),
         gpu=_gpu_name(flavour),
-        targets=_targets(flavour, wish.targets),
-        precision=wish.precision,
-        batch=(1, min(USUAL_BATCH, wish.max_batch), wish.max_batch),
+        targets=_targets(flavour, options.targets),
+        precision=options.precision,
+        batch=(1, min(USUAL_BATCH, options.max_batch), options.max_batch),
     )
 
 
@@ -177,10 +177,10 @@ def _targets(flavour: Flavour, told: str | None) -> tuple[str, ...]:
 
 def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Manifest, draft: Path) -> dict[str, Any]:
     """Run the graph that TensorRT will get beside the model, on the CPU; EngineError when points move."""
-    from canthus.engines.export import check_crops
+    from canthus.engines.export import synthetic_crops
     from canthus.runtime.backends.cpu import run_exactly
 
-    crops = check_crops(4, manifest.size)
+    crops = synthetic_crops(4, manifest.size)
     draft.write_bytes(graph)
     (maps,) = run_exactly(draft, crops)
     points = decode_maps(maps, manifest)[0]

@@ -113,11 +113,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _build(told: argparse.Namespace) -> int:
-    from canthus.engines.build import Wish, build, recalibrate, recipe_of
+    from canthus.engines.build import BuildOptions, build, engine_recipe, update_calibration
     from canthus.engines.verify import cannot_run, record, table, verify
     from canthus.runtime.models import read_manifest
 
-    wish = Wish(
+    options = BuildOptions(
         model=told.model,
         flavour=None if told.flavour == "auto" else told.flavour,
         precision=told.precision,
@@ -125,13 +125,13 @@ def _build(told: argparse.Namespace) -> int:
         targets=told.target,
     )
     if told.output is None and not told.overwrite:
-        model = read_manifest(find_gpu_model(wish.model))
-        kept = engine_path(recipe_of(wish, model))
+        model = read_manifest(find_gpu_model(options.model))
+        kept = engine_path(engine_recipe(options, model))
         if kept.exists() and _state(kept) == "ready":
-            recalibrate(kept, model)
+            update_calibration(kept, model)
             print(f"{kept}: built already")
             return 0
-    engine = build(wish, told.output, overwrite=told.overwrite or told.output is None, quiet=told.quiet)
+    engine = build(options, told.output, overwrite=told.overwrite or told.output is None, quiet=told.quiet)
     manifest = read_engine_manifest(engine)
     recipe = manifest.recipe
     print(
@@ -261,9 +261,9 @@ def _verify(told: argparse.Namespace) -> int:
 
 
 def _bench(told: argparse.Namespace) -> int:
-    from canthus.engines.gpu_bench import Asked, bench
+    from canthus.engines.gpu_bench import BenchOptions, bench
 
-    print(bench(Asked(told.model, told.checkpoint, told.wflw, told.frames), told.output, told.overwrite))
+    print(bench(BenchOptions(told.model, told.checkpoint, told.wflw, told.frames), told.output, told.overwrite))
     return 0
 
 

@@ -207,7 +207,7 @@ def _check(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, to
     from canthus.trainer.networks.network import Deployed, normalise
 
     image, rois = sample_scene()
-    crops = np.concatenate([crop_all(image, rois[:4], manifest.size).images, check_crops(1, manifest.size)])
+    crops = np.concatenate([crop_all(image, rois[:4], manifest.size).images, synthetic_crops(1, manifest.size)])
     with torch.inference_mode():
         images = torch.from_numpy(crops)
         wanted = (
@@ -237,7 +237,7 @@ def _check(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, to
     }
 
 
-def check_crops(count: int, size: int) -> NDArray[np.uint8]:
+def synthetic_crops(count: int, size: int) -> NDArray[np.uint8]:
     """(count, size, size, 3) made-up crops, always the same: soft patches of colour under a little noise."""
     random = np.random.default_rng(98)
     coarse = random.integers(0, 256, (count, 8, 8, 3)).repeat(size // 8 + 1, 1).repeat(size // 8 + 1, 2)

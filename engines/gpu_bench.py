@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from canthus.engines.build import Wish, build, compile_network, recipe_of
+from canthus.engines.build import BuildOptions, build, compile_network, engine_recipe
 from canthus.engines.gpu_measure import DecodingEngine, beside, measure
 from canthus.engines.gpu_report import BESIDES, Report
 from canthus.engines.graph import engine_graph
@@ -46,7 +46,7 @@ OTHER_FRAMES = 100
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchOptions:
     """What is measured."""
 
     model: str | None = None
@@ -56,7 +56,7 @@ class Asked:
     times: int = 200  # behind each median and p99
 
 
-def bench(asked: Asked, folder: Path, overwrite: bool = False) -> Path:
+def bench(options: BenchOptions, folder: Path, overwrite: bool = False) -> Path:
     """Measure everything on the GPU at hand; returns the report.
 
     BackendError where there is no GPU, InputError where a report is there already and `overwrite` is not given.
@@ -64,20 +64,20 @@ def bench(asked: Asked, folder: Path, overwrite: bool = False) -> Path:
     gpu = find_gpu()
     if gpu is None:
         raise BackendError("no NVIDIA GPU on this machine, or no cuda-bindings to reach it: nothing to measure")
-    model = find_gpu_model(asked.model)
+    model = find_gpu_model(options.model)
     manifest = read_manifest(model)
     _prepare(folder, overwrite)
     written = Report(folder)
     written.add("machine", machine(gpu, model, manifest))
     found: dict[str, Any] = {}
-    for name, measured in _ways(gpu, asked, model, manifest).items():
+    for name, measured in _ways(gpu, options, model, manifest).items():
         _say(name)
         found[name] = attempt(measured)
         written.add("ways", found)
     return folder / "report.md"
 
 
-def _ways(gpu: Gpu, asked: Asked, model: Path, manifest: Manifest) -> dict[str, Callable[[], dict[str, Any]]]:
+def _ways(gpu: Gpu, options: BenchOptions, model: Path, manifest: Manifest) -> dict[str, Callable[[], dict[str, Any]]]:
     """What is measured, by name and in order. What does not serve this GPU is asked last: it may end the process."""
     served: dict[str, Callable[[], dict[str, Any]]] = {}
     others: dict[str, Callable[[], dict[str, Any]]] = {}
@@ -87,8 +87,8 @@ def _ways(gpu: Gpu, asked: Asked, model: Path, manifest: Manifest) -> dict[str, 
             serves = flavour == "tensorrt" or capability_name(gpu) in rtx_targets()
         except BackendError:  # found, but does not load: its own way tells why
             name, serves = f"{flavour}, fp16", False
-        (served if serves else others)[name] = partial(tensorrt, flavour, serves, asked, model, manifest)
-    by_kind = {f"PyTorch, fp16, {kind}": partial(by_torch, kind, asked, manifest) for kind in KINDS}
+        (served if serves else others)[name] = partial(tensorrt, flavour, serves, options, model, manifest)
+    by_kind = {f"PyTorch, fp16, {kind}": partial(by_torch, kind, options, manifest) for kind in KINDS}
     return {**served, **by_kind, **others}
 
 
@@ -126,24 +126,24 @@ def machine(gpu: Gpu, model: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def tensorrt(flavour: Flavour, serves: bool, asked: Asked, model: Path, manifest: Manifest) -> dict[str, Any]:
+def tensorrt(flavour: Flavour, serves: bool, options: BenchOptions, model: Path, manifest: Manifest) -> dict[str, Any]:
     """One flavour: its engine built, timed and compared; CanthusError with TensorRT's words where it does not run."""
     # Where it does not serve this GPU, TensorRT-RTX itself says so.
-    wish = Wish(str(model), flavour, targets="current" if serves else None)
+    build_options = BuildOptions(str(model), flavour, targets="current" if serves else None)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
-        engine = build(wish, Path(folder) / "bench.engine", quiet=True)
+        engine = build(build_options, Path(folder) / "bench.engine", quiet=True)
         facts: dict[str, Any] = {"build seconds": round(time.perf_counter() - began, 1)}
         with TensorRTBackend(engine, anyway=True) as backend:  # so that TensorRT itself says what it cannot do
-            facts |= measure(backend.runner, asked.times, asked.frames)
+            facts |= measure(backend.runner, options.times, options.frames)
 
             def decoding() -> dict[str, Any]:
                 graph = engine_graph(model, "fp16", decoding=True)
-                data, _, _ = compile_network(graph, recipe_of(wish, manifest), manifest, quiet=True)
-                return beside(backend.runner, DecodingEngine(backend.runner, flavour, data), asked.times)
+                data, _, _ = compile_network(graph, engine_recipe(build_options, manifest), manifest, quiet=True)
+                return beside(backend.runner, DecodingEngine(backend.runner, flavour, data), options.times)
 
             facts["decode"] = attempt(decoding)
-        facts["parity"] = attempt(lambda: rows_of(verify(engine, asked.checkpoint, asked.wflw), manifest))
+        facts["parity"] = attempt(lambda: rows_of(verify(engine, options.checkpoint, options.wflw), manifest))
     return facts
 
 
@@ -157,26 +157,26 @@ def rows_of(rows: list[Row], manifest: Manifest) -> dict[str, Any]:
     return {"rows": told}
 
 
-def by_torch(kind: Kind, asked: Asked, manifest: Manifest) -> dict[str, Any]:
+def by_torch(kind: Kind, options: BenchOptions, manifest: Manifest) -> dict[str, Any]:
     """PyTorch between the same two kernels, in fp16; parity only with a checkpoint."""
     from canthus.runtime.backends.reference import TorchBackend
     from canthus.trainer.networks.head import decode
 
-    network = half_network(asked.checkpoint, manifest, compiled=kind == "compiled")
+    network = half_network(options.checkpoint, manifest, compiled=kind == "compiled")
     maps = recorded(network) if kind == "recorded" else network
     with TorchBackend(maps, manifest.size, manifest.points, manifest.stride, "cuda") as backend:
         if kind == "recorded":
             points = recorded(lambda crops: decode(network(crops), manifest.stride))
-            facts = measure(backend.runner, asked.times, asked.frames)
+            facts = measure(backend.runner, options.times, options.frames)
             facts["decode"] = attempt(
-                lambda: beside(backend.runner, lambda faces: backend.on_crops(points, faces), asked.times)
+                lambda: beside(backend.runner, lambda faces: backend.on_crops(points, faces), options.times)
             )
         else:
-            facts = measure(backend.runner, max(asked.times // 10, 1), min(asked.frames, OTHER_FRAMES))
-        if (checkpoint := asked.checkpoint) is not None:
+            facts = measure(backend.runner, max(options.times // 10, 1), min(options.frames, OTHER_FRAMES))
+        if (checkpoint := options.checkpoint) is not None:
 
             def parity() -> dict[str, Any]:
-                faces = read_faces(asked.wflw, manifest.size, 64) if asked.wflw else sample_faces(manifest.size)
+                faces = read_faces(options.wflw, manifest.size, 64) if options.wflw else sample_faces(manifest.size)
                 runs: list[Run] = [
                     ("PyTorch, float32", pytorch(checkpoint, manifest, faces.crops), ""),
                     (f"PyTorch, fp16, {kind}", backend.predict(faces.crops)[0], ""),

@@ -41,16 +41,16 @@ keys: Space pause, L lines, I ids, M mirror, F full screen, H shows the keys, Q 
 def command(arguments: list[str]) -> int:
     """Show a camera or a video live in a window, with points and ids on every face."""
     parser = _parser()
-    asked = parser.parse_args(arguments)
-    if asked.loop and asked.source is None:
+    args = parser.parse_args(arguments)
+    if args.loop and args.source is None:
         parser.error("--loop plays a file again and again: give it with --source FILE")
-    if asked.source is not None and not asked.source.exists():
-        raise InputError(f"{asked.source}: no such file")
+    if args.source is not None and not args.source.exists():
+        raise InputError(f"{args.source}: no such file")
     application = _open_qt()
     from canthus.gui.window import Window
 
-    stream = _stream(asked)
-    name = f"camera {asked.camera}" if asked.source is None else asked.source.name
+    stream = _stream(args)
+    name = f"camera {args.camera}" if args.source is None else args.source.name
     window = Window(stream, name)
     with _interruptible(lambda: window.close()) as interrupted:
         window.show()
@@ -91,21 +91,21 @@ def _number(text: str) -> int:
     return int(text)
 
 
-def _stream(asked: argparse.Namespace) -> "Stream":
-    """The stream that was asked for. OpenCV, FFmpeg and the networks are imported in its threads."""
+def _stream(args: argparse.Namespace) -> "Stream":
+    """The stream that the options describe. OpenCV, FFmpeg and the networks are imported in its threads."""
     from canthus.gui.stream import FaceFinder, Source, Stream
 
     def open_source() -> AbstractContextManager[Source]:
         from canthus.runtime.sources import Camera, VideoFile
 
-        return Camera(asked.camera) if asked.source is None else VideoFile(asked.source)
+        return Camera(args.camera) if args.source is None else VideoFile(args.source)
 
     def open_finder() -> AbstractContextManager[FaceFinder]:
         from canthus.runtime.pipeline import Landmarker
 
-        return Landmarker(settings_of(asked))
+        return Landmarker(settings_of(args))
 
-    return Stream(open_source, open_finder, live=asked.source is None, loop=asked.loop)
+    return Stream(open_source, open_finder, live=args.source is None, loop=args.loop)
 
 
 def _open_qt() -> "QApplication":

@@ -14,7 +14,7 @@ GAP = "  ·  "
 """Between two figures."""
 
 
-class Meter:
+class FrameRateMeter:
     """Counts the results that reached the window."""
 
     def __init__(self) -> None:

@@ -21,7 +21,7 @@ FOREHEAD = 0.5
 
 
 @dataclass(frozen=True)
-class Look:
+class OverlayStyle:
     """What is painted beside the points, and which way round."""
 
     lines: bool = True
@@ -42,7 +42,7 @@ def frame_to_window(width: int, height: int, window: QRectF, mirrored: bool, pix
     return placed.translate(-width / 2, -height / 2)
 
 
-def paint_faces(painter: QPainter, faces: Faces, to_window: QTransform, look: Look) -> None:
+def paint_faces(painter: QPainter, faces: Faces, to_window: QTransform, look: OverlayStyle) -> None:
     """Paint all faces. Only places go through the transform: dots stay round and text readable."""
     painter.save()
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)

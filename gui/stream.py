@@ -57,7 +57,7 @@ class Playing:
 
 
 @dataclass(frozen=True)
-class Lost:
+class Disconnected:
     """The camera is not there; it is tried again."""
 
     reason: str
@@ -88,7 +88,7 @@ class Result:
     runs: str = ""  # what ran the network: "OpenVINO on the CPU"
 
 
-State = Opening | Playing | Lost | Ended | Failed
+State = Opening | Playing | Disconnected | Ended | Failed
 
 
 class Stream:
@@ -168,7 +168,7 @@ class Stream:
                 except InputError as error:
                     if not self.live:
                         raise
-                    self.states.post(Lost(str(error)))
+                    self.states.post(Disconnected(str(error)))
                     self._wait_while(lambda: True, RETRY_SECONDS)
         except BaseException as error:  # noqa: BLE001 - handed to the window, which shows or raises it
             self.states.post(Failed(error))

@@ -7,7 +7,7 @@ from PyQt6.QtCore import QRectF, Qt
 from PyQt6.QtGui import QColor, QFont, QFontInfo, QImage, QPainter, QPaintEvent
 from PyQt6.QtWidgets import QWidget
 
-from canthus.gui.overlay import Look, frame_to_window, paint_faces
+from canthus.gui.overlay import OverlayStyle, frame_to_window, paint_faces
 from canthus.gui.stream import Result
 
 BACKDROP = QColor("#0b0e13")
@@ -23,7 +23,7 @@ LARGE, SMALL = 1.6, 1.2
 class View(QWidget):
     """Paints the newest result, scaled with its aspect kept, and a message over it."""
 
-    def __init__(self, look: Look) -> None:
+    def __init__(self, look: OverlayStyle) -> None:
         super().__init__()
         self.look = look
         self._hint = ""

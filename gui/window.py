@@ -12,9 +12,9 @@ from PyQt6.QtGui import (
 )
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from canthus.gui.meter import GAP, Meter
-from canthus.gui.overlay import Look
-from canthus.gui.stream import Ended, Failed, Lost, Opening, Playing, Result, State, Stream
+from canthus.gui.meter import GAP, FrameRateMeter
+from canthus.gui.overlay import OverlayStyle
+from canthus.gui.stream import Disconnected, Ended, Failed, Opening, Playing, Result, State, Stream
 from canthus.gui.view import View
 from canthus.runtime.errors import CanthusError
 
@@ -46,11 +46,11 @@ class Window(QMainWindow):
         self.failure: BaseException | None = None
         self._stream = stream
         self._name = name
-        self._meter = Meter()
+        self._meter = FrameRateMeter()
         self._state: State = Opening()
         self._shown = False  # has a result been shown?
         self._runs = ""  # what ran the network for the last one
-        self.view = View(Look(mirrored=stream.live))
+        self.view = View(OverlayStyle(mirrored=stream.live))
         self._status = QLabel()
         self._hint_over = QTimer(self)
         self._hint_over.setSingleShot(True)
@@ -208,7 +208,7 @@ class Window(QMainWindow):
         match self._state:
             case Failed(error):
                 message = ("This cannot be shown", _sentence(str(error)))
-            case Lost(reason):
+            case Disconnected(reason):
                 message = (f"Waiting for {self._name}", f"{_sentence(reason)}\nTrying again every second.")
             case Opening():
                 message = (f"Opening {self._name} …", "")

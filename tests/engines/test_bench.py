@@ -9,7 +9,7 @@ import pytest
 
 from canthus.engines import gpu_bench, gpu_measure
 from canthus.engines.commands import command
-from canthus.engines.gpu_bench import Asked, bench
+from canthus.engines.gpu_bench import BenchOptions, bench
 from canthus.engines.gpu_measure import beside, measure, record_ms
 from canthus.engines.gpu_report import goals, markdown
 from canthus.engines.verify import Row, sample_scene
@@ -146,9 +146,9 @@ def pretend(monkeypatch, network, backend):
         "installed_flavours": lambda: ("tensorrt-rtx",),
         "rtx_targets": lambda: ("sm86",),
         "flavour_version": lambda flavour: "1.7",
-        "build": lambda wish, output, quiet: output,
+        "build": lambda options, output, quiet: output,
         "engine_graph": lambda *_, **__: b"",
-        "recipe_of": lambda *_: None,
+        "engine_recipe": lambda *_: None,
         "compile_network": lambda *_, **__: (b"", (), {}),
         "verify": lambda *_: [row, ran, missing],
         "DecodingEngine": lambda *_: lambda faces: None,
@@ -165,7 +165,7 @@ def test_the_report_tells_everything_and_grows_part_by_part(network, model, tmp_
         return nullcontext(SimpleNamespace(runner=network.runner))
 
     pretend(monkeypatch, network, backend)
-    path = bench(Asked(str(model), frames=10, times=2), tmp_path / "r")
+    path = bench(BenchOptions(str(model), frames=10, times=2), tmp_path / "r")
     assert len(opened[0]["ways"]) == 3  # PyTorch's, written before an engine ran that does not serve this GPU
     facts = json.loads((tmp_path / "r" / "report.json").read_text(), parse_constant=pytest.fail)
     text = path.read_text()
@@ -189,7 +189,7 @@ def test_the_report_tells_everything_and_grows_part_by_part(network, model, tmp_
 def test_an_engine_that_serves_the_gpu_is_measured_first(network, model, tmp_path, monkeypatch):
     pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
     monkeypatch.setattr(gpu_bench, "rtx_targets", lambda: ("sm90",))
-    bench(Asked(str(model), frames=4, times=1), tmp_path / "r")
+    bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r")
     facts = json.loads((tmp_path / "r" / "report.json").read_text())
     assert next(iter(facts["ways"])) == "tensorrt-rtx 1.7, fp16"
 
@@ -200,7 +200,7 @@ def test_what_tensorrt_answers_stands_in_the_report(network, model, tmp_path, mo
         raise EngineError("bench.engine: tensorrt-rtx refuses it: unsupported SM 9.0")
 
     pretend(monkeypatch, network, backend)
-    text = bench(Asked(str(model)), tmp_path / "r").read_text()
+    text = bench(BenchOptions(str(model)), tmp_path / "r").read_text()
     assert "It answered: bench.engine: tensorrt-rtx refuses it: unsupported SM 9.0" in text
 
 
@@ -209,7 +209,7 @@ def test_a_way_that_fails_in_a_new_manner_leaves_the_others(network, model, tmp_
         raise AttributeError("'NoneType' object has no attribute 'serialize'")
 
     pretend(monkeypatch, network, backend)
-    text = bench(Asked(str(model)), tmp_path / "r").read_text()
+    text = bench(BenchOptions(str(model)), tmp_path / "r").read_text()
     assert "It answered: AttributeError: 'NoneType' object has no attribute 'serialize'" in text
     assert "## PyTorch, fp16, compiled" in text
 
@@ -222,7 +222,7 @@ def test_a_tensorrt_that_does_not_load_leaves_the_others(model, tmp_path, monkey
     monkeypatch.setattr(gpu_bench, "installed_flavours", lambda: ("tensorrt-rtx",))
     monkeypatch.setattr(gpu_bench, "by_torch", lambda *_: {"why": "as it were"})
     monkeypatch.setattr("canthus.runtime.backends.trt.importlib.import_module", absent)
-    text = bench(Asked(str(model)), tmp_path / "r").read_text()
+    text = bench(BenchOptions(str(model)), tmp_path / "r").read_text()
     assert "It answered: tensorrt-rtx is not installed or does not load (libtensorrt_rtx.so.1: cannot open" in text
     assert text.count("as it were") == 3
 
@@ -234,7 +234,7 @@ def test_what_fails_beside_the_times_leaves_the_times(network, model, tmp_path, 
     pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
     for name in ("compile_network", "verify"):
         monkeypatch.setattr(gpu_bench, name, refuse)
-    text = bench(Asked(str(model), frames=4, times=1), tmp_path / "r").read_text()
+    text = bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r").read_text()
     assert "| 2 | " in text
     assert "Decode in the graph: not measured: no decode, no faces" in text
     assert "Parity: not compared: no decode, no faces" in text
@@ -242,12 +242,12 @@ def test_what_fails_beside_the_times_leaves_the_times(network, model, tmp_path, 
 
 def test_a_report_is_not_replaced_unasked(network, model, tmp_path, monkeypatch):
     pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
-    bench(Asked(str(model), frames=4, times=1), tmp_path / "r")
+    bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r")
     with pytest.raises(InputError, match="--overwrite"):
-        bench(Asked(str(model), frames=4, times=1), tmp_path / "r")
-    bench(Asked(str(model), frames=4, times=1), tmp_path / "r", overwrite=True)
+        bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r")
+    bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r", overwrite=True)
     with pytest.raises(InputError, match="cannot be made a folder"):
-        bench(Asked(str(model)), model)
+        bench(BenchOptions(str(model)), model)
 
 
 def test_what_others_take_of_the_device_is_no_growth_of_ours():

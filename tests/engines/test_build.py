@@ -13,9 +13,9 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from canthus.engines.build import Wish, build
+from canthus.engines.build import BuildOptions, build
 from canthus.engines.commands import command
-from canthus.engines.export import check_crops, export
+from canthus.engines.export import export, synthetic_crops
 from canthus.engines.graph import decode_maps, engine_graph
 from canthus.engines.verify import Row, record, sample_faces, verify
 from canthus.runtime import engine_files
@@ -58,8 +58,8 @@ def make_model(folder: Path, mirrored: bool = False) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Path:
-    wish = Wish(model=str(folder / "model.onnx"), flavour="tensorrt-rtx")
-    return build(wish, folder / "built.engine", quiet=True)
+    options = BuildOptions(model=str(folder / "model.onnx"), flavour="tensorrt-rtx")
+    return build(options, folder / "built.engine", quiet=True)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_only_the_body_of_the_graph_is_fp16(folder, tmp_path, precision):
     assert [out.type.tensor_type.elem_type for out in whole.graph.output] == [TensorProto.FLOAT]
     assert whole.graph.node[0].op_type == "Cast"  # TensorRT reads uint8 in no other way
     (tmp_path / "graph.onnx").write_bytes(graph)
-    crops = check_crops(2, SIZE)
+    crops = synthetic_crops(2, SIZE)
     manifest = read_manifest(folder / "model.onnx")
     points, scores = decode_maps(run_exactly(tmp_path / "graph.onnx", crops)[0], manifest)
     wanted_points, wanted_scores = run_exactly(folder / "model.onnx", crops)
@@ -126,7 +126,9 @@ def test_a_tampered_engine_is_refused_before_tensorrt_sees_it(engine, tmp_path, 
     other = tmp_path / "other.engine"
     other.write_bytes(data)
     other.with_suffix(".json").write_text(engine.with_suffix(".json").read_text())
-    monkeypatch.setattr("canthus.runtime.backends.trt.load_flavour", lambda flavour: pytest.fail("TensorRT was asked"))
+    monkeypatch.setattr(
+        "canthus.runtime.backends.trt.load_flavour", lambda flavour: pytest.fail("TensorRT saw the file")
+    )
     with pytest.raises(EngineError, match="SHA-256 differs"):
         command(["verify", str(other)])
     other.with_suffix(".json").unlink()
@@ -155,7 +157,7 @@ def test_the_cache_keeps_an_engine_until_something_changes(folder, cache, tmp_pa
     assert read_engine_manifest(first).calibration == CURVE
     for curve, again in (
         (NEWER, lambda: command(words)),
-        (CURVE, lambda: build(Wish(str(model), "tensorrt-rtx", targets="sm86"))),
+        (CURVE, lambda: build(BuildOptions(str(model), "tensorrt-rtx", targets="sm86"))),
     ):
         former = read_engine_manifest(first)
         dataclasses.replace(read_manifest(model), calibration=curve).write(model)
@@ -194,7 +196,7 @@ def test_an_interrupted_build_leaves_nothing(folder, tmp_path, monkeypatch):
 
     monkeypatch.setattr("canthus.engines.build.tqdm.update", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        build(Wish(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), tmp_path / "m.engine", quiet=True)
+        build(BuildOptions(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), tmp_path / "m.engine", quiet=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -204,22 +206,22 @@ def test_what_a_killed_build_left_is_swept_away_a_day_later(folder, tmp_path):
         draft.mkdir()
         (draft / "m.onnx").write_bytes(b"a graph")
     os.utime(old, (0, 0))
-    build(Wish(str(folder / "model.onnx"), "tensorrt-rtx", targets="sm86"), tmp_path / "m.engine", quiet=True)
+    build(BuildOptions(str(folder / "model.onnx"), "tensorrt-rtx", targets="sm86"), tmp_path / "m.engine", quiet=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".canthus-new", "m.engine", "m.json"]
 
 
 def test_what_cannot_be_built_says_why(folder, engine, tmp_path):
     model = str(folder / "model.onnx")
-    for wish, output, why in [
-        (Wish(model, "tensorrt-rtx"), engine, "--overwrite"),
-        (Wish(model, "tensorrt-rtx", targets="sm86,sm12"), tmp_path / "m.engine", "sm12"),
-        (Wish(model, "tensorrt-rtx", max_batch=0), tmp_path / "m.engine", "--max-batch"),
-        (Wish(model, "tensorrt-rtx"), tmp_path / "m.plan", r"\.engine"),
-        (Wish(model, "tensorrt-rtx"), folder / "model.engine", "belongs to another file"),
-        (Wish(str(tmp_path / "absent.onnx"), "tensorrt-rtx"), None, "no such model"),
+    for options, output, why in [
+        (BuildOptions(model, "tensorrt-rtx"), engine, "--overwrite"),
+        (BuildOptions(model, "tensorrt-rtx", targets="sm86,sm12"), tmp_path / "m.engine", "sm12"),
+        (BuildOptions(model, "tensorrt-rtx", max_batch=0), tmp_path / "m.engine", "--max-batch"),
+        (BuildOptions(model, "tensorrt-rtx"), tmp_path / "m.plan", r"\.engine"),
+        (BuildOptions(model, "tensorrt-rtx"), folder / "model.engine", "belongs to another file"),
+        (BuildOptions(str(tmp_path / "absent.onnx"), "tensorrt-rtx"), None, "no such model"),
     ]:
         with pytest.raises((InputError, CanthusError), match=why):
-            build(wish, output, quiet=True)
+            build(options, output, quiet=True)
 
 
 @pytest.mark.parametrize(("capability", "flavour"), [(120, "tensorrt-rtx"), (90, None)])
@@ -235,9 +237,9 @@ def test_the_flavour_is_the_one_that_serves_the_gpu(capability, flavour, monkeyp
 
 def test_a_gpu_that_tensorrt_rtx_does_not_serve_is_no_target(folder, tmp_path, monkeypatch):
     monkeypatch.setattr("canthus.engines.build.find_gpu", lambda: Gpu("NVIDIA X", 90))
-    wish = Wish(str(folder / "model.onnx"), "tensorrt-rtx", targets="current")
+    options = BuildOptions(str(folder / "model.onnx"), "tensorrt-rtx", targets="current")
     with pytest.raises(InputError, match="--target sm90: tensorrt-rtx builds for sm75"):
-        build(wish, tmp_path / "m.engine", quiet=True)
+        build(options, tmp_path / "m.engine", quiet=True)
 
 
 def test_verify_compares_pytorch_the_model_and_the_engine(folder, engine):
@@ -254,7 +256,9 @@ def test_verify_compares_pytorch_the_model_and_the_engine(folder, engine):
 
 def test_a_network_that_looks_in_the_mirror_becomes_an_engine_like_any_other(tmp_path, engine):
     folder = make_model(tmp_path, mirrored=True)
-    both = build(Wish(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), folder / "both.engine", quiet=True)
+    both = build(
+        BuildOptions(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), folder / "both.engine", quiet=True
+    )
     one, two = read_engine_manifest(engine), read_engine_manifest(both)
     assert two.bindings == one.bindings
     assert two.layers["convolution"] == one.layers["convolution"]  # the two looks are one batch

@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from canthus.engines.export import EXACT, HALF, check_crops, command, export
+from canthus.engines.export import EXACT, HALF, command, export, synthetic_crops
 from canthus.engines.graph import engine_graph
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
@@ -39,7 +39,7 @@ def model(checkpoint: Path) -> Path:
 
 def test_an_exported_model_gives_what_pytorch_gives_for_one_crop_and_for_five(checkpoint, model):
     network, _ = load_network(checkpoint)
-    crops = check_crops(5, SIZE)
+    crops = synthetic_crops(5, SIZE)
     with torch.inference_mode():
         points, scores = (part.numpy() for part in Deployed(network).eval()(torch.from_numpy(crops)))
     for count in (1, 5):
@@ -55,7 +55,7 @@ def test_an_exported_model_gives_what_pytorch_gives_for_one_crop_and_for_five(ch
 
 def test_the_maps_decoded_outside_are_the_points_decoded_inside(checkpoint, model, tmp_path):
     export(checkpoint, tmp_path / "maps.onnx", maps=True)
-    crops = check_crops(3, SIZE)
+    crops = synthetic_crops(3, SIZE)
     (maps,) = run_exactly(tmp_path / "maps.onnx", crops)
     parts = maps.reshape(3, 3, POINTS, SIZE // 4, SIZE // 4)
     points, scores = decode(parts[:, 0], parts[:, 1:], 4)
@@ -67,7 +67,7 @@ def test_the_maps_decoded_outside_are_the_points_decoded_inside(checkpoint, mode
 
 
 def test_in_a_graph_of_fp16_the_decode_is_exact(model, tmp_path):
-    crops = check_crops(3, SIZE)
+    crops = synthetic_crops(3, SIZE)
     ends = []
     for name, decoding in (("maps.onnx", False), ("points.onnx", True)):
         (tmp_path / name).write_bytes(engine_graph(model, "fp16", decoding))
@@ -82,7 +82,7 @@ def test_in_a_graph_of_fp16_the_decode_is_exact(model, tmp_path):
 def test_half_weights_halve_the_file_and_hardly_move_a_point(checkpoint, model, tmp_path):
     export(checkpoint, tmp_path / "half.onnx", half=True)
     assert (tmp_path / "half.onnx").stat().st_size < 0.55 * model.stat().st_size
-    crops = check_crops(3, SIZE)
+    crops = synthetic_crops(3, SIZE)
     whole, half = (run_exactly(path, crops)[0] for path in (model, tmp_path / "half.onnx"))
     assert np.median(abs(whole - half)) < HALF
 

@@ -16,7 +16,7 @@ from PyQt6.QtWidgets import QApplication
 from canthus.gui import stream as streams
 from canthus.gui.app import command
 from canthus.gui.mailbox import Mailbox
-from canthus.gui.meter import Meter
+from canthus.gui.meter import FrameRateMeter
 from canthus.gui.stream import Result, Stream
 from canthus.gui.window import Window
 from canthus.runtime.errors import InputError, ModelError
@@ -238,7 +238,7 @@ def test_a_pause_stops_the_clock_of_a_file(open_window: Callable[[Stream], Windo
 
 
 def test_the_meter_counts_frames_a_second() -> None:
-    meter = Meter()
+    meter = FrameRateMeter()
     assert meter.text() == ""
     for index in range(100):
         meter.add(Result(frame(), Faces.none(), {"landmark": 0.004}, 3), now=index / 25)
@@ -247,7 +247,7 @@ def test_the_meter_counts_frames_a_second() -> None:
 
 
 def test_the_status_line_tells_what_runs_the_network_where_there_is_room() -> None:
-    meter = Meter()
+    meter = FrameRateMeter()
     meter.add(Result(frame(), Faces.none(), {"landmark": 0.004}, 0, "OpenVINO on the CPU"))
     assert meter.text().endswith("OpenVINO on the CPU")
     assert "OpenVINO" not in meter.text(short=True)
@@ -276,7 +276,7 @@ class Telling(FakeFinder):
         if len(self.seen) == 5:
             print("running", flush=True)
         return super().update(frame)
-app._stream = lambda asked: Stream(FakeSource, Telling, live=True)
+app._stream = lambda args: Stream(FakeSource, Telling, live=True)
 try:
     sys.exit(app.command([]))
 except CanthusError as error:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from canthus.engines.export import check_crops, export
 from canthus.engines.export import command as export_command
+from canthus.engines.export import export, synthetic_crops
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import OpenVINOBackend
 from canthus.runtime.calibration import UNTOUCHED, calibrated, logit, read_calibration
@@ -109,7 +109,7 @@ def test_a_curve_read_from_json_is_checked():
 
 
 def test_a_model_carries_its_checkpoints_curve_and_gives_its_scores(checkpoint, tmp_path):
-    crops = check_crops(3, 32)
+    crops = synthetic_crops(3, 32)
     with CheckpointBackend(checkpoint) as backend:
         peaks = backend.predict(crops)[1]
     model = tmp_path / "net.onnx"
@@ -146,7 +146,7 @@ def test_a_checkpoint_with_a_bad_curve_is_one_line(checkpoint, tmp_path, bad):
 def test_a_shipped_models_scores_follow_its_manifest():
     model = find_model()
     manifest = read_manifest(model)
-    crops = check_crops(2, manifest.size)
+    crops = synthetic_crops(2, manifest.size)
     found = {}
     for curve in (UNTOUCHED, CURVE):
         with OpenVINOBackend(model, dataclasses.replace(manifest, calibration=curve)) as backend:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from canthus.engines.build import Wish, build
-from canthus.engines.export import check_crops, export
+from canthus.engines.build import BuildOptions, build
+from canthus.engines.export import export, synthetic_crops
 from canthus.engines.verify import SHIFT_TOLERANCE
 from canthus.runtime.backends.reference import TorchBackend
 from canthus.runtime.backends.trt import TensorRTBackend, capability_name, installed_flavours
@@ -81,7 +81,7 @@ def test_what_does_not_compile_tells_the_compilers_words(monkeypatch):
 def test_the_reference_on_the_cpu_is_pytorch_and_numpy():
     torch.manual_seed(8)
     network = build_network("student", POINTS).eval()
-    crops = check_crops(18, SIZE)  # more than one batch
+    crops = synthetic_crops(18, SIZE)  # more than one batch
     image, rois = crops.reshape(-1, SIZE, 3), [Roi(30, 200, 80, 0.3), Roi(20, 500, 50)]
     with TorchBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
         points, scores = backend.predict(crops)
@@ -158,13 +158,13 @@ def test_on_a_gpu_an_engine_gives_what_pytorch_gives_and_grows_nothing(gpu, mode
     if not installed_flavours():
         pytest.skip("no TensorRT is installed")
     try:
-        engine = build(Wish(str(model), None, precision, targets="current"), tmp_path / "m.engine", quiet=True)
+        engine = build(BuildOptions(str(model), None, precision, targets="current"), tmp_path / "m.engine", quiet=True)
     except BackendError as refused:
         pytest.skip(f"{capability_name(gpu)}: {refused}")
     from canthus.trainer.networks.checkpoint import load_network
 
     network, _ = load_network(model.with_name("best"))
-    crops = check_crops(19, SIZE)
+    crops = synthetic_crops(19, SIZE)
     with (
         TorchBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as reference,
         TensorRTBackend(engine) as backend,
@@ -192,7 +192,7 @@ def test_on_a_gpu_the_reference_gives_what_it_gives_on_the_cpu():
     network = build_network("student", POINTS).eval()
     with torch.no_grad():
         network.head[3].weight.normal_(0, 0.05)
-    crops = check_crops(19, SIZE)
+    crops = synthetic_crops(19, SIZE)
     with TorchBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
         wanted, _ = backend.predict(crops)
     network = network.cuda()
