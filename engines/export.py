@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import open_backend
-from canthus.runtime.calibration import UNTOUCHED, Calibration
+from canthus.runtime.calibration import IDENTITY, Calibration
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.models import Manifest, sha256
 
@@ -270,7 +270,7 @@ def command(arguments: list[str]) -> int:
         f"beside PyTorch: {shift['median']:.1g} {unit} apart at the median, "
         f"{shift['agreeing']:.1%} within {shift['tolerance']:g}"
     )
-    if manifest.calibration == UNTOUCHED:
+    if manifest.calibration == IDENTITY:
         print(
             "its scores are peaks, not chances, as the checkpoint has no curve for them; before exporting anew: "
             f"python -m canthus.trainer.calibrate {told.checkpoint} PACK"

@@ -101,7 +101,7 @@ def _version(package: str) -> str:
 
 def _cpu() -> str:
     if util.find_spec("openvino"):
-        from canthus.runtime.backends.silent_openvino import core
+        from canthus.runtime.backends.openvino_without_telemetry import core
 
         return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
     return platform.processor() or platform.machine()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from canthus.runtime.calibration import UNTOUCHED, Calibration, read_calibration
+from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import EngineError
 from canthus.runtime.models import cache_folder
 
@@ -57,7 +57,7 @@ class EngineManifest:
     bindings: tuple[str, ...]  # "crops: uint8 (N, 128, 128, 3)", "maps: float32 (N, 294, 32, 32)"
     layers: dict[str, int] = field(default_factory=dict)  # kind -> how many, as TensorRT read the network
     check: dict[str, Any] = field(default_factory=dict)  # accuracy beside the model, crop pixels
-    calibration: Calibration = UNTOUCHED  # the model's, when it was built
+    calibration: Calibration = IDENTITY  # the model's, when it was built
 
     @property
     def rebuild(self) -> str:
@@ -105,7 +105,7 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
         recipe = told.pop("recipe")
         recipe |= {"targets": tuple(recipe["targets"]), "batch": tuple(recipe["batch"])}
         told["bindings"] = tuple(told["bindings"])
-        told["calibration"] = read_calibration(told.get("calibration", UNTOUCHED))
+        told["calibration"] = read_calibration(told.get("calibration", IDENTITY))
         manifest = EngineManifest(recipe=EngineRecipe(**recipe), **told)
         _check_kinds(manifest)
         _check_kinds(manifest.recipe)

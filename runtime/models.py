@@ -20,7 +20,7 @@ from typing import Any
 
 import platformdirs
 
-from canthus.runtime.calibration import UNTOUCHED, Calibration, read_calibration
+from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
 
 DEFAULT, WITH_GPU = "fast", "accurate"
@@ -39,7 +39,7 @@ class Manifest:
     size: int  # side of a crop, pixels
     points: int
     stride: int  # crop pixels a map cell
-    calibration: Calibration = UNTOUCHED  # of the scores, on their way out of a backend
+    calibration: Calibration = IDENTITY  # of the scores, on their way out of a backend
     training: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     licence: str = ""

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated, logit
+from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration, logit
 from canthus.runtime.errors import CanthusError, InputError
 from canthus.trainer.augmentation.augment import PLAIN, Augmentation, augment
 from canthus.trainer.evaluation.metrics import WITHIN, point_errors, reliability
@@ -42,11 +42,11 @@ Marks = NDArray[np.bool_]
 def fit(scores: NDArray[np.floating], well: Marks) -> Calibration:
     """The most likely a and b for peaks and whether their points sit well, both (N,).
 
-    `UNTOUCHED` where nothing can be learnt: all peaks or all marks are alike, or a higher peak is no better sign.
+    `IDENTITY` where nothing can be learnt: all peaks or all marks are alike, or a higher peak is no better sign.
     """
     odds, sat, others = logit(scores), int(well.sum()), int((~well).sum())
     if not sat or not others or np.ptp(odds) == 0:
-        return UNTOUCHED
+        return IDENTITY
     target = np.where(well, (sat + 1) / (sat + 2), 1 / (others + 2))
     inputs = np.stack([odds, np.ones_like(odds)], 1)  # (N, 2)
     place = np.array([0.0, np.log((sat + 1) / (others + 1))])
@@ -63,7 +63,7 @@ def fit(scores: NDArray[np.floating], well: Marks) -> Calibration:
             break
         place, lowest = place - size * step, found
     a, b = float(place[0]), float(place[1])
-    return (a, b) if a > 0 else UNTOUCHED
+    return (a, b) if a > 0 else IDENTITY
 
 
 def _surprise(values: Floats, target: Floats) -> float:
@@ -118,7 +118,7 @@ def calibrate(checkpoint: Path, batches: Batches, device: torch.device | None = 
     calibration = fit(scores, errors <= WITHIN)
     former = load(checkpoint)
     save(checkpoint, dataclasses.replace(former, facts={**former.facts, "calibration": list(calibration)}))
-    after = calibrated(scores.astype(np.float32), calibration)
+    after = apply_calibration(scores.astype(np.float32), calibration)
     return Fitted(calibration, len(scores), reliability(scores, errors).gap, reliability(after, errors).gap)
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends.silent_openvino import core, openvino
-from canthus.runtime.calibration import calibrated
+from canthus.runtime.backends.openvino_without_telemetry import core, openvino
+from canthus.runtime.calibration import apply_calibration
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import Manifest
@@ -51,7 +51,7 @@ class OpenVINOBackend(Closing):
             )
         result = self._request.infer([np.ascontiguousarray(crops)])
         points, scores = (result[port] for port in (0, 1))
-        return points.astype(np.float32), calibrated(scores.astype(np.float32), self._calibration)
+        return points.astype(np.float32), apply_calibration(scores.astype(np.float32), self._calibration)
 
     def close(self) -> None:
         self._request = None

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated
+from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration
 from canthus.runtime.closing import Closing
 from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
 from canthus.runtime.engine_files import FLAVOURS, Flavour, keep_cache, misfit, read_engine
@@ -126,7 +126,7 @@ class Engine:
         _, channels, cells, _ = self.engine.get_tensor_shape("maps")
         self.points, self.stride = channels // 3, self.size // cells
         self.most = self.engine.get_tensor_profile_shape("crops", 0)[2][0]
-        self.calibration = manifest.calibration if manifest else UNTOUCHED
+        self.calibration = manifest.calibration if manifest else IDENTITY
 
     def describe_layers(self) -> str:
         """What TensorRT's inspector tells of the engine, JSON."""
@@ -166,7 +166,7 @@ class TensorRTBackend(Closing):
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         assert self._cuda is not None, "the backend is closed"
         points, scores = self.runner.predict(crops)
-        return points, calibrated(scores, self._calibration)
+        return points, apply_calibration(scores, self._calibration)
 
     def predict_regions(
         self, image: NDArray[np.uint8], rois: Sequence[Roi]
@@ -174,7 +174,7 @@ class TensorRTBackend(Closing):
         """A frame (H, W, 3) and regions -> points (N, 98, 2) in frame pixels and scores (N, 98)."""
         assert self._cuda is not None, "the backend is closed"
         points, scores = self.runner.predict_regions(image, rois)
-        return points, calibrated(scores, self._calibration)
+        return points, apply_calibration(scores, self._calibration)
 
     def _configure(self) -> tuple[Any, Any]:
         """TensorRT-RTX compiles kernels when an engine first runs: keep them beside it. (settings, cache)."""

@@ -12,7 +12,7 @@ from canthus.engines.export import command as export_command
 from canthus.engines.export import export, synthetic_crops
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import OpenVINOBackend
-from canthus.runtime.calibration import UNTOUCHED, calibrated, logit, read_calibration
+from canthus.runtime.calibration import IDENTITY, apply_calibration, logit, read_calibration
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.models import find_model, read_manifest
 from canthus.trainer import calibrate as calibrating
@@ -31,7 +31,7 @@ def drawn(count: int, curve: tuple[float, float]) -> tuple[np.ndarray, np.ndarra
     """Peaks, and whether their points sit well, by chance as the curve has it."""
     random = np.random.default_rng(0)
     scores = random.beta(6, 2, count)
-    return scores, random.random(count) < calibrated(scores, curve)
+    return scores, random.random(count) < apply_calibration(scores, curve)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def with_fact(checkpoint: Path, calibration: object) -> Path:
     return checkpoint
 
 
-@pytest.mark.parametrize("curve", [UNTOUCHED, CURVE, (0.4, 2.0)])
+@pytest.mark.parametrize("curve", [IDENTITY, CURVE, (0.4, 2.0)])
 def test_the_fit_finds_the_curve_that_chances_were_drawn_from(curve):
     np.testing.assert_allclose(fit(*drawn(200_000, curve)), curve, atol=0.05)
 
@@ -70,7 +70,7 @@ def test_peaks_that_part_the_points_perfectly_still_give_a_curve():
     scores = np.linspace(0.1, 0.9, 40)
     a, b = fit(scores, scores > 0.5)
     assert 1 < a < 100
-    assert calibrated(np.array([0.5]), (a, b)) == pytest.approx(0.5, abs=0.05)
+    assert apply_calibration(np.array([0.5]), (a, b)) == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize(
@@ -84,21 +84,21 @@ def test_peaks_that_part_the_points_perfectly_still_give_a_curve():
     ],
 )
 def test_peaks_that_tell_nothing_are_left_untouched(scores, well):
-    assert fit(np.array(scores, np.float64), np.array(well, np.bool_)) == UNTOUCHED
+    assert fit(np.array(scores, np.float64), np.array(well, np.bool_)) == IDENTITY
 
 
 def test_the_curve_keeps_the_order_and_the_bounds():
     scores = np.concatenate([[0.0], np.linspace(0.001, 0.999, 999), [1.0]]).astype(np.float32)
     for curve in (CURVE, (0.2, 0.5), (9.0, -40.0)):
-        chances = calibrated(scores, curve)
+        chances = apply_calibration(scores, curve)
         assert chances.dtype == np.float32
         assert (np.diff(chances.astype(np.float64)) >= 0).all()
         assert chances.min() >= 0
         assert chances.max() <= 1
-    np.testing.assert_array_equal(np.argsort(calibrated(scores, CURVE), kind="stable"), np.arange(len(scores)))
-    assert calibrated(scores, UNTOUCHED) is scores
-    assert np.isnan(calibrated(np.array([np.nan], np.float32), CURVE))
-    assert calibrated(np.zeros((0, 98), np.float32), CURVE).shape == (0, 98)
+    np.testing.assert_array_equal(np.argsort(apply_calibration(scores, CURVE), kind="stable"), np.arange(len(scores)))
+    assert apply_calibration(scores, IDENTITY) is scores
+    assert np.isnan(apply_calibration(np.array([np.nan], np.float32), CURVE))
+    assert apply_calibration(np.zeros((0, 98), np.float32), CURVE).shape == (0, 98)
 
 
 def test_a_curve_read_from_json_is_checked():
@@ -117,9 +117,9 @@ def test_a_model_carries_its_checkpoints_curve_and_gives_its_scores(checkpoint, 
     assert (manifest.calibration, "calibration" in manifest.training) == (CURVE, False)
     assert read_manifest(model).calibration == CURVE
     with CheckpointBackend(checkpoint) as backend:
-        np.testing.assert_array_equal(backend.predict(crops)[1], calibrated(peaks, CURVE))
+        np.testing.assert_array_equal(backend.predict(crops)[1], apply_calibration(peaks, CURVE))
     with open_backend(model) as backend:
-        np.testing.assert_allclose(backend.predict(crops)[1], calibrated(peaks, CURVE), atol=0.05)
+        np.testing.assert_allclose(backend.predict(crops)[1], apply_calibration(peaks, CURVE), atol=0.05)
 
 
 def test_a_manifest_without_a_curve_is_untouched_and_a_bad_one_is_one_line(tmp_path):
@@ -128,7 +128,7 @@ def test_a_manifest_without_a_curve_is_untouched_and_a_bad_one_is_one_line(tmp_p
     told = json.loads(find_model().with_suffix(".json").read_text())
     told.pop("calibration", None)
     model.with_suffix(".json").write_text(json.dumps(told))
-    assert read_manifest(model).calibration == UNTOUCHED
+    assert read_manifest(model).calibration == IDENTITY
     for bad in BAD:
         model.with_suffix(".json").write_text(json.dumps({**told, "calibration": bad}))
         with pytest.raises(ModelError, match=r"m\.json: not a manifest of a model: calibration must be"):
@@ -148,13 +148,15 @@ def test_a_shipped_models_scores_follow_its_manifest():
     manifest = read_manifest(model)
     crops = synthetic_crops(2, manifest.size)
     found = {}
-    for curve in (UNTOUCHED, CURVE):
+    for curve in (IDENTITY, CURVE):
         with OpenVINOBackend(model, dataclasses.replace(manifest, calibration=curve)) as backend:
             found[curve] = backend.predict(crops)
-    np.testing.assert_array_equal(found[CURVE][0], found[UNTOUCHED][0])
-    np.testing.assert_array_equal(found[CURVE][1], calibrated(found[UNTOUCHED][1], CURVE))
+    np.testing.assert_array_equal(found[CURVE][0], found[IDENTITY][0])
+    np.testing.assert_array_equal(found[CURVE][1], apply_calibration(found[IDENTITY][1], CURVE))
     with open_backend(model) as backend:
-        np.testing.assert_array_equal(backend.predict(crops)[1], calibrated(found[UNTOUCHED][1], manifest.calibration))
+        np.testing.assert_array_equal(
+            backend.predict(crops)[1], apply_calibration(found[IDENTITY][1], manifest.calibration)
+        )
 
 
 def test_calibrating_is_repeatable_and_rewrites_the_facts_alone(checkpoint, faces):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.backends import RegionBackend, open_backend, trt
-from canthus.runtime.calibration import calibrated
+from canthus.runtime.calibration import apply_calibration
 from canthus.runtime.decode import decode
 from canthus.runtime.engine_files import EngineManifest, EngineRecipe, read_engine_manifest
 from canthus.runtime.errors import BackendError, EngineError
@@ -179,11 +179,11 @@ def test_an_engines_scores_are_calibrated_as_its_manifest_or_its_model_tells(pre
     dataclasses.replace(read_engine_manifest(engine), calibration=(1.5, -1.0)).write(engine)
     for told, wanted in ((None, (1.5, -1.0)), ((2.0, 0.5), (2.0, 0.5))):
         with trt.TensorRTBackend(engine, calibration=told) as backend:
-            np.testing.assert_array_equal(backend.predict(crops)[1], calibrated(peaks, wanted))
+            np.testing.assert_array_equal(backend.predict(crops)[1], apply_calibration(peaks, wanted))
             assert isinstance(backend, RegionBackend)
             whole = Roi((SIZE - 1) / 2, (SIZE - 1) / 2, SIZE)
             found = backend.predict_regions(crops[0], [whole])[1]
-            np.testing.assert_allclose(found[0], calibrated(peaks[0], wanted), atol=1e-3)
+            np.testing.assert_allclose(found[0], apply_calibration(peaks[0], wanted), atol=1e-3)
 
 
 def test_trust_opens_an_engine_without_a_manifest(pretended, tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from canthus.runtime import engine_files
-from canthus.runtime.calibration import UNTOUCHED
+from canthus.runtime.calibration import IDENTITY
 from canthus.runtime.engine_files import (
     EngineManifest,
     EngineRecipe,
@@ -115,7 +115,7 @@ def test_an_engine_carries_its_models_calibration(engine):
         read_engine_manifest(engine)
     del told["calibration"]  # an engine that was built before models had any
     engine.with_suffix(".json").write_text(json.dumps(told))
-    assert read_engine_manifest(engine).calibration == UNTOUCHED
+    assert read_engine_manifest(engine).calibration == IDENTITY
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends.silent_openvino import core
+from canthus.runtime.backends.openvino_without_telemetry import core
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.runtime.wflw import POINTS

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends.silent_openvino import core, openvino
+from canthus.runtime.backends.openvino_without_telemetry import core, openvino
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import roi_from_points, to_frame, transform

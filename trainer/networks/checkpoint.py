@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from canthus.runtime.calibration import UNTOUCHED, Calibration, calibrated, read_calibration
+from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration, read_calibration
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import ModelError
 from canthus.trainer.networks.network import Deployed, as_used, build
@@ -122,7 +122,7 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 def calibration_of(facts: dict[str, Any], path: Path) -> Calibration:
     """How a checkpoint's scores are calibrated, by its facts; ModelError names `path`."""
     try:
-        return read_calibration(facts.get("calibration", UNTOUCHED))
+        return read_calibration(facts.get("calibration", IDENTITY))
     except ValueError as wrong:
         raise ModelError(f"{path}: {wrong}; fit it anew: python -m canthus.trainer.calibrate") from wrong
 
@@ -143,7 +143,7 @@ class CheckpointBackend(Closing):
     @torch.inference_mode()
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         points, scores = self._network(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
-        return points.cpu().numpy(), calibrated(scores.cpu().numpy(), self._calibration)
+        return points.cpu().numpy(), apply_calibration(scores.cpu().numpy(), self._calibration)
 
     def close(self) -> None:
         """Nothing is held that Python does not free."""
