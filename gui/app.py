@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from canthus.runtime.errors import BackendError, InputError
-from canthus.runtime.options import add_landmarking, settings_of
+from canthus.runtime.options import add_landmarking, settings_from_args
 
 if TYPE_CHECKING:
     from PyQt6.QtWidgets import QApplication
@@ -103,7 +103,7 @@ def _stream(args: argparse.Namespace) -> "Stream":
     def open_finder() -> AbstractContextManager[FaceFinder]:
         from canthus.runtime.pipeline import Landmarker
 
-        return Landmarker(settings_of(args))
+        return Landmarker(settings_from_args(args))
 
     return Stream(open_source, open_finder, live=args.source is None, loop=args.loop)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.options import add_landmarking, settings_of
+from canthus.runtime.options import add_landmarking, settings_from_args
 
 EXAMPLES = """examples:
   canthus bench
@@ -90,7 +90,7 @@ def measure_speed(clip: Path, chosen: argparse.Namespace) -> tuple[str, Speed]:
     taken: list[tuple[float, ...]] = []
     ends: list[float] = []  # when the first frame began, and when each ended
     held: list[float | None] = []  # memory, when each frame ended
-    with VideoFile(clip) as source, Landmarker(settings_of(chosen)) as landmarker:
+    with VideoFile(clip) as source, Landmarker(settings_from_args(chosen)) as landmarker:
         with Stage(lambda: iter(source), "decode") as frames:
             ends.append(time.perf_counter())
             for frame in tqdm(frames, "speed", total=source.frames, unit="frame", disable=None, leave=False):
@@ -133,11 +133,12 @@ def measure_steadiness(chosen: argparse.Namespace) -> Steadiness:
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.smooth import Smoother
     from canthus.runtime.sources import VideoFile
+    from canthus.runtime.temporal import lag_in_frames
     from canthus.runtime.wflw import OUTER_CANTHI
 
     chosen.no_smoothing = True
     raw, smooth, smoother = [], [], Smoother()
-    with VideoFile(sample.CLIP) as source, Landmarker(settings_of(chosen)) as landmarker:
+    with VideoFile(sample.CLIP) as source, Landmarker(settings_from_args(chosen)) as landmarker:
         for frame in tqdm(source, "steadiness", total=source.frames, unit="frame", disable=None, leave=False):
             faces = landmarker.update(frame)
             raw.append(faces.points[0])
@@ -160,8 +161,8 @@ def measure_steadiness(chosen: argparse.Namespace) -> Steadiness:
         error(calmed),
         tremor(measured),
         tremor(calmed),
-        lag(calmed[still:], true[still:]),
-        lag(measured[still:], true[still:]),
+        lag_in_frames(calmed[still:], true[still:]),
+        lag_in_frames(measured[still:], true[still:]),
     )
 
 
@@ -171,22 +172,6 @@ def carry(points: NDArray[np.floating], motion: NDArray[np.float64]) -> NDArray[
     portrait = (points - motion[0][:, 2]) @ linear.T
     moved: NDArray[np.float64] = portrait @ np.swapaxes(motion[:, :, :2], 1, 2) + motion[:, None, :, 2]
     return moved
-
-
-def lag(points: NDArray[np.floating], true: NDArray[np.floating]) -> float:
-    """Frames by which points (frames, K, 2) come late: the delay of the true path that fits them best."""
-    path, wanted = points.mean(1), true.mean(1)
-    times = np.arange(len(path))
-    delays = np.arange(-1.0, 4.0, 0.05)
-    inside = slice(5, len(path) - 5)
-    errors = [
-        sum(
-            np.square(np.interp(times - delay, times, wanted[:, axis]) - path[:, axis])[inside].mean()
-            for axis in (0, 1)
-        )
-        for delay in delays
-    ]
-    return round(float(delays[int(np.argmin(errors))]), 2)
 
 
 def _speed_lines(name: str, speed: Speed) -> list[str]:

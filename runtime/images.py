@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.options import add_landmarking, settings_of
+from canthus.runtime.options import add_landmarking, settings_from_args
 
 EXAMPLES = """examples:
   canthus images photos/ --table points.csv
@@ -31,28 +31,14 @@ def command(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if not (chosen.output or chosen.table):
         parser.error("nothing to write: give --table OUT.csv, -o FOLDER, or both")
-    pictures = find_pictures(chosen.source, chosen.output)
+    from canthus.runtime.sources import find_images
+
+    pictures = find_images(chosen.source, chosen.output)
     done, found, unreadable = process(chosen, pictures)
     print(f"pictures: {done}, faces: {found}")
     for line in unreadable:
         print(f"canthus images: left out: {line}", file=sys.stderr)
     return 1 if unreadable else 0
-
-
-def find_pictures(source: Path, output: Path | None = None) -> list[Path]:
-    """The picture itself, or all pictures below a folder, in the order of their names; none of an `output` within."""
-    from canthus.runtime.sources import PICTURES
-
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise InputError(f"{source}: no such file or folder")
-    pictures = sorted(path for path in source.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
-    if output and source.resolve() in output.resolve().parents:
-        pictures = [path for path in pictures if not path.resolve().is_relative_to(output.resolve())]
-    if not pictures:
-        raise InputError(f"{source}: holds no pictures ({', '.join(PICTURES)})")
-    return pictures
 
 
 def process(chosen: argparse.Namespace, pictures: list[Path]) -> tuple[int, int, list[str]]:
@@ -61,9 +47,10 @@ def process(chosen: argparse.Namespace, pictures: list[Path]) -> tuple[int, int,
     from tqdm import tqdm
 
     from canthus.runtime.draw import draw
+    from canthus.runtime.files import check_output, write_file
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sinks import PICTURE_COLUMNS, TableSink, check_output, write_file
-    from canthus.runtime.sources import read_picture
+    from canthus.runtime.sinks import IMAGE_COLUMNS, TableSink
+    from canthus.runtime.sources import read_image
 
     root = chosen.source if chosen.source.is_dir() else chosen.source.parent
     names = [path.relative_to(root) for path in pictures]
@@ -76,17 +63,17 @@ def process(chosen: argparse.Namespace, pictures: list[Path]) -> tuple[int, int,
     done = found = 0
     unreadable = []
     with contextlib.ExitStack() as stack:
-        landmarker = stack.enter_context(Landmarker(settings_of(chosen)))
-        table = stack.enter_context(TableSink(chosen.table, PICTURE_COLUMNS)) if chosen.table else None
+        landmarker = stack.enter_context(Landmarker(settings_from_args(chosen)))
+        table = stack.enter_context(TableSink(chosen.table, IMAGE_COLUMNS)) if chosen.table else None
         for path, name in zip(tqdm(pictures, chosen.source.name, unit="picture", disable=None), names, strict=True):
             try:
-                image = read_picture(path)
+                image = read_image(path)
             except InputError as error:
                 unreadable.append(str(error))
                 continue
             faces = landmarker.landmark(image)
             if table:
-                table.write_picture(str(name), faces)
+                table.write_image(str(name), faces)
             if chosen.output:
                 marked = cv2.cvtColor(draw(image, faces, lines=not chosen.no_lines), cv2.COLOR_RGB2BGR)
                 # As .jpg has it by itself; a .webp would be without loss, in seven times the time.
@@ -98,14 +85,16 @@ def process(chosen: argparse.Namespace, pictures: list[Path]) -> tuple[int, int,
 
 def _check_folder(output: Path, root: Path, names: list[Path], overwrite: bool) -> None:
     """Make the folder and its sub-folders, or raise InputError, before any work is done."""
-    from canthus.runtime.sinks import check_free
-    from canthus.runtime.sources import PICTURES
+    from canthus.runtime.files import check_free
+    from canthus.runtime.sources import IMAGE_SUFFIXES
 
     if output.resolve() == root.resolve():
         raise InputError(f"{output}: is the source folder; marked pictures go elsewhere")
     for name in names:
-        if name.suffix.lower() not in PICTURES:
-            raise InputError(f"{root / name}: a marked picture keeps its name, which must end in {', '.join(PICTURES)}")
+        if name.suffix.lower() not in IMAGE_SUFFIXES:
+            raise InputError(
+                f"{root / name}: a marked picture keeps its name, which must end in {', '.join(IMAGE_SUFFIXES)}"
+            )
         check_free(output / name, overwrite)
     for folder in (output, *sorted({(output / name).parent for name in names})):
         try:

@@ -25,7 +25,7 @@ def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8, moving:
         parser.add_argument("--no-smoothing", action="store_true", help="give points as measured, frame by frame")
 
 
-def settings_of(chosen: argparse.Namespace) -> "Settings":
+def settings_from_args(chosen: argparse.Namespace) -> "Settings":
     """The settings that the parsed options ask for."""
     from canthus.runtime.pipeline import Settings
 

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import math
-import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError
+from canthus.runtime.files import Draft
 from canthus.runtime.sources import VideoFile, main_track, open_media, reason
 from canthus.runtime.types import Faces
 from canthus.runtime.wflw import POINTS
@@ -39,65 +39,7 @@ FACE_COLUMNS = [
     *(f"{name}_{point}" for point in range(POINTS) for name in ("x", "y", "score")),
 ]  # fmt: skip
 FRAME_COLUMNS = ["frame", "seconds", *FACE_COLUMNS]
-PICTURE_COLUMNS = ["picture", *FACE_COLUMNS]
-
-
-def check_output(path: Path, overwrite: bool) -> Path:
-    """The path, if a file can be written there; InputError before any work is done."""
-    check_free(path, overwrite)
-    draft = Draft(path)
-    with draft.writing():
-        draft.file.open("wb").close()
-        draft.file.unlink()
-    return path
-
-
-def check_free(path: Path, overwrite: bool) -> None:
-    """InputError where a folder, a device or, without `overwrite`, an older file stands in the way."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; give a file name")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path}: is a device or a pipe; give a file name")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already; give --overwrite to replace it")
-
-
-class Draft(Closing):
-    """A file under a hidden name beside its own, which it gets at the end; where writing failed, it is removed.
-
-    A link stays: the file that it leads to is replaced.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.whole = True
-        self._end = path.resolve()
-        name, kind = os.fsencode(self._end.stem), self._end.suffix
-        name = name[: 255 - len(os.fsencode(f"..part{kind}"))]  # bytes, as long as a name may be
-        self.file = self._end.with_name(f".{os.fsdecode(name)}.part{kind}")
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Raise InputError where the block cannot write."""
-        try:
-            yield
-        except (av.error.FFmpegError, OSError) as refused:
-            self.whole = False
-            raise InputError(f"{self.path}: cannot be written ({reason(refused)})") from refused
-
-    def close(self) -> None:
-        """Give the file its name, or remove it."""
-        with self.writing():
-            if self.whole:
-                self.file.replace(self._end)
-            else:
-                self.file.unlink(missing_ok=True)
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all; InputError where it cannot be."""
-    with Draft(path) as draft, draft.writing():
-        draft.file.write_bytes(content)
+IMAGE_COLUMNS = ["picture", *FACE_COLUMNS]
 
 
 class VideoSink(Closing):
@@ -112,6 +54,7 @@ class VideoSink(Closing):
         # H.264 wants even sides; an odd source loses its last row or column.
         self._width, self._height = source.width // 2 * 2, source.height // 2 * 2
         self._last = -1
+        self._failed = False
         self._source = source
         self._draft = Draft(path)
         self._sound = _Sound(source)
@@ -123,7 +66,7 @@ class VideoSink(Closing):
                 self._open(source)
         except (av.error.FFmpegError, ValueError) as refused:
             self._sound.close()
-            self._draft.file.unlink(missing_ok=True)
+            self._draft.discard()
             raise InputError(
                 f"{path}: cannot write such a video ({reason(refused)}); take a name ending in .mp4"
             ) from refused
@@ -160,23 +103,40 @@ class VideoSink(Closing):
         )
         self._last = max(round(seconds / TICK), self._last + 1)
         picture.pts, picture.time_base = self._last, TICK
-        with self._draft.writing(), _at_once():
+        with self._writing(), _at_once():
             self._container.mux(self._stream.encode(picture))
             self._sound.write(until=seconds)
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Convert errors of FFmpeg and the system to an InputError. The file is discarded on `close` then."""
+        try:
+            yield
+        except (av.error.FFmpegError, OSError) as error:
+            self._failed = True
+            raise InputError(f"{self._draft.path}: cannot be written ({reason(error)})") from error
+
     def close(self) -> None:
         """Finish the file and give it its name."""
-        with self._draft, self._draft.writing(), contextlib.closing(self._container), self._sound:
-            if self._draft.whole:
-                packets, end = self._stream.encode(None), self._source.end
-                if packets and end is not None:  # the last picture is shown as long as the source's
-                    # At most what an .mp4 takes; a damaged file may tell of days.
-                    packets[-1].duration = min(max(round(end / TICK) - self._last, 1), 2**31 - 1)
-                self._container.mux(packets)
-                # A sound may go on behind the pictures, as may their last one.
-                self._sound.finish(until=float(self._last * TICK) if end is None else math.inf)
-            if self._last < 0:  # ended before the first picture: there is nothing to keep
-                self._draft.whole = False
+        try:
+            with self._writing(), contextlib.closing(self._container), self._sound:
+                if not self._failed:
+                    self._finish()
+        finally:
+            if self._failed or self._last < 0:  # without a frame there is nothing to keep
+                self._draft.discard()
+            else:
+                self._draft.commit()
+
+    def _finish(self) -> None:
+        """Write what the encoders still hold."""
+        packets, end = self._stream.encode(None), self._source.end
+        if packets and end is not None:  # the last picture is shown as long as the source's
+            # At most what an .mp4 takes; a damaged file may tell of days.
+            packets[-1].duration = min(max(round(end / TICK) - self._last, 1), 2**31 - 1)
+        self._container.mux(packets)
+        # A sound may go on behind the pictures, as may their last one.
+        self._sound.finish(until=float(self._last * TICK) if end is None else math.inf)
 
 
 @contextlib.contextmanager
@@ -299,7 +259,8 @@ class TableSink(Closing):
 
     def __init__(self, path: Path, columns: list[str]) -> None:
         self._draft = Draft(path)
-        with self._draft.writing():
+        self._failed = False
+        with self._writing():
             # A picture's name need not be text: Python's stand-ins become its bytes again.
             self._file = self._draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         self._rows = csv.writer(self._file)
@@ -309,18 +270,33 @@ class TableSink(Closing):
         """Add the faces of one frame."""
         self._add([[index, f"{seconds:.6f}", *row] for row in rows(faces)])
 
-    def write_picture(self, name: str, faces: Faces) -> None:
+    def write_image(self, name: str, faces: Faces) -> None:
         """Add the faces of one picture, under its name in place of frame and seconds."""
         self._add([[name, *row] for row in rows(faces)])
 
     def _add(self, lines: list[list[int | str]]) -> None:
-        with self._draft.writing():
+        with self._writing():
             self._rows.writerows(lines)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with self._draft.writing():
+                yield
+        except InputError:
+            self._failed = True
+            raise
 
     def close(self) -> None:
         """Finish the file and give it its name."""
-        with self._draft, self._draft.writing():
-            self._file.close()
+        try:
+            with self._writing():
+                self._file.close()
+        finally:
+            if self._failed:
+                self._draft.discard()
+            else:
+                self._draft.commit()
 
 
 def rows(faces: Faces) -> list[list[int | str]]:

@@ -20,7 +20,7 @@ from canthus.runtime.closing import Closing
 from canthus.runtime.errors import InputError
 from canthus.runtime.types import Frame
 
-PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 SILENCE = 3.0
 """Seconds without a frame after which a camera counts as lost."""
 
@@ -242,8 +242,32 @@ class Camera(Closing):
         self._reader.join(timeout=1)
 
 
-def read_picture(path: str | Path) -> NDArray[np.uint8]:
-    """A picture file as (H, W, 3) RGB."""
+def find_images(source: Path, output: Path | None = None) -> list[Path]:
+    """Return the image files of a folder and its sub-folders, sorted by path, or `source` itself if it is a file.
+
+    Files inside `output` are left out, so that a second run does not read what the first one wrote.
+
+    Raises:
+        InputError: If `source` does not exist or contains no image file.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder")
+    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if output and source.resolve() in output.resolve().parents:
+        images = [path for path in images if not path.resolve().is_relative_to(output.resolve())]
+    if not images:
+        raise InputError(f"{source}: contains no images ({', '.join(IMAGE_SUFFIXES)})")
+    return images
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image file as an array (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: If the file cannot be read or decoded.
+    """
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as unreadable:

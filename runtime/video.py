@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.options import add_landmarking, settings_of
+from canthus.runtime.options import add_landmarking, settings_from_args
 
 EXAMPLES = """examples:
   canthus video clip.mp4 -o overlay.mp4
@@ -62,8 +62,9 @@ def process(chosen: argparse.Namespace) -> Report:
 
     from canthus.runtime.channel import Stage
     from canthus.runtime.draw import draw
+    from canthus.runtime.files import check_output
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink, check_output
+    from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink
     from canthus.runtime.sources import VideoFile
 
     if chosen.output and chosen.table and chosen.output.resolve() == chosen.table.resolve():
@@ -75,7 +76,7 @@ def process(chosen: argparse.Namespace) -> Report:
                 raise InputError(f"{output}: is the source itself")
             if output:
                 check_output(output, chosen.overwrite)
-        landmarker = stack.enter_context(Landmarker(settings_of(chosen)))
+        landmarker = stack.enter_context(Landmarker(settings_from_args(chosen)))
         video = stack.enter_context(VideoSink(chosen.output, source)) if chosen.output else None
         table = stack.enter_context(TableSink(chosen.table, FRAME_COLUMNS)) if chosen.table else None
         frames = stack.enter_context(Stage(lambda: iter(source), "decode"))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from canthus import runtime
-from canthus.runtime import Faces, Frame, Landmarker, Settings, draw_faces, follow, read_picture
+from canthus.runtime import Faces, Frame, Landmarker, Settings, draw_faces, follow, read_image
 from canthus.runtime.errors import InputError
 from canthus.runtime.locate import AGAIN
 from support.fakes import FakeCapture
@@ -38,7 +38,7 @@ def test_importing_the_api_loads_nothing_heavy():
 
 def test_one_picture_is_read_landmarked_and_drawn_on(tmp_path):
     cv2.imwrite(str(tmp_path / "face.png"), picture())
-    image = read_picture(tmp_path / "face.png")
+    image = read_image(tmp_path / "face.png")
     with Landmarker() as landmarker:
         faces = landmarker.landmark(image)
         assert landmarker.backend.batches[-1] == len(AGAIN)

@@ -5,7 +5,7 @@ import pytest
 
 from canthus.runtime import Settings, follow
 from canthus.runtime.pipeline import Landmarker
-from canthus.runtime.sources import VideoFile, read_picture
+from canthus.runtime.sources import VideoFile, read_image
 from canthus.runtime.types import Frame
 
 pytestmark = pytest.mark.faces
@@ -41,7 +41,7 @@ def test_the_detector_rests_while_a_face_is_followed(real_faces):
 
 
 def test_a_face_that_fills_the_picture_or_lies_is_found(real_faces):
-    image = read_picture(real_faces / "samples" / "lapa" / "13609937564_5.jpg")
+    image = read_image(real_faces / "samples" / "lapa" / "13609937564_5.jpg")
     with Landmarker() as landmarker:
         (low, high) = (edge(landmarker.landmark(image).points[0], axis=0).astype(int) for edge in (np.min, np.max))
         close = np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
@@ -54,7 +54,7 @@ def test_a_face_that_fills_the_picture_or_lies_is_found(real_faces):
 def test_flipping_the_picture_flips_the_points(real_faces):
     from canthus.runtime.wflw import MIRROR, OUTER_CANTHI
 
-    image = read_picture(real_faces / "samples" / "lapa" / "13609937564_5.jpg")
+    image = read_image(real_faces / "samples" / "lapa" / "13609937564_5.jpg")
     with Landmarker() as landmarker:
         faces, flipped = landmarker.landmark(image), landmarker.landmark(np.ascontiguousarray(image[:, ::-1]))
     assert len(faces) == len(flipped) >= 1

@@ -12,7 +12,7 @@ import pytest
 from av.stream import Disposition
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.sinks import FRAME_COLUMNS, PICTURE_COLUMNS, TableSink, VideoSink, check_output, write_file
+from canthus.runtime.sinks import FRAME_COLUMNS, IMAGE_COLUMNS, TableSink, VideoSink
 from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import Faces
 from support.shape import SHAPE
@@ -282,17 +282,9 @@ def test_a_full_disk_leaves_no_broken_file(tmp_path):
                 TableSink(tmp_path / "t.csv", FRAME_COLUMNS) as table,
             ):
                 table.write(0, 0.0, faces)
-            with pytest.raises(InputError, match="cannot be written"):
-                write_file(tmp_path / "p.png", bytes(30_000))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
-
-
-def test_a_name_may_be_as_long_as_the_disk_takes(tmp_path):
-    name = "漢" * 83 + "n.png"
-    write_file(tmp_path / name, b"a picture")
-    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
@@ -307,27 +299,9 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
 def test_a_name_that_is_not_text_stands_in_the_table(tmp_path):
     name = os.fsdecode(b"\xff.png")
     points = SHAPE[None] * 100
-    with TableSink(tmp_path / "t.csv", PICTURE_COLUMNS) as table:
-        table.write_picture(name, Faces(points, np.full((1, 98), 0.5, np.float32), np.array([0])))
+    with TableSink(tmp_path / "t.csv", IMAGE_COLUMNS) as table:
+        table.write_image(name, Faces(points, np.full((1, 98), 0.5, np.float32), np.array([0])))
     assert b"\xff.png," in (tmp_path / "t.csv").read_bytes()
-
-
-def test_outputs_that_cannot_be_are_told_before_any_work(tmp_path):
-    (tmp_path / "there.csv").touch()
-    with pytest.raises(InputError, match="--overwrite"):
-        check_output(tmp_path / "there.csv", overwrite=False)
-    with pytest.raises(InputError, match="cannot be written"):
-        check_output(tmp_path / "nowhere" / "t.csv", overwrite=False)
-    with pytest.raises(InputError, match="is a folder"):
-        check_output(tmp_path, overwrite=True)
-    with pytest.raises(OSError, match="too long"):
-        check_output(tmp_path / ("n" * 256), overwrite=False)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="a device or a pipe"):
-        check_output(tmp_path / "pipe", overwrite=True)
-    (tmp_path / "pipe").unlink()
-    assert check_output(tmp_path / "there.csv", overwrite=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["there.csv"]
 
 
 @pytest.mark.parametrize("name", ["out.xyz", "out.webm", "out.avi"])

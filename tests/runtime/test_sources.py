@@ -10,7 +10,7 @@ import pytest
 
 from canthus.runtime import sample, sources
 from canthus.runtime.errors import InputError
-from canthus.runtime.sources import Camera, VideoFile, read_picture
+from canthus.runtime.sources import Camera, VideoFile, read_image
 from support.fakes import FakeCapture
 from support.videos import write_video
 
@@ -259,5 +259,5 @@ FLOATS = cv2.imencode(".tif", np.zeros((64, 96, 3), np.float32))[1].tobytes()
 def test_a_broken_picture_is_told(tmp_path, content, capfd):
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(InputError, match="not a readable picture"):
-        read_picture(tmp_path / "broken.png")
+        read_image(tmp_path / "broken.png")
     assert capfd.readouterr().err == ""

@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canthus.runtime.bench import lag
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import roi_from_points, roll_of
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import VideoFile
+from canthus.runtime.temporal import lag_in_frames
 from canthus.runtime.tracker import Detect, Tracker
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.wflw import OUTER_CANTHI
@@ -205,7 +205,7 @@ def _look(stretch: Stretch) -> _Seen:
         (jumped & (2 * others < len(stretch.raw))).sum((2, 3)),
         speed,
         [
-            [lag(late[moving], raw[moving]) for moving in _runs(speed > MOVING)]
+            [lag_in_frames(late[moving], raw[moving]) for moving in _runs(speed > MOVING)]
             for raw, late in zip(now[0], now[1], strict=True)
         ],
     )

@@ -18,8 +18,7 @@ from canthus.runtime.closing import Closing
 from canthus.runtime.detector import MIN_SCORE, overlap
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_box, roi_from_points, to_frame, transform
-from canthus.runtime.images import find_pictures
-from canthus.runtime.sources import PICTURES, VideoFile, read_picture
+from canthus.runtime.sources import IMAGE_SUFFIXES, VideoFile, find_images, read_image
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation.evaluate import Detect, Entrant, find, look
 from canthus.trainer.faces.formats import SHARD_LIST, SHARD_QUALITY, list_line
@@ -144,11 +143,11 @@ def pictures_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tup
 
     A picture that cannot be read is told in `unreadable` and passed over.
     """
-    if source.is_dir() or source.suffix.lower() in PICTURES:
+    if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
         root = source if source.is_dir() else source.parent
-        for path in tqdm(find_pictures(source), source.name, unit="picture", disable=None):
+        for path in tqdm(find_images(source), source.name, unit="picture", disable=None):
             try:
-                yield str(path.relative_to(root)), read_picture(path)
+                yield str(path.relative_to(root)), read_image(path)
             except InputError as error:
                 unreadable.append(str(error))
         return
