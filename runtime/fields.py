@@ -1,0 +1,150 @@
+"""Build a dataclass from parsed JSON or TOML, and check every field against its type first.
+
+@dataclass(frozen=True)
+class Manifest:
+    size: int = checked(at_least=1)  # pixels
+    name: str = ""
+
+parse_fields(Manifest, json.loads(text))  # FieldError: size: expected int, got '64'
+"""
+
+import dataclasses
+import math
+import types
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class FieldError(ValueError):
+    """A field that is missing, unknown, or not of its type. The message names the field, what it must be and is."""
+
+
+def checked(*, at_least: float | None = None, parse: Callable[[Any], object] | None = None, **options: Any) -> Any:
+    """Declare a dataclass field with a check beyond its type. `options` are those of `dataclasses.field`.
+
+    at_least: the smallest number allowed.
+    parse: a function that turns the parsed JSON or TOML into the field's value; its ValueError becomes a FieldError.
+    """
+    return dataclasses.field(metadata={"at_least": at_least, "parse": parse}, **options)
+
+
+def parse_fields(kind: type[T], values: object, prefix: str = "") -> T:
+    """Return an instance of the dataclass `kind` with the fields of the mapping `values`.
+
+    Lists become tuples, and mappings become dataclasses, where the annotation says so. An int is accepted for a float,
+    a bool is not accepted for a number, and a float must be finite. `prefix` stands before the names in messages.
+
+    Raises FieldError.
+    """
+    if not isinstance(values, Mapping):
+        where = prefix.removesuffix(".") + ": " if prefix else ""
+        raise FieldError(f"{where}expected an object with named fields, got {_shorten(values)}")
+    fields = {field.name: field for field in dataclasses.fields(cast(Any, kind)) if field.init}
+    for name in values:
+        if name not in fields:
+            raise FieldError(f"{prefix}{name}: unknown field (expected one of {', '.join(fields)})")
+    hints = get_type_hints(kind)
+    found = {}
+    for name, field in fields.items():
+        if name in values:
+            found[name] = _parse_field(field, hints[name], values[name], prefix + name)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise FieldError(f"{prefix}{name}: missing (expected {_describe(hints[name])})")
+    return kind(**found)
+
+
+def _parse_field(field: dataclasses.Field, hint: Any, value: object, name: str) -> Any:
+    parse, at_least = field.metadata.get("parse"), field.metadata.get("at_least")
+    if parse is not None:
+        try:
+            return parse(value)
+        except FieldError:
+            raise
+        except ValueError as wrong:
+            raise FieldError(f"{name}: {wrong}") from wrong
+    result = parse_value(hint, value, name)
+    if at_least is not None and result is not None and result < at_least:
+        raise FieldError(f"{name}: expected at least {at_least}, got {value!r}")
+    return result
+
+
+def parse_value(hint: Any, value: object, name: str) -> Any:
+    """Return `value` as the type `hint`; FieldError with `name` if it does not fit."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    match value:
+        case _ if hint is Any or hint is object:
+            return value
+        case _ if origin in (Union, types.UnionType):
+            return _parse_union(hint, value, name)
+        case _ if origin is Literal and any(value == one and type(value) is type(one) for one in arguments):
+            return value
+        case list() | tuple() if origin is tuple:
+            return _parse_tuple(hint, value, name)
+        case list() if origin is list or hint is list:
+            inner = arguments[0] if arguments else Any
+            return [parse_value(inner, item, f"{name}[{place}]") for place, item in enumerate(value)]
+        case Mapping() if origin is dict or hint is dict:
+            inner = arguments[1] if arguments else Any
+            return {key: parse_value(inner, item, f"{name}.{key}") for key, item in value.items()}
+        case _ if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            return parse_fields(hint, value, f"{name}.")
+        case int() | float() if hint is float and not isinstance(value, bool) and math.isfinite(value):
+            return float(value)
+        case int() if hint is int and not isinstance(value, bool):
+            return value
+        case _ if hint in (str, bool, None, type(None)) and isinstance(value, hint or type(None)):
+            return value
+    raise FieldError(f"{name}: expected {_describe(hint)}, got {_shorten(value)}")
+
+
+def _parse_union(hint: Any, value: object, name: str) -> Any:
+    members = [one for one in get_args(hint) if one is not type(None)]
+    if value is None and len(members) < len(get_args(hint)):
+        return None
+    if len(members) == 1:  # T | None: the message of T says more
+        return parse_value(members[0], value, name)
+    for one in members:
+        try:
+            return parse_value(one, value, name)
+        except FieldError:
+            continue
+    raise FieldError(f"{name}: expected {_describe(hint)}, got {_shorten(value)}")
+
+
+def _parse_tuple(hint: Any, value: list | tuple, name: str) -> tuple:
+    arguments = get_args(hint)
+    if arguments[-1] is Ellipsis:
+        arguments = (arguments[0],) * len(value)
+    if len(value) != len(arguments):
+        raise FieldError(f"{name}: expected {_describe(hint)}, got {_shorten(value)}")
+    return tuple(
+        parse_value(one, item, f"{name}[{place}]")
+        for place, (one, item) in enumerate(zip(arguments, value, strict=True))
+    )
+
+
+def _describe(hint: Any) -> str:
+    """Return a type as a reader of JSON would name it."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_describe(one) for one in arguments)
+    if origin is Literal:
+        return "one of " + ", ".join(repr(one) for one in arguments)
+    if origin is tuple:
+        if arguments[-1] is Ellipsis:
+            return f"a list of {_describe(arguments[0])}"
+        return f"a list of {len(arguments)} ({', '.join(_describe(one) for one in arguments)})"
+    if hint is type(None):
+        return "null"
+    if hint is float:
+        return "a finite number"
+    if dataclasses.is_dataclass(hint) or origin is dict or hint is dict:
+        return "an object with named fields"
+    return str(getattr(hint, "__name__", hint))
+
+
+def _shorten(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

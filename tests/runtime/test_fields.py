@@ -1,0 +1,66 @@
+"""Dataclasses are built from parsed JSON only if every field fits its type."""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pytest
+
+from canthus.runtime.fields import FieldError, checked, parse_fields
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    steps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Whole:
+    size: int = checked(at_least=1)
+    rate: float = 1.0
+    kind: Literal["a", "b"] = "a"
+    pair: tuple[float, float] = (1.0, 0.0)
+    part: Part | None = None
+    weights: dict[str, float] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+    upper: str = checked(parse=lambda value: value.upper(), default="")
+
+
+def test_values_of_the_right_types_are_taken_over():
+    given = {"size": 3, "rate": 2, "kind": "b", "pair": [1, 2.5], "part": {"name": "p", "steps": [1, 2]}}
+    given |= {"weights": {"x": 1}, "extra": {"y": [None]}, "upper": "abc"}
+    whole = parse_fields(Whole, given)
+    assert whole == Whole(3, 2.0, "b", (1.0, 2.5), Part("p", (1, 2)), {"x": 1.0}, {"y": [None]}, "ABC")
+    assert type(whole.rate) is float
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": "64"}, r"^size: expected int, got '64'$"),
+        ({"size": 64.0}, r"^size: expected int, got 64\.0$"),
+        ({"size": True}, r"^size: expected int, got True$"),
+        ({"size": -1}, r"^size: expected at least 1, got -1$"),
+        ({"rate": float("nan")}, r"^rate: expected a finite number, got nan$"),
+        ({"rate": datetime.date(2026, 1, 1)}, r"^rate: expected a finite number, got datetime\.date"),
+        ({"kind": "c"}, r"^kind: expected one of 'a', 'b', got 'c'$"),
+        ({"pair": [1]}, r"^pair: expected a list of 2 .*, got \[1\]$"),
+        ({"pair": [1, "2"]}, r"^pair\[1\]: expected a finite number, got '2'$"),
+        ({"part": {}}, r"^part\.name: missing \(expected str\)$"),
+        ({"part": 1}, r"^part: expected an object with named fields, got 1$"),
+        ({"weights": {"x": "1"}}, r"^weights\.x: expected a finite number, got '1'$"),
+        ({"sizes": 1}, r"^sizes: unknown field \(expected one of size, rate, kind"),
+        ({"extra": "x" * 100}, r"^extra: expected an object with named fields, got 'x{56}\.\.\.$"),
+    ],
+)
+def test_a_field_that_does_not_fit_is_named_with_what_it_must_be(changes, message):
+    with pytest.raises(FieldError, match=message):
+        parse_fields(Whole, {"size": 3} | changes)
+
+
+def test_missing_fields_and_values_without_fields_are_refused():
+    with pytest.raises(FieldError, match=r"^size: missing \(expected int\)$"):
+        parse_fields(Whole, {})
+    with pytest.raises(FieldError, match=r"^expected an object with named fields, got \[\]$"):
+        parse_fields(Whole, [])
