@@ -159,12 +159,12 @@ def rows_of(rows: list[Row], manifest: Manifest) -> dict[str, Any]:
 
 def by_torch(kind: Kind, options: BenchOptions, manifest: Manifest) -> dict[str, Any]:
     """PyTorch between the same two kernels, in fp16; parity only with a checkpoint."""
-    from canthus.runtime.backends.reference import TorchBackend
+    from canthus.engines.raw_maps import RawMapsBackend
     from canthus.trainer.networks.head import decode
 
     network = half_network(options.checkpoint, manifest, compiled=kind == "compiled")
     maps = recorded(network) if kind == "recorded" else network
-    with TorchBackend(maps, manifest.size, manifest.points, manifest.stride, "cuda") as backend:
+    with RawMapsBackend(maps, manifest.size, manifest.points, manifest.stride, "cuda") as backend:
         if kind == "recorded":
             points = recorded(lambda crops: decode(network(crops), manifest.stride))
             facts = measure(backend.runner, options.times, options.frames)

@@ -150,7 +150,7 @@ def record(engine: Path, rows: list[Row]) -> None:
 
 def pytorch(checkpoint: Path, told: Manifest, crops: NDArray[np.uint8]) -> Points:
     """What PyTorch gives in float32 on the CPU; ModelError when the model was exported from another checkpoint."""
-    from canthus.runtime.backends.reference import TorchBackend
+    from canthus.engines.raw_maps import RawMapsBackend
     from canthus.trainer.networks.checkpoint import load_network
     from canthus.trainer.networks.network import normalise
 
@@ -160,7 +160,7 @@ def pytorch(checkpoint: Path, told: Manifest, crops: NDArray[np.uint8]) -> Point
         raise ModelError(
             f"{checkpoint}: not the checkpoint that the model was exported from: its {', '.join(other)} differ"
         )
-    with TorchBackend(
+    with RawMapsBackend(
         lambda images: network(normalise(images)), facts["size"], facts["points"], facts.get("stride", 4)
     ) as backend:
         return backend.predict(crops)[0]

@@ -9,8 +9,8 @@ import torch
 
 from canthus.engines.build import BuildOptions, build
 from canthus.engines.export import export, synthetic_crops
+from canthus.engines.raw_maps import RawMapsBackend
 from canthus.engines.verify import SHIFT_TOLERANCE
-from canthus.runtime.backends.reference import TorchBackend
 from canthus.runtime.backends.trt import TensorRTBackend, capability_name, installed_flavours
 from canthus.runtime.cuda import compile as kernels
 from canthus.runtime.cuda.compile import SOURCES, cached_kernel, compile_kernel, supported_capabilities
@@ -83,7 +83,7 @@ def test_the_reference_on_the_cpu_is_pytorch_and_numpy():
     network = build_network("student", POINTS).eval()
     crops = synthetic_crops(18, SIZE)  # more than one batch
     image, rois = crops.reshape(-1, SIZE, 3), [Roi(30, 200, 80, 0.3), Roi(20, 500, 50)]
-    with TorchBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
+    with RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
         points, scores = backend.predict(crops)
         assert points.shape == (18, POINTS, 2)
         assert scores.shape == (18, POINTS)
@@ -166,7 +166,7 @@ def test_on_a_gpu_an_engine_gives_what_pytorch_gives_and_grows_nothing(gpu, mode
     network, _ = load_network(model.with_name("best"))
     crops = synthetic_crops(19, SIZE)
     with (
-        TorchBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as reference,
+        RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as reference,
         TensorRTBackend(engine) as backend,
     ):
         wanted, _ = reference.predict(crops)
@@ -193,9 +193,9 @@ def test_on_a_gpu_the_reference_gives_what_it_gives_on_the_cpu():
     with torch.no_grad():
         network.head[3].weight.normal_(0, 0.05)
     crops = synthetic_crops(19, SIZE)
-    with TorchBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
+    with RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
         wanted, _ = backend.predict(crops)
     network = network.cuda()
-    with TorchBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE, "cuda") as backend:
+    with RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE, "cuda") as backend:
         points, _ = backend.predict(crops)
     assert np.quantile(np.abs(points - wanted), 0.9) <= 0.05

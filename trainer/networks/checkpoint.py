@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration, read_calibration
-from canthus.runtime.closing import Closing
+from canthus.runtime.backends.torch import TorchBackend
+from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
 from canthus.trainer.networks.network import Deployed, as_used, build
 
@@ -127,23 +125,17 @@ def calibration_of(facts: dict[str, Any], path: Path) -> Calibration:
         raise ModelError(f"{path}: {wrong}; fit it anew: python -m canthus.trainer.calibrate") from wrong
 
 
-class CheckpointBackend(Closing):
-    """Runs a checkpoint with torch, behind the backend contract: the reference for every exported form.
+class CheckpointBackend(TorchBackend):
+    """Runs a checkpoint with PyTorch: the reference for every exported form.
 
-    `gpu` uses a CUDA GPU where there is one, which rounds otherwise.
+    With `gpu` it runs on a CUDA GPU if there is one; results differ there by rounding.
     """
 
     def __init__(self, path: Path, gpu: bool = False) -> None:
-        self._device = torch.device("cuda" if gpu and torch.cuda.is_available() else "cpu")
-        self.name = f"PyTorch on the {'GPU' if self._device.type == 'cuda' else 'CPU'}"
         network, facts = load_network(path)
-        self.size, self._calibration = int(facts["size"]), calibration_of(facts, path)
-        self._network = Deployed(network, int(facts.get("stride", 4))).eval().to(self._device)
-
-    @torch.inference_mode()
-    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        points, scores = self._network(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
-        return points.cpu().numpy(), apply_calibration(scores.cpu().numpy(), self._calibration)
-
-    def close(self) -> None:
-        """Nothing is held that Python does not free."""
+        super().__init__(
+            Deployed(network, int(facts.get("stride", 4))),
+            int(facts["size"]),
+            calibration_of(facts, path),
+            "cuda" if gpu and torch.cuda.is_available() else "cpu",
+        )

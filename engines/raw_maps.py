@@ -1,6 +1,6 @@
-"""PyTorch: the network as it was trained, in float32, which every faster backend is compared with.
+"""A PyTorch network that gives raw maps, in float32: what the engines are verified against and timed beside.
 
-On the CPU the maps go through the NumPy decode. On CUDA they go through the same two kernels as TensorRT's.
+On the CPU the maps are decoded with NumPy. On a GPU they are decoded with the same CUDA kernels as those of TensorRT.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,15 +18,15 @@ from canthus.runtime.geometry import crop_all, transform
 from canthus.runtime.types import Roi
 
 Network = Callable[[Tensor], Tensor]
-"""Crops (N, S, S, 3) uint8 -> maps (N, 3K, S/stride, S/stride) float32, normalisation inside."""
+"""Crops (N, S, S, 3) uint8 -> maps (N, 3K, S/stride, S/stride) float32, normalisation included."""
 
-MOST = 16
+MAX_BATCH = 16
 
 
-class TorchBackend(Closing):
-    """Runs a network that its caller built, on the CPU or the first GPU; runtime knows no architecture.
+class RawMapsBackend(Closing):
+    """Runs a network from crops to raw maps and decodes them, on the CPU or the first GPU.
 
-    Its scores are the peaks of the maps, not yet chances: the curve comes with a model, of which it is told nothing.
+    The scores are the peaks of the maps, not calibrated. So this is no `Backend` for users: `TorchBackend` is.
     """
 
     def __init__(self, network: Network, size: int, points: int, stride: int, device: str = "cpu") -> None:
@@ -36,19 +36,20 @@ class TorchBackend(Closing):
         self.name = f"PyTorch {torch.__version__} on the CPU"
         if device == "cuda":
             if not torch.cuda.is_available():
-                raise BackendError("this PyTorch finds no NVIDIA GPU; take the CPU")
+                raise BackendError("this PyTorch finds no NVIDIA GPU; use the CPU")
             self._cuda = Cuda()
             self.name = f"PyTorch {torch.__version__} on {self._cuda.gpu.name}"
             self._stream = torch.cuda.ExternalStream(self._cuda.stream)  # type: ignore[no-untyped-call]
-            self.runner = FaceRunner(self._cuda, size, points, stride, MOST, self._run)
-            self._crops = _as_tensor(self.runner.crops, (MOST, size, size, 3), "|u1")
+            self.runner = FaceRunner(self._cuda, size, points, stride, MAX_BATCH, self._run)
+            self._crops = _as_tensor(self.runner.crops, (MAX_BATCH, size, size, 3), "|u1")
             width = size // stride
-            self._maps = _as_tensor(self.runner.maps, (MOST, 3 * points, width, width), "<f4")
+            self._maps = _as_tensor(self.runner.maps, (MAX_BATCH, 3 * points, width, width), "<f4")
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and map peaks (N, K)."""
         if self._cuda is not None:
             return self.runner.predict(crops)
-        found = [self._on_cpu(crops[start : start + MOST]) for start in range(0, len(crops), MOST)]
+        found = [self._on_cpu(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
         if not found:
             return (
                 np.zeros((0, self._points, 2), np.float32),
@@ -60,7 +61,7 @@ class TorchBackend(Closing):
     def predict_regions(
         self, image: NDArray[np.uint8], rois: Sequence[Roi]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
+        """Frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and map peaks (N, K)."""
         if self._cuda is not None:
             return self.runner.predict_regions(image, rois)
         crops = crop_all(image, rois, self.size)
@@ -77,11 +78,11 @@ class TorchBackend(Closing):
     def _run(self, faces: int) -> bool:
         with torch.cuda.stream(self._stream):
             self._maps[:faces] = self._network(self._crops[:faces]).float()
-        return False  # eager PyTorch allocates as it goes, which a graph cannot hold
+        return False  # eager PyTorch allocates memory while it runs, so a CUDA graph cannot capture it
 
     @torch.inference_mode()
     def on_crops(self, start: Callable[[Tensor], object], faces: int) -> bool:
-        """Start something else over the crops that lie on the device, to time it; it may not be recorded."""
+        """Start another function on the crops on the device, to time it. It cannot be captured in a graph."""
         with torch.cuda.stream(self._stream):
             start(self._crops[:faces])
         return False
@@ -93,7 +94,7 @@ class TorchBackend(Closing):
 
 
 def _as_tensor(address: int, shape: tuple[int, ...], kind: str) -> Tensor:
-    """Device memory as a tensor, without copying."""
+    """Return device memory as a tensor, without a copy."""
 
     class Memory:
         __cuda_array_interface__ = {  # noqa: RUF012

@@ -1,0 +1,37 @@
+"""PyTorch: runs a network in float32, on the CPU or an NVIDIA GPU."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration
+from canthus.runtime.closing import Closing
+from canthus.runtime.errors import BackendError
+
+
+class TorchBackend(Closing):
+    """Runs a network that its caller built, with calibrated scores. `runtime` knows no architecture.
+
+    network: crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and map peaks (N, K), both float32. So the
+        network normalises the crops and decodes its maps itself, as an exported model does. It is moved to the device.
+    size: side of the crops, pixels.
+    device: "cpu" or "cuda". Raises BackendError if PyTorch finds no GPU.
+    """
+
+    def __init__(self, network: nn.Module, size: int, calibration: Calibration = IDENTITY, device: str = "cpu") -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise BackendError("this PyTorch finds no NVIDIA GPU; use the CPU")
+        self.size, self._calibration, self._device = size, calibration, torch.device(device)
+        self._network = network.eval().to(self._device)
+        where = torch.cuda.get_device_name(self._device) if device == "cuda" else "the CPU"
+        self.name = f"PyTorch {torch.__version__} on {where}"
+
+    @torch.inference_mode()
+    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and scores (N, K)."""
+        points, scores = self._network(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
+        return points.cpu().numpy(), apply_calibration(scores.cpu().numpy(), self._calibration)
+
+    def close(self) -> None:
+        """Do nothing: Python frees the network with the backend."""
