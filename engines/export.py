@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import open_backend
 from canthus.runtime.calibration import IDENTITY, Calibration
 from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.runtime.extras import install_command
 from canthus.runtime.models import Manifest, sha256
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _load(checkpoint: Path) -> "tuple[nn.Module, dict[str, Any], Calibration]":
         from canthus.trainer.networks.checkpoint import calibration_of, load_network
     except ImportError as missing:
         raise BackendError(
-            f"exporting needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+            f"exporting needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
     network, facts = load_network(checkpoint)
     lacking = [name for name in ("network", "size", "points") if name not in facts]

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from canthus.runtime.extras import install_command
+
 GROWTH = 4 * 2**20
 """Bytes that the host may take more over the long run. The device's free memory is everybody's: only what grows in
 both halves of the run counts."""
@@ -89,7 +91,7 @@ def markdown(facts: dict[str, Any]) -> str:
             "",
         ]
     if not about["tensorrt"]:
-        lines += ["No TensorRT is installed: pip install 'canthus[rtx]', or 'canthus[tensorrt]'.", ""]
+        lines += [f"No TensorRT is installed: {install_command('rtx')} (or the extra 'tensorrt').", ""]
     lines += ["## What a clone of the source runs besides", ""]
     lines += [f"    {line}" for line in about["besides"]]
     return "\n".join(lines) + "\n"

@@ -12,6 +12,7 @@ import numpy as np
 from canthus.runtime.decode import decode
 from canthus.runtime.engine_files import EngineManifest
 from canthus.runtime.errors import BackendError, ModelError
+from canthus.runtime.extras import install_command
 from canthus.runtime.models import Manifest
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def engine_graph(model: Path, precision: Precision, decoding: bool = False) -> b
         import onnx_ir as ir
     except ImportError as missing:
         raise BackendError(
-            f"building an engine needs {missing.name}, which is not installed: pip install 'canthus[rtx]'"
+            f"building an engine needs {missing.name}, which is not installed: {install_command('rtx')}"
         ) from missing
     graph = ir.from_proto(onnx.load(model))
     _cut(graph, model, ("points", "scores") if decoding else ("maps",))

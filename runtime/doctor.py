@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.runtime.errors import ModelError
+from canthus.runtime.extras import install_command
 
 PACKAGES = (
     "canthus", "numpy", "opencv-contrib-python", "mediapipe", "openvino", "av", "pyqt6", "torch",
@@ -167,4 +168,4 @@ def _screen(facts: dict[str, Any]) -> str:
 
 def _flavours(packages: dict[str, str]) -> str:
     installed = [f"{name} {packages[name]}" for name in ("tensorrt", "tensorrt-rtx") if packages[name]]
-    return ", ".join(installed) or "not installed (pip install 'canthus[rtx]' for GeForce and RTX cards)"
+    return ", ".join(installed) or f"not installed ({install_command('rtx')} for GeForce and RTX cards)"

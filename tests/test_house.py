@@ -46,7 +46,7 @@ def test_a_room_imports_only_what_lies_below_it(path):
 def test_runtime_imports_only_what_stands_above_in_the_plan():
     """The order of the files in runtime: none imports a later one at its top."""
     told = (
-        "errors files temporal closing wflw types decode geometry calibration fields models engine_files cuda "
+        "errors extras files temporal closing wflw types decode geometry calibration fields models engine_files cuda "
         "backends locate detector smooth tracker channel sources sinks draw pipeline"
     )
     order = told.split()

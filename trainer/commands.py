@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canthus.runtime.errors import BackendError, CanthusError, InputError
+from canthus.runtime.extras import install_command
 
 if TYPE_CHECKING:
     from canthus.trainer.packs.pack import Pack
@@ -68,7 +69,7 @@ def train(arguments: list[str]) -> int:
         from canthus.trainer.train import train as run
     except ImportError as missing:
         raise BackendError(
-            f"training needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+            f"training needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
     launched = torch.distributed.is_torchelastic_launched()
     first = not launched or os.environ["RANK"] == "0"  # the others train along and say nothing

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.extras import install_command
 from canthus.trainer.commands import parser_of, refuse_existing
 
 PACK_FILES = ("crops.npy", "labels.npz")
@@ -204,7 +205,7 @@ def _turn(told: argparse.Namespace) -> int:
         from canthus.trainer.labels.turn import Wish, turned
     except ImportError as missing:
         raise BackendError(
-            f"turning faces needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+            f"turning faces needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
 
     sets = [open_set(path, "train") for path in told.sets]

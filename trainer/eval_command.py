@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.extras import install_command
 from canthus.trainer.commands import parser_of, start_processes, told_once
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _start(arguments: list[str], gpus: int) -> None:
         from torch import cuda
     except ImportError as missing:
         raise BackendError(
-            f"--gpus needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+            f"--gpus needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
     start_processes("canthus.trainer.eval_command", arguments, gpus, cuda.device_count())
 

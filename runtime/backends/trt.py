@@ -15,6 +15,7 @@ from canthus.runtime.closing import Closing
 from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
 from canthus.runtime.engine_files import FLAVOURS, Flavour, keep_cache, misfit, read_engine
 from canthus.runtime.errors import BackendError, EngineError
+from canthus.runtime.extras import install_command
 from canthus.runtime.types import Roi
 
 MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -38,7 +39,7 @@ def load_flavour(flavour: Flavour) -> ModuleType:
         return importlib.import_module(MODULES[flavour])
     except (ImportError, OSError) as missing:
         raise BackendError(
-            f"{flavour} is not installed or does not load ({missing}): pip install 'canthus[{EXTRAS[flavour]}]'"
+            f"{flavour} is not installed or does not load ({missing}): {install_command(EXTRAS[flavour])}"
         ) from missing
 
 
@@ -62,14 +63,14 @@ def flavour_for_here() -> Flavour:
     """TensorRT-RTX where it is installed and can serve the GPU (or none is here), else TensorRT."""
     installed, gpu = installed_flavours(), find_gpu()
     if not installed:
-        raise BackendError("no TensorRT is installed: pip install 'canthus[rtx]', or 'canthus[tensorrt]'")
+        raise BackendError(f"no TensorRT is installed: {install_command('rtx')} (or the extra 'tensorrt')")
     if "tensorrt-rtx" in installed:
         if gpu is None or capability_name(gpu) in rtx_targets():
             return "tensorrt-rtx"
         if "tensorrt" not in installed:
             raise BackendError(
                 f"TensorRT-RTX does not serve {gpu.name} ({capability_name(gpu)}), TensorRT does: "
-                "pip install 'canthus[tensorrt]'"
+                f"{install_command('tensorrt')}"
             )
     return "tensorrt"
 
@@ -102,7 +103,7 @@ class Engine:
         data, manifest = read_engine(path, trust)
         installed = installed_flavours()
         if manifest is None and not installed:
-            raise BackendError("a .engine needs TensorRT, which is not installed: pip install 'canthus[rtx]'")
+            raise BackendError(f"a .engine needs TensorRT, which is not installed: {install_command('rtx')}")
         self.path = path
         self.flavour = manifest.recipe.flavour if manifest else installed[-1]
         self.trt = load_flavour(self.flavour)

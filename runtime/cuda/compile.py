@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Literal, cast
 
 from canthus.runtime.errors import BackendError
+from canthus.runtime.extras import install_command
 from canthus.runtime.models import cache_folder
 
 HEADER = "face.cuh"
@@ -86,7 +87,7 @@ def _nvrtc() -> ModuleType:
     except (ImportError, RuntimeError) as missing:
         raise BackendError(
             "the CUDA kernels need cuda-bindings and nvidia-cuda-nvrtc, which are not installed: "
-            "pip install 'canthus[rtx]'"
+            f"{install_command('rtx')}"
         ) from missing
     return cast(ModuleType, nvrtc)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.cuda.compile import cached_kernel
 from canthus.runtime.errors import BackendError
+from canthus.runtime.extras import install_command
 from canthus.runtime.geometry import MAX_TAPS, to_frame
 from canthus.runtime.types import Roi
 
@@ -70,7 +71,7 @@ def _driver() -> ModuleType:
         (status,) = driver.cuInit(0)
     except ImportError as missing:
         raise BackendError(
-            "an NVIDIA GPU needs cuda-bindings, which is not installed: pip install 'canthus[rtx]'"
+            f"an NVIDIA GPU needs cuda-bindings, which is not installed: {install_command('rtx')}"
         ) from missing
     except RuntimeError as absent:  # the driver's library is not on this machine
         raise BackendError("no NVIDIA driver on this machine; use a .onnx model, on the CPU") from absent

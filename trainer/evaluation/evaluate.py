@@ -14,6 +14,7 @@ from tqdm import tqdm
 from canthus.runtime import geometry
 from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.runtime.extras import install_command
 from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, transform
 from canthus.runtime.locate import Answer, look_again, settle
 from canthus.runtime.models import find_model
@@ -75,7 +76,7 @@ def open_entrant(name: str | None) -> Entrant:
         from canthus.trainer.networks.checkpoint import CheckpointBackend
     except ImportError as missing:
         raise BackendError(
-            f"{name}: a checkpoint needs {missing.name}, which is not installed: pip install 'canthus[train]'"
+            f"{name}: a checkpoint needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
     return Entrant(name, CheckpointBackend(Path(name), gpu=True))
 

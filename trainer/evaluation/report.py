@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.extras import install_command
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.trainer.evaluation.clips import Followed, calm
@@ -201,7 +202,7 @@ def _empty_figure(path: Path) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as missing:
-        raise BackendError(f"{path}: drawing needs matplotlib: pip install 'canthus[train]'") from missing
+        raise BackendError(f"{path}: drawing needs matplotlib: {install_command('train')}") from missing
     return Figure(figsize=(6.4, 4.8), dpi=150, layout="constrained")
 
 

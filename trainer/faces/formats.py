@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.extras import install_command
 from canthus.runtime.wflw import ATTRIBUTES, POINTS
 from canthus.trainer.faces.labelled import LISTED, LabelledFace, LabelledSet
 from canthus.trainer.faces.schemes import COFW, W300, WFLW, scheme_of
@@ -213,7 +214,7 @@ def open_cofw(path: Path) -> LabelledSet:
     try:
         import h5py
     except ImportError as missing:
-        raise BackendError(f"{path}: COFW's files need h5py: pip install 'canthus[train]'") from missing
+        raise BackendError(f"{path}: COFW's files need h5py: {install_command('train')}") from missing
     try:
         with h5py.File(path, "r") as file:
             part = "Tr" if "phisTr" in file else "T"
