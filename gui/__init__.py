@@ -1,1 +1,1 @@
-"""The desktop viewer: live video in a window, painted by Qt."""
+"""The desktop viewer: live video in a Qt window."""

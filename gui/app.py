@@ -1,17 +1,18 @@
-"""The `canthus view` command: opens the window, and sees that nothing of it is left when it closes."""
+"""The `canthus view` command: opens the window and makes sure that nothing is left running when it closes."""
 
 import argparse
 import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.errors import BackendError, CanthusError, InputError
 from canthus.runtime.options import add_landmarking, settings_from_args
 
 if TYPE_CHECKING:
@@ -19,22 +20,27 @@ if TYPE_CHECKING:
 
     from canthus.gui.stream import Stream
 
-END_SECONDS = 2.0
+JOIN_SECONDS = 2.0
 """How long the threads may take to end after the window has closed."""
 
 LIBRARIES = (
     "libegl1 libgl1 libglib2.0-0 libdbus-1-3 libfontconfig1 libx11-xcb1 libxkbcommon-x11-0 "
     "libxcb-cursor0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0"
 )
-"""Debian's names of what PyQt6's wheel links to and does not carry."""
+"""Debian packages of the libraries that PyQt6's wheel links to but does not contain."""
 
 EXAMPLES = """\
 examples:
-  canthus view                       the first camera
-  canthus view --camera 1            another camera
-  canthus view --source clip.mp4     a video file, at its own pace
+  canthus view                       show the first camera
+  canthus view --camera 1            show another camera
+  canthus view --source clip.mp4     play a video file at its own frame rate
 
-keys: Space pause, L lines, I ids, M mirror, F full screen, H shows the keys, Q or Esc closes
+keys:
+  Space   pause or resume; play a finished file again
+  L I M   switch the lines, the face IDs and the mirror view on or off
+  F       full screen
+  H       show the keys in the window
+  Q, Esc  close the window
 """
 
 
@@ -43,7 +49,7 @@ def command(arguments: list[str]) -> int:
     parser = _parser()
     args = parser.parse_args(arguments)
     if args.loop and args.source is None:
-        parser.error("--loop plays a file again and again: give it with --source FILE")
+        parser.error("--loop needs a file: --source FILE --loop")
     if args.source is not None and not args.source.exists():
         raise InputError(f"{args.source}: no such file")
     application = _open_qt()
@@ -52,47 +58,61 @@ def command(arguments: list[str]) -> int:
     stream = _stream(args)
     name = f"camera {args.camera}" if args.source is None else args.source.name
     window = Window(stream, name)
-    with _interruptible(lambda: window.close()) as interrupted:
+    with _close_on_signals(lambda: window.close()) as signals:
         window.show()
         stream.start()
         try:
             application.exec()
         finally:
             stream.stop()
-            ended = stream.join(END_SECONDS)
+            ended = stream.join(JOIN_SECONDS)
+    # After a signal, errors that came later may be caused by it. A user who closed the window wants to know them.
+    failure = window.failure if signals else stream.failure
+    exit_code = 130 if signals else 0
     if not ended:
-        # A library or a driver holds a thread, and tearing Python down around it could crash.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(130 if interrupted else 1 if window.failure else 0)
-    if window.failure is not None:
-        raise window.failure
-    return 130 if interrupted else 0
+        _exit_now(failure, exit_code)
+    if failure is not None:
+        raise failure
+    return exit_code
+
+
+def _exit_now(failure: BaseException | None, exit_code: int) -> NoReturn:
+    """Report the error and end the process at once.
+
+    A library or a driver still holds a thread, for example while it loads a model. A normal exit could crash then.
+    """
+    if isinstance(failure, CanthusError):
+        print(f"canthus view: {failure}", file=sys.stderr)
+    elif failure is not None:
+        traceback.print_exception(failure)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code if failure is None else 1)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="canthus view",
-        description="Show a camera or a video live, with 98 points on every face.",
+        description="Show a camera or a video live in a window, with 98 points on every face.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--camera", type=_number, default=0, metavar="N", help="number of the camera (default: 0)")
-    source.add_argument("--source", type=Path, metavar="FILE", help="a video file instead of a camera")
+    source.add_argument("--camera", type=_camera_number, default=0, metavar="N", help="camera number (default: 0)")
+    source.add_argument("--source", type=Path, metavar="FILE", help="play a video file instead of a camera")
     parser.add_argument("--loop", action="store_true", help="play the file again and again")
     add_landmarking(parser)
     return parser
 
 
-def _number(text: str) -> int:
+def _camera_number(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no camera's number; they are counted from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a camera number (expected 0, 1, 2, …)")
     return int(text)
 
 
 def _stream(args: argparse.Namespace) -> "Stream":
-    """The stream that the options describe. OpenCV, FFmpeg and the networks are imported in its threads."""
+    """Create the stream. OpenCV, FFmpeg and the networks are imported in its threads."""
     from canthus.gui.stream import FaceFinder, Source, Stream
 
     def open_source() -> AbstractContextManager[Source]:
@@ -109,11 +129,12 @@ def _stream(args: argparse.Namespace) -> "Stream":
 
 
 def _open_qt() -> "QApplication":
-    """Start Qt with PyQt6's own plugins; one clear line where no window can be opened.
+    """Start Qt with PyQt6's own plugins.
 
-    Raises BackendError when PyQt6 or a system library that it needs is missing.
+    Prints one line and exits if no window can be opened. Raises BackendError if PyQt6 or one of its system libraries
+    is missing.
     """
-    # OpenCV's wheel points these at its own, older Qt as soon as it is imported.
+    # Importing OpenCV sets these to the plugins of the older Qt in its wheel.
     for name in ("QT_QPA_PLATFORM_PLUGIN_PATH", "QT_QPA_FONTDIR"):
         if "cv2" in Path(os.environ.get(name, "")).parts:
             del os.environ[name]
@@ -125,62 +146,62 @@ def _open_qt() -> "QApplication":
             f"the window needs PyQt6 and its system libraries ({missing}); on Debian or Ubuntu: apt install {LIBRARIES}"
         ) from missing
 
-    def say(kind: QtMsgType, _context: object, message: str | None) -> None:
+    def handle_message(kind: QtMsgType, _context: object, message: str | None) -> None:
         if kind is QtMsgType.QtFatalMsg:
-            # Qt aborts the process after this message, so it is the last chance to speak.
-            print(f"canthus view: {_no_window(' '.join(said))}", file=sys.stderr, flush=True)
+            # Qt aborts the process after this message, so print the reason now.
+            print(f"canthus view: {_explain_no_window(' '.join(messages))}", file=sys.stderr, flush=True)
             os._exit(1)
-        said.append(message or "")
+        messages.append(message or "")
 
-    said: list[str] = []
-    before = qInstallMessageHandler(say)
+    messages: list[str] = []
+    previous = qInstallMessageHandler(handle_message)
     application = QApplication(["canthus"])
-    qInstallMessageHandler(before)
-    for message in said:
+    qInstallMessageHandler(previous)
+    for message in messages:
         print(message, file=sys.stderr)
     application.setApplicationName("canthus")
     application.setStyle("Fusion")
     return application
 
 
-def _no_window(said: str) -> str:
-    """What to tell where Qt cannot open a window, from what it said before."""
+def _explain_no_window(messages: str) -> str:
+    """Say why Qt cannot open a window, and what to do. `messages` is what Qt has printed before."""
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return "there is no screen here (DISPLAY is not set); `canthus video` writes to a file instead"
-    if "could not connect to display" in said:
-        return f"the screen {os.environ.get('DISPLAY')} cannot be reached; is DISPLAY right?"
-    return f"no window can be opened; on Debian or Ubuntu: apt install {LIBRARIES}"
+        return "no screen (DISPLAY is not set); use `canthus video` to write a video file instead"
+    if "could not connect to display" in messages:
+        return f"cannot connect to the screen {os.environ.get('DISPLAY')}; check DISPLAY"
+    return f"cannot open a window; on Debian or Ubuntu: apt install {LIBRARIES}"
 
 
 @contextmanager
-def _interruptible(close: Callable[[], object]) -> Iterator[list[int]]:
-    """Ctrl-C and a polite kill close the window; the list that is given tells afterwards which of them came.
+def _close_on_signals(close: Callable[[], object]) -> Iterator[list[int]]:
+    """Close the window on Ctrl-C and SIGTERM. Yields a list, to which the signals that arrive are added.
 
-    Python runs a handler only when Qt's loop comes back to it, so a signal also writes to a socket that Qt
-    watches.
+    Python runs a signal handler only when control returns from Qt's event loop. So each signal also writes to a socket
+    that Qt watches.
     """
     from PyQt6.QtCore import QSocketNotifier, QTimer
     from PyQt6.sip import voidptr
 
-    came: list[int] = []
+    signals: list[int] = []
 
     def handle(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        QTimer.singleShot(0, close)  # not at once: Python may be in the middle of painting
+        signals.append(number)
+        QTimer.singleShot(0, close)  # later, because the handler may interrupt a paint event
 
-    here, there = socket.socketpair()
-    here.setblocking(False)
-    there.setblocking(False)
-    notifier = QSocketNotifier(voidptr(here.fileno()), QSocketNotifier.Type.Read)
-    notifier.activated.connect(lambda: here.recv(64))
-    kept = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    waker = signal.set_wakeup_fd(there.fileno())
+    reader, writer = socket.socketpair()
+    reader.setblocking(False)
+    writer.setblocking(False)
+    notifier = QSocketNotifier(voidptr(reader.fileno()), QSocketNotifier.Type.Read)
+    notifier.activated.connect(lambda: reader.recv(64))
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous_wakeup = signal.set_wakeup_fd(writer.fileno())
     try:
-        yield came
+        yield signals
     finally:
-        signal.set_wakeup_fd(waker)
-        for number, handler in kept.items():
+        signal.set_wakeup_fd(previous_wakeup)
+        for number, handler in previous.items():
             signal.signal(number, handler)
         notifier.setEnabled(False)
-        here.close()
-        there.close()
+        reader.close()
+        writer.close()

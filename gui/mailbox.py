@@ -1,4 +1,4 @@
-"""What a thread leaves for Qt: one slot, where the newest wins and one signal stands for many posts."""
+"""A one-slot mailbox from any thread to the Qt thread: the newest item wins."""
 
 from threading import Lock
 from typing import Generic, TypeVar
@@ -9,10 +9,10 @@ Item = TypeVar("Item")
 
 
 class Mailbox(QObject, Generic[Item]):
-    """Hands the newest item from any thread to the window.
+    """Passes the newest item from any thread to the window.
 
-    `filled` is emitted only when the slot was empty. So however slow the window is, at most one signal waits
-    in Qt's queue, and only the newest item is painted.
+    `filled` is emitted only when the slot was empty. So at most one signal waits in Qt's event queue, however slow
+    the window is, and only the newest item is painted.
     """
 
     filled = pyqtSignal()
@@ -21,10 +21,10 @@ class Mailbox(QObject, Generic[Item]):
         super().__init__()
         self._lock = Lock()
         self._item: Item | None = None
-        self.overwritten = 0  # items that nobody took before the next came
+        self.overwritten = 0  # items that were replaced before they were taken
 
     def post(self, item: Item) -> None:
-        """Leave an item, in place of one that still lies there."""
+        """Put an item into the slot and replace the one that is still there."""
         with self._lock:
             was_empty = self._item is None
             self._item = item
@@ -33,7 +33,7 @@ class Mailbox(QObject, Generic[Item]):
             self.filled.emit()
 
     def take(self) -> Item | None:
-        """Empty the slot."""
+        """Return the item and empty the slot; None if the slot is empty."""
         with self._lock:
             item, self._item = self._item, None
         return item

@@ -1,54 +1,55 @@
-"""The figures of the status line: averages over the last second, so that they can be read."""
+"""The numbers in the status line: frame rate, faces, time per stage, dropped frames."""
 
 import time
 from collections import deque
 
 from canthus.gui.stream import Result
 
-SPAN = 1.0  # seconds
+WINDOW_SECONDS = 1.0
+"""The rate and the times are averages over this long, so that they can be read."""
 
-# As wide as a digit, so that the line does not tremble when a number gets shorter.
 PAD = "\N{FIGURE SPACE}"
+"""As wide as a digit, so that the line does not shift when a number gets shorter."""
 
-GAP = "  ·  "
-"""Between two figures."""
+SEPARATOR = "  ·  "
+"""Between two values."""
 
 
 class FrameRateMeter:
-    """Counts the results that reached the window."""
+    """Averages the results that the window has painted over the last second."""
 
     def __init__(self) -> None:
-        self._shown: deque[tuple[float, Result]] = deque()
+        self._painted: deque[tuple[float, Result]] = deque()  # seconds on the monotonic clock, result
 
     def add(self, result: Result, now: float | None = None) -> None:
-        """Note a result that is painted now (seconds on the monotonic clock)."""
+        """Count a result that is painted now (seconds on the monotonic clock)."""
         now = time.monotonic() if now is None else now
-        self._shown.append((now, result))
-        while now - self._shown[0][0] > SPAN:
-            self._shown.popleft()
+        self._painted.append((now, result))
+        while now - self._painted[0][0] > WINDOW_SECONDS:
+            self._painted.popleft()
 
     def text(self, now: float | None = None, short: bool = False) -> str:
-        """Frames a second, faces, ms of each stage (`short`: of all), dropped frames, what runs the network.
+        """Return frames per second, faces, ms per stage, dropped frames and the backend's name.
 
-        Empty before the first result.
+        `short` gives the sum of the stages and no backend. Empty before the first result.
         """
-        if not self._shown:
+        if not self._painted:
             return ""
         now = time.monotonic() if now is None else now
-        (first, _), (last, newest) = self._shown[0], self._shown[-1]
-        running = last > first and now - last <= SPAN
-        rate = f"{(len(self._shown) - 1) / (last - first):.1f}" if running else "-"
+        (first, _), (last, newest) = self._painted[0], self._painted[-1]
+        is_running = last > first and now - last <= WINDOW_SECONDS
+        rate = f"{(len(self._painted) - 1) / (last - first):.1f}" if is_running else "-"
         faces = len(newest.faces)
         means = {
-            name: 1000 * sum(result.seconds[name] for _, result in self._shown) / len(self._shown)
-            for name in newest.seconds
+            stage: 1000 * sum(result.seconds[stage] for _, result in self._painted) / len(self._painted)
+            for stage in newest.seconds
         }
-        each = "  ".join(f"{name} {mean:.1f}" for name, mean in means.items())
+        stages = "  ".join(f"{stage} {mean:.1f}" for stage, mean in means.items())
         parts = (
             f"{rate.rjust(4, PAD)} fps",
             f"{faces} face" + "s" * (faces != 1),
-            f"{sum(means.values()):.1f} ms" if short else f"{each} ms",
+            f"{sum(means.values()):.1f} ms" if short else f"{stages} ms",
             f"{newest.dropped} dropped",
         )
-        runs = (newest.runs,) if newest.runs and not short else ()
-        return GAP.join((*parts, *runs))
+        backend = (newest.backend,) if newest.backend and not short else ()
+        return SEPARATOR.join((*parts, *backend))

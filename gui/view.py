@@ -1,4 +1,4 @@
-"""The picture and what is said over it, painted. Qt paints here; it decides nothing."""
+"""The video and the text over it. Qt only paints here; the window decides what is shown."""
 
 import re
 
@@ -10,22 +10,22 @@ from PyQt6.QtWidgets import QWidget
 from canthus.gui.overlay import OverlayStyle, frame_to_window, paint_faces
 from canthus.gui.stream import Result
 
-BACKDROP = QColor("#0b0e13")
+BACKGROUND = QColor("#0b0e13")
 DIMMED = QColor(6, 8, 12, 150)
 CARD = QColor(20, 25, 33, 235)
-EDGE = QColor(255, 255, 255, 22)
-TEXT = QColor("#e6ebf2")
-QUIET = QColor("#9aa7b8")
-LARGE, SMALL = 1.6, 1.2
-"""Sizes of what is said, in sizes of the user's own font."""
+CARD_BORDER = QColor(255, 255, 255, 22)
+TITLE_COLOUR = QColor("#e6ebf2")
+TEXT_COLOUR = QColor("#9aa7b8")
+TITLE_SIZE, TEXT_SIZE = 1.6, 1.2
+"""Font sizes, as multiples of the user's own font size."""
 
 
 class View(QWidget):
-    """Paints the newest result, scaled with its aspect kept, and a message over it."""
+    """Paints the newest result, scaled to the window, and a message card or a hint over it."""
 
-    def __init__(self, look: OverlayStyle) -> None:
+    def __init__(self, style: OverlayStyle) -> None:
         super().__init__()
-        self.look = look
+        self.overlay_style = style
         self._hint = ""
         self._message: tuple[str, str] | None = None  # title, text
         self._result: Result | None = None
@@ -34,42 +34,42 @@ class View(QWidget):
 
     def show_result(self, result: Result) -> None:
         self._result = result
-        picture = np.ascontiguousarray(result.frame.image)
-        height, width, _ = picture.shape
+        pixels = np.ascontiguousarray(result.frame.image)
+        height, width, _ = pixels.shape
         borrowed = QImage(
-            picture.data,  # type: ignore[call-overload]  # any buffer will do, but the stubs know only bytes
+            pixels.data,  # type: ignore[call-overload]  # any buffer works, but the stubs allow only bytes
             width,
             height,
-            picture.strides[0],
+            pixels.strides[0],
             QImage.Format.Format_RGB888,
         )
-        # Qt paints its own format twice as fast, and the copy needs no array to be kept alive for it.
+        # Qt paints its native format twice as fast, and the copy does not depend on the array's lifetime.
         self._image = borrowed.convertToFormat(QImage.Format.Format_RGB32)
         self.update()
 
     def show_message(self, title: str, text: str = "") -> None:
-        """Say something over the picture; an empty title takes it away."""
+        """Show a card with a message over the video; an empty title hides the card."""
         self._message = (title, text) if title else None
-        self._tell()
+        self._text_changed()
 
     def show_hint(self, hint: str) -> None:
-        """Say something at the lower edge, as long as there is no message."""
+        """Show a short hint at the bottom edge. A message hides it."""
         self._hint = hint
-        self._tell()
+        self._text_changed()
 
     @property
     def message(self) -> str:
-        """What is said now, title and text, or nothing."""
+        """Title and text of the current message, or an empty string."""
         return "\n".join(self._message) if self._message else ""
 
     @property
     def hint(self) -> str:
-        """What is said at the lower edge, or nothing."""
+        """The current hint, or an empty string."""
         return self._hint
 
-    def _tell(self) -> None:
-        """Paint it, and give it to screen readers, which cannot see what is painted."""
-        self.setAccessibleName(self.message or self.hint or "Picture")
+    def _text_changed(self) -> None:
+        """Repaint, and pass the text on to screen readers, which cannot read painted text."""
+        self.setAccessibleName(self.message or self.hint or "Video")
         self.update()
 
     def _font(self, size: float) -> QFont:
@@ -79,7 +79,7 @@ class View(QWidget):
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
         painter = QPainter(self)
-        painter.fillRect(self.rect(), BACKDROP)
+        painter.fillRect(self.rect(), BACKGROUND)
         if self._result:
             self._paint_result(painter, self._result)
         if self._message:
@@ -91,32 +91,32 @@ class View(QWidget):
         painter.end()
 
     def _paint_result(self, painter: QPainter, result: Result) -> None:
-        image, whole = self._image, QRectF(self._image.rect())
+        image, source = self._image, QRectF(self._image.rect())
         to_window = frame_to_window(
-            image.width(), image.height(), QRectF(self.rect()), self.look.mirrored, result.frame.pixel_aspect
+            image.width(), image.height(), QRectF(self.rect()), self.overlay_style.mirrored, result.frame.pixel_aspect
         )
-        shrunk = to_window.mapRect(whole).size() * self.devicePixelRatio()
-        if shrunk.width() < image.width() / 2:
-            # The painter looks at four pixels at most, which is too few to shrink this far.
-            image = image.scaled(shrunk.toSize(), transformMode=Qt.TransformationMode.SmoothTransformation)
+        target = to_window.mapRect(source).size() * self.devicePixelRatio()
+        if target.width() < image.width() / 2:
+            # QPainter interpolates between four pixels, which aliases when the image shrinks to less than a half.
+            image = image.scaled(target.toSize(), transformMode=Qt.TransformationMode.SmoothTransformation)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
         painter.setTransform(to_window)
-        painter.drawImage(whole, image)
+        painter.drawImage(source, image)
         painter.restore()
-        paint_faces(painter, result.faces, to_window, self.look)
+        paint_faces(painter, result.faces, to_window, self.overlay_style)
 
     def _paint_message(self, painter: QPainter, title: str, text: str) -> None:
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        wide = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignHCenter
-        large, small = self._font(LARGE), self._font(SMALL)
-        large.setWeight(QFont.Weight.DemiBold)
-        room = QRectF(0, 0, min(self.width() - 80, 37 * small.pixelSize()), self.height())
-        painter.setFont(large)
-        title_box = painter.boundingRect(room, wide, title)
-        painter.setFont(small)
-        text_box = painter.boundingRect(room, wide, text) if text else QRectF()
+        flags = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignHCenter
+        title_font, text_font = self._font(TITLE_SIZE), self._font(TEXT_SIZE)
+        title_font.setWeight(QFont.Weight.DemiBold)
+        available = QRectF(0, 0, min(self.width() - 80, 37 * text_font.pixelSize()), self.height())
+        painter.setFont(title_font)
+        title_box = painter.boundingRect(available, flags, title)
+        painter.setFont(text_font)
+        text_box = painter.boundingRect(available, flags, text) if text else QRectF()
         gap = 10 if text else 0
         card = QRectF(
             0,
@@ -125,34 +125,34 @@ class View(QWidget):
             title_box.height() + gap + text_box.height() + 44,
         )
         card.moveCenter(QRectF(self.rect()).center())
-        painter.setPen(EDGE)
+        painter.setPen(CARD_BORDER)
         painter.setBrush(CARD)
         painter.drawRoundedRect(card, 12, 12)
         inside = card.adjusted(28, 22, -28, -22)
-        painter.setPen(TEXT)
-        painter.setFont(large)
-        painter.drawText(inside, wide, title)
-        painter.setPen(QUIET)
-        painter.setFont(small)
-        painter.drawText(inside.adjusted(0, title_box.height() + gap, 0, 0), wide, text)
+        painter.setPen(TITLE_COLOUR)
+        painter.setFont(title_font)
+        painter.drawText(inside, flags, title)
+        painter.setPen(TEXT_COLOUR)
+        painter.setFont(text_font)
+        painter.drawText(inside.adjusted(0, title_box.height() + gap, 0, 0), flags, text)
         painter.restore()
 
     def _paint_hint(self, painter: QPainter) -> None:
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        painter.setFont(self._font(SMALL))
-        wide = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignCenter
-        words = painter.boundingRect(QRectF(self.rect()).adjusted(40, 0, -40, 0), wide, self.hint)
-        pill = words.adjusted(-16, -7, 16, 7)
+        painter.setFont(self._font(TEXT_SIZE))
+        flags = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignCenter
+        text_box = painter.boundingRect(QRectF(self.rect()).adjusted(40, 0, -40, 0), flags, self.hint)
+        pill = text_box.adjusted(-16, -7, 16, 7)
         pill.moveBottom(self.height() - 18)
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(CARD)
         painter.drawRoundedRect(pill, 16, 16)
-        painter.setPen(TEXT)
-        painter.drawText(pill.adjusted(16, 7, -16, -7), wide, self.hint)
+        painter.setPen(TITLE_COLOUR)
+        painter.drawText(pill.adjusted(16, 7, -16, -7), flags, self.hint)
         painter.restore()
 
 
 def _breakable(text: str) -> str:
-    """The text with places where a path, or a name that is too long for a line, can be broken."""
+    """Allow line breaks after path separators and inside long names."""
     return re.sub(r"[/\\]|[^\s/\\]{30}", "\\g<0>\N{ZERO WIDTH SPACE}", text)

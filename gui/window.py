@@ -1,4 +1,4 @@
-"""The window: shows a stream, says what there is to say, and listens to keys and buttons."""
+"""The window: shows a stream and its state, and handles keys and buttons."""
 
 from dataclasses import replace
 
@@ -12,11 +12,11 @@ from PyQt6.QtGui import (
 )
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from canthus.gui.meter import GAP, FrameRateMeter
+from canthus.gui.meter import SEPARATOR, FrameRateMeter
 from canthus.gui.overlay import OverlayStyle
 from canthus.gui.stream import Disconnected, Ended, Failed, Opening, Playing, Result, State, Stream
 from canthus.gui.view import View
-from canthus.runtime.errors import CanthusError
+from canthus.runtime.errors import CanthusError, InputError
 
 STYLE = """
 QMainWindow, QWidget#bar { background: #12161d; }
@@ -32,53 +32,54 @@ QMenu::item:selected { background: #27405a; }
 QMenu::separator { height: 1px; background: #2b3442; margin: 4px 8px; }
 QToolTip { background: #171c25; color: #d5dde8; border: 1px solid #2b3442; padding: 3px; }
 """
-SMALLEST = QSize(640, 400)
-SHARE_OF_SCREEN = 0.75
+MINIMUM_SIZE = QSize(640, 400)
+SCREEN_FRACTION = 0.75
 HINT_MS = 2500
 STATUS_MS = 250
 
 
 class Window(QMainWindow):
-    """Shows a stream, and asks it to stop when it closes. `failure` is the error that ended it, if any."""
+    """Shows a stream and stops it on close. `failure` is the error that ended the stream, if any."""
 
     def __init__(self, stream: Stream, name: str) -> None:
+        """`name` is the source as the user knows it: "camera 0" or "clip.mp4"."""
         super().__init__()
         self.failure: BaseException | None = None
         self._stream = stream
         self._name = name
         self._meter = FrameRateMeter()
         self._state: State = Opening()
-        self._shown = False  # has a result been shown?
-        self._runs = ""  # what ran the network for the last one
+        self._has_result = False
+        self._backend = ""  # of the last result
         self.view = View(OverlayStyle(mirrored=stream.live))
         self._status = QLabel()
-        self._hint_over = QTimer(self)
-        self._hint_over.setSingleShot(True)
-        self._hint_over.setInterval(HINT_MS)
-        self._hint_over.timeout.connect(self._refresh)
+        self._hint_timer = QTimer(self)
+        self._hint_timer.setSingleShot(True)
+        self._hint_timer.setInterval(HINT_MS)
+        self._hint_timer.timeout.connect(self._refresh)
         self._build()
         stream.states.filled.connect(self._take_state)
         stream.results.filled.connect(self._take_result)
-        self._beat = QTimer(self)
-        self._beat.setInterval(STATUS_MS)
-        self._beat.timeout.connect(self._tell_figures)
-        self._beat.start()
+        self._status_timer = QTimer(self)
+        self._status_timer.setInterval(STATUS_MS)
+        self._status_timer.timeout.connect(self._update_status)
+        self._status_timer.start()
         self._refresh()
-        self._unfitted = self.size()
+        self._initial_size = self.size()
 
     @property
     def status(self) -> str:
-        """The figures of the status line."""
+        """The text of the status line."""
         return self._status.text()
 
     def _build(self) -> None:
         self.setWindowTitle(f"{self._name} — canthus")
         self.setStyleSheet(STYLE)
-        self.setMinimumSize(SMALLEST)
+        self.setMinimumSize(MINIMUM_SIZE)
         size = QSize(960, 540 + self._status.sizeHint().height())
         if (screen := self.screen()) is not None:
-            size = size.boundedTo(screen.availableSize() * SHARE_OF_SCREEN)
-        self.resize(size.expandedTo(SMALLEST))
+            size = size.boundedTo(screen.availableSize() * SCREEN_FRACTION)
+        self.resize(size.expandedTo(MINIMUM_SIZE))
         self._bar = QWidget()
         self._bar.setObjectName("bar")
         row = QHBoxLayout(self._bar)
@@ -91,7 +92,7 @@ class Window(QMainWindow):
         for action in self._actions():
             self.addAction(action)
             if action.text() == "Close":
-                continue  # the window's frame has a button for it
+                continue  # the window frame has a close button
             button = QToolButton()
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             button.setDefaultAction(action)
@@ -106,23 +107,23 @@ class Window(QMainWindow):
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
 
     def _actions(self) -> list[QAction]:
-        """What one can do, in the order of the bar and of the menu."""
-        self._pause = self._action("Pause", "Pause or go on", "Space")
+        """Create the actions, in the order of the bar and of the context menu."""
+        self._pause = self._action("Pause", "Pause or resume", "Space")
         self._pause.triggered.connect(self._toggle_pause)
-        look = self.view.look
-        lines = self._action("Lines", "Lines between the points", "L", checked=look.lines)
-        lines.toggled.connect(lambda on: self._look(lines=on))
-        ids = self._action("Ids", "The number of each face", "I", checked=look.ids)
-        ids.toggled.connect(lambda on: self._look(ids=on))
-        mirror = self._action("Mirror", "Left and right as in a mirror", "M", checked=look.mirrored)
-        mirror.toggled.connect(lambda on: self._look(mirrored=on))
-        full = self._action("Full screen", "The picture alone", "F", "F11")
+        style = self.view.overlay_style
+        lines = self._action("Lines", "Show lines between the points", "L", checked=style.lines)
+        lines.toggled.connect(lambda on: self._set_style(lines=on))
+        ids = self._action("IDs", "Show the ID of each face", "I", checked=style.ids)
+        ids.toggled.connect(lambda on: self._set_style(ids=on))
+        mirror = self._action("Mirror", "Flip left and right, as in a mirror", "M", checked=style.mirrored)
+        mirror.toggled.connect(lambda on: self._set_style(mirrored=on))
+        full = self._action("Full screen", "Show only the video", "F", "F11")
         full.triggered.connect(self._toggle_full_screen)
-        keys = self._action("Keys", "Show the keys", "H", "F1", "?")
+        keys = self._action("Keys", "Show keyboard shortcuts", "H", "F1", "?")
         keys.triggered.connect(self._show_keys)
         close = self._action("Close", "Close the window", "Q", "Ctrl+Q", "Ctrl+W")
         close.triggered.connect(self.close)
-        QShortcut(QKeySequence("Esc"), self).activated.connect(self._leave)
+        QShortcut(QKeySequence("Esc"), self).activated.connect(self._escape)
         return [self._pause, lines, ids, mirror, full, keys, close]
 
     def _action(self, text: str, tip: str, *keys: str, checked: bool | None = None) -> QAction:
@@ -135,42 +136,42 @@ class Window(QMainWindow):
             action.setChecked(checked)
         return action
 
-    def _tell_figures(self) -> None:
-        figures, wide = self._meter.text(), self._status.fontMetrics().horizontalAdvance
-        if wide(figures) > self._status.width():
-            figures = self._meter.text(short=True)
-        while wide(figures) > self._status.width():
-            figures = figures.rpartition(GAP)[0]  # rather one figure less than half a word
-        self._status.setText(figures)
+    def _update_status(self) -> None:
+        text, width_of = self._meter.text(), self._status.fontMetrics().horizontalAdvance
+        if width_of(text) > self._status.width():
+            text = self._meter.text(short=True)
+        while width_of(text) > self._status.width():
+            text = text.rpartition(SEPARATOR)[0]  # drop the last value rather than cut it off
+        self._status.setText(text)
 
-    def _look(self, **facts: bool) -> None:
-        self.view.look = replace(self.view.look, **facts)
+    def _set_style(self, **changes: bool) -> None:
+        self.view.overlay_style = replace(self.view.overlay_style, **changes)
         self.view.update()
 
     def _toggle_pause(self) -> None:
-        self._stream.toggle()
-        self._hint_over.stop()
+        self._stream.toggle_pause()
+        self._hint_timer.stop()
         self._refresh()
 
     def _toggle_full_screen(self) -> None:
         self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
 
     def _show_keys(self) -> None:
-        self._say("Space pauses  ·  L lines  ·  I ids  ·  M mirror  ·  F full screen  ·  Q closes")
+        self._show_hint("Space: pause  ·  L: lines  ·  I: IDs  ·  M: mirror  ·  F: full screen  ·  Q: close")
 
-    def _leave(self) -> None:
+    def _escape(self) -> None:
         if self.isFullScreen():
             self._toggle_full_screen()
         else:
             self.close()
 
-    def _say(self, hint: str) -> None:
-        """Show a hint for a moment."""
-        self._hint_over.stop()
+    def _show_hint(self, hint: str) -> None:
+        """Show a hint for `HINT_MS`."""
+        self._hint_timer.stop()
         self._refresh()
         if hint:
             self.view.show_hint(hint)
-            self._hint_over.start()
+            self._hint_timer.start()
 
     def _take_state(self) -> None:
         state = self._stream.states.take()
@@ -180,13 +181,13 @@ class Window(QMainWindow):
     def _take_result(self) -> None:
         match self._stream.results.take():
             case Result() as result:
-                if not self._shown:
-                    self._shown = True
+                if not self._has_result:
+                    self._has_result = True
                     self._fit(result)
                     self._refresh()
-                if self._runs and result.runs != self._runs:
-                    self._say(f"{result.runs} from here on")
-                self._runs = result.runs
+                if self._backend and result.backend != self._backend:
+                    self._show_hint(f"Now using {result.backend}")
+                self._backend = result.backend
                 self._meter.add(result)
                 self.view.show_result(result)
             case Failed() as failed:
@@ -194,76 +195,79 @@ class Window(QMainWindow):
 
     def _enter(self, state: State) -> None:
         if isinstance(self._state, Failed):
-            return  # the first failure is the cause; what comes after it is its echo
+            return  # keep the first error: the later ones follow from it
         self._state = state
         if isinstance(state, Failed):
             self.failure = state.error
             if not isinstance(state.error, CanthusError):
-                self.close()  # our own mistake: whoever opened the window raises it
+                self.close()  # a bug: whoever opened the window raises it
         self._refresh()
 
     def _refresh(self) -> None:
-        """Say what there is to say now."""
+        """Update message, hint and pause button for the current state."""
         hint = ""
         match self._state:
             case Failed(error):
-                message = ("This cannot be shown", _sentence(str(error)))
+                title = f"Can't play {self._name}" if isinstance(error, InputError) else "Can't start face tracking"
+                message = (title, _sentence(str(error)))
             case Disconnected(reason):
-                message = (f"Waiting for {self._name}", f"{_sentence(reason)}\nTrying again every second.")
+                title = "Camera disconnected" if self._has_result else "Camera not available"
+                message = (title, f"{_sentence(reason)}\nRetrying every second…")
             case Opening():
-                message = (f"Opening {self._name} …", "")
-            case Playing() | Ended() if not self._shown:
-                message = ("Loading the models …", "The first start takes longer.")
+                message = (f"Opening {self._name}…", "")
+            case Playing() | Ended() if not self._has_result:
+                message = ("Loading the models…", "The first start can take a little longer.")
             case Ended(damaged):
                 message = ("", "")
-                hint = f"The end  ·  The file is damaged: {damaged}" if damaged else "The end  ·  Space plays it again"
+                action = f"The file is damaged: {damaged}" if damaged else "Press Space to play again"
+                hint = f"End of video  ·  {action}"
             case Playing():
                 message = ("", "")
         if self._stream.paused:
-            hint = "Paused  ·  Space goes on"
+            hint = "Paused  ·  Press Space to resume"
         self._pause.setText("Play" if hint else "Pause")
         self._pause.setEnabled(not isinstance(self._state, Failed))
-        if not self._hint_over.isActive():
+        if not self._hint_timer.isActive():
             self.view.show_hint(hint)
         self.view.show_message(*message)
 
     def _fit(self, result: Result) -> None:
-        """Take the shape of the first picture, unless the user has chosen a size already."""
+        """Resize the window to the shape of the first frame, unless the user has resized it already."""
         screen = self.screen()
-        if screen is None or self.size() != self._unfitted or self.isFullScreen():
+        if screen is None or self.size() != self._initial_size or self.isFullScreen():
             return
         height, width = result.frame.image.shape[0], result.frame.image.shape[1] * result.frame.pixel_aspect
-        room = screen.availableSize() * SHARE_OF_SCREEN
+        available = screen.availableSize() * SCREEN_FRACTION
         bar = self._bar.sizeHint().height()
-        scale = min(room.width() / width, (room.height() - bar) / height, max(1.0, 640 / height))
-        size = QSize(round(width * scale), round(height * scale) + bar).expandedTo(SMALLEST)
-        place = QRect(QPoint(), size)
-        place.moveCenter(self.geometry().center())
-        # Growing about the middle must not push a corner off the screen.
+        scale = min(available.width() / width, (available.height() - bar) / height, max(1.0, 640 / height))
+        size = QSize(round(width * scale), round(height * scale) + bar).expandedTo(MINIMUM_SIZE)
+        geometry = QRect(QPoint(), size)
+        geometry.moveCenter(self.geometry().center())
+        # The window grows around its centre; keep its top left corner on the screen.
         corner = screen.availableGeometry().topLeft()
-        place.moveTopLeft(QPoint(max(place.left(), corner.x()), max(place.top(), corner.y())))
-        self.setGeometry(place)
+        geometry.moveTopLeft(QPoint(max(geometry.left(), corner.x()), max(geometry.top(), corner.y())))
+        self.setGeometry(geometry)
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
-        # The desktop has keys of its own for full screen too.
+        # Handled here because the desktop environment can also toggle full screen.
         full = self.isFullScreen()
         if event is not None and event.type() == QEvent.Type.WindowStateChange and full != self._bar.isHidden():
             self._bar.setVisible(not full)
             self.view.setCursor(Qt.CursorShape.BlankCursor if full else Qt.CursorShape.ArrowCursor)
-            self._say("Esc leaves full screen" if full else "")
+            self._show_hint("Press Esc to exit full screen" if full else "")
         super().changeEvent(event)
 
     def mouseDoubleClickEvent(self, _event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
         self._toggle_full_screen()
 
     def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802 - Qt's name
-        self._beat.stop()
-        self._hint_over.stop()
+        self._status_timer.stop()
+        self._hint_timer.stop()
         self._stream.stop()
         super().closeEvent(event)
 
 
 def _sentence(text: str) -> str:
-    """A message of the command line, made ready for the window: a capital unless it begins with a name."""
+    """Capitalise a command-line message for the window, unless it begins with a file name."""
     first = text.split(maxsplit=1)[0] if text else ""
     return text[:1].upper() + text[1:] if first.isalpha() else text

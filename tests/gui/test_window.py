@@ -1,3 +1,5 @@
+"""The window, its threads and the `canthus view` command."""
+
 import os
 import signal
 import subprocess
@@ -39,14 +41,14 @@ def open_window(qt: QApplication) -> Iterator[Callable[[Stream], Window]]:
     yield opened
     for window in windows:
         window.close()
-    assert wait_for(lambda: not our_threads())
+    assert wait_for(lambda: not stream_threads())
 
 
-def our_threads() -> list[str]:
+def stream_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name in ("capture", "process")]
 
 
-def test_many_posts_are_one_signal_and_the_newest_wins(qt: QApplication) -> None:
+def test_mailbox_signals_once_and_keeps_the_newest_item(qt: QApplication) -> None:
     mailbox: Mailbox[int] = Mailbox()
     signals = QSignalSpy(mailbox.filled)
     poster = threading.Thread(target=lambda: [mailbox.post(number) for number in range(100)])
@@ -59,30 +61,30 @@ def test_many_posts_are_one_signal_and_the_newest_wins(qt: QApplication) -> None
     assert wait_for(lambda: len(signals) == 2)
 
 
-def test_the_window_shows_a_camera_with_its_faces(open_window: Callable[[Stream], Window]) -> None:
+def test_window_shows_camera_and_faces(open_window: Callable[[Stream], Window]) -> None:
     window = open_window(fake_stream())
     assert wait_for(lambda: window.view.message == "" and "1 face " in window.status)
-    assert window.view.look.mirrored
+    assert window.view.overlay_style.mirrored
     window.resize(1200, 600)
     assert wait_for(lambda: "detect 1.0  landmark 2.0 ms" in window.status)
     window.resize(window.minimumSize())
     assert wait_for(lambda: "·  3.0 ms" in window.status)
-    window.setStyleSheet("QLabel#status { font-size: 40px; }")  # as where the user's font is large
+    window.setStyleSheet("QLabel#status { font-size: 40px; }")  # as with a large system font
     assert wait_for(lambda: window.status.endswith(("fps", "face")))
 
 
-def test_the_window_begins_no_larger_than_the_screen(open_window: Callable[[Stream], Window]) -> None:
+def test_initial_window_fits_the_screen(open_window: Callable[[Stream], Window]) -> None:
     window = open_window(fake_stream())
     screen = window.screen()
     assert screen is not None
-    room = screen.availableSize()  # 800 x 800, as Qt makes it where there is none
-    assert window.width() <= room.width()
-    assert window.height() <= room.height()
+    available = screen.availableSize()  # 800 x 800 on the offscreen platform
+    assert window.width() <= available.width()
+    assert window.height() <= available.height()
 
 
-@pytest.mark.parametrize("chosen", [None, QSize(700, 500)])
-def test_the_window_takes_the_shape_of_the_picture_unless_the_user_has_chosen_one(
-    open_window: Callable[[Stream], Window], chosen: QSize | None
+@pytest.mark.parametrize("user_size", [None, QSize(700, 500)])
+def test_window_takes_the_shape_of_the_video_unless_the_user_resized_it(
+    open_window: Callable[[Stream], Window], user_size: QSize | None
 ) -> None:
     loaded = threading.Event()
 
@@ -92,29 +94,31 @@ def test_the_window_takes_the_shape_of_the_picture_unless_the_user_has_chosen_on
 
     window = open_window(fake_stream(finder=slow))
     wait_for(lambda: False, 0.05)
-    if chosen:
-        window.resize(chosen)
+    if user_size:
+        window.resize(user_size)
     loaded.set()
     assert wait_for(lambda: "1 face " in window.status)
-    if chosen:
-        assert window.size() == chosen
+    if user_size:
+        assert window.size() == user_size
     else:
         assert window.view.width() / window.view.height() == pytest.approx(64 / 48, abs=0.35)
         assert window.view.width() < 960
 
 
-def test_the_buttons_go_and_come_with_full_screen_however_it_is_left(open_window: Callable[[Stream], Window]) -> None:
+def test_buttons_are_hidden_in_full_screen_and_return_after_it(open_window: Callable[[Stream], Window]) -> None:
     window = open_window(fake_stream())
     assert wait_for(lambda: window.view.message == "")
     window._toggle_full_screen()
-    assert wait_for(lambda: window._bar.isHidden() and "Esc leaves" in window.view.hint)
-    window.setWindowState(Qt.WindowState.WindowNoState)  # as the desktop does by a key of its own
+    assert wait_for(lambda: window._bar.isHidden() and "Esc to exit" in window.view.hint)
+    window.setWindowState(Qt.WindowState.WindowNoState)  # as a desktop shortcut does
     assert wait_for(lambda: not window._bar.isHidden() and window.view.hint == "")
     assert window.view.cursor().shape() == Qt.CursorShape.ArrowCursor
 
 
 @pytest.mark.parametrize("seconds_to_load", [0.0, 0.4])
-def test_closing_mid_stream_leaves_no_thread(open_window: Callable[[Stream], Window], seconds_to_load: float) -> None:
+def test_closing_while_playing_leaves_no_thread(
+    open_window: Callable[[Stream], Window], seconds_to_load: float
+) -> None:
     def slow() -> FakeFinder:
         time.sleep(seconds_to_load)
         return FakeFinder()
@@ -122,22 +126,22 @@ def test_closing_mid_stream_leaves_no_thread(open_window: Callable[[Stream], Win
     stream = fake_stream(finder=slow)
     window = open_window(stream)
     wait_for(lambda: False, 0.2)
-    assert our_threads()
+    assert stream_threads()
     window.close()
     assert stream.join(2.0)
-    assert not our_threads()
+    assert not stream_threads()
 
 
 def test_closing_a_paused_file_leaves_no_thread(open_window: Callable[[Stream], Window]) -> None:
     stream = fake_stream(live=False, source=lambda: FakeSource([0.0, 100.0]))
     window = open_window(stream)
-    stream.toggle()
+    stream.toggle_pause()
     wait_for(lambda: False, 0.1)
     window.close()
     assert stream.join(2.0)
 
 
-def test_a_lost_camera_says_so_and_comes_back(
+def test_disconnected_camera_shows_a_message_and_reconnects(
     open_window: Callable[[Stream], Window], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(streams, "RETRY_SECONDS", 0.15)
@@ -151,27 +155,30 @@ def test_a_lost_camera_says_so_and_comes_back(
 
     window = open_window(fake_stream(source=camera, finder=lambda: finder))
     assert wait_for(lambda: "Camera 5 cannot be opened" in window.view.message)
+    assert "Camera not available" in window.view.message
     plugged_in.set()
     assert wait_for(lambda: window.view.message == "")
     plugged_in.clear()
     assert wait_for(lambda: "Camera 5 is gone" in window.view.message)
+    assert "Camera disconnected" in window.view.message
+    assert "Retrying" in window.view.message
     assert wait_for(lambda: "Camera 5 cannot be opened" in window.view.message)
     plugged_in.set()
     assert wait_for(lambda: window.view.message == "")
     assert finder.restarts >= 2
 
 
-def test_a_missing_model_is_told_in_the_window(open_window: Callable[[Stream], Window]) -> None:
+def test_missing_model_is_shown_in_the_window(open_window: Callable[[Stream], Window]) -> None:
     def missing() -> FakeFinder:
         raise ModelError("no detector model: connect once to fetch it")
 
     window = open_window(fake_stream(finder=missing))
     assert wait_for(lambda: "connect once to fetch it" in window.view.message)
     assert isinstance(window.failure, ModelError)
-    assert wait_for(lambda: not our_threads())
+    assert wait_for(lambda: not stream_threads())
 
 
-def test_a_file_that_is_no_video_is_told_in_the_window(open_window: Callable[[Stream], Window]) -> None:
+def test_unreadable_file_is_shown_in_the_window(open_window: Callable[[Stream], Window]) -> None:
     def text() -> FakeSource:
         raise InputError("/a/notes.mp4: not a readable video")
 
@@ -179,7 +186,7 @@ def test_a_file_that_is_no_video_is_told_in_the_window(open_window: Callable[[St
     assert wait_for(lambda: "not a readable video" in window.view.message)
 
 
-def test_our_own_mistake_closes_the_window(open_window: Callable[[Stream], Window]) -> None:
+def test_unexpected_error_closes_the_window(open_window: Callable[[Stream], Window]) -> None:
     class Broken(FakeFinder):
         def update(self, frame: Frame) -> Faces:
             raise ZeroDivisionError
@@ -189,23 +196,23 @@ def test_our_own_mistake_closes_the_window(open_window: Callable[[Stream], Windo
     assert isinstance(window.failure, ZeroDivisionError)
 
 
-def test_a_file_plays_at_its_own_pace_ends_and_plays_again(
+def test_file_plays_at_its_frame_rate_and_can_be_played_again(
     open_window: Callable[[Stream], Window],
 ) -> None:
     finder = FakeFinder()
     times = [0.0, 0.1, 0.2, 0.4]
     window = open_window(fake_stream(live=False, source=lambda: FakeSource(times), finder=lambda: finder))
-    assert wait_for(lambda: "The end" in window.view.hint)
+    assert wait_for(lambda: "End of video" in window.view.hint)
     assert wait_for(lambda: len(finder.seen) == len(times))
-    came = [when - finder.seen[0][0] for when, _ in finder.seen]
-    assert np.allclose(came, times, atol=0.08)
+    delays = [when - finder.seen[0][0] for when, _ in finder.seen]
+    assert np.allclose(delays, times, atol=0.08)
     assert "1 face " in window.status
     window._toggle_pause()
     assert wait_for(lambda: len(finder.seen) == 2 * len(times))
     assert finder.restarts == 2
 
 
-def test_a_file_that_is_played_again_and_again_shows_its_last_frame_too(qt: QApplication) -> None:
+def test_looping_file_shows_its_last_frame_in_full(qt: QApplication) -> None:
     class Slow(FakeSource):
         rate = 5.0
 
@@ -219,7 +226,7 @@ def test_a_file_that_is_played_again_and_again_shows_its_last_frame_too(qt: QApp
     assert finder.seen[2][0] - finder.seen[1][0] > 0.15
 
 
-def test_a_pause_stops_the_clock_of_a_file(open_window: Callable[[Stream], Window]) -> None:
+def test_pause_stops_the_clock_of_a_file(open_window: Callable[[Stream], Window]) -> None:
     finder = FakeFinder()
     times = [0.1 * index for index in range(6)]
     window = open_window(fake_stream(live=False, source=lambda: FakeSource(times), finder=lambda: finder))
@@ -230,14 +237,14 @@ def test_a_pause_stops_the_clock_of_a_file(open_window: Callable[[Stream], Windo
     assert len(finder.seen) <= seen + 1
     assert "Paused" in window.view.hint
     window._toggle_pause()
-    assert wait_for(lambda: "The end" in window.view.hint)
-    # No frame was skipped, and none hurried after the pause.
+    assert wait_for(lambda: "End of video" in window.view.hint)
+    # No frame was skipped, and playback did not speed up after the pause.
     assert wait_for(lambda: len(finder.seen) == len(times))
     gaps = np.diff([when for when, _ in finder.seen])
     assert gaps.min() > 0.05
 
 
-def test_the_meter_counts_frames_a_second() -> None:
+def test_meter_shows_frames_per_second() -> None:
     meter = FrameRateMeter()
     assert meter.text() == ""
     for index in range(100):
@@ -246,14 +253,14 @@ def test_the_meter_counts_frames_a_second() -> None:
     assert "25.0" not in meter.text(now=9.0)
 
 
-def test_the_status_line_tells_what_runs_the_network_where_there_is_room() -> None:
+def test_status_line_names_the_backend_if_there_is_room() -> None:
     meter = FrameRateMeter()
     meter.add(Result(frame(), Faces.none(), {"landmark": 0.004}, 0, "OpenVINO on the CPU"))
     assert meter.text().endswith("OpenVINO on the CPU")
     assert "OpenVINO" not in meter.text(short=True)
 
 
-def test_the_window_says_when_something_else_runs_the_network(open_window: Callable[[Stream], Window]) -> None:
+def test_window_shows_a_hint_when_the_backend_changes(open_window: Callable[[Stream], Window]) -> None:
     class Moving(FakeFinder):
         def update(self, frame: Frame) -> Faces:
             if len(self.seen) == 5:
@@ -261,7 +268,7 @@ def test_the_window_says_when_something_else_runs_the_network(open_window: Calla
             return super().update(frame)
 
     window = open_window(fake_stream(finder=Moving))
-    assert wait_for(lambda: window.view.hint == "another from here on")
+    assert wait_for(lambda: window.view.hint == "Now using another")
 
 
 RUN = """
@@ -271,12 +278,12 @@ from canthus.gui.stream import Stream
 from canthus.runtime.errors import CanthusError
 sys.path.insert(0, {folder!r})
 from support.viewer import FakeFinder, FakeSource
-class Telling(FakeFinder):
+class Announcing(FakeFinder):
     def update(self, frame):
         if len(self.seen) == 5:
             print("running", flush=True)
         return super().update(frame)
-app._stream = lambda args: Stream(FakeSource, Telling, live=True)
+app._stream = lambda args: Stream(FakeSource, Announcing, live=True)
 try:
     sys.exit(app.command([]))
 except CanthusError as error:
@@ -284,51 +291,83 @@ except CanthusError as error:
 """
 
 
-def start_command(**environment: str) -> subprocess.Popen[str]:
+DAMAGED = """
+import sys, time
+from PyQt6.QtCore import QTimer
+from canthus.gui import app
+from canthus.runtime import pipeline
+from canthus.runtime.cli import main
+class Slow:
+    def __init__(self, settings):
+        time.sleep(30)  # longer than the viewer waits for its threads
+pipeline.Landmarker = Slow
+open_qt = app._open_qt
+def open_and_close():
+    application = open_qt()
+    QTimer.singleShot({close_ms}, application.closeAllWindows)
+    return application
+app._open_qt = open_and_close
+sys.exit(main(["view", "--source", {source!r}]))
+"""
+
+
+def start_command(script: str = "", **environment: str) -> subprocess.Popen[str]:
     folder = str(Path(__file__).parent.parent)
-    kept = {
+    inherited = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith("QT_") and name not in ("DISPLAY", "WAYLAND_DISPLAY")
     }
     return subprocess.Popen(
-        [sys.executable, "-c", RUN.format(folder=folder)],
-        env=kept | environment,
+        [sys.executable, "-c", script or RUN.format(folder=folder)],
+        env=inherited | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
 
 
-def test_ctrl_c_closes_the_window_without_a_word() -> None:
-    # OpenCV's plugin path, as it is once cv2 has been imported, must not matter.
+def test_ctrl_c_closes_the_window_and_prints_nothing() -> None:
+    # Importing cv2 sets this plugin path; the viewer must ignore it.
     command = start_command(QT_QPA_PLATFORM="offscreen", QT_QPA_PLATFORM_PLUGIN_PATH="/x/cv2/qt/plugins")
     assert command.stdout is not None
     assert command.stdout.readline() == "running\n"
     command.send_signal(signal.SIGINT)
-    began = time.monotonic()
-    _, said = command.communicate(timeout=10)
-    assert (command.returncode, said) == (130, "")
-    assert time.monotonic() - began < 2.5
+    start = time.monotonic()
+    _, errors = command.communicate(timeout=10)
+    assert (command.returncode, errors) == (130, "")
+    assert time.monotonic() - start < 2.5
+
+
+@pytest.mark.parametrize("close_ms", [0, 1000])
+def test_error_of_a_damaged_file_is_printed_when_the_window_closes_early(tmp_path: Path, close_ms: int) -> None:
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(b"not a video" * 1000)
+    script = DAMAGED.format(close_ms=close_ms, source=str(damaged))
+    command = start_command(script, QT_QPA_PLATFORM="offscreen")
+    output, errors = command.communicate(timeout=20)
+    assert (command.returncode, output) == (1, "")
+    assert errors.count("\n") == 1
+    assert errors.startswith(f"canthus view: {damaged}: ")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
-def test_no_screen_is_one_clear_line() -> None:
-    _, said = start_command().communicate(timeout=10)
-    assert said.count("\n") == 1
-    assert "no screen" in said
+def test_missing_screen_is_reported_in_one_line() -> None:
+    _, errors = start_command().communicate(timeout=10)
+    assert errors.count("\n") == 1
+    assert "no screen" in errors
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("options", "message"),
     [
-        (["--camera", "abc"], "'abc' is no camera's number; they are counted from 0"),
-        (["--camera", "-1"], "'-1' is no camera's number"),
-        (["--loop"], "give it with --source FILE"),
+        (["--camera", "abc"], "'abc' is not a camera number (expected 0, 1, 2, …)"),
+        (["--camera", "-1"], "'-1' is not a camera number"),
+        (["--loop"], "--loop needs a file"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_told(capsys: pytest.CaptureFixture[str], words: list[str], told: str) -> None:
+def test_invalid_options_are_reported(capsys: pytest.CaptureFixture[str], options: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        command(words)
+        command(options)
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

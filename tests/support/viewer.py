@@ -1,4 +1,4 @@
-"""What stands in for a camera and a network in the viewer's tests."""
+"""Fake cameras, videos and networks for the tests of the viewer."""
 
 import os
 import time
@@ -12,23 +12,24 @@ from canthus.gui.stream import FaceFinder, Source, Stream
 from canthus.runtime.closing import Closing
 from canthus.runtime.types import Faces, Frame
 
-WALL = (40, 80, 120)
+BACKGROUND = (40, 80, 120)
 POINT = (30.0, 20.0)  # frame pixels
 
 
 def application() -> Iterator[QApplication]:
-    """Qt without a screen, one for all tests."""
+    """Yield one Qt application without a screen, for use as a session fixture."""
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
-    running = QApplication.instance()
-    one = running if isinstance(running, QApplication) else QApplication(["test"])
-    one.setQuitOnLastWindowClosed(False)
-    yield one
-    one.closeAllWindows()
+    existing = QApplication.instance()
+    qt = existing if isinstance(existing, QApplication) else QApplication(["test"])
+    qt.setQuitOnLastWindowClosed(False)
+    yield qt
+    qt.closeAllWindows()
 
 
-def wait_for(fact: Callable[[], bool], seconds: float = 3.0) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float = 3.0) -> bool:
+    """Run the Qt event loop until the condition is true; False after `seconds`."""
     until = time.monotonic() + seconds
-    while not fact():
+    while not condition():
         if time.monotonic() > until:
             return False
         QApplication.processEvents()
@@ -37,7 +38,7 @@ def wait_for(fact: Callable[[], bool], seconds: float = 3.0) -> bool:
 
 
 def frame(index: int = 0, seconds: float = 0.0) -> Frame:
-    return Frame(np.full((48, 64, 3), WALL, np.uint8), index, seconds)
+    return Frame(np.full((48, 64, 3), BACKGROUND, np.uint8), index, seconds)
 
 
 def face_at(x: float, y: float) -> Faces:
@@ -45,7 +46,7 @@ def face_at(x: float, y: float) -> Faces:
 
 
 class FakeSource(Closing):
-    """Gives frames 5 ms apart, or as fast as they are taken, and then fails if told to."""
+    """Yields `count` frames 5 ms apart, or one frame for each of `times` (seconds) at once; then raises `error`."""
 
     def __init__(self, times: list[float] | None = None, count: int = 10**6, error: Exception | None = None) -> None:
         self.times, self.count, self.error = times, count, error
@@ -65,10 +66,12 @@ class FakeSource(Closing):
 
 
 class FakeFinder(Closing):
+    """Finds one face at `POINT` in every frame and records the calls."""
+
     def __init__(self) -> None:
         self.seconds = {"detect": 0.001, "landmark": 0.002}
         self.runs = "a fake"
-        self.seen: list[tuple[float, float]] = []  # when, and the frame's own seconds
+        self.seen: list[tuple[float, float]] = []  # (monotonic time of the call, seconds of the frame)
         self.restarts = 0
 
     def update(self, frame: Frame) -> Faces:
