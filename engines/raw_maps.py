@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.cuda.launch import Cuda, FaceRunner
 from canthus.runtime.decode import decode
 from canthus.runtime.errors import BackendError
@@ -23,7 +23,7 @@ Network = Callable[[Tensor], Tensor]
 MAX_BATCH = 16
 
 
-class RawMapsBackend(Closing):
+class RawMapsBackend(Closeable):
     """Runs a network from crops to raw maps and decodes them, on the CPU or the first GPU.
 
     The scores are the peaks of the maps, not calibrated. So this is no `Backend` for users: `TorchBackend` is.

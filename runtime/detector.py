@@ -1,8 +1,8 @@
-"""MediaPipe's face detector: image in, face boxes in image pixels out. The only file that imports mediapipe.
+"""MediaPipe's face detector: finds face boxes in images. This is the only file that imports mediapipe.
 
-Its network looks at a square of 192 pixels, so a face that is small in a large picture escapes it; and it was trained
-on small faces, so one that fills half of what it sees escapes it too. `thorough` looks at overlapping tiles and from
-afar as well; `glance` does by turns, one larger part at a time.
+The network sees 192 x 192 pixels. It misses a small face in a large image. It was trained on small faces, so it also
+misses a face that fills half of the image. `detect` with `exhaustive` therefore also runs on overlapping tiles and on
+the image with wide black borders; `detect_in_stream` does the same step by step, over successive frames.
 """
 
 import contextlib
@@ -15,19 +15,19 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
+from canthus.runtime.downloads import WHEEL, Download, find_downloads
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.geometry import crop, to_frame
-from canthus.runtime.models import WHEEL, Fetched, find_fetched
+from canthus.runtime.geometry import crop, suppress_overlapping, to_frame
 from canthus.runtime.types import FaceBox, Roi
 
 _MODEL_NAME = "face_detection_full_range_sparse.tflite"
-MODEL = Fetched(
+MODEL = Download(
     "the face detector's model",
     _MODEL_NAME,
     "2c3728e6da56f21e21a320433396fb06d40d9088f2247c05e5635a688d45dfe1",
@@ -36,193 +36,205 @@ MODEL = Fetched(
 )
 
 MIN_SCORE = 0.5
-DIM_SCORE = 0.3
-"""A thorough look gives what scores this too: four in ten are faces, dim, covered or turned, and six are not."""
+MIN_SCORE_EXHAUSTIVE = 0.3
+"""The minimum score of an exhaustive detection. Between this and `MIN_SCORE`, 40 % of the boxes are faces: dark,
+occluded or rotated ones."""
 
-SIDE = 192
-"""Pixels along an edge of what the network sees."""
+INPUT_SIZE = 192
+"""Side of the input of the network, pixels."""
 
-AFAR = 2.0
-"""Side of what is looked at from afar over the longer side of the picture, which lies in its middle on black."""
+PADDED_SCALE = 2.0
+"""Side of the padded view, relative to the longer side of the image. The image is in its centre, on black."""
 
-AFAR_TRUST = 0.75
-"""What a score from afar counts: there the network finds more of everything, letters of a title among it."""
+PADDED_SCORE_FACTOR = 0.75
+"""Scores from the padded view are multiplied by this: the network is overconfident there, for example on letters."""
 
-LYING = math.radians(90)
+QUARTER_TURN = math.radians(90)
 
-SAME_FACE = 0.4
-"""Two boxes that overlap by this share of the smaller one are one face."""
-
-NOTES = re.compile(rb"(?m)^(.*\.(cc|cpp|h):\d+\] .*|WARNING: Logging before .*|INFO: Created Tensor.*)$\n?")
-"""What MediaPipe and the libraries in it write."""
+SAME_FACE_OVERLAP = 0.4
+"""Two boxes whose intersection over minimum is at least this are one face."""
 
 TILE_OVERLAP = 0.25
-TILE_WORTH = 512
-"""Tiles below half of this many pixels show nothing that the whole picture does not."""
+MIN_TILED_SIDE = 512
+"""Images are divided into tiles only if the tiles are larger than half of this, in pixels. Smaller tiles show nothing
+that the whole image does not show."""
+
+NATIVE_LOG_LINES = re.compile(rb"(?m)^(.*\.(cc|cpp|h):\d+\] .*|WARNING: Logging before .*|INFO: Created Tensor.*)$\n?")
+"""What MediaPipe and the native libraries in it write to stderr."""
+
+
+class _Tile(NamedTuple):
+    """A square part of an image, in pixels."""
+
+    x: int
+    y: int
+    side: int
 
 
 def find_detector_model(given: str | Path | None = None, fetch: bool = True) -> Path:
-    """The detector's model file: the given one, the one in the cache, or, with `fetch`, a freshly fetched one.
+    """Return the detector's model file: `given`, or the file in the cache, downloaded first if missing and `fetch`.
 
-    Raises ModelError, saying what to do.
+    Raises ModelError if there is no such file; the message says what to do.
     """
     if given is None:
-        return find_fetched([MODEL], fetch)[0]
+        return find_downloads([MODEL], fetch)[0]
     path = Path(given)
     if not path.is_file():
         raise ModelError(f"{path}: no such detector model")
     return path
 
 
-class Detector(Closing):
-    """Finds faces. It belongs to the thread that opened it."""
+class Detector(Closeable):
+    """Finds faces in images. Use it only in the thread that created it."""
 
     def __init__(self, model: str | Path | None = None) -> None:
         path = find_detector_model(model)
         with _SILENCE:
-            # Imported here: it takes a second, and only who detects should wait for it.
+            # This import takes a second, so only code that detects faces should wait for it.
             from mediapipe import Image, ImageFormat
             from mediapipe.tasks.python import BaseOptions, vision
 
             options = vision.FaceDetectorOptions(
                 base_options=BaseOptions(model_asset_buffer=path.read_bytes()),
-                min_detection_confidence=DIM_SCORE,
+                min_detection_confidence=MIN_SCORE_EXHAUSTIVE,
             )
             try:
                 self._detector = vision.FaceDetector.create_from_options(options)
                 self._wrap = partial(Image, ImageFormat.SRGB)
-                self._detector.detect(self._wrap(np.zeros((SIDE, SIDE, 3), np.uint8)))
-            except (RuntimeError, ValueError) as refused:
-                raise ModelError(f"{path}: not a face detector that MediaPipe can load") from refused
-        self._afar, self._turn = False, -1
+                self._detector.detect(self._wrap(np.zeros((INPUT_SIZE, INPUT_SIZE, 3), np.uint8)))
+            except (RuntimeError, ValueError) as error:
+                raise ModelError(f"{path}: not a face detector that MediaPipe can load") from error
+        self._padded_next, self._last_tile = False, -1
         self._closed = False
 
-    def glance(self, image: NDArray[np.uint8]) -> list[FaceBox]:
-        """As a plain `detect`, for frames in a row: after one that found nothing, the next looks from afar.
+    def detect(self, image: NDArray[np.uint8], exhaustive: bool = False) -> list[FaceBox]:
+        """Detect the faces in an RGB image (H, W, 3).
 
-        A plain look goes with a closer one at a square part of the frame, the next in turn.
+        Returns boxes in image pixels, highest score first; they may extend beyond the image. With `exhaustive`, small,
+        large and rotated faces are found too, and boxes with scores from `MIN_SCORE_EXHAUSTIVE` on are returned, so the
+        caller should verify them. Raises InputError for an empty image.
         """
-        if self._afar:
-            self._afar = False
-            return suppress(_sure(self._look_afar(image), AFAR_TRUST))
-        found = _sure(self._look(image))
-        self._afar = not found
-        parts = list(_parts(image.shape[1], image.shape[0]))
-        if len(parts) > 1:
-            self._turn = (self._turn + 1) % len(parts)
-            found += _sure(self._look_inside(image, *parts[self._turn]))
-        return suppress(found)
-
-    def detect(self, image: NDArray[np.uint8], thorough: bool = False) -> list[FaceBox]:
-        """Faces in an RGB image (H, W, 3), best first, boxes in its pixels; they may reach beyond its edges.
-
-        `thorough` also gives boxes that score `DIM_SCORE` to `MIN_SCORE`, for another judge to look at.
-        """
-        found = self._look(image)
-        if not thorough:
-            return suppress(_sure(found))
+        boxes = self._detect_once(image)
+        if not exhaustive:
+            return _suppress(_confident(boxes))
         for tile in _tiles(image.shape[1], image.shape[0]):
-            found += self._look_inside(image, *tile)
-        found += self._look_afar(image)
-        if not _sure(found):
-            found += self._look_afar(image, LYING) + self._look_afar(image, -LYING)
-        return suppress(found)
+            boxes += self._detect_in_tile(image, tile)
+        boxes += self._detect_padded(image)
+        if not _confident(boxes):
+            boxes += self._detect_padded(image, QUARTER_TURN) + self._detect_padded(image, -QUARTER_TURN)
+        return _suppress(boxes)
 
-    def _look_afar(self, image: NDArray[np.uint8], angle: float = 0.0) -> list[FaceBox]:
-        """Look at a square around the picture, turned by `angle`."""
+    def detect_in_stream(self, image: NDArray[np.uint8]) -> list[FaceBox]:
+        """Detect the faces in the next of successive frames, with at most two runs of the network.
+
+        Runs on the whole frame and on one of its largest square tiles, the next one in each call. If this finds no
+        face in the whole frame, the next call runs on the padded view instead.
+        """
+        if self._padded_next:
+            self._padded_next = False
+            return _suppress(_confident(self._detect_padded(image), PADDED_SCORE_FACTOR))
+        boxes = _confident(self._detect_once(image))
+        self._padded_next = not boxes
+        tiles = list(_largest_tiles(image.shape[1], image.shape[0]))
+        if len(tiles) > 1:
+            self._last_tile = (self._last_tile + 1) % len(tiles)
+            boxes += _confident(self._detect_in_tile(image, tiles[self._last_tile]))
+        return _suppress(boxes)
+
+    def _detect_padded(self, image: NDArray[np.uint8], angle: float = 0.0) -> list[FaceBox]:
+        """Detect in a square around the image, rotated by `angle` radians."""
         height, width = image.shape[:2]
-        region = Roi((width - 1) / 2, (height - 1) / 2, AFAR * max(width, height), angle)
-        back, step = to_frame(region, SIDE), region.side / SIDE
+        region = Roi((width - 1) / 2, (height - 1) / 2, PADDED_SCALE * max(width, height), angle)
+        back, step = to_frame(region, INPUT_SIZE), region.side / INPUT_SIZE
         boxes = []
-        for box in self._look(crop(image, region, SIDE)):
+        for box in self._detect_once(crop(image, region, INPUT_SIZE)):
             x, y = (back @ [(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2, 1.0]).tolist()
-            right, down = step * (box.x1 - box.x0) / 2, step * (box.y1 - box.y0) / 2
-            roll = math.remainder(box.roll + angle, 2 * math.pi)
-            boxes.append(FaceBox(x - right, y - down, x + right, y + down, AFAR_TRUST * box.score, roll))
-        return boxes
-
-    def _look_inside(self, image: NDArray[np.uint8], x: int, y: int, side: int) -> list[FaceBox]:
-        """Look at a tile; a face that it cuts off is none."""
-        found = self._look(image[y : y + side, x : x + side], x, y)
-        return [box for box in found if not _cut_off(box, x, y, side, image.shape)]
-
-    def _look(self, image: NDArray[np.uint8], right: int = 0, down: int = 0) -> list[FaceBox]:
-        if min(image.shape[:2]) < 1:
-            raise InputError("cannot look for faces in an empty image")
-        # It may remark at any look that a buffer lies at an odd address.
-        with _SILENCE:
-            answer = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
-        boxes = []
-        for face in answer.detections:
-            box, (left_eye, right_eye) = face.bounding_box, face.keypoints[:2]
-            across = (right_eye.x - left_eye.x) * image.shape[1]
-            below = (right_eye.y - left_eye.y) * image.shape[0]
+            half_width, half_height = step * (box.x1 - box.x0) / 2, step * (box.y1 - box.y0) / 2
             boxes.append(
                 FaceBox(
-                    x0=box.origin_x + right,
-                    y0=box.origin_y + down,
-                    x1=box.origin_x + box.width + right,
-                    y1=box.origin_y + box.height + down,
+                    x0=x - half_width,
+                    y0=y - half_height,
+                    x1=x + half_width,
+                    y1=y + half_height,
+                    score=PADDED_SCORE_FACTOR * box.score,
+                    roll=math.remainder(box.roll + angle, 2 * math.pi),
+                )
+            )
+        return boxes
+
+    def _detect_in_tile(self, image: NDArray[np.uint8], tile: _Tile) -> list[FaceBox]:
+        """Detect in a tile, and drop the boxes that the tile cuts off."""
+        x, y, side = tile
+        boxes = self._detect_once(image[y : y + side, x : x + side], x, y)
+        return [box for box in boxes if not _is_cut_off(box, tile, image.shape)]
+
+    def _detect_once(self, image: NDArray[np.uint8], x: int = 0, y: int = 0) -> list[FaceBox]:
+        """Run the network once, and shift the boxes by (x, y)."""
+        if min(image.shape[:2]) < 1:
+            raise InputError("cannot detect faces in an empty image (at least 1 x 1 pixel was expected)")
+        # Any run may write a warning about an unaligned buffer.
+        with _SILENCE:
+            result = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
+        boxes = []
+        for face in result.detections:
+            box, (left_eye, right_eye) = face.bounding_box, face.keypoints[:2]  # the image's left and right
+            eyes_x = (right_eye.x - left_eye.x) * image.shape[1]
+            eyes_y = (right_eye.y - left_eye.y) * image.shape[0]
+            boxes.append(
+                FaceBox(
+                    x0=box.origin_x + x,
+                    y0=box.origin_y + y,
+                    x1=box.origin_x + box.width + x,
+                    y1=box.origin_y + box.height + y,
                     score=float(face.categories[0].score),
-                    roll=math.atan2(below, across),
+                    roll=math.atan2(eyes_y, eyes_x),
                 )
             )
         return boxes
 
     def close(self) -> None:
-        """Free what MediaPipe holds; a second call does nothing."""
+        """Free MediaPipe's resources; further calls do nothing."""
         if not self._closed:
             self._closed = True
             with _SILENCE:
                 self._detector.close()
 
 
-def _sure(boxes: Iterable[FaceBox], trust: float = 1.0) -> list[FaceBox]:
-    return [box for box in boxes if box.score >= MIN_SCORE * trust]
+def _confident(boxes: Iterable[FaceBox], factor: float = 1.0) -> list[FaceBox]:
+    return [box for box in boxes if box.score >= MIN_SCORE * factor]
 
 
-def suppress(boxes: Iterable[FaceBox]) -> list[FaceBox]:
-    """Keep the best of the boxes that show the same face."""
-    kept: list[FaceBox] = []
-    for box in sorted(boxes, key=lambda box: -box.score):
-        if all(overlap(box, other) < SAME_FACE for other in kept):
-            kept.append(box)
-    return kept
+def _suppress(boxes: Iterable[FaceBox]) -> list[FaceBox]:
+    return suppress_overlapping(boxes, SAME_FACE_OVERLAP)
 
 
-def overlap(one: FaceBox, other: FaceBox) -> float:
-    """Shared area over the area of the smaller box."""
-    width = min(one.x1, other.x1) - max(one.x0, other.x0)
-    height = min(one.y1, other.y1) - max(one.y0, other.y0)
-    smaller = min((box.x1 - box.x0) * (box.y1 - box.y0) for box in (one, other))
-    return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
-
-
-def _tiles(width: int, height: int) -> Iterator[tuple[int, int, int]]:
-    """Overlapping squares (x, y, side), half and then a third of the picture's shorter side."""
-    for share in (2, 3):
-        side = math.ceil(min(width, height) * (1 + TILE_OVERLAP) / share)
-        if side * 2 < TILE_WORTH:
+def _tiles(width: int, height: int) -> Iterator[_Tile]:
+    """Divide an image into overlapping tiles: half, then a third of its shorter side."""
+    for divisor in (2, 3):
+        side = math.ceil(min(width, height) * (1 + TILE_OVERLAP) / divisor)
+        if side * 2 < MIN_TILED_SIDE:
             return
         for y in _starts(height, side):
             for x in _starts(width, side):
-                yield x, y, side
+                yield _Tile(x, y, side)
 
 
-def _parts(width: int, height: int) -> Iterator[tuple[int, int, int]]:
-    """Overlapping squares (x, y, side) as large as the picture allows."""
+def _largest_tiles(width: int, height: int) -> Iterator[_Tile]:
+    """Divide an image into overlapping tiles as large as its shorter side."""
     side = min(width, height)
-    if side * 2 >= TILE_WORTH:
-        yield from ((x, y, side) for y in _starts(height, side) for x in _starts(width, side))
+    if side * 2 >= MIN_TILED_SIDE:
+        yield from (_Tile(x, y, side) for y in _starts(height, side) for x in _starts(width, side))
 
 
 def _starts(length: int, side: int) -> list[int]:
+    """Where tiles begin along an edge of `length` pixels."""
     count = max(math.ceil((length - side) / (side * (1 - TILE_OVERLAP))), 0) + 1
-    return [round(place) for place in np.linspace(0, length - side, count)]
+    return [round(start) for start in np.linspace(0, length - side, count)]
 
 
-def _cut_off(box: FaceBox, x: int, y: int, side: int, shape: Sequence[int]) -> bool:
-    """Does the box touch an edge of its tile that is no edge of the picture? Another tile shows it whole."""
+def _is_cut_off(box: FaceBox, tile: _Tile, shape: Sequence[int]) -> bool:
+    """Whether a box reaches an edge of its tile that is not an edge of the image; another tile shows it whole."""
+    x, y, side = tile
     return (
         (box.x0 <= x and x > 0)
         or (box.y0 <= y and y > 0)
@@ -232,44 +244,44 @@ def _cut_off(box: FaceBox, x: int, y: int, side: int, shape: Sequence[int]) -> b
 
 
 class _Silence:
-    """While a thread is in it, MediaPipe's native code is not heard, which writes a page of notes to file descriptor 2.
+    """Context manager that removes MediaPipe's native log lines from stderr.
 
-    The descriptor is the whole process's, so the first thread to come turns it away and the last to go brings it back,
-    and then says what others said meanwhile.
+    Native code writes to file descriptor 2, which belongs to the whole process. The first thread that enters redirects
+    the descriptor to a temporary file. The last thread that leaves restores it, and then writes the lines of others.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._kept: int | None = None
-        self._heard: IO[bytes] | None = None
+        self._stderr: int | None = None
+        self._captured: IO[bytes] | None = None
 
     def __enter__(self) -> None:
         with self._lock:
             self._inside += 1
             if self._inside > 1 or sys.stderr is None:
                 return
-            with contextlib.suppress(OSError):  # where descriptor 2 is closed, there is nothing to turn away
+            with contextlib.suppress(OSError):  # descriptor 2 is closed: there is nothing to redirect
                 sys.stderr.flush()
-                self._heard = tempfile.TemporaryFile()
-                self._kept = os.dup(2)
-                os.dup2(self._heard.fileno(), 2)
+                self._captured = tempfile.TemporaryFile()
+                self._stderr = os.dup(2)
+                os.dup2(self._captured.fileno(), 2)
 
     def __exit__(self, error: object, *_: object) -> None:
         with self._lock:
             self._inside -= 1
-            if self._inside or self._heard is None:
+            if self._inside or self._captured is None:
                 return
-            heard, self._heard = self._heard, None
-            with heard:
-                if self._kept is None:
+            captured, self._captured = self._captured, None
+            with captured:
+                if self._stderr is None:
                     return
-                os.dup2(self._kept, 2)
-                os.close(self._kept)
-                self._kept = None
-                heard.seek(0)
-                # Of what fails, MediaPipe writes a stack trace too; the error itself tells enough.
-                others = b"" if error else NOTES.sub(b"", heard.read())
+                os.dup2(self._stderr, 2)
+                os.close(self._stderr)
+                self._stderr = None
+                captured.seek(0)
+                # On an error MediaPipe also writes a native stack trace; the exception says enough.
+                others = b"" if error else NATIVE_LOG_LINES.sub(b"", captured.read())
             with contextlib.suppress(OSError):
                 os.write(2, others)
 

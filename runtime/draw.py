@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime import wflw
-from canthus.runtime.types import Faces, check_picture
+from canthus.runtime.types import Faces, check_image
 
 Colour = tuple[int, int, int]
 
@@ -22,7 +22,7 @@ def draw(image: NDArray[np.uint8], faces: Faces, lines: bool = True, ids: bool =
 
     Raises InputError for an image of another kind.
     """
-    check_picture(image)
+    check_image(image)
     canvas = image.copy()
     for points, scores, face in zip(faces.points, faces.scores, faces.ids, strict=True):
         size = float(max(np.ptp(points[:, 0]), np.ptp(points[:, 1])))

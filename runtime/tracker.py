@@ -1,233 +1,281 @@
-"""Follows faces from frame to frame by their own points, and detects only when it must."""
+"""Track faces over the frames of a video: follow each by its own landmarks, and run the detector only when needed."""
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend
-from canthus.runtime.detector import MIN_SCORE, overlap
-from canthus.runtime.geometry import roi_from_box, roi_from_points, roll_of
-from canthus.runtime.locate import SETTLED, locate, settle
-from canthus.runtime.types import FaceBox, Faces, Roi
+from canthus.runtime.detector import MIN_SCORE
+from canthus.runtime.geometry import intersection_over_minimum, roi_from_box, roi_from_points, roll_from_points
+from canthus.runtime.landmarks import CONFIDENT_SCORE, predict_landmarks, refine_landmarks
+from canthus.runtime.types import FaceBox, Faces
 
-GROWTH = 1.6
-TURN = math.radians(50)
-"""What no face does from one frame to the next: grow or shrink by this factor, lean over by this angle.
+MAX_SCALE_CHANGE = 1.6
+MAX_ROLL_CHANGE = math.radians(50)
+"""No face changes more than this between two frames: its size by this factor, its roll by this angle. A lost face that
+returns does not change its size more either; a face of another size is another person, often after a cut."""
 
-Nor does one that was lost come back so much larger or smaller: there stands another, often after a cut."""
+CUT_DIFFERENCE = 14.0
+CUT_CORRELATION = 0.5
+"""There is a cut between two frames if their 8 x 8 thumbnails differ by more grey levels (mean) and correlate less.
 
-CUT = 14.0
-ALIKE = 0.5
-"""A video is cut where thumbnails of two frames, 8 x 8, differ by more grey levels and correlate less than this.
-
-Within the shots of nine clips they differ by less than 9 and correlate above 0.8, where these are cut by more than 18
-and below 0.45. Light that goes on or off keeps the correlation, and so does a frame that moves by a tenth of its width.
+Within the shots of nine clips, thumbnails differ by less than 9 and correlate above 0.8; at their cuts, they differ by
+more than 18 and correlate below 0.45. Lights that go on or off do not change the correlation, nor does a shift by a
+tenth of the width.
 """
 
-FLAT = 4.0
-"""Grey levels by which a picture that shows something deviates; a covered camera deviates less."""
+BLANK_DEVIATION = 4.0
+"""Thumbnails whose grey levels deviate less than this show nothing, such as a covered camera."""
 
 Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
+"""Detects the faces in an image (H, W, 3)."""
 
 
 @dataclass(frozen=True)
-class Following:
-    """When faces are looked for, and when one is lost."""
+class TrackerSettings:
+    """When the tracker runs the detector, accepts a new face and gives up a lost one. Times are in seconds."""
 
     max_faces: int = 8
-    beat: float = 0.5  # seconds between detections while faces are followed
-    quick_beat: float = 0.15  # the same, while a face was lost just now
-    slow_beat: float = 4.0  # the same, while as many as wanted are followed
-    new_score: float = 0.45  # a face is new from here on: the detector's score times the root of the points' mean score
-    lost_score: float = 0.2  # a followed face is lost below this mean score of its points
-    doubted_score: float = 0.35  # so is one below this that the detector has not seen for `doubt`
-    doubt: float = 2.5  # seconds
-    memory: float = 0.7  # seconds, or else two frames, that a lost face may come back as itself
-    same: float = 0.5  # overlap of boxes that are one face
-    surer: float = 0.1  # what a fresh look at a followed face must score more to replace its points
-    mend: float = 2.0  # seconds between such looks at a face that stays unsure
-    spare: int = 3  # boxes that are looked at beyond max_faces: some show no face
+    detection_interval: float = 0.5  # between runs of the detector while faces are tracked
+    detection_interval_when_lost: float = 0.15  # the same, shortly after a face was lost
+    detection_interval_when_full: float = 4.0  # the same, while `max_faces` are tracked
+    new_face_score: float = 0.45  # of a new face: minimum of detection score times square root of face score
+    lost_score: float = 0.2  # a tracked face is lost below this face score
+    unconfirmed_lost_score: float = 0.35  # the same, if the detector has not found it for `confirmation_timeout`
+    confirmation_timeout: float = 2.5
+    lost_timeout: float = 0.7  # a face that returns within this time, or two frames, gets its id back
+    same_face_overlap: float = 0.5  # intersection over minimum from which two boxes are one face
+    refinement_gain: float = 0.1  # increase of the face score from which a prediction in the detector's box is used
+    refinement_interval: float = 2.0  # between such predictions for a face with a low score
+    extra_boxes: int = 3  # how many boxes more than `max_faces` are tried, as some are not faces
 
 
 @dataclass
 class _Track:
-    face: int
-    points: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    seen: float  # seconds of the last frame with it
-    frame: int  # that frame's number
-    confirmed: float  # seconds of the last detection of it
-    mended: float = -math.inf  # seconds of the last fresh look at it
+    id: int
+    points: NDArray[np.float32]  # (98, 2) frame pixels
+    scores: NDArray[np.float32]  # (98,)
+    seconds: float  # of the last frame that shows the face
+    frame: int  # number of this frame
+    confirmed: float  # seconds of the last detection of the face
+    refined: float = -math.inf  # seconds of the last prediction in the detector's box
+
+    @property
+    def face_score(self) -> float:
+        return float(self.scores.mean())
 
     @property
     def box(self) -> FaceBox:
         (x0, y0), (x1, y1) = self.points.min(0), self.points.max(0)
-        return FaceBox(float(x0), float(y0), float(x1), float(y1), float(self.scores.mean()))
+        return FaceBox(float(x0), float(y0), float(x1), float(y1), self.face_score)
 
 
-@dataclass
+class _Match(NamedTuple):
+    """A box of the detector and the track that it shows."""
+
+    box: FaceBox
+    track: _Track
+
+
+class _Matches(NamedTuple):
+    new: list[FaceBox]  # boxes without a track, to be tried as new faces
+    uncertain: list[_Match]  # tracks with a low face score, to be predicted again in the detector's box
+
+
 class Tracker:
-    """Keeps faces and their ids. `detections` counts how often it had to look for faces."""
+    """Tracks faces and gives each an id.
 
-    detect: Detect
-    backend: Backend
-    following: Following = field(default_factory=Following)
-    detections: int = 0
-    _tracks: list[_Track] = field(default_factory=list)
-    _lost: list[_Track] = field(default_factory=list)
-    _refused: list[FaceBox] = field(default_factory=list)
-    _next: int = 0
-    _frame: int = 0
-    _looked: float = -math.inf
-    _judged: float = -math.inf  # when what is refused was looked at
-    _thumbnail: NDArray[np.float32] | None = None  # of the last frame that shows something
+    detect: returns the boxes of the faces in an image, for example `Detector.detect_in_stream`.
+    `detections` counts the runs of the detector.
+    """
+
+    def __init__(self, detect: Detect, backend: Backend, settings: TrackerSettings | None = None) -> None:
+        self.detect = detect
+        self.backend = backend
+        self.settings = settings or TrackerSettings()
+        self.detections = 0
+        self._cuts = _CutDetector()
+        self._tracks: list[_Track] = []
+        self._lost: list[_Track] = []
+        self._rejected: list[FaceBox] = []
+        self._rejected_since = -math.inf
+        self._next_id = 0
+        self._frame = 0
+        self._last_detection = -math.inf
 
     def restart(self) -> None:
-        """Forget every face, as after a jump to another place of a video; ids go on counting."""
-        self._tracks, self._lost, self._refused = [], [], []
+        """Forget all faces, as after a jump to another position of a video. Their ids are not used again."""
+        self._tracks, self._lost, self._rejected = [], [], []
 
     def update(self, image: NDArray[np.uint8], seconds: float) -> Faces:
-        """The faces of the next frame, in the order of their ids."""
+        """Return the faces of the next frame, sorted by id; `seconds` is the frame's time."""
         self._frame += 1
-        if self._is_cut(image):
-            self.restart()  # the faces of the next shot are others
-        followed = [roi_from_points(track.points, roll_of(track.points)) for track in self._tracks]
-        self._follow(image, followed, seconds)
-        if self._must_look(seconds):
-            self._look(image, seconds)
-        self._tracks.sort(key=lambda track: track.face)
+        if self._cuts.is_cut(image):
+            self.restart()
+        self._follow(image, seconds)
+        if self._detection_is_due(seconds):
+            self._detect(image, seconds)
+        self._tracks.sort(key=lambda track: track.id)
         if not self._tracks:
             return Faces.none()
         return Faces(
-            np.stack([track.points for track in self._tracks]),
-            np.stack([track.scores for track in self._tracks]),
-            np.array([track.face for track in self._tracks], np.int64),
+            points=np.stack([track.points for track in self._tracks]),
+            scores=np.stack([track.scores for track in self._tracks]),
+            ids=np.array([track.id for track in self._tracks], np.int64),
         )
 
-    def _is_cut(self, image: NDArray[np.uint8]) -> bool:
-        if not image.size:
-            return False
-        step = max(min(image.shape[:2]) // 96, 1)
-        green = np.ascontiguousarray(image[::step, ::step, 1])
-        now = cv2.resize(green, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
-        if now.std() < FLAT:
-            return False
-        before, self._thumbnail = self._thumbnail, now
-        if before is None or np.abs(now - before).mean() <= CUT:
-            return False
-        return float(np.corrcoef(now.ravel(), before.ravel())[0, 1]) < ALIKE
-
-    def _follow(self, image: NDArray[np.uint8], rois: list[Roi], seconds: float) -> None:
-        points, scores = locate(self.backend, image, rois)
+    def _follow(self, image: NDArray[np.uint8], seconds: float) -> None:
+        """Predict the landmarks of each track in the region of its last ones; drop the tracks that are lost."""
+        rois = [roi_from_points(track.points, roll_from_points(track.points)) for track in self._tracks]
+        found = predict_landmarks(self.backend, image, rois)
         kept: list[_Track] = []
-        for track, place, score in zip(self._tracks, points, scores, strict=True):
-            mean = float(score.mean())
-            doubted = abs(seconds - track.confirmed) > self.following.doubt  # also after a jump back
-            moved = replace(track, points=place, scores=score, seen=seconds, frame=self._frame)
-            is_face = mean >= (self.following.doubted_score if doubted else self.following.lost_score)
-            # When two tracks slide onto one face, the older one keeps it.
-            alone = all(overlap(moved.box, other.box) < self.following.same for other in kept)
-            if is_face and alone and _goes_on(track, moved, image.shape):
+        for track, points, scores in zip(self._tracks, found.points, found.scores, strict=True):
+            moved = replace(track, points=points, scores=scores, seconds=seconds, frame=self._frame)
+            # If two tracks end up on one face, the older one stays.
+            separate = not any(self._is_same(moved.box, other) for other in kept)
+            if separate and self._is_face(moved) and _is_plausible(track, moved, image.shape):
                 kept.append(moved)
             else:
                 self._lost.append(track)
         self._tracks = kept
-        self._lost = [track for track in self._lost if self._remembers(track, seconds)]
+        self._lost = [track for track in self._lost if self._may_return(track, seconds)]
 
-    def _must_look(self, seconds: float) -> bool:
+    def _is_face(self, track: _Track) -> bool:
+        # The absolute value, because time may also jump back.
+        unconfirmed = abs(track.seconds - track.confirmed) > self.settings.confirmation_timeout
+        return track.face_score >= (self.settings.unconfirmed_lost_score if unconfirmed else self.settings.lost_score)
+
+    def _may_return(self, lost: _Track, seconds: float) -> bool:
+        return abs(seconds - lost.seconds) <= self.settings.lost_timeout or self._frame - lost.frame <= 2
+
+    def _detection_is_due(self, seconds: float) -> bool:
         if not self._tracks:
             return True
-        full = len(self._tracks) >= self.following.max_faces
-        beat = self.following.slow_beat if full else self.following.beat
-        waited = seconds - self._looked
-        # Time that runs backwards is a jump in the source.
-        return waited < 0 or waited >= (self.following.quick_beat if self._lost else beat)
+        if self._lost:
+            interval = self.settings.detection_interval_when_lost
+        elif len(self._tracks) >= self.settings.max_faces:
+            interval = self.settings.detection_interval_when_full
+        else:
+            interval = self.settings.detection_interval
+        elapsed = seconds - self._last_detection
+        return elapsed < 0 or elapsed >= interval  # negative after a jump back in the source
 
-    def _look(self, image: NDArray[np.uint8], seconds: float) -> None:
-        self._looked = seconds
+    def _detect(self, image: NDArray[np.uint8], seconds: float) -> None:
+        """Run the detector: confirm tracks, add new ones, and improve those with a low face score."""
+        self._last_detection = seconds
         self.detections += 1
-        fresh: list[FaceBox] = []
-        unsure: list[tuple[FaceBox, _Track]] = []
-        for box in self.detect(image):
-            inside = [track for track in self._tracks if _same_face(box, track, self.following.same)]
-            for track in inside:
+        new, uncertain = self._match(self.detect(image), seconds)
+        rois = [roi_from_box(box) for box in (*new, *(match.box for match in uncertain))]
+        points, scores = refine_landmarks(partial(predict_landmarks, self.backend, image), rois)
+        for index, box in enumerate(new):
+            self._add(_Track(-1, points[index], scores[index], seconds, self._frame, confirmed=seconds), box)
+        for index, match in enumerate(uncertain, start=len(new)):
+            self._improve(match.track, points[index], scores[index], seconds)
+
+    def _match(self, boxes: list[FaceBox], seconds: float) -> _Matches:
+        """Assign boxes to tracks, and note that the detector has confirmed these tracks."""
+        new: list[FaceBox] = []
+        uncertain: list[_Match] = []
+        for box in boxes:
+            tracks = [track for track in self._tracks if self._is_same(box, track)]
+            for track in tracks:
                 track.confirmed = seconds
-            if not inside:
-                fresh.append(box)
-            elif len(inside) == 1 and self._may_mend(inside[0], seconds):
-                unsure.append((box, inside[0]))
-        fresh = self._worth_a_look(fresh, seconds)
-        boxes = fresh + [box for box, _ in unsure]
-        points, scores = settle(partial(locate, self.backend, image), [roi_from_box(box) for box in boxes])
-        for box, place, score in zip(fresh, points, scores, strict=False):
-            found = _Track(-1, place, score, seconds, self._frame, seconds)
-            if not self._is_new(found, box):
-                self._refused.append(box)
-            elif len(self._tracks) < self.following.max_faces:
-                found.face = self._recall(found)
-                self._tracks.append(found)
-        for (_, track), place, score in zip(unsure, points[len(fresh) :], scores[len(fresh) :], strict=True):
-            self._mend(track, place, score, seconds)
+            if not tracks:
+                new.append(box)
+            elif len(tracks) == 1 and self._needs_refinement(tracks[0], seconds):
+                uncertain.append(_Match(box, tracks[0]))
+        return _Matches(self._select(new, seconds), uncertain)
 
-    def _worth_a_look(self, fresh: list[FaceBox], seconds: float) -> list[FaceBox]:
-        """Boxes for as many faces as may still come, and some more, without those that were refused a moment ago."""
-        if not 0 <= seconds - self._judged < self.following.quick_beat:
-            self._judged, self._refused = seconds, []
-        room = self.following.max_faces - len(self._tracks)
-        fresh = [box for box in fresh if all(overlap(box, other) < self.following.same for other in self._refused)]
-        return fresh[: room + self.following.spare] if room > 0 else []
+    def _select(self, boxes: list[FaceBox], seconds: float) -> list[FaceBox]:
+        """Return the boxes to try as new faces: without those rejected shortly before, and not many more than fit."""
+        if not 0 <= seconds - self._rejected_since < self.settings.detection_interval_when_lost:
+            self._rejected_since, self._rejected = seconds, []
+        room = self.settings.max_faces - len(self._tracks)
+        if room <= 0:
+            return []
+        overlap = self.settings.same_face_overlap
+        boxes = [
+            box for box in boxes if all(intersection_over_minimum(box, other) < overlap for other in self._rejected)
+        ]
+        return boxes[: room + self.settings.extra_boxes]
 
-    def _is_new(self, found: _Track, box: FaceBox) -> bool:
-        # Two who judge apart: what fools the detector seldom fools the network too. Its scores reach lower than the
-        # detector's sure ones, which start at a half; the root makes both count alike. Below that half the
-        # detector hardly tells a face from a fist, and the network decides.
-        seen = max(box.score, MIN_SCORE) * math.sqrt(float(found.scores.mean()))
-        return seen >= self.following.new_score and self._alone(found)
+    def _add(self, track: _Track, box: FaceBox) -> None:
+        """Add a track for a new face, or remember that the box was rejected."""
+        # What misleads the detector seldom misleads the network too, so the product of their scores decides. The
+        # network's scores are lower, hence the square root. Below MIN_SCORE the detector's score says nothing.
+        score = max(box.score, MIN_SCORE) * math.sqrt(track.face_score)
+        if score < self.settings.new_face_score or not self._is_separate(track):
+            self._rejected.append(box)
+        elif len(self._tracks) < self.settings.max_faces:
+            track.id = self._assign_id(track)
+            self._tracks.append(track)
 
-    def _may_mend(self, track: _Track, seconds: float) -> bool:
-        return bool(track.scores.mean() < SETTLED) and abs(seconds - track.mended) >= self.following.mend
+    def _assign_id(self, track: _Track) -> int:
+        """Return the id of a face lost at this place shortly before, or a new one."""
+        for lost in self._lost:
+            if self._is_same(track.box, lost) and _has_similar_size(lost, track):
+                self._lost.remove(lost)
+                return lost.id
+        self._next_id += 1
+        return self._next_id - 1
 
-    def _mend(self, track: _Track, points: NDArray[np.float32], scores: NDArray[np.float32], seconds: float) -> None:
-        """Place an unsure track anew, as it may have shrunk onto an eye or turned over, where that is clearly surer."""
-        track.mended = seconds
-        surer = float(scores.mean()) > float(track.scores.mean()) + self.following.surer
-        if surer and self._alone(replace(track, points=points, scores=scores), track):
+    def _needs_refinement(self, track: _Track, seconds: float) -> bool:
+        uncertain = track.face_score < CONFIDENT_SCORE
+        return uncertain and abs(seconds - track.refined) >= self.settings.refinement_interval
+
+    def _improve(self, track: _Track, points: NDArray[np.float32], scores: NDArray[np.float32], seconds: float) -> None:
+        """Replace the points of an uncertain track if the new ones score clearly higher.
+
+        A track may have shrunk to an eye or be rotated, and would stay so.
+        """
+        track.refined = seconds
+        improved = replace(track, points=points, scores=scores)
+        gain = improved.face_score - track.face_score
+        if gain > self.settings.refinement_gain and self._is_separate(improved, ignore=track):
             track.points, track.scores = points, scores
 
-    def _alone(self, found: _Track, itself: _Track | None = None) -> bool:
-        others = (track for track in self._tracks if track is not itself)
-        return all(overlap(found.box, track.box) < self.following.same for track in others)
+    def _is_separate(self, track: _Track, ignore: _Track | None = None) -> bool:
+        return not any(self._is_same(track.box, other) for other in self._tracks if other is not ignore)
 
-    def _remembers(self, lost: _Track, seconds: float) -> bool:
-        return abs(seconds - lost.seen) <= self.following.memory or self._frame - lost.frame <= 2
-
-    def _recall(self, found: _Track) -> int:
-        """The id of the lost face that stood here a moment ago, or a new one."""
-        for track in self._lost:
-            if overlap(found.box, track.box) >= self.following.same and _as_large(track, found):
-                self._lost.remove(track)
-                return track.face
-        self._next += 1
-        return self._next - 1
+    def _is_same(self, box: FaceBox, track: _Track) -> bool:
+        return intersection_over_minimum(box, track.box) >= self.settings.same_face_overlap
 
 
-def _goes_on(before: _Track, now: _Track, frame: tuple[int, ...]) -> bool:
-    """A face stays in the frame, and neither turns over nor changes its size at a blow; a track gone astray does."""
-    x, y = (now.points.min(0) + now.points.max(0)) / 2
+def _is_plausible(before: _Track, after: _Track, frame: tuple[int, ...]) -> bool:
+    """Whether a face can have moved so from one frame to the next, and is still in the frame."""
+    x, y = (after.points.min(0) + after.points.max(0)) / 2
     inside = 0 <= x < frame[1] and 0 <= y < frame[0]
-    turned = abs(math.remainder(roll_of(now.points) - roll_of(before.points), 2 * math.pi))
-    return inside and _as_large(before, now) and turned < TURN
+    turned = math.remainder(roll_from_points(after.points) - roll_from_points(before.points), 2 * math.pi)
+    return inside and _has_similar_size(before, after) and abs(turned) < MAX_ROLL_CHANGE
 
 
-def _as_large(before: _Track, now: _Track) -> bool:
-    grown = float(np.ptp(now.points, axis=0).max() / max(np.ptp(before.points, axis=0).max(), 1.0))
-    return 1 / GROWTH < grown < GROWTH
+def _has_similar_size(before: _Track, after: _Track) -> bool:
+    scale = float(np.ptp(after.points, axis=0).max() / max(np.ptp(before.points, axis=0).max(), 1.0))
+    return 1 / MAX_SCALE_CHANGE < scale < MAX_SCALE_CHANGE
 
 
-def _same_face(box: FaceBox, track: _Track, same: float) -> bool:
-    return overlap(box, track.box) >= same
+class _CutDetector:
+    """Finds cuts between successive frames."""
+
+    def __init__(self) -> None:
+        self._thumbnail: NDArray[np.float32] | None = None  # of the last frame that is not blank
+
+    def is_cut(self, image: NDArray[np.uint8]) -> bool:
+        """Whether there is a cut between the last frame and this one. Blank frames are ignored."""
+        if not image.size:
+            return False
+        step = max(min(image.shape[:2]) // 96, 1)
+        green = np.ascontiguousarray(image[::step, ::step, 1])
+        thumbnail = cv2.resize(green, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
+        if thumbnail.std() < BLANK_DEVIATION:
+            return False
+        before, self._thumbnail = self._thumbnail, thumbnail
+        if before is None or np.abs(thumbnail - before).mean() <= CUT_DIFFERENCE:
+            return False
+        return float(np.corrcoef(thumbnail.ravel(), before.ravel())[0, 1]) < CUT_CORRELATION

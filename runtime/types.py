@@ -12,17 +12,17 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.wflw import POINTS
 
 
-def kind_of(given: object) -> str:
-    """What something is, for a person."""
-    if isinstance(given, np.ndarray):
-        return f"an array {given.shape} of {given.dtype}"
-    return f"{given!r:.40}".split("\n")[0]
+def describe_value(value: object) -> str:
+    """Describe a value on one line, for an error message."""
+    if isinstance(value, np.ndarray):
+        return f"an array {value.shape} of {value.dtype}"
+    return f"{value!r:.40}".split("\n")[0]
 
 
-def check_picture(given: object) -> None:
-    """Raise InputError for what is no picture (H, W, 3) of uint8."""
-    if not (isinstance(given, np.ndarray) and given.dtype == np.uint8 and given.shape[2:] == (3,)):
-        raise InputError(f"a picture is an array (H, W, 3) of uint8 in RGB, not {kind_of(given)}; see read_picture")
+def check_image(value: object) -> None:
+    """Raise InputError unless a value is an array (H, W, 3) of uint8."""
+    if not (isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.shape[2:] == (3,)):
+        raise InputError(f"an image must be an array (H, W, 3) of uint8 in RGB, got {describe_value(value)}")
 
 
 def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: type) -> None:
@@ -44,7 +44,7 @@ class Frame:
     pixel_aspect: float = 1.0  # how wide a pixel is shown over how high
 
     def __post_init__(self) -> None:
-        check_picture(self.image)
+        check_image(self.image)
         # A stray in-place draw then fails at its own line.
         self.image.setflags(write=False)
 

@@ -46,8 +46,8 @@ def test_a_room_imports_only_what_lies_below_it(path):
 def test_runtime_imports_only_what_stands_above_in_the_plan():
     """The order of the files in runtime: none imports a later one at its top."""
     told = (
-        "errors extras files temporal closing wflw types decode geometry calibration fields models engine_files cuda "
-        "backends locate detector smooth tracker channel sources sinks draw pipeline"
+        "errors extras files temporal closeable wflw types decode geometry calibration fields models downloads "
+        "engine_files cuda backends landmarks detector smooth tracker channel sources sinks draw pipeline"
     )
     order = told.split()
     for place, name in enumerate(order):

@@ -319,7 +319,7 @@ def _label(told: argparse.Namespace) -> int:
         for entrant in entrants:
             opened.enter_context(entrant.backend)
         detector = opened.enter_context(Detector(told.detector_model))
-        detect = functools.partial(detector.detect, thorough=True)
+        detect = functools.partial(detector.detect, exhaustive=True)
         shard = opened.enter_context(labelling.ShardWriter(told.output))
         try:
             for source in told.sources:

@@ -222,7 +222,7 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
         finds = clips or (sets and told.boxes != "truth")
         detector = opened.enter_context(Detector(told.detector_model)) if finds else None
         if sets:
-            detect = functools.partial(detector.detect, thorough=True) if detector and told.boxes != "truth" else None
+            detect = functools.partial(detector.detect, exhaustive=True) if detector and told.boxes != "truth" else None
             results = measuring.evaluate(sets, entrants, detect, kinds[told.boxes], told.flip, share)
         if told.stability:
             stability = measure_stability(sets, entrants, told.flip, share)
@@ -234,7 +234,7 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
             if not told.model:  # others' networks have no scores to lose a face by
                 follower = measuring.open_entrant(None)
                 opened.enter_context(follower.backend)
-            followed = follow_clips(clips, entrants, follower, detector.glance, share)
+            followed = follow_clips(clips, entrants, follower, detector.detect_in_stream, share)
     return _Measured(sets, results, stability, speed, followed)
 
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.backends.openvino_without_telemetry import core, openvino
 from canthus.runtime.calibration import apply_calibration
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import Manifest
 
@@ -26,7 +26,7 @@ def _compile(model: Path, **options: str) -> openvino.CompiledModel:
         raise ModelError(f"{model}: OpenVINO cannot load it: {reason}") from refused
 
 
-class OpenVINOBackend(Closing):
+class OpenVINOBackend(Closeable):
     """Runs an exported model (crops in, points and scores out) with OpenVINO."""
 
     name = "OpenVINO on the CPU"

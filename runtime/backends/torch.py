@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import BackendError
 
 
-class TorchBackend(Closing):
+class TorchBackend(Closeable):
     """Runs a network that its caller built, with calibrated scores. `runtime` knows no architecture.
 
     network: crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and map peaks (N, K), both float32. So the

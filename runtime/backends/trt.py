@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
 from canthus.runtime.engine_files import FLAVOURS, Flavour, keep_cache, misfit, read_engine
 from canthus.runtime.errors import BackendError, EngineError
@@ -135,7 +135,7 @@ class Engine:
         return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
 
 
-class TensorRTBackend(Closing):
+class TensorRTBackend(Closeable):
     """Runs an engine (crops in, maps out) between crop.cu and decode.cu."""
 
     def __init__(

@@ -13,7 +13,7 @@ import pytest
 from canthus import runtime
 from canthus.runtime import Faces, Frame, Landmarker, Settings, draw_faces, follow, read_image
 from canthus.runtime.errors import InputError
-from canthus.runtime.locate import AGAIN
+from canthus.runtime.landmarks import VIEW_SCALES
 from support.fakes import FakeCapture
 from support.videos import write_video
 
@@ -41,7 +41,7 @@ def test_one_picture_is_read_landmarked_and_drawn_on(tmp_path):
     image = read_image(tmp_path / "face.png")
     with Landmarker() as landmarker:
         faces = landmarker.landmark(image)
-        assert landmarker.backend.batches[-1] == len(AGAIN)
+        assert landmarker.backend.batches[-1] == len(VIEW_SCALES)
         assert len(landmarker.landmark(image[..., ::-1])) == 1  # as BGR becomes RGB
     assert len(faces) == 1
     assert (draw_faces(image, faces) != image).any()
@@ -59,11 +59,11 @@ def test_one_picture_is_read_landmarked_and_drawn_on(tmp_path):
     ids=["rgba", "grey", "float", "batch", "path"],
 )
 def test_what_is_no_rgb_picture_is_refused(given, told):
-    with Landmarker() as landmarker, pytest.raises(InputError, match=f"not .*{told}"):
+    with Landmarker() as landmarker, pytest.raises(InputError, match=f"got .*{told}"):
         landmarker.landmark(given)
-    with pytest.raises(InputError, match=f"not .*{told}"):
+    with pytest.raises(InputError, match=f"got .*{told}"):
         Frame(given, 0, 0.0)
-    with pytest.raises(InputError, match=f"not .*{told}"):
+    with pytest.raises(InputError, match=f"got .*{told}"):
         draw_faces(given, Faces.none())
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from canthus.runtime.detector import DIM_SCORE, MIN_SCORE, Detector, _Silence, find_detector_model
+from canthus.runtime.detector import MIN_SCORE, MIN_SCORE_EXHAUSTIVE, Detector, _Silence, find_detector_model
 from canthus.runtime.errors import InputError, ModelError
 
 
@@ -36,7 +36,7 @@ def detector(score=0.9):
     """A detector whose network is a pretended one."""
     made = object.__new__(Detector)
     made._detector, made._wrap, made._closed = Pretended(score), lambda image: image, True
-    made._afar, made._turn = False, -1
+    made._padded_next, made._last_tile = False, -1
     return made
 
 
@@ -64,7 +64,7 @@ def test_a_plain_look_is_one_look():
 @pytest.mark.parametrize("size", [(240, 320), (320, 240), (241, 241)])
 def test_a_face_that_fills_the_picture_is_found_from_afar(size):
     found = detector()
-    (box,) = found.detect(scene(120, 180, size), thorough=True)
+    (box,) = found.detect(scene(120, 180, size), exhaustive=True)
     assert_around(box, 120, 180, size)
     assert box.roll == 0
     assert found._detector.looks == 2
@@ -72,7 +72,7 @@ def test_a_face_that_fills_the_picture_is_found_from_afar(size):
 
 def test_a_face_that_lies_is_looked_for_where_nothing_stands():
     found = detector()
-    (box,) = found.detect(scene(180, 120), thorough=True)
+    (box,) = found.detect(scene(180, 120), exhaustive=True)
     # MediaPipe's boxes are squares, and turn with the face; this one is as high as the face is long.
     assert ((box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2) == pytest.approx((180, 110), abs=3)
     assert abs(box.roll) == pytest.approx(math.radians(90))
@@ -80,18 +80,18 @@ def test_a_face_that_lies_is_looked_for_where_nothing_stands():
 
 
 def test_a_doubtful_face_is_told_by_a_thorough_look_alone():
-    found = detector((DIM_SCORE + MIN_SCORE) / 2)
+    found = detector((MIN_SCORE_EXHAUSTIVE + MIN_SCORE) / 2)
     assert found.detect(scene(60, 80)) == []
-    assert found.glance(scene(60, 80)) == []
-    assert len(found.detect(scene(60, 80), thorough=True)) == 1
+    assert found.detect_in_stream(scene(60, 80)) == []
+    assert len(found.detect(scene(60, 80), exhaustive=True)) == 1
 
 
 def test_glances_are_one_look_each_by_turns_from_afar_until_something_is_found():
     found = detector()
-    near = [len(found.glance(scene(120, 160))) for _ in range(4)]
+    near = [len(found.detect_in_stream(scene(120, 160))) for _ in range(4)]
     assert near == [0, 1, 0, 1]
-    assert [len(found.glance(scene(60, 80))) for _ in range(2)] == [1, 1]
-    assert [len(found.glance(scene(0, 0))) for _ in range(3)] == [0, 0, 0]
+    assert [len(found.detect_in_stream(scene(60, 80))) for _ in range(2)] == [1, 1]
+    assert [len(found.detect_in_stream(scene(0, 0))) for _ in range(3)] == [0, 0, 0]
     assert found._detector.looks == 9
 
 
@@ -103,7 +103,7 @@ def test_glances_find_a_small_face_in_one_part_of_the_picture_after_the_other():
 
     found, size = detector(), (300, 600)
     found._detector = Nearsighted(0.9)
-    told = [found.glance(scene(50, 60, size)) for _ in range(6)]
+    told = [found.detect_in_stream(scene(50, 60, size)) for _ in range(6)]
     assert [len(boxes) for boxes in told] == [0, 0, 1, 0, 0, 0]  # the first and the last of three parts cut it off
     assert_around(told[2][0], 50, 60, size)
     assert found.detect(scene(50, 60, size)) == []
@@ -111,7 +111,7 @@ def test_glances_find_a_small_face_in_one_part_of_the_picture_after_the_other():
 
 def test_an_empty_picture_is_refused():
     with pytest.raises(InputError, match="empty image"):
-        detector().detect(np.zeros((0, 4, 3), np.uint8), thorough=True)
+        detector().detect(np.zeros((0, 4, 3), np.uint8), exhaustive=True)
 
 
 def test_what_mediapipe_remarks_at_any_look_is_not_heard_and_what_others_say_meanwhile_is(capfd):

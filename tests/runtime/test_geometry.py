@@ -8,12 +8,15 @@ from canthus.runtime.geometry import (
     MARGIN,
     crop,
     crop_all,
+    intersection_over_minimum,
+    intersection_over_union,
     invert,
     roi_from_box,
     roi_from_points,
-    roll_of,
-    squared,
+    roll_from_points,
+    suppress_overlapping,
     to_frame,
+    to_square_pixels,
     transform,
 )
 from canthus.runtime.types import FaceBox, Roi
@@ -80,7 +83,7 @@ def test_the_region_turns_with_the_points():
     turned = points @ np.array([[cos, sin], [-sin, cos]])
     one, other = roi_from_points(points), roi_from_points(turned, 0.7)
     assert other.side == pytest.approx(one.side, rel=1e-5)
-    assert roll_of(turned) - roll_of(points) == pytest.approx(0.7, abs=1e-5)
+    assert roll_from_points(turned) - roll_from_points(points) == pytest.approx(0.7, abs=1e-5)
 
 
 def test_a_leaning_box_shifts_down_its_own_axis():
@@ -112,7 +115,30 @@ def test_cropping_is_blind_to_opencv_threads():
     ("aspect", "size"), [(16 / 11, (140, 60)), (0.5, (96, 120)), (1.0, (96, 60)), (1e9, (384, 60))]
 )
 def test_stretched_to_square_pixels_the_edges_stay_the_edges(aspect, size):
-    image, back = squared(np.zeros((60, 96, 3), np.uint8), aspect)
+    image, back = to_square_pixels(np.zeros((60, 96, 3), np.uint8), aspect)
     assert image.shape == (size[1], size[0], 3)
     edges = transform(back, np.array([[-0.5, -0.5], np.array(size) - 0.5]))
     assert edges == pytest.approx(np.array([[-0.5, -0.5], [95.5, 59.5]]), abs=1e-4)
+
+
+def test_intersection_over_union_of_squares():
+    one = Roi(10, 10, 4, 0.7)
+    assert intersection_over_union(one, one) == pytest.approx(1)
+    cos, sin = math.cos(0.7), math.sin(0.7)
+    assert intersection_over_union(one, Roi(10 + 2 * cos, 10 + 2 * sin, 4, 0.7)) == pytest.approx(1 / 3)
+    assert intersection_over_union(one, Roi(10, 10, 2, 0.7)) == pytest.approx(1 / 4)
+    assert intersection_over_union(one, Roi(30, 10, 4, 0.7)) == 0
+
+
+def test_intersection_over_minimum_of_boxes():
+    one = FaceBox(0, 0, 10, 20, 1.0)
+    assert intersection_over_minimum(one, FaceBox(2, 2, 4, 4, 1.0)) == 1
+    assert intersection_over_minimum(one, FaceBox(5, 0, 15, 20, 1.0)) == pytest.approx(0.5)
+    assert intersection_over_minimum(one, FaceBox(11, 0, 15, 20, 1.0)) == 0
+    assert intersection_over_minimum(one, FaceBox(5, 5, 5, 5, 1.0)) == 0  # an empty box
+
+
+def test_the_best_of_overlapping_boxes_is_kept():
+    best, overlapping, apart = FaceBox(0, 0, 10, 10, 0.9), FaceBox(4, 0, 14, 10, 0.8), FaceBox(20, 0, 30, 10, 0.7)
+    assert suppress_overlapping([apart, overlapping, best], 0.5) == [best, apart]
+    assert suppress_overlapping([apart, overlapping, best], 0.7) == [best, overlapping, apart]

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from canthus.runtime.tracker import Following, Tracker
+from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox
 from support.fakes import bright_boxes, scene
 
@@ -21,7 +21,7 @@ class Scored:
 
 @pytest.fixture
 def tracker(fake_backend):
-    return Tracker(bright_boxes, fake_backend, Following(max_faces=4))
+    return Tracker(bright_boxes, fake_backend, TrackerSettings(max_faces=4))
 
 
 def run(tracker, scenes, rate=30):
@@ -65,22 +65,22 @@ def test_a_face_that_the_detector_sees_no_more_needs_a_better_score(fake_backend
     backend.score, tracker.detect = 0.3, lambda image: []
     times = [step / 10 for step in range(1, 30)]
     there = [len(tracker.update(scene((100, 120)), seconds)) for seconds in times]
-    assert there == [seconds <= tracker.following.doubt for seconds in times]
+    assert there == [seconds <= tracker.settings.confirmation_timeout for seconds in times]
 
 
 def test_a_followed_face_is_lost_below_its_least_score_and_sooner_when_in_doubt(fake_backend):
     backend = Scored(fake_backend, 0.9)
     tracker = Tracker(bright_boxes, backend)
-    following = tracker.following
+    settings = tracker.settings
     tracker.update(scene((100, 120)), 0.0)
     tracker.detect = lambda image: []
-    backend.score = (following.lost_score + following.doubted_score) / 2
+    backend.score = (settings.lost_score + settings.unconfirmed_lost_score) / 2
     assert len(tracker.update(scene((100, 120)), 0.1)) == 1
-    assert len(tracker.update(scene((100, 120)), following.doubt + 0.2)) == 0
+    assert len(tracker.update(scene((100, 120)), settings.confirmation_timeout + 0.2)) == 0
     tracker.detect = bright_boxes
     backend.score = 0.9
     assert len(tracker.update(scene((100, 120)), 5.0)) == 1
-    backend.score = following.lost_score - 0.01
+    backend.score = settings.lost_score - 0.01
     tracker.detect = lambda image: []
     assert len(tracker.update(scene((100, 120)), 5.1)) == 0
 
@@ -108,12 +108,12 @@ def test_a_second_face_that_enters_is_found_on_the_beat(tracker):
 
 
 def test_never_more_faces_than_wanted(fake_backend):
-    tracker = Tracker(bright_boxes, fake_backend, Following(max_faces=1))
+    tracker = Tracker(bright_boxes, fake_backend, TrackerSettings(max_faces=1))
     assert len(tracker.update(scene((100, 120), (500, 120)), 0.0)) == 1
 
 
 def test_a_detection_of_a_followed_face_is_no_second_face(fake_backend):
-    doubled = Tracker(lambda image: bright_boxes(image) * 2, fake_backend, Following())
+    doubled = Tracker(lambda image: bright_boxes(image) * 2, fake_backend, TrackerSettings())
     told = run(doubled, [scene((100, 120))] * 70)
     assert {len(faces) for faces in told} == {1}
 
@@ -199,7 +199,7 @@ def test_a_track_that_does_what_no_face_does_is_lost(fake_backend, change):
 
 
 def test_as_many_as_wanted_are_looked_for_seldom(fake_backend):
-    tracker = Tracker(bright_boxes, fake_backend, Following(max_faces=1))
+    tracker = Tracker(bright_boxes, fake_backend, TrackerSettings(max_faces=1))
     run(tracker, [scene((100, 120))] * 110)
     assert tracker.detections == 1
 
@@ -276,7 +276,7 @@ def test_a_false_box_does_not_starve_a_face(fake_backend):
         boxes = bright_boxes(image)
         return [dataclasses.replace(box, x0=box.x0 + 250, x1=box.x1 + 250, score=0.95) for box in boxes] + boxes
 
-    tracker = Tracker(detect, fake_backend, Following(max_faces=1))
+    tracker = Tracker(detect, fake_backend, TrackerSettings(max_faces=1))
     told = run(tracker, [scene((100, 120))] * 3)
     assert [faces.ids.tolist() for faces in told] == [[0]] * 3
     assert told[-1].points[0].max() < 170

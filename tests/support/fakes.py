@@ -55,10 +55,10 @@ def bright_boxes(image: np.ndarray) -> list[FaceBox]:
 class PretendedDetector:
     """Finds what is bright."""
 
-    def detect(self, image: np.ndarray, thorough: bool = False) -> list[FaceBox]:
+    def detect(self, image: np.ndarray, exhaustive: bool = False) -> list[FaceBox]:
         return bright_boxes(image)
 
-    glance = detect
+    detect_in_stream = detect
 
     def close(self) -> None:
         pass

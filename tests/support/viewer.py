@@ -9,7 +9,7 @@ import numpy as np
 from PyQt6.QtWidgets import QApplication
 
 from canthus.gui.stream import FaceFinder, Source, Stream
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.types import Faces, Frame
 
 BACKGROUND = (40, 80, 120)
@@ -45,7 +45,7 @@ def face_at(x: float, y: float) -> Faces:
     return Faces(np.full((1, 98, 2), (x, y), np.float32), np.ones((1, 98), np.float32), np.array([7], np.int64))
 
 
-class FakeSource(Closing):
+class FakeSource(Closeable):
     """Yields `count` frames 5 ms apart, or one frame for each of `times` (seconds) at once; then raises `error`."""
 
     def __init__(self, times: list[float] | None = None, count: int = 10**6, error: Exception | None = None) -> None:
@@ -65,7 +65,7 @@ class FakeSource(Closing):
         pass
 
 
-class FakeFinder(Closing):
+class FakeFinder(Closeable):
     """Finds one face at `POINT` in every frame and records the calls."""
 
     def __init__(self) -> None:

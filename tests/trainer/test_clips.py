@@ -236,7 +236,7 @@ def test_the_command_tells_of_clips_with_or_without_labelled_faces(tmp_path, mon
         def __init__(self, model):
             pass
 
-        detect = glance = staticmethod(bright_boxes)
+        detect = detect_in_stream = staticmethod(bright_boxes)
 
         def __enter__(self):
             return self

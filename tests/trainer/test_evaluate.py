@@ -9,11 +9,11 @@ import pytest
 
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import MARGIN, roi_from_points
-from canthus.runtime.types import FaceBox, Roi
+from canthus.runtime.types import FaceBox
 from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer.eval_command import evaluate as command
 from canthus.trainer.evaluation import evaluate as evaluating
-from canthus.trainer.evaluation.evaluate import Entrant, assign, evaluate, open_entrant, open_peer, overlap
+from canthus.trainer.evaluation.evaluate import Entrant, assign, evaluate, open_entrant, open_peer
 from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarise
 from canthus.trainer.evaluation.report import facts, table
 from canthus.trainer.faces.formats import open_set
@@ -126,15 +126,6 @@ def test_reliability_of_no_face_found():
     told = reliability(np.full((2, 98), np.nan), np.full((2, 98), np.nan))
     assert sum(told.points) == told.gap == 0
     assert math.isnan(told.rank)
-
-
-def test_overlap_of_squares():
-    one = Roi(10, 10, 4, 0.7)
-    assert overlap(one, one) == pytest.approx(1)
-    cos, sin = math.cos(0.7), math.sin(0.7)
-    assert overlap(one, Roi(10 + 2 * cos, 10 + 2 * sin, 4, 0.7)) == pytest.approx(1 / 3)
-    assert overlap(one, Roi(10, 10, 2, 0.7)) == pytest.approx(1 / 4)
-    assert overlap(one, Roi(30, 10, 4, 0.7)) == 0
 
 
 def test_each_detection_shows_one_face_at_most_and_the_best_pair_goes_first():

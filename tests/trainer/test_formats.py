@@ -11,7 +11,7 @@ import pytest
 
 from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
-from canthus.runtime.geometry import roll_of
+from canthus.runtime.geometry import roll_from_points
 from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.data_commands import data as command
 from canthus.trainer.evaluation.metrics import nme
@@ -40,7 +40,7 @@ def test_a_mirror_undoes_itself_and_swaps_the_ruler_and_the_eyes(scheme):
 def test_wflw_is_the_runtime_s():
     assert WFLW.mirror.tolist() == wflw.MIRROR.tolist()
     turned = SHAPE @ np.array([[0.9, 0.3], [-0.3, 0.9]], np.float32)
-    assert WFLW.roll(turned) == roll_of(turned) != 0
+    assert WFLW.roll(turned) == roll_from_points(turned) != 0
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -153,7 +153,7 @@ def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, ca
         def __init__(self, model):
             pass
 
-        def detect(self, image, thorough):
+        def detect(self, image, exhaustive):
             return bright_boxes(image)
 
         def __enter__(self):

@@ -10,9 +10,9 @@ import pytest
 import canthus.trainer.labels.turn as turning
 from canthus.runtime import wflw
 from canthus.runtime.cli import main
+from canthus.runtime.downloads import Download, find_downloads
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
-from canthus.runtime.models import Fetched, find_fetched
 from canthus.runtime.types import Roi
 from canthus.trainer.data_commands import data as command
 from canthus.trainer.faces.formats import list_line, open_set
@@ -359,27 +359,27 @@ def test_ctrl_c_leaves_a_whole_shard(tmp_path, pretend, monkeypatch, capsys):
 
 
 def test_a_changed_file_in_the_cache_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr("canthus.runtime.models.cache_folder", lambda: tmp_path)
-    wanted = Fetched("the thing", "thing.tflite", "00" * 32, "canthus fetch it")
+    monkeypatch.setattr("canthus.runtime.downloads.cache_folder", lambda: tmp_path)
+    wanted = Download("the thing", "thing.tflite", "00" * 32, "canthus fetch it")
     (tmp_path / "thing.tflite").write_text("something else")
     with pytest.raises(ModelError, match=r"the thing is not in .* run `canthus fetch it`"):
-        find_fetched([wanted], fetch=False)
+        find_downloads([wanted], fetch=False)
     assert not (tmp_path / "thing.tflite").exists()
 
 
 def test_nothing_is_fetched_for_a_cache_that_cannot_keep_it(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    monkeypatch.setattr("canthus.runtime.models.cache_folder", lambda: tmp_path / "file" / "canthus")
+    monkeypatch.setattr("canthus.runtime.downloads.cache_folder", lambda: tmp_path / "file" / "canthus")
     monkeypatch.setattr("subprocess.run", None)
-    with pytest.raises(ModelError, match=r"the thing .* nothing can be written .*; set XDG_CACHE_HOME .*, or ask$"):
-        find_fetched([Fetched("the thing", "thing.tflite", "00" * 32, "canthus fetch it", "ask")])
+    with pytest.raises(ModelError, match=r"the thing cannot be stored here .*; set XDG_CACHE_HOME .*, or ask$"):
+        find_downloads([Download("the thing", "thing.tflite", "00" * 32, "canthus fetch it", "ask")])
 
 
 @pytest.mark.faces
 def test_real_faces_are_turned(real_faces, tmp_path):
     """The labels of a turned face agree with what the mesh sees in it, as far as a mesh sees profiles."""
     try:
-        find_fetched([mesh.FACE_MODEL, mesh.PERSON_MODEL], fetch=False)
+        find_downloads([mesh.FACE_MODEL, mesh.PERSON_MODEL], fetch=False)
     except ModelError as missing:
         pytest.skip(str(missing))
     faces = open_set(real_faces / "pseudo98" / "pseudo98-wflwimg-0.tar")

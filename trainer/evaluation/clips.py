@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.geometry import roi_from_points, roll_of
+from canthus.runtime.geometry import intersection_over_union, roi_from_points, roll_from_points
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import VideoFile
 from canthus.runtime.temporal import lag_in_frames
 from canthus.runtime.tracker import Detect, Tracker
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.wflw import OUTER_CANTHI
-from canthus.trainer.evaluation.evaluate import ALONE, SAME_FACE, Entrant, Share, find, overlap
+from canthus.trainer.evaluation.evaluate import ALONE, SAME_FACE, Entrant, Share, find
 from canthus.trainer.faces.schemes import WFLW
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -158,12 +158,15 @@ def follow_faces(
         raw, smooth = [], []
         for place, entrant in enumerate(entrants):
             known = [lasts[place].get(face, points) for face, points in zip(ids, faces.points, strict=True)]
-            regions = [roi_from_points(points, roll_of(points)) for points in known]
+            regions = [roi_from_points(points, roll_from_points(points)) for points in known]
             seen = Faces(*find(entrant, frame.image, regions, WFLW), faces.ids)
             raw.append(seen.points)
             smooth.append(smoothers[place].smooth(seen, frame.seconds).points)
             pairs = zip(seen.points, faces.points, strict=True)
-            kept = [overlap(roi_from_points(one), roi_from_points(other)) >= SAME_FACE for one, other in pairs]
+            kept = [
+                intersection_over_union(roi_from_points(one), roi_from_points(other)) >= SAME_FACE
+                for one, other in pairs
+            ]
             told.lost[place] += kept.count(False)
             lasts[place] = {face: points for face, points, good in zip(ids, seen.points, kept, strict=True) if good}
         for row, face in enumerate(ids):

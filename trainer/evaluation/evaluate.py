@@ -1,7 +1,6 @@
 """Measures models on labelled faces, in the regions of the true points and in those of the detector."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ from canthus.runtime import geometry
 from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.extras import install_command
-from canthus.runtime.geometry import crop_all, roi_from_box, roi_from_points, transform
-from canthus.runtime.locate import Answer, look_again, settle
+from canthus.runtime.geometry import crop_all, intersection_over_union, roi_from_box, roi_from_points, transform
+from canthus.runtime.landmarks import Landmarks, average_views, refine_landmarks
 from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation import peers
@@ -104,7 +103,7 @@ def evaluate(
     assert detect is not None or "detector" not in boxes
     scheme = common_scheme(sets)
     rows = [(entrant, kind) for kind in boxes for entrant in entrants]
-    found: list[list[Answer]] = [[] for _ in rows]
+    found: list[list[Landmarks]] = [[] for _ in rows]
     for picture, faces in pictures(sets, "measuring", share):
         true = np.stack([face.points for face in faces])
         regions: dict[Boxes, list[Roi | None]] = {"truth": [roi_from_points(points) for points in true]}
@@ -112,7 +111,7 @@ def evaluate(
             regions["detector"] = assign([roi_from_box(box) for box in detect(picture)], true)
         for row, (entrant, kind) in zip(found, rows, strict=True):
             row.append(find(entrant, picture, regions[kind], scheme, flip, rough=kind == "detector"))
-    everyone: list[list[list[Answer]]] = share.gather(found)
+    everyone: list[list[list[Landmarks]]] = share.gather(found)
     count = sum(len(rows[0]) for rows in everyone)
     ordered = in_order(sets)
     truth = np.stack([face.points for _, face in ordered])
@@ -133,7 +132,7 @@ def evaluate(
 def _result(
     model: str,
     boxes: Boxes,
-    answers: list[Answer],
+    answers: list[Landmarks],
     true: NDArray[np.float32],
     marks: NDArray[np.bool_],
     scheme: Scheme,
@@ -175,10 +174,10 @@ def find(
     scheme: Scheme,
     flip: bool = False,
     rough: bool = False,
-) -> Answer:
+) -> Landmarks:
     """Points (N, K, 2) of every face of a picture, in its pixels, and scores (N, K); NaN where a face has no region.
 
-    `rough` regions, such as a detector's, are looked at as often as the runtime looks in a picture (runtime/locate.py).
+    `rough` regions, such as a detector's, are refined as in the runtime (runtime/landmarks.py).
     """
     answer = np.full((len(regions), scheme.points, 2), np.nan, np.float32)
     sure = np.full((len(regions), scheme.points), np.nan, np.float32)
@@ -186,18 +185,20 @@ def find(
     if found:
         rois = [region for region in regions if region is not None]
 
-        def seen(rois: Sequence[Roi]) -> Answer:
-            points, scores = locate(entrant, picture, rois, flip)
-            if points.shape[1] != scheme.points:
-                raise ModelError(f"{entrant.name}: gives {points.shape[1]} points, the faces have {scheme.points}")
-            return points, scores
+        def seen(rois: Sequence[Roi]) -> Landmarks:
+            seen = locate(entrant, picture, rois, flip)
+            if (points := seen.points.shape[1]) != scheme.points:
+                raise ModelError(f"{entrant.name}: gives {points} points, the faces have {scheme.points}")
+            return seen
 
-        points, scores = look_again(seen, settle(seen, rois, scheme.roll), scheme.roll) if rough else seen(rois)
+        points, scores = (
+            average_views(seen, refine_landmarks(seen, rois, scheme.roll), scheme.roll) if rough else seen(rois)
+        )
         answer[found], sure[found] = points, scores
-    return answer, sure
+    return Landmarks(answer, sure)
 
 
-def locate(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], flip: bool = False) -> Answer:
+def locate(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], flip: bool = False) -> Landmarks:
     """Points (N, K, 2) in pixels of the picture and scores (N, K), one face a region.
 
     With `flip`, both are the mean over the crop and its mirror image.
@@ -205,11 +206,11 @@ def locate(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi],
     points, scores = look(entrant, picture, regions)
     if flip:
         mirrored, seen = look(entrant, picture, regions, mirrored=True)
-        points, scores = (0.5 * (values + others) for values, others in ((points, mirrored), (scores, seen)))
-    return points, scores
+        return Landmarks(np.float32(0.5) * (points + mirrored), np.float32(0.5) * (scores + seen))
+    return Landmarks(points, scores)
 
 
-def look(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], mirrored: bool = False) -> Answer:
+def look(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], mirrored: bool = False) -> Landmarks:
     """As `locate`, from the crops or from their mirror images alone."""
     scale = entrant.margin / geometry.MARGIN
     rois = [dataclasses.replace(region, side=region.side * scale) for region in regions]
@@ -217,12 +218,12 @@ def look(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], m
     crops = crop_all(picture, rois, size)
     if not mirrored:
         points, scores = entrant.backend.predict(crops.images)
-        return transform(crops.to_frame, points), scores
+        return Landmarks(transform(crops.to_frame, points), scores)
     points, scores = entrant.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
     mirror = scheme_of(points.shape[1]).mirror
     points, scores = points[:, mirror], scores[:, mirror]
     points[..., 0] = size - 1 - points[..., 0]
-    return transform(crops.to_frame, points), scores
+    return Landmarks(transform(crops.to_frame, points), scores)
 
 
 def assign(regions: Sequence[Roi], true: NDArray[np.float32]) -> list[Roi | None]:
@@ -233,7 +234,7 @@ def assign(regions: Sequence[Roi], true: NDArray[np.float32]) -> list[Roi | None
     """
     pairs = sorted(
         (
-            (overlap(region, roi_from_points(points, region.angle)), face, place)
+            (intersection_over_union(region, roi_from_points(points, region.angle)), face, place)
             for face, points in enumerate(true)
             for place, region in enumerate(regions)
             if (points.min(0) <= (region.x, region.y)).all() and ((region.x, region.y) <= points.max(0)).all()
@@ -247,13 +248,3 @@ def assign(regions: Sequence[Roi], true: NDArray[np.float32]) -> list[Roi | None
             matched[face] = regions[place]
             taken.add(place)
     return matched
-
-
-def overlap(one: Roi, other: Roi) -> float:
-    """Shared area over the area of the union, of two squares turned by the same angle."""
-    cos, sin = math.cos(one.angle), math.sin(one.angle)
-    right, down = other.x - one.x, other.y - one.y
-    apart = (abs(cos * right + sin * down), abs(cos * down - sin * right))
-    width, height = (min(max((one.side + other.side) / 2 - distance, 0.0), one.side, other.side) for distance in apart)
-    shared = width * height
-    return shared / (one.side**2 + other.side**2 - shared)

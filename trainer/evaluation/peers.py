@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends.openvino_without_telemetry import core
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import ModelError
 from canthus.runtime.wflw import POINTS
 
@@ -14,7 +14,7 @@ MARGIN = 1.2
 """Side of the region over the longer side of the box of the points, as these networks were trained."""
 
 
-class Peer(Closing):
+class Peer(Closeable):
     """Colours in BGR and -1 to 1, one face at a time in; 98 points in sides of the crop out. No scores."""
 
     name = "OpenVINO on the CPU"

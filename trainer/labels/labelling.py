@@ -14,10 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canthus.runtime.closing import Closing
-from canthus.runtime.detector import MIN_SCORE, overlap
+from canthus.runtime.closeable import Closeable
+from canthus.runtime.detector import MIN_SCORE
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.geometry import crop, invert, roi_from_box, roi_from_points, to_frame, transform
+from canthus.runtime.geometry import (
+    crop,
+    intersection_over_minimum,
+    invert,
+    roi_from_box,
+    roi_from_points,
+    to_frame,
+    transform,
+)
 from canthus.runtime.sources import IMAGE_SUFFIXES, VideoFile, find_images, read_image
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation.evaluate import Detect, Entrant, find, look
@@ -58,7 +66,9 @@ def label(picture: NDArray[np.uint8], detect: Detect, entrants: Sequence[Entrant
     for points in first:
         found = look_around(picture, roi_from_points(points, WFLW.roll(points)), entrants)
         box = _box(found.points)
-        if found.score >= LEAST_SCORE and all(overlap(box, _box(other.points)) < SAME_FACE for other in labels):
+        if found.score >= LEAST_SCORE and all(
+            intersection_over_minimum(box, _box(other.points)) < SAME_FACE for other in labels
+        ):
             labels.append(found)
     return labels
 
@@ -87,7 +97,7 @@ def _box(points: NDArray[np.float32]) -> FaceBox:
     return FaceBox(x0, y0, x1, y1, 1.0)
 
 
-class ShardWriter(Closing):
+class ShardWriter(Closeable):
     """Writes labelled faces as a shard: images/, the list, and quality.csv; `faces` counts them.
 
     The tables are written on leaving, so that a run which is stopped leaves a whole shard of what it had done, and

@@ -1,6 +1,6 @@
 """Two networks of MediaPipe that see a head in depth: a mesh of 468 points on the face, and which pixels are a person.
 
-Both come out of its wheel (`canthus.runtime.models.Fetched`) and run through OpenVINO. The mesh: Kartynnik et al.,
+Both come out of its wheel (`canthus.runtime.downloads.Download`) and run through OpenVINO. The mesh: Kartynnik et al.,
 "Real-time facial surface geometry from monocular video on mobile GPUs", 2019.
 """
 
@@ -13,19 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends.openvino_without_telemetry import core, openvino
-from canthus.runtime.closing import Closing
+from canthus.runtime.closeable import Closeable
+from canthus.runtime.downloads import Download, find_downloads
 from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import roi_from_points, to_frame, transform
-from canthus.runtime.models import Fetched, find_fetched
 from canthus.runtime.types import Roi
 
-FACE_MODEL = Fetched(
+FACE_MODEL = Download(
     "the face mesh's model",
     "face_landmark.tflite",
     "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
     "canthus data turn",
 )
-PERSON_MODEL = Fetched(
+PERSON_MODEL = Download(
     "the person mask's model",
     "selfie_segmentation.tflite",
     "9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
@@ -91,11 +91,11 @@ class Seen:
         return apart
 
 
-class Looker(Closing):
+class Looker(Closeable):
     """Sees faces in depth. It belongs to the thread that opened it."""
 
     def __init__(self) -> None:
-        face, person = find_fetched([FACE_MODEL, PERSON_MODEL])
+        face, person = find_downloads([FACE_MODEL, PERSON_MODEL])
         settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         try:
             self._face = core().compile_model(core().read_model(face), "CPU", settings)

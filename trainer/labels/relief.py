@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.tri import LinearTriInterpolator, Triangulation
 from numpy.typing import NDArray
 
-from canthus.runtime.geometry import invert, roi_from_points, roll_of, to_frame, transform
+from canthus.runtime.geometry import invert, roi_from_points, roll_from_points, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.runtime.wflw import CONTOUR, NOSE_BRIDGE, POINTS
 from canthus.trainer.labels.labelling import ROOM
@@ -158,7 +158,7 @@ class Source:
 
 def upright(picture: Image, points: NDArray[np.floating]) -> Upright:
     """Cut the square around a face with points (98, 2) out of its photo (H, W, 3)."""
-    region = roi_from_points(points, roll_of(points))
+    region = roi_from_points(points, roll_from_points(points))
     affine = to_frame(Roi(region.x, region.y, region.side * AROUND, region.angle), SIDE)
     cut = cv2.warpAffine(picture, affine, (SIDE, SIDE), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
     whole = np.full(picture.shape[:2], 255, np.uint8)

@@ -1,15 +1,15 @@
-"""What is closed at the end of a `with` block."""
+"""The base class of objects that own resources and are used in a `with` block."""
 
 from abc import ABC, abstractmethod
 from typing import Self
 
 
-class Closing(ABC):
-    """Gives a class that has `close` its `with` block."""
+class Closeable(ABC):
+    """A context manager that calls `close` at its end."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free what it holds."""
+        """Free all resources."""
 
     def __enter__(self) -> Self:
         return self

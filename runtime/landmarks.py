@@ -1,0 +1,109 @@
+"""Predict the landmarks of faces in regions of an image, and refine the rough regions of a detector."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.backends import Backend, RegionBackend
+from canthus.runtime.decode import LEAST
+from canthus.runtime.geometry import crop_all, roi_from_points, roll_from_points, transform
+from canthus.runtime.types import Roi
+
+CONFIDENT_SCORE = 0.7
+"""A prediction with at least this mean score is trusted. 3 % of the training faces, clean and degraded, score less in
+the detector's boxes."""
+
+VIEW_SCALES = (0.93, 1.07)
+"""Sides of the two additional regions of `average_views`, relative to the region of the points. The errors of the
+network differ between regions, so their mean has a smaller error."""
+
+WIDER_SCALE = 1.25
+"""Side of the upright region in which an uncertain face is predicted again, relative to the detector's region."""
+
+
+class Landmarks(NamedTuple):
+    """The landmarks of the faces of one image."""
+
+    points: NDArray[np.float32]  # (N, K, 2) image pixels
+    scores: NDArray[np.float32]  # (N, K) in [0, 1]
+
+
+Predict = Callable[[Sequence[Roi]], Landmarks]
+"""Predicts the landmarks of one face per region."""
+
+Roll = Callable[[NDArray[np.floating]], float]
+"""Computes the roll of a face, in radians, from its points (K, 2)."""
+
+
+def predict_landmarks(backend: Backend, image: NDArray[np.uint8], rois: Sequence[Roi]) -> Landmarks:
+    """Predict the landmarks in each region of an image (H, W, 3) RGB, once.
+
+    If the network returns NaN or infinity for a face, its points are the centre of its region and its scores are 0.
+    """
+    if isinstance(backend, RegionBackend):
+        points, scores = backend.predict_regions(image, rois)
+    else:
+        crops = crop_all(image, rois, backend.size)
+        points, scores = backend.predict(crops.images)
+        points = transform(crops.to_frame, points)
+    finite = np.isfinite(points).all((1, 2)) & np.isfinite(scores).all(1)
+    for index in np.flatnonzero(~finite).tolist():
+        points[index], scores[index] = (rois[index].x, rois[index].y), 0
+    return Landmarks(points, scores)
+
+
+def refine_landmarks(predict: Predict, rois: Sequence[Roi], roll: Roll = roll_from_points) -> Landmarks:
+    """Predict landmarks in rough regions, then in the regions of the points found, and keep the better of the two.
+
+    The better one has the higher mean score. If it is low for a face, the region may be too tight, or rotated: the
+    detector sometimes reports an upright face as rotated by 90 degrees. Such a face is predicted in an upright and
+    wider region, and twice more in the region of the points found there.
+    """
+    if not rois:
+        return predict(rois)
+    first = predict(rois)
+    best = _higher_score(first, predict(_regions(first, roll)))
+    uncertain = np.flatnonzero(best.scores.mean(1) < CONFIDENT_SCORE)
+    if not uncertain.size:
+        return best
+    rough = [rois[index] for index in uncertain.tolist()]
+    wider = [dataclasses.replace(roi, angle=0.0, side=WIDER_SCALE * roi.side) for roi in rough]
+    current = upright = predict(wider)
+    for _ in range(2):
+        current = predict(_regions(current, roll))
+        upright = _higher_score(upright, current)
+    points, scores = best.points.copy(), best.scores.copy()
+    points[uncertain], scores[uncertain] = _higher_score(Landmarks(points[uncertain], scores[uncertain]), upright)
+    return Landmarks(points, scores)
+
+
+def average_views(predict: Predict, found: Landmarks, roll: Roll = roll_from_points) -> Landmarks:
+    """Predict each face in two more regions, and average all three predictions of each point, weighted by score.
+
+    This is for a single image. In a video, the smoothing over frames has the same effect.
+    """
+    if not len(found.points):
+        return found
+    rois = _regions(found, roll)
+    more = predict([dataclasses.replace(roi, side=scale * roi.side) for scale in VIEW_SCALES for roi in rois])
+    views = len(VIEW_SCALES)
+    points = np.concatenate([found.points[None], more.points.reshape(views, *found.points.shape)])  # (V, N, K, 2)
+    scores = np.concatenate([found.scores[None], more.scores.reshape(views, *found.scores.shape)])  # (V, N, K)
+    weights = scores[..., None] + LEAST  # if all scores are 0, the plain mean
+    return Landmarks((points * weights).sum(0) / weights.sum(0), scores.mean(0))
+
+
+def _regions(found: Landmarks, roll: Roll) -> list[Roi]:
+    return [roi_from_points(points, roll(points)) for points in found.points]
+
+
+def _higher_score(before: Landmarks, after: Landmarks) -> Landmarks:
+    """Return the prediction with the higher mean score of each face; `after` if they are equal."""
+    better = after.scores.mean(1) >= before.scores.mean(1)
+    return Landmarks(
+        np.where(better[:, None, None], after.points, before.points),
+        np.where(better[:, None], after.scores, before.scores),
+    )
