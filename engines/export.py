@@ -274,6 +274,6 @@ def command(arguments: list[str]) -> int:
     if manifest.calibration == IDENTITY:
         print(
             "its scores are peaks, not chances, as the checkpoint has no curve for them; before exporting anew: "
-            f"python -m canthus.trainer.calibrate {told.checkpoint} PACK"
+            f"canthus data calibrate {told.checkpoint} PACK"
         )
     return 0

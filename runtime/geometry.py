@@ -18,7 +18,7 @@ MARGIN = 1.25
 """Side of the region relative to the longer side of the box of the points (the value of the published recipe)."""
 
 # MediaPipe's box is tighter and higher than the region of the points. In sides of the box: medians over 2974 training
-# faces, measured with `python -m canthus.trainer.boxes` (5th to 95th percentile: 1.04 to 1.33 and 0.05 to 0.16).
+# faces, measured with `canthus data fit-boxes` (5th to 95th percentile: 1.04 to 1.33 and 0.05 to 0.16).
 BOX_SCALE = 1.15
 BOX_SHIFT_Y = 0.10
 

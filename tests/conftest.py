@@ -30,10 +30,9 @@ def fake_backend() -> FakeBackend:
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
     """A pack of 30 made-up faces, 48 pixels each."""
-    from test_trainer_data import write_shard
-
     from canthus.trainer.faces.formats import open_set
     from canthus.trainer.packs.pack import write_pack
+    from support.shards import write_shard
 
     folder = tmp_path_factory.mktemp("faces")
     write_shard(folder / "shard", 30)

@@ -1,14 +1,12 @@
-"""Where the detector's box lies on a face: measures the two constants of `roi_from_box` on labelled faces.
+"""Measures where the detector's box lies on a face: the two constants of `roi_from_box`, on labelled faces.
 
-Run as `python -m canthus.trainer.boxes SET...` with sets of training faces, never with those of a test.
+Use training faces (`canthus data fit-boxes`), never those of a test set.
 """
 
-import argparse
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,13 +15,12 @@ from canthus.runtime.detector import Detector
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import roi_from_points
 from canthus.runtime.types import FaceBox
-from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
 
-SURROUNDS = (1.6, 2.5, 4.0, 6.0)
-"""Sides of the grey canvas over the longer side of a picture, taken in turn.
+PADDING = (1.6, 2.5, 4.0, 6.0)
+"""Sides of the padded image, relative to the longer side of the image, used in turn.
 
-Shards hold tight cuts, and the detector's boxes are the tighter the less of its view a face fills.
+The images of shards are tight crops, and the smaller a face is in the image, the tighter is the detector's box.
 """
 
 GREY = 128
@@ -31,88 +28,79 @@ GREY = 128
 
 @dataclass(frozen=True)
 class Quantiles:
-    """The middle of a measured value and its spread: the 5th and 95th percentile."""
+    """Percentiles of a measured value: the 5th, the median and the 95th."""
 
     low: float
     median: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.median:.3f}  [{self.low:.3f}, {self.high:.3f}]"
+
 
 @dataclass(frozen=True)
-class Fit:
-    """How regions of the true points lie on detected boxes, in sides of the box and along its own axes."""
+class BoxFit:
+    """Size and place of the true region of a face relative to the detected box, in sides of the box."""
 
-    scale: Quantiles  # side of the region over that of the box
-    right: Quantiles  # from the box's middle to the region's
-    down: Quantiles
+    scale: Quantiles  # side of the region
+    right: Quantiles  # centre of the region, along the x axis of the box
+    down: Quantiles  # and along its y axis
     faces: int
-    missed: int
+    missed: int  # faces that the detector did not find
+
+    def __str__(self) -> str:
+        return (
+            f"{self.faces} faces, {self.missed} not detected; 5th and 95th percentile in brackets\n"
+            f"BOX_SCALE = {self.scale}\nBOX_SHIFT_Y = {self.down}\n(shift to the right, expected 0) = {self.right}"
+        )
 
 
-def place(box: FaceBox, points: NDArray[np.floating]) -> tuple[float, float, float]:
-    """Scale, shift right and shift down, along the box's axes, from it to the region of points (98, 2)."""
+def measure_box(box: FaceBox, points: NDArray[np.floating]) -> tuple[float, float, float]:
+    """Return scale, shift right and shift down of the region of points (98, 2), along the axes of the box."""
     side = max(box.x1 - box.x0, box.y1 - box.y0)
     region = roi_from_points(points, box.roll)
-    right, below = region.x - (box.x0 + box.x1) / 2, region.y - (box.y0 + box.y1) / 2
+    dx, dy = region.x - (box.x0 + box.x1) / 2, region.y - (box.y0 + box.y1) / 2
     cos, sin = math.cos(box.roll), math.sin(box.roll)
-    return region.side / side, (cos * right + sin * below) / side, (cos * below - sin * right) / side
+    return region.side / side, (cos * dx + sin * dy) / side, (cos * dy - sin * dx) / side
 
 
-def fit(sets: Iterable[LabelledSet], detector: Detector, every: int = 1) -> Fit:
-    """Detect the faces of one picture in `every` and measure how their regions lie on the boxes."""
-    places, missed = [], 0
-    for (picture, points), surround in zip(_pictures(sets, every), cycle(SURROUNDS), strict=False):
-        canvas, shift = _surround(picture, surround)
-        inside = [box for box in detector.detect(canvas) if _holds(box, points + shift)]
-        if inside:
-            places.append(place(inside[0], points + shift))
+def fit_boxes(sets: Iterable[LabelledSet], detector: Detector, every: int = 1) -> BoxFit:
+    """Detect one face in `every` of the sets, and compare the boxes with the regions of the true points.
+
+    Raises InputError if the detector finds none of the faces.
+    """
+    measured, missed = [], 0
+    for (image, points), times in zip(_images(sets, every), cycle(PADDING), strict=False):
+        padded, shift = _pad(image, times)
+        matches = [box for box in detector.detect(padded) if _contains_centre(box, points + shift)]
+        if matches:
+            measured.append(measure_box(matches[0], points + shift))
         else:
             missed += 1
-    if not places:
+    if not measured:
         raise InputError("the detector found none of the faces")
     scale, right, down = (
-        Quantiles(*(float(value) for value in np.percentile(values, (5, 50, 95)))) for values in np.array(places).T
+        Quantiles(*(float(value) for value in np.percentile(values, (5, 50, 95)))) for values in np.array(measured).T
     )
-    return Fit(scale, right, down, len(places) + missed, missed)
+    return BoxFit(scale, right, down, len(measured) + missed, missed)
 
 
-def _pictures(sets: Iterable[LabelledSet], every: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
+def _images(sets: Iterable[LabelledSet], every: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     for one in sets:
         for face in one.faces[::every]:
             yield one.image(face.image), face.points
 
 
-def _surround(picture: NDArray[np.uint8], times: float) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """The picture in the middle of a grey square so many times its size, and the shift (2,) of its points."""
-    height, width = picture.shape[:2]
+def _pad(image: NDArray[np.uint8], times: float) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Return the image in the centre of a grey square, `times` its longer side, and the shift (2,) of its points."""
+    height, width = image.shape[:2]
     side = round(times * max(height, width))
     left, top = (side - width) // 2, (side - height) // 2
-    canvas = np.full((side, side, 3), GREY, np.uint8)
-    canvas[top : top + height, left : left + width] = picture
-    return canvas, np.array([left, top], np.float32)
+    padded = np.full((side, side, 3), GREY, np.uint8)
+    padded[top : top + height, left : left + width] = image
+    return padded, np.array([left, top], np.float32)
 
 
-def _holds(box: FaceBox, points: NDArray[np.floating]) -> bool:
+def _contains_centre(box: FaceBox, points: NDArray[np.floating]) -> bool:
     x, y = points.mean(0)
     return bool(box.x0 < x < box.x1 and box.y0 < y < box.y1)
-
-
-def main() -> None:
-    """Print the two constants with their spread."""
-    parser = argparse.ArgumentParser(prog="python -m canthus.trainer.boxes", description=__doc__)
-    parser.add_argument("sets", type=Path, nargs="+", metavar="SET", help="official folders, shards or tars")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="take one face in N (default 1)")
-    options = parser.parse_args()
-    with Detector() as detector:
-        found = fit([open_set(path, "train") for path in options.sets], detector, options.every)
-    print(f"{found.faces} faces, {found.missed} missed; 5 % and 95 % in brackets")
-    for name, value in (
-        ("BOX_SCALE", found.scale),
-        ("BOX_SHIFT_Y", found.down),
-        ("(shift right, expected 0)", found.right),
-    ):
-        print(f"{name} = {value.median:.3f}  [{value.low:.3f}, {value.high:.3f}]")
-
-
-if __name__ == "__main__":
-    main()

@@ -5,7 +5,6 @@ import dataclasses
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -379,9 +378,3 @@ def continue_from(path: Path, run: Run) -> None:
     restore_optimiser(run.optimiser, checkpoint.optimiser)
     run.step, best = checkpoint.facts["step"], checkpoint.facts["best"]
     run.best = math.inf if best is None else best
-
-
-if __name__ == "__main__":  # what torchrun starts
-    from canthus.runtime.cli import main
-
-    sys.exit(main(["train", *sys.argv[1:]]))

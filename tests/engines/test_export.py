@@ -118,5 +118,5 @@ def test_the_command_says_what_it_made_and_nothing_else(checkpoint, tmp_path, ca
     out, err = capfd.readouterr()
     assert out.count("\n") == 3
     assert "student, 64 px, 98 points" in out
-    assert out.splitlines()[-1].endswith(f"python -m canthus.trainer.calibrate {checkpoint} PACK")
+    assert out.splitlines()[-1].endswith(f"canthus data calibrate {checkpoint} PACK")
     assert not err

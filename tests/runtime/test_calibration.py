@@ -15,8 +15,8 @@ from canthus.runtime.backends.cpu import OpenVINOBackend
 from canthus.runtime.calibration import IDENTITY, apply_calibration, logit, read_calibration
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.models import find_model, read_manifest
-from canthus.trainer import calibrate as calibrating
-from canthus.trainer.calibrate import calibrate, fit
+from canthus.trainer.calibrate import calibrate, fit_calibration
+from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.networks.checkpoint import Checkpoint, CheckpointBackend, load, save
 from canthus.trainer.networks.network import build
 from canthus.trainer.packs.batches import Batches
@@ -50,7 +50,7 @@ def with_fact(checkpoint: Path, calibration: object) -> Path:
 
 @pytest.mark.parametrize("curve", [IDENTITY, CURVE, (0.4, 2.0)])
 def test_the_fit_finds_the_curve_that_chances_were_drawn_from(curve):
-    np.testing.assert_allclose(fit(*drawn(200_000, curve)), curve, atol=0.05)
+    np.testing.assert_allclose(fit_calibration(*drawn(200_000, curve)), curve, atol=0.05)
 
 
 def test_the_fit_is_where_the_sum_is_lowest():
@@ -61,14 +61,14 @@ def test_the_fit_is_where_the_sum_is_lowest():
         chance = 1 / (1 + np.exp(-(a * logit(scores) + b)))
         return float(-(target * np.log(chance) + (1 - target) * np.log(1 - chance)).sum())
 
-    a, b = fit(scores, well)
+    a, b = fit_calibration(scores, well)
     around = [(a + right, b + up) for right in (-0.02, 0, 0.02) for up in (-0.02, 0, 0.02) if right or up]
     assert sum_of(a, b) < min(sum_of(*place) for place in around)
 
 
 def test_peaks_that_part_the_points_perfectly_still_give_a_curve():
     scores = np.linspace(0.1, 0.9, 40)
-    a, b = fit(scores, scores > 0.5)
+    a, b = fit_calibration(scores, scores > 0.5)
     assert 1 < a < 100
     assert apply_calibration(np.array([0.5]), (a, b)) == pytest.approx(0.5, abs=0.05)
 
@@ -84,7 +84,7 @@ def test_peaks_that_part_the_points_perfectly_still_give_a_curve():
     ],
 )
 def test_peaks_that_tell_nothing_are_left_untouched(scores, well):
-    assert fit(np.array(scores, np.float64), np.array(well, np.bool_)) == IDENTITY
+    assert fit_calibration(np.array(scores, np.float64), np.array(well, np.bool_)) == IDENTITY
 
 
 def test_the_curve_keeps_the_order_and_the_bounds():
@@ -139,7 +139,7 @@ def test_a_manifest_without_a_curve_is_untouched_and_a_bad_one_is_one_line(tmp_p
 def test_a_checkpoint_with_a_bad_curve_is_one_line(checkpoint, tmp_path, bad):
     with_fact(checkpoint, bad)
     for asked in (lambda: CheckpointBackend(checkpoint), lambda: export(checkpoint, tmp_path / "m.onnx")):
-        with pytest.raises(ModelError, match=r"net\.safetensors: calibration must be.*trainer\.calibrate"):
+        with pytest.raises(ModelError, match=r"net\.safetensors: calibration must be.*canthus data calibrate"):
             asked()
 
 
@@ -173,19 +173,19 @@ def test_calibrating_is_repeatable_and_rewrites_the_facts_alone(checkpoint, face
 def test_calibrating_by_command(checkpoint, faces, capsys):
     TINY.save(checkpoint.with_name("recipe.json"))
     pack = str(Path(faces.crops.filename).parent)
-    assert calibrating.main([str(checkpoint), pack]) == 0
+    assert data_command(["calibrate", str(checkpoint), pack]) == 0
     assert "a = " in capsys.readouterr().out
     assert "calibration" in load(checkpoint).facts
-    with pytest.raises(InputError, match="takes crops of 32 px, the recipe of 128"):
-        calibrating.main([str(checkpoint), pack, "--recipe", "student"])
+    with pytest.raises(InputError, match="its crops have 32 px, those of the recipe 128"):
+        data_command(["calibrate", str(checkpoint), pack, "--recipe", "student"])
 
 
 def test_where_none_is_held_out_all_faces_calibrate(checkpoint, faces, capsys):
     none = dataclasses.replace(TINY, held_out=0)
-    with pytest.raises(InputError, match="no face is held out"):
+    with pytest.raises(InputError, match="no validation faces"):
         calibrate(checkpoint, Batches(faces, none))
     none.save(checkpoint.with_name("recipe.json"))
-    assert calibrating.main([str(checkpoint), str(Path(faces.crops.filename).parent)]) == 0
+    assert data_command(["calibrate", str(checkpoint), str(Path(faces.crops.filename).parent)]) == 0
     found = calibrate(checkpoint, Batches(faces, none, judged=faces))
     assert found.points > 98 * len(faces)
     assert capsys.readouterr().out == f"{found}\n"

@@ -9,7 +9,7 @@ import pytest
 from canthus.runtime import detector
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import Frame
-from canthus.trainer.eval_command import evaluate as command
+from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.clips import (
     FRONTAL,

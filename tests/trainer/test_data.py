@@ -31,7 +31,7 @@ from canthus.trainer.augmentation.augment import (
     repaint,
     without_face,
 )
-from canthus.trainer.data_commands import data as data_command
+from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.faces.formats import LIST_FOLDER, SHARD_LIST, open_set, parse_list
 from canthus.trainer.faces.labelled import by_picture, yaw
 from canthus.trainer.packs.pack import PACK_ROOM, Pack, open_pack, write_pack
@@ -402,7 +402,7 @@ def test_the_fit_of_boxes_finds_how_a_made_up_detector_errs(tmp_path):
             x, y = region.x + shift, region.y + shift - 0.1 * side
             return [boxes.FaceBox(x - side / 2, y - side / 2, x + side / 2, y + side / 2, 0.9)]
 
-    found = boxes.fit([open_set(tmp_path)], Made())
+    found = boxes.fit_boxes([open_set(tmp_path)], Made())
     assert found.scale.median == pytest.approx(1.25, abs=1e-3)
     assert found.down.median == pytest.approx(0.1, abs=1e-3)
     assert found.right.median == pytest.approx(0, abs=1e-3)

@@ -16,7 +16,7 @@ import torch
 from canthus.trainer import train as training
 from canthus.trainer.augmentation.augment import NOWHERE, PLAIN, Augmentation, augment, draw, move_points
 from canthus.trainer.augmentation.device_augment import finish, gather
-from canthus.trainer.commands import train as command
+from canthus.trainer.commands.train import command
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.networks.checkpoint import load
 from canthus.trainer.packs.batches import Batch, Batches
@@ -207,7 +207,7 @@ def test_a_run_that_finishes_its_batches_itself_goes_on_as_it_says_to_the_same_w
         return finish(*parts)
 
     monkeypatch.setattr("canthus.trainer.packs.batches.finish", counted)
-    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
+    monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
     training.train(faces, recipe, unbroken, compiled=False, augment_on="device")
     assert len(finished) == (steps := load(unbroken / "last").facts["step"]) > 3
     options = ["--workers", "0", "--augment-on", "device"]

@@ -11,7 +11,7 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import MARGIN, roi_from_points
 from canthus.runtime.types import FaceBox
 from canthus.runtime.wflw import ATTRIBUTES, MIRROR
-from canthus.trainer.eval_command import evaluate as command
+from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.evaluate import Entrant, assign, evaluate, open_entrant, open_peer
 from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarise

@@ -13,7 +13,7 @@ from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import roll_from_points
 from canthus.trainer.augmentation.augment import flip
-from canthus.trainer.data_commands import data as command
+from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation.metrics import nme
 from canthus.trainer.faces.formats import LIST_FOLDER, list_line, open_set, parse_list, parse_pts
 from canthus.trainer.faces.schemes import COFW, LAPA, SCHEMES, W300, WFLW, scheme_of
@@ -355,10 +355,10 @@ def test_the_command_goes_on_without_missing_pictures_only_when_told(tmp_path, c
 def test_faces_of_29_points_go_all_the_way_to_a_model(tmp_path, monkeypatch):
     """data prepare, train, eval and export, as a user types them."""
     export_module = pytest.importorskip("canthus.engines.export")
-    from canthus.trainer.commands import train
-    from canthus.trainer.eval_command import evaluate
+    from canthus.trainer.commands.evaluate import command as evaluate
+    from canthus.trainer.commands.train import command as train
 
-    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
+    monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
     write_cofw(tmp_path / "COFW_train_color.mat", 24)
     write_cofw(tmp_path / "COFW_test_color.mat", 5, "T")
     pack, run, model = (str(tmp_path / name) for name in ("pack", "run", "cofw.onnx"))

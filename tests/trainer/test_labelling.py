@@ -6,7 +6,7 @@ import pytest
 
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import FaceBox
-from canthus.trainer.data_commands import label as command
+from canthus.trainer.commands.label import command
 from canthus.trainer.evaluation import evaluate
 from canthus.trainer.evaluation.evaluate import Entrant
 from canthus.trainer.faces.formats import open_set
@@ -191,7 +191,7 @@ def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(labelling, "label", stopped_after_one)
     assert command([str(photos), "-o", str(tmp_path / "stopped"), "--max-spread", "1"]) == 130
-    assert "stopped; what is written is a whole shard" in capsys.readouterr().err
+    assert "stopped; the faces written so far are a complete shard" in capsys.readouterr().err
     assert len(open_set(tmp_path / "stopped").faces) == 2
     assert command([str(photos), "-o", str(tmp_path / "at once")]) == 130
     assert capsys.readouterr().err.endswith("stopped\n")

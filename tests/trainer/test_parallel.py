@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from canthus.runtime.errors import BackendError, InputError
-from canthus.trainer import commands
 from canthus.trainer import train as training
+from canthus.trainer.commands.data import command as data_command
+from canthus.trainer.commands.train import command
 from canthus.trainer.networks.checkpoint import load
-from canthus.trainer.packs import batches as batches_module
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World
@@ -27,11 +27,11 @@ from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS
 
 def torchrun(faces: Pack, run: Path, *words: str, **settings: object) -> subprocess.Popen:
     told = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.train"]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.commands"]
     pack = str(Path(faces.crops.filename).parent)
     without_compiler = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     return subprocess.Popen(
-        [sys.executable, *start, pack, "-o", str(run), *words, *told],
+        [sys.executable, *start, "train", pack, "-o", str(run), *words, *told],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=without_compiler,
     )  # fmt: skip
 
@@ -111,8 +111,8 @@ def test_ctrl_c_leaves_the_workers_to_the_training(faces, tmp_path, monkeypatch)
 def test_gpus_that_are_not_there_are_refused_and_others_start_torchrun(faces, tmp_path, monkeypatch):
     words = [str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--gpus", "2"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    with pytest.raises(InputError, match="torch finds 0 CUDA GPUs; processes on the CPU are started by torchrun"):
-        commands.train(words)
+    with pytest.raises(InputError, match="torch finds 0 CUDA GPUs; to start processes on the CPU: torchrun"):
+        command(words)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     became = []
@@ -123,11 +123,12 @@ def test_gpus_that_are_not_there_are_refused_and_others_start_torchrun(faces, tm
 
     monkeypatch.setattr("os.execv", become)
     with pytest.raises(SystemExit):
-        commands.train(words)
+        command(words)
     ((program, told),) = became
     assert program == told[0] == sys.executable
     assert told[1:] == [
-        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.train", *words,
+        "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.commands", "train",
+        *words,
     ]  # fmt: skip
 
 
@@ -149,7 +150,7 @@ def test_the_slurm_file_starts_torchrun_with_what_slurm_tells(tmp_path):
         "SLURM_JOB_NODELIST": "node-[7-8]", "SLURM_NNODES": "2", "SLURM_JOB_ID": "42", "SLURM_GPUS_ON_NODE": "4",
         "SLURM_CPUS_PER_TASK": "64",
     }  # fmt: skip
-    batch = ["bash", str(Path(commands.__file__).parent / "slurm.sh"), "train", "faces", "-o", "a run"]
+    batch = ["bash", str(Path(training.__file__).parent / "slurm.sh"), "train", "faces", "-o", "a run"]
     path = f"{tmp_path}:{os.environ['PATH']}"
     told = subprocess.run(batch, env={"PATH": path, **slurm}, capture_output=True, text=True, check=True).stdout
     assert told.split() == [
@@ -159,9 +160,9 @@ def test_the_slurm_file_starts_torchrun_with_what_slurm_tells(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_the_input_is_measured_by_a_command(faces, capsys):
+def test_data_batch_speed_prints_images_per_second(faces, capsys):
     pack = str(Path(faces.crops.filename).parent)
-    assert batches_module.main([pack, "student", "--steps", "1"]) == 0
+    assert data_command(["batch-speed", pack, "--recipe", "student", "--steps", "1"]) == 0
     assert "images/s" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError, ModelError
-from canthus.trainer.data_commands import data as command
+from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation import evaluate
 from canthus.trainer.evaluation.evaluate import Entrant
 from canthus.trainer.faces.formats import open_set

@@ -15,7 +15,7 @@ import pytest
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import roi_from_points
 from canthus.runtime.wflw import ATTRIBUTES
-from canthus.trainer.eval_command import evaluate as command
+from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation import report
 from canthus.trainer.evaluation import speed as timing
@@ -318,9 +318,9 @@ def test_torchrun_measures_as_one_process_does(tmp_path):
     save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), facts, {}, {}))
     words = ["--model", str(tmp_path / "net.safetensors"), "--wflw", str(tmp_path), "--stability", "--json"]
     assert command([*words, str(tmp_path / "one.json")]) == 0
-    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.eval_command"]
+    start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.commands"]
     told = subprocess.run(
-        [sys.executable, *start, *words, str(tmp_path / "two.json")],
+        [sys.executable, *start, "eval", *words, str(tmp_path / "two.json")],
         capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert told.returncode == 0, told.stderr

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from canthus.trainer import commands
 from canthus.trainer import train as training
-from canthus.trainer.eval_command import evaluate
+from canthus.trainer.commands.evaluate import command as evaluate
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.networks.checkpoint import load
 from canthus.trainer.packs.pack import open_pack, write_pack
@@ -22,7 +21,7 @@ from support.shards import write_shard
 from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS
 
 pytestmark = pytest.mark.slurm
-BATCH = Path(commands.__file__).parent / "slurm.sh"
+BATCH = Path(training.__file__).parent / "slurm.sh"
 PATIENCE = 900  # seconds, of a job on a busy machine
 AGREE = 1e-3  # NME in %, told by one process and by two
 

@@ -10,9 +10,9 @@ import torch
 
 from canthus.runtime.errors import BackendError, CanthusError, InputError
 from canthus.trainer import train as training
-from canthus.trainer.commands import _lacking as lacking
-from canthus.trainer.commands import train as command
-from canthus.trainer.eval_command import evaluate
+from canthus.trainer.commands.evaluate import command as evaluate
+from canthus.trainer.commands.train import _lacking as lacking
+from canthus.trainer.commands.train import command
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.parallel import World
@@ -28,7 +28,7 @@ def words(faces, tmp_path) -> list[str]:
 
 
 def test_the_train_command_trains_refuses_and_resumes(faces, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
+    monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
     pack, run = str(Path(faces.crops.filename).parent), str(tmp_path / "my run")
     settings = [f"{n}={v}" for n, v in (("size", 32), ("batch", 4), ("epochs", 0.5), ("held_out", 3))]
     words = [pack, "-o", run, *(word for one in settings for word in ("--set", one))]
@@ -121,14 +121,14 @@ def test_a_compiler_that_fails_is_told_in_a_line_and_one_that_lacks_too(words, m
     InductorError.__module__ = "torch._inductor.exc"
     without = [*(word for word in words if word != "--no-compile"), *FEW]
     monkeypatch.setattr("torch.compile", lambda _: fail)
-    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: True)
+    monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: True)
     with pytest.raises(BackendError, match=r"--no-compile \(InvalidCxxCompiler: no working C\+\+ compiler\)"):
         command(without)
     monkeypatch.setattr("torch.compile", lambda _: cut_short)
     with pytest.raises(BackendError, match=r"--no-compile \(main\.so: file too short\)"):
         command(without)
     capsys.readouterr()
-    monkeypatch.setattr("canthus.trainer.commands._has_compiler", lambda: False)
+    monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
     assert command(without) == 0
     assert "needs a C++ compiler" in capsys.readouterr().out
 
@@ -178,12 +178,12 @@ def test_crops_without_room_for_a_recipe_are_told(tmp_path, cut_for, told):
 def test_commands_and_their_help_load_nothing_heavy():
     heavy = "{'torch', 'cv2', 'numpy', 'openvino', 'mediapipe', 'tqdm'}"
     code = (
-        "import sys\nfrom canthus.trainer import commands, data_commands, eval_command\n"
-        "for one in (data_commands.data, commands.train, eval_command.evaluate):\n"
+        "import sys\nfrom canthus.trainer.commands import data, evaluate, label, train\n"
+        "for one in (data.command, evaluate.command, label.command, train.command):\n"
         "    try: one(['--help'])\n"
         "    except SystemExit as end: assert not end.code\n"
         f"loaded = {heavy} & set(sys.modules)\nassert not loaded, loaded\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("examples:") == 3
+    assert done.stdout.count("examples:") == 4

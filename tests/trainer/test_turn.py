@@ -14,7 +14,7 @@ from canthus.runtime.downloads import Download, find_downloads
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.data_commands import data as command
+from canthus.trainer.commands.data import command
 from canthus.trainer.faces.formats import list_line, open_set
 from canthus.trainer.faces.labelled import LabelledFace, kept_aside, yaw
 from canthus.trainer.labels import mesh

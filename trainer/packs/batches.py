@@ -4,12 +4,9 @@ Which faces a step draws depends on the seed and the step alone, how a face is c
 So a resumed run sees what an unbroken one would see, and many processes together see what one would.
 """
 
-import argparse
 import math
-import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.errors import InputError
 from canthus.trainer.augmentation.augment import (
     NOWHERE,
     PLAIN,
@@ -37,8 +34,8 @@ from canthus.trainer.augmentation.augment import (
 )
 from canthus.trainer.augmentation.device_augment import Changes, finish, gather
 from canthus.trainer.faces.labelled import kept_aside, yaw
-from canthus.trainer.packs.pack import Pack, open_pack
-from canthus.trainer.recipe import Recipe, find_recipe
+from canthus.trainer.packs.pack import Pack
+from canthus.trainer.recipe import Recipe
 
 AHEAD = 3
 VALIDATED = 64
@@ -261,39 +258,6 @@ class _Steps(Dataset[Batch]):
         return self._batches.draw(step)
 
 
-def measure(batches: Batches, workers: int, steps: int) -> float:
-    """Images a second that the training batches come with, when nothing else is done."""
-    stream = batches.stream(0, steps + 1, workers)
-    next(stream)
-    started = time.perf_counter()
-    for _ in stream:
-        pass
-    return steps * batches.recipe.batch / (time.perf_counter() - started)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Measure how fast batches are made: `python -m canthus.trainer.packs.batches PACK [RECIPE]`."""
-    parser = argparse.ArgumentParser(prog="canthus.trainer.packs.batches", description=main.__doc__)
-    parser.add_argument("pack", type=Path, metavar="PACK")
-    parser.add_argument("recipe", nargs="?", default="wflw-hrnet", metavar="RECIPE", help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches to make (default: %(default)s)")
-    told = parser.parse_args(arguments)
-    pack, recipe = open_pack(told.pack), find_recipe(told.recipe)
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
-    for workers in sorted({0, 1, cores // 2, cores} if cores else {0}):
-        maker, many = f"{workers} process{'es' * (workers > 1)}" if workers else "a thread", max(workers, 1)
-        speeds = []
-        for kind, raw, shelved in (
-            ("finished", False, False),
-            ("raw, for a GPU to finish", True, False),
-            ("without the crops that it holds", True, True),
-        ):
-            speed = measure(Batches(pack, recipe, raw=raw, shelved=shelved), workers, told.steps)
-            speeds.append(f"{kind}: {speed:6.0f} images/s, {speed / many:5.0f} each")
-        print(f"{maker:>13}: {'; '.join(speeds)}")
-    return 0
-
-
 def _settle(_: int) -> None:
     """Make a worker process leave signals to the process that trains.
 
@@ -301,10 +265,3 @@ def _settle(_: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except CanthusError as error:
-        sys.exit(f"canthus.trainer.packs.batches: {error}")

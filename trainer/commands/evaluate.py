@@ -5,7 +5,6 @@ import contextlib
 import functools
 import json
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.extras import install_command
-from canthus.trainer.commands import parser_of, start_processes, told_once
+from canthus.trainer.commands.shared import make_parser, report_errors_once, start_processes
 
 if TYPE_CHECKING:
     from canthus.trainer.evaluation.clips import Followed
@@ -28,49 +27,49 @@ LAUNCHED = "TORCHELASTIC_RUN_ID"
 """What torchrun sets in the environment of the processes that it starts."""
 
 
-@told_once()
-def evaluate(arguments: list[str]) -> int:
+@report_errors_once()
+def command(arguments: list[str]) -> int:
     """Measure models on labelled faces: NME, FR@10, AUC@10, overall and by subsets; and how calm they are on clips."""
     parser = _parser()
-    told = parser.parse_args(arguments)
-    drawn = (told.curve, told.reliability, told.worst, told.cases)
-    if not (told.sets or told.clips):
+    args = parser.parse_args(arguments)
+    drawn = (args.curve, args.reliability, args.worst, args.cases)
+    if not (args.sets or args.clips):
         parser.error("nothing to measure on: give --wflw SET, --clips CLIP, or both")
-    if not told.sets and (told.stability or told.speed or any(drawn)):
+    if not args.sets and (args.stability or args.speed or any(drawn)):
         parser.error(
             "--stability, --speed, --curve, --reliability, --worst and --cases need labelled faces: give --wflw SET"
         )
-    if told.speed and (told.gpus or LAUNCHED in os.environ):
+    if args.speed and (args.gpus or LAUNCHED in os.environ):
         parser.error("--speed measures in one process: leave out --gpus and torchrun")
-    if any(number is not None and number < 1 for number in (told.held_out, told.gpus)):
+    if any(number is not None and number < 1 for number in (args.held_out, args.gpus)):
         parser.error("--held-out and --gpus must be at least 1")
     for picture in drawn:
         if picture and picture.suffix.lower() not in PICTURES:
             parser.error(f"{picture}: a picture's name ends in {' or '.join(PICTURES)}")
-    for out in (told.json, *drawn):
+    for out in (args.json, *drawn):
         if out and not out.absolute().parent.is_dir():
             raise InputError(f"{out}: its folder does not exist")
 
-    if told.gpus and LAUNCHED not in os.environ:
-        _start(arguments, told.gpus)
+    if args.gpus and LAUNCHED not in os.environ:
+        _start(arguments, args.gpus)
     with _shared() as share:
-        measured = _measure(told, share)
+        measured = _measure(args, share)
         if share.rank == 0:
-            _tell(told, measured)
+            _tell(args, measured)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = parser_of(
+    parser = make_parser(
         "eval",
-        evaluate,
+        command,
         "  canthus eval --wflw WFLW\n"
         "  canthus eval --model fast runs/student/best.safetensors --wflw WFLW --boxes both --json out.json\n"
         "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW --markdown --curve curve.png --worst worst.png\n"
         "  canthus eval --peer PFLD.onnx --model fast accurate --wflw WFLW --speed\n"
         "  canthus eval --peer PFLD.onnx --model fast accurate --clips videos/ --json calm.json\n"
         "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
-        "  torchrun --nproc-per-node 8 -m canthus.trainer.eval_command --model best.safetensors --wflw WFLW\n",
+        "  torchrun --nproc-per-node 8 -m canthus.trainer.commands eval --model best.safetensors --wflw WFLW\n",
     )
     parser.add_argument(
         "--model",
@@ -107,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         "--boxes",
         default="truth",
         choices=("truth", "detector", "both"),
-        help="where the faces are: told by the true points, or found as in any picture (default: %(default)s)",
+        help="where the faces are: args by the true points, or found as in any picture (default: %(default)s)",
     )
     parser.add_argument("--flip", action="store_true", help="average each face with its mirror image")
     parser.add_argument(
@@ -157,7 +156,7 @@ def _start(arguments: list[str], gpus: int) -> None:
         raise BackendError(
             f"--gpus needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
-    start_processes("canthus.trainer.eval_command", arguments, gpus, cuda.device_count())
+    start_processes(["eval", *arguments], gpus, cuda.device_count())
 
 
 @contextlib.contextmanager
@@ -194,7 +193,7 @@ class _Measured:
     followed: "list[Followed]"
 
 
-def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
+def _measure(args: argparse.Namespace, share: "Share") -> _Measured:
     from canthus.runtime.detector import Detector
     from canthus.trainer.evaluation import evaluate as measuring
     from canthus.trainer.evaluation.clips import find_clips, follow_clips
@@ -202,12 +201,12 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
     from canthus.trainer.evaluation.stability import measure_stability
     from canthus.trainer.faces.formats import open_set
 
-    sets = [open_set(path, told.split) for path in told.sets]
-    if told.held_out is not None:
-        sets = [one.kept_aside(told.held_out) for one in sets]
+    sets = [open_set(path, args.split) for path in args.sets]
+    if args.held_out is not None:
+        sets = [one.kept_aside(args.held_out) for one in sets]
     if sets and not any(one.faces for one in sets):
         raise InputError("no face is left to measure on; lower --held-out")
-    clips = find_clips(told.clips)
+    clips = find_clips(args.clips)
     kinds: dict[str, tuple[measuring.Boxes, ...]] = {
         "truth": ("truth",),
         "detector": ("detector",),
@@ -218,43 +217,43 @@ def _measure(told: argparse.Namespace, share: "Share") -> _Measured:
     speed: list[Speed] = []
     followed: list[Followed] = []
     with contextlib.ExitStack() as opened:
-        entrants = _entrants(told, opened)
-        finds = clips or (sets and told.boxes != "truth")
-        detector = opened.enter_context(Detector(told.detector_model)) if finds else None
+        entrants = _entrants(args, opened)
+        finds = clips or (sets and args.boxes != "truth")
+        detector = opened.enter_context(Detector(args.detector_model)) if finds else None
         if sets:
-            detect = functools.partial(detector.detect, exhaustive=True) if detector and told.boxes != "truth" else None
-            results = measuring.evaluate(sets, entrants, detect, kinds[told.boxes], told.flip, share)
-        if told.stability:
-            stability = measure_stability(sets, entrants, told.flip, share)
-        if told.speed:
+            detect = functools.partial(detector.detect, exhaustive=True) if detector and args.boxes != "truth" else None
+            results = measuring.evaluate(sets, entrants, detect, kinds[args.boxes], args.flip, share)
+        if args.stability:
+            stability = measure_stability(sets, entrants, args.flip, share)
+        if args.speed:
             speed = measure_speed(sets, entrants)
         if clips:
             assert detector
             follower = entrants[0]
-            if not told.model:  # others' networks have no scores to lose a face by
+            if not args.model:  # others' networks have no scores to lose a face by
                 follower = measuring.open_entrant(None)
                 opened.enter_context(follower.backend)
             followed = follow_clips(clips, entrants, follower, detector.detect_in_stream, share)
     return _Measured(sets, results, stability, speed, followed)
 
 
-def _entrants(told: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Entrant]":
+def _entrants(args: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Entrant]":
     from canthus.trainer.evaluation import evaluate as measuring
 
-    names = told.model or ([] if told.peer else [None])
-    entrants = [measuring.open_entrant(name) for name in names] + [measuring.open_peer(path) for path in told.peer]
+    names = args.model or ([] if args.peer else [None])
+    entrants = [measuring.open_entrant(name) for name in names] + [measuring.open_peer(path) for path in args.peer]
     for entrant in entrants:
         opened.enter_context(entrant.backend)
     return entrants
 
 
-def _tell(told: argparse.Namespace, measured: _Measured) -> None:
+def _tell(args: argparse.Namespace, measured: _Measured) -> None:
     from canthus.trainer.evaluation import report
     from canthus.trainer.faces import sheet
 
     results = measured.results
     if results:
-        print(report.markdown(results) if told.markdown else report.table(results))
+        print(report.markdown(results) if args.markdown else report.table(results))
     if measured.stability:
         print("\nhow far points move when the box changes a little, in % of the same ruler")
         print(report.stability_table(measured.stability))
@@ -264,23 +263,17 @@ def _tell(told: argparse.Namespace, measured: _Measured) -> None:
     if measured.followed:
         print(("\n" if results else "") + report.clips_line(measured.followed))
         print(report.clips_table(measured.followed))
-    if told.json:
+    if args.json:
         facts = report.facts(results, measured.stability, measured.speed, measured.followed)
         try:
-            told.json.write_text(json.dumps(facts, indent=2) + "\n")
+            args.json.write_text(json.dumps(facts, indent=2) + "\n")
         except OSError as unwritable:
-            raise InputError(f"{told.json}: cannot be written: {unwritable.strerror}") from unwritable
-    if told.curve:
-        report.draw_curve(results, told.curve)
-    if told.reliability:
-        report.draw_reliability(results, told.reliability)
-    if told.worst:
-        sheet.write_picture(told.worst, report.worst_sheet(measured.sets, results[0]))
-    if told.cases:
-        sheet.write_picture(told.cases, report.cases_sheet(measured.sets, results[0]), drawing=True)
-
-
-if __name__ == "__main__":  # what torchrun starts
-    from canthus.runtime.cli import main
-
-    sys.exit(main(["eval", *sys.argv[1:]]))
+            raise InputError(f"{args.json}: cannot be written: {unwritable.strerror}") from unwritable
+    if args.curve:
+        report.draw_curve(results, args.curve)
+    if args.reliability:
+        report.draw_reliability(results, args.reliability)
+    if args.worst:
+        sheet.write_picture(args.worst, report.worst_sheet(measured.sets, results[0]))
+    if args.cases:
+        sheet.write_picture(args.cases, report.cases_sheet(measured.sets, results[0]), drawing=True)

@@ -1,20 +1,18 @@
 """`canthus train`, and what the trainer's commands share. Each imports what it needs when it runs."""
 
 import argparse
-import contextlib
 import json
 import os
 import shlex
 import shutil
 import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from canthus.runtime.errors import BackendError, CanthusError, InputError
+from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.extras import install_command
+from canthus.trainer.commands.shared import make_parser, refuse_existing, report_errors_once, start_processes
 
 if TYPE_CHECKING:
     from canthus.trainer.packs.pack import Pack
@@ -23,46 +21,26 @@ if TYPE_CHECKING:
 SAVED = ("log.csv", "best.safetensors", "last.safetensors")
 """What a run has as soon as it has something to lose."""
 
-PATIENCE = 10.0
-"""Seconds in which torchrun ends the processes beside one that failed."""
 
-
-@contextlib.contextmanager
-def told_once() -> Iterator[None]:
-    """Let the first of torchrun's processes alone tell an error that all of them meet; one that a single one meets, it.
-
-    The others wait until torchrun ends them for the first one's failure.
-    """
-    try:
-        yield
-    except CanthusError:
-        if int(os.environ.get("RANK", "0")):
-            try:
-                time.sleep(PATIENCE)
-            except KeyboardInterrupt:  # what a signal to end is here
-                sys.exit(1)
-        raise
-
-
-@told_once()
-def train(arguments: list[str]) -> int:
+@report_errors_once()
+def command(arguments: list[str]) -> int:
     """Train a network on a pack of faces; Ctrl-C saves, --resume goes on."""
     parser = _train_parser()
-    told = parser.parse_args(arguments)
-    if told.network and told.recipe:
+    args = parser.parse_args(arguments)
+    if args.network and args.recipe:
         parser.error("--recipe tells the network; change it with --set network=...")
-    if told.resume and (
-        told.network or told.recipe or told.settings or told.teacher or told.pretrained or told.overwrite
+    if args.resume and (
+        args.network or args.recipe or args.settings or args.teacher or args.pretrained or args.overwrite
     ):
         parser.error("--resume goes on with the run's own recipe; it takes no other")
-    if (told.gpus is not None and told.gpus < 1) or (told.workers is not None and told.workers < 0):
+    if (args.gpus is not None and args.gpus < 1) or (args.workers is not None and args.workers < 0):
         parser.error("--gpus must be at least 1, --workers at least 0")
 
     from canthus.trainer.packs.pack import open_pack
     from canthus.trainer.recipe import change, default_name, find_recipe
 
-    faces = open_pack(told.pack)
-    judged = open_pack(told.choose_on) if told.choose_on else None
+    faces = open_pack(args.pack)
+    judged = open_pack(args.choose_on) if args.choose_on else None
     try:
         import torch
 
@@ -73,34 +51,34 @@ def train(arguments: list[str]) -> int:
         ) from missing
     launched = torch.distributed.is_torchelastic_launched()
     first = not launched or os.environ["RANK"] == "0"  # the others train along and say nothing
-    network = told.network or ("hrnet_w18" if torch.cuda.is_available() or told.gpus else "student")
-    name = told.recipe or default_name(network, faces.points.shape[1])
-    folder = told.output or Path("runs", f"{told.pack.resolve().name}-{Path(name).stem}")
-    name = str(folder / "recipe.json") if told.resume else name
-    settings = dict(told.settings) | ({"teacher": str(told.teacher.resolve())} if told.teacher else {})
+    network = args.network or ("hrnet_w18" if torch.cuda.is_available() or args.gpus else "student")
+    name = args.recipe or default_name(network, faces.points.shape[1])
+    folder = args.output or Path("runs", f"{args.pack.resolve().name}-{Path(name).stem}")
+    name = str(folder / "recipe.json") if args.resume else name
+    settings = dict(args.settings) | ({"teacher": str(args.teacher.resolve())} if args.teacher else {})
     recipe = change(find_recipe(name), settings)
-    compiled = not told.no_compile and _has_compiler()
-    if first and not told.resume:
-        refuse_existing(folder, SAVED, "--resume goes on with it, --overwrite replaces it", told.overwrite)
-    if told.gpus and recipe.batch % told.gpus:
-        raise InputError(f"a batch of {recipe.batch} cannot be split over {told.gpus} processes; change batch")
-    if told.gpus and not launched:
-        start_processes("canthus.trainer.train", arguments, told.gpus, torch.cuda.device_count())
+    compiled = not args.no_compile and _has_compiler()
+    if first and not args.resume:
+        refuse_existing(folder, SAVED, "--resume goes on with it, --overwrite replaces it", args.overwrite)
+    if args.gpus and recipe.batch % args.gpus:
+        raise InputError(f"a batch of {recipe.batch} cannot be split over {args.gpus} processes; change batch")
+    if args.gpus and not launched:
+        start_processes(["train", *arguments], args.gpus, torch.cuda.device_count())
     if first:
         print(f"{folder}: {recipe.network}, recipe {name}, {len(faces)} faces")
         if lacking := _lacking(faces, recipe):
             print(f"{lacking}; crops for it: canthus data prepare SET... -o PACK --recipe {name}")
-        if not (compiled or told.no_compile):
+        if not (compiled or args.no_compile):
             print("slower without torch.compile, which needs a C++ compiler (g++ or clang++, or name it in CXX)")
     try:
         best = run(
-            faces, recipe, folder, told.resume, told.overwrite,
-            compiled=compiled, pretrained=told.pretrained, judged=judged, workers=told.workers,
-            augment_on=told.augment_on, tensorboard=told.tensorboard,
+            faces, recipe, folder, args.resume, args.overwrite,
+            compiled=compiled, pretrained=args.pretrained, judged=judged, workers=args.workers,
+            augment_on=args.augment_on, tensorboard=args.tensorboard,
         )  # fmt: skip
     except KeyboardInterrupt:
         saved = (folder / "last.safetensors").is_file()
-        again = f"; go on with: canthus train {_going_on(told, folder)}" if saved else ", nothing was saved"
+        again = f"; go on with: canthus train {_going_on(args, folder)}" if saved else ", nothing was saved"
         if first:
             print(f"\ncanthus train: stopped{again}", file=sys.stderr)
         return 130
@@ -124,29 +102,29 @@ def _lacking(faces: "Pack", recipe: "Recipe") -> str:
     return ""
 
 
-def _going_on(told: argparse.Namespace, folder: Path) -> str:
+def _going_on(args: argparse.Namespace, folder: Path) -> str:
     """The arguments that resume a run, as a shell takes them: those that its recipe does not hold were given before."""
-    words = [str(told.pack), "-o", str(folder), "--resume"]
+    words = [str(args.pack), "-o", str(folder), "--resume"]
     for name in ("choose_on", "gpus", "workers"):
-        if (value := getattr(told, name)) is not None:
+        if (value := getattr(args, name)) is not None:
             words += [f"--{name.replace('_', '-')}", str(value)]
-    words += ["--augment-on", told.augment_on] if told.augment_on != "auto" else []
-    words += [f"--{name.replace('_', '-')}" for name in ("tensorboard", "no_compile") if getattr(told, name)]
+    words += ["--augment-on", args.augment_on] if args.augment_on != "auto" else []
+    words += [f"--{name.replace('_', '-')}" for name in ("tensorboard", "no_compile") if getattr(args, name)]
     return shlex.join(words)
 
 
 def _train_parser() -> argparse.ArgumentParser:
-    parser = parser_of(
+    parser = make_parser(
         "train",
-        train,
+        command,
         "  canthus data prepare WFLW -o wflw --recipe wflw-hrnet\n"
         "  canthus train wflw --recipe wflw-hrnet --pretrained hrnet_w18.pth\n"
         "  canthus train wflw --gpus 8 -o runs/first\n"
         "  canthus train wflw -o runs/first --resume\n"
         "  canthus train wflw --recipe student --set batch=64 --set augmentation.blur_p=0\n"
         "  canthus train wflw --recipe student --teacher runs/first/best.safetensors -o runs/small\n"
-        "  torchrun --nproc-per-node 8 -m canthus.trainer.train wflw\n"
-        f"  sbatch {Path(__file__).with_name('slurm.sh')} train wflw -o runs/first\n"
+        "  torchrun --nproc-per-node 8 -m canthus.trainer.commands train wflw\n"
+        f"  sbatch {Path(__file__).parents[1] / 'slurm.sh'} train wflw -o runs/first\n"
         "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
     )
     parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
@@ -218,18 +196,6 @@ def _train_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def start_processes(module: str, arguments: list[str], gpus: int, found: int) -> None:
-    """Become torchrun, which starts a process of the module for each GPU, with the same arguments."""
-    if gpus > found:
-        processes = f"torchrun --nproc-per-node {gpus} -m {module}"
-        raise InputError(
-            f"--gpus {gpus}: torch finds {found} CUDA GPUs; processes on the CPU are started by {processes}"
-        )
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // gpus, 1)))
-    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}"]
-    os.execv(sys.executable, [sys.executable, *torchrun, "-m", module, *arguments])
-
-
 def _setting(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
@@ -240,24 +206,6 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def refuse_existing(folder: Path, files: tuple[str, ...], answer: str, overwrite: bool) -> None:
-    """InputError where the folder holds one of these files, unless they may be replaced."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: is a file, not a folder")
-    if not overwrite and any((folder / name).exists() for name in files):
-        raise InputError(f"{folder}: exists already; {answer}")
-
-
 def _has_compiler() -> bool:
     """Can torch.compile build its kernels? Without a C++ compiler training is slower, and as right."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
-
-
-def parser_of(name: str, command: Callable[[list[str]], int], examples: str) -> argparse.ArgumentParser:
-    """A parser that tells a command's docstring and examples."""
-    return argparse.ArgumentParser(
-        prog=f"canthus {name}",
-        description=command.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"examples:\n{examples}",
-    )

@@ -1,0 +1,147 @@
+"""Steps of `canthus data` that make new training data: `turn` makes profile faces, `relabel` corrects labels."""
+
+import argparse
+import contextlib
+import itertools
+from pathlib import Path
+from typing import Any
+
+from canthus.runtime.errors import BackendError
+from canthus.runtime.extras import install_command
+from canthus.trainer.commands.shared import (
+    PACK_FILES,
+    SHARD_FILES,
+    add_label_options,
+    add_step,
+    refuse_existing,
+    report_shard,
+)
+
+
+def add_turn(steps: Any) -> None:
+    """Add the step `turn` to the parser of `canthus data`."""
+    parser = add_step(
+        steps,
+        "turn",
+        _turn,
+        "make profile faces from frontal faces",
+        "  canthus data turn WFLW -o shards/turned\n"
+        "  canthus data turn shard-0.tar shard-1.tar -o shards/turned --faces 7000 --yaw 40 85 --seed 1\n"
+        "  canthus data prepare WFLW shards/turned -o packs/more\n",
+    )
+    parser.add_argument(
+        "sets", type=Path, nargs="+", metavar="SET", help="faces with 98 points, in any form that `prepare` reads"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SHARD", help="the folder to write")
+    parser.add_argument(
+        "--faces",
+        type=int,
+        default=4000,
+        metavar="N",
+        help="number of faces to make, in equal parts from each set (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--yaw",
+        type=float,
+        nargs=2,
+        default=(25.0, 85.0),
+        metavar=("LOW", "HIGH"),
+        help="range of the yaw in degrees; half of the faces turn left, half turn right (default: 25 85)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the random angles (default: 0)")
+
+
+def _turn(args: argparse.Namespace) -> int:
+    """Rotate frontal faces in 3D, with their points, and write them as a shard. Real profile faces are rare."""
+    if args.faces < 1:
+        args.fail("--faces must be at least 1")
+    if not 0 <= args.yaw[0] <= args.yaw[1] <= 90:
+        args.fail("--yaw needs two angles between 0 and 90, the smaller first")
+    if args.seed < 0:
+        args.fail("--seed must be at least 0")
+    refuse_existing(args.output, SHARD_FILES, "choose another folder for the new shard", overwrite=False)
+
+    from tqdm import tqdm
+
+    from canthus.trainer.faces.formats import open_set
+    from canthus.trainer.labels.labelling import ShardWriter
+
+    try:
+        from canthus.trainer.labels.turn import Wish, turned
+    except ImportError as missing:
+        raise BackendError(
+            f"`canthus data turn` needs {missing.name}, which is not installed: {install_command('train')}"
+        ) from missing
+
+    sets = [open_set(path, "train") for path in args.sets]
+    unreadable: list[str] = []
+    faces = turned(sets, Wish((args.yaw[0], args.yaw[1]), args.seed), unreadable)
+    first = next(faces)  # raises an error in the sets before the folder of the shard is made
+    stopped = False
+    with ShardWriter(args.output) as shard, contextlib.closing(faces):
+        try:
+            bar = tqdm(itertools.chain([first], faces), "turning faces", args.faces, unit="face", disable=None)
+            for name, picture, label in itertools.islice(bar, args.faces):
+                shard.write(name, picture, [label])
+        except KeyboardInterrupt:
+            stopped = True
+    print(f"{args.output}: {shard.faces} turned faces")
+    return report_shard("data turn", shard.faces, unreadable, stopped)
+
+
+def add_relabel(steps: Any) -> None:
+    """Add the step `relabel` to the parser of `canthus data`."""
+    parser = add_step(
+        steps,
+        "relabel",
+        _relabel,
+        "move the labels of a pack towards the predictions of trained models",
+        "  canthus data relabel packs/pseudo --model accurate -o packs/pseudo-2\n"
+        "  canthus data relabel packs/pseudo --model runs/a/best.safetensors fast -o packs/pseudo-2 --share 0.3\n"
+        "  canthus train packs/pseudo-2 --recipe student-again --pretrained runs/a/best.safetensors -o runs/b\n",
+    )
+    parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="PACK", help="the folder to write")
+    add_label_options(parser)
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=0.5,
+        metavar="PART",
+        help="how far each label moves towards the mean prediction: 0 not at all, 1 fully (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=32,
+        metavar="N",
+        help="do not change the validation faces of a recipe with held_out=N, one face in N (default: 32)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing pack")
+
+
+def _relabel(args: argparse.Namespace) -> int:
+    """Predict the points of each face of a pack in several views, and write a pack with corrected labels."""
+    if not 0 < args.share <= 1:
+        args.fail("--share must be above 0 and at most 1")
+    if args.held_out < 0:
+        args.fail("--held-out must be at least 0")
+    if not args.max_spread >= 0:
+        args.fail("--max-spread must be at least 0")
+    if args.output.resolve() == args.pack.resolve():
+        args.fail("-o must name another folder than the pack to read")
+    refuse_existing(args.output, PACK_FILES, "--overwrite replaces it", args.overwrite)
+
+    from canthus.trainer.evaluation.evaluate import open_entrant
+    from canthus.trainer.labels.relabel import relabel
+
+    with contextlib.ExitStack() as opened:
+        entrants = [open_entrant(name) for name in args.model]
+        for entrant in entrants:
+            opened.enter_context(entrant.backend)
+        done = relabel(args.pack, entrants, args.output, args.share, args.held_out, args.max_spread)
+    print(
+        f"{args.output}: relabelled {done.changed} faces; their points moved by {100 * done.moved:.2f} % of the face "
+        f"size on average; unchanged: {done.kept_aside} validation faces, {done.doubtful} uncertain faces"
+    )
+    return 0

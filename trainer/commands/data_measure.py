@@ -1,0 +1,111 @@
+"""Steps of `canthus data` that measure: score calibration, the constants of face boxes, the speed of batches."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from canthus.runtime.errors import BackendError
+from canthus.runtime.extras import install_command
+from canthus.trainer.commands.shared import add_step
+
+
+def add_calibrate(steps: Any) -> None:
+    """Add the step `calibrate` to the parser of `canthus data`."""
+    parser = add_step(
+        steps,
+        "calibrate",
+        _calibrate,
+        "fit the score calibration of a checkpoint again",
+        "  canthus data calibrate runs/first/best.safetensors packs/wflw\n"
+        "  canthus data calibrate best.safetensors packs/other --recipe wflw-published\n",
+    )
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a .safetensors file; it is updated")
+    parser.add_argument(
+        "pack",
+        type=Path,
+        metavar="PACK",
+        help="the pack of the run, of which the validation faces are used; if its recipe has held_out=0, another "
+        "pack, of which all faces are used",
+    )
+    parser.add_argument(
+        "--recipe", metavar="NAME|FILE", help="recipe of the run (default: recipe.json beside the checkpoint)"
+    )
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    """Fit the score calibration of a checkpoint on validation faces, and write it into the checkpoint.
+
+    `canthus train` does this at the end of a run.
+    """
+    _need_torch("calibrate")
+    from canthus.trainer.calibrate import calibrate_checkpoint
+    from canthus.trainer.packs.pack import open_pack
+    from canthus.trainer.recipe import find_recipe
+
+    recipe = find_recipe(args.recipe or str(args.checkpoint.with_name("recipe.json")))
+    print(calibrate_checkpoint(args.checkpoint, open_pack(args.pack), recipe))
+    return 0
+
+
+def add_fit_boxes(steps: Any) -> None:
+    """Add the step `fit-boxes` to the parser of `canthus data`."""
+    parser = add_step(
+        steps,
+        "fit-boxes",
+        _fit_boxes,
+        "measure where the detector's box lies on a face",
+        "  canthus data fit-boxes WFLW\n  canthus data fit-boxes shard-0.tar shard-1.tar --every 10\n",
+    )
+    parser.add_argument("sets", type=Path, nargs="+", metavar="SET", help="training faces, as `prepare` reads them")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="use one face in N (default: %(default)s)")
+
+
+def _fit_boxes(args: argparse.Namespace) -> int:
+    """Measure the constants BOX_SCALE and BOX_SHIFT_Y of runtime/geometry.py on training faces, and print them."""
+    if args.every < 1:
+        args.fail("--every must be at least 1")
+    from canthus.runtime.detector import Detector
+    from canthus.trainer.boxes import fit_boxes
+    from canthus.trainer.faces.formats import open_set
+
+    with Detector() as detector:
+        print(fit_boxes([open_set(path, "train") for path in args.sets], detector, args.every))
+    return 0
+
+
+def add_batch_speed(steps: Any) -> None:
+    """Add the step `batch-speed` to the parser of `canthus data`."""
+    parser = add_step(
+        steps,
+        "batch-speed",
+        _batch_speed,
+        "measure how fast training batches are made",
+        "  canthus data batch-speed packs/wflw --recipe wflw-hrnet\n",
+    )
+    parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
+    parser.add_argument("--recipe", default="wflw-hrnet", metavar="NAME|FILE", help="(default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches to make (default: %(default)s)")
+
+
+def _batch_speed(args: argparse.Namespace) -> int:
+    """Measure how many training images per second this machine makes, with different numbers of worker processes."""
+    if args.steps < 1:
+        args.fail("--steps must be at least 1")
+    _need_torch("batch-speed")
+    from canthus.trainer.packs.batch_speed import measure_batch_speed
+    from canthus.trainer.packs.pack import open_pack
+    from canthus.trainer.recipe import find_recipe
+
+    for line in measure_batch_speed(open_pack(args.pack), find_recipe(args.recipe), args.steps):
+        print(line)
+    return 0
+
+
+def _need_torch(step: str) -> None:
+    """Raise BackendError if torch is not installed."""
+    try:
+        import torch  # noqa: F401 (only whether it is there)
+    except ImportError as missing:
+        raise BackendError(
+            f"`canthus data {step}` needs {missing.name}, which is not installed: {install_command('train')}"
+        ) from missing

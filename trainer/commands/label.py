@@ -1,0 +1,64 @@
+"""`canthus label`: labels for faces that have none."""
+
+import argparse
+import contextlib
+import functools
+from pathlib import Path
+
+from canthus.runtime.errors import InputError
+from canthus.trainer.commands.shared import SHARD_FILES, add_label_options, make_parser, refuse_existing, report_shard
+
+
+def command(arguments: list[str]) -> int:
+    """Label the faces in images and videos with models, and write a shard for `canthus data prepare`."""
+    parser = make_parser(
+        "label",
+        command,
+        "  canthus label photos clip.mp4 -o shards/more --model accurate\n"
+        "  canthus label clip.mp4 -o shards/clip --every 5\n"
+        "  canthus data prepare WFLW shards/more -o packs/more\n",
+    )
+    parser.add_argument("sources", type=Path, nargs="+", metavar="SOURCE", help="image files, folders of them, videos")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SHARD", help="the folder to write")
+    add_label_options(parser)
+    parser.add_argument(
+        "--every", type=int, default=10, metavar="N", help="label one in N frames of a video (default: %(default)s)"
+    )
+    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="use your own face detector (.tflite)")
+    args = parser.parse_args(arguments)
+    if args.every < 1:
+        parser.error("--every must be at least 1")
+    if not args.max_spread >= 0:
+        parser.error("--max-spread must be at least 0")
+    for source in args.sources:
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder")
+    refuse_existing(args.output, SHARD_FILES, "choose another folder for the new shard", overwrite=False)
+    return _label(args)
+
+
+def _label(args: argparse.Namespace) -> int:
+    from canthus.runtime.detector import Detector
+    from canthus.trainer.evaluation import evaluate
+    from canthus.trainer.labels import labelling
+
+    dropped, stopped = 0, False
+    unreadable: list[str] = []
+    with contextlib.ExitStack() as opened:
+        entrants = [evaluate.open_entrant(name) for name in args.model]
+        for entrant in entrants:
+            opened.enter_context(entrant.backend)
+        detector = opened.enter_context(Detector(args.detector_model))
+        detect = functools.partial(detector.detect, exhaustive=True)
+        shard = opened.enter_context(labelling.ShardWriter(args.output))
+        try:
+            for source in args.sources:
+                for name, picture in labelling.pictures_of(source, args.every, unreadable):
+                    labels = labelling.label(picture, detect, entrants)
+                    certain = [one for one in labels if one.spread <= args.max_spread]
+                    shard.write(name, picture, certain)
+                    dropped += len(labels) - len(certain)
+        except KeyboardInterrupt:
+            stopped = True
+    print(f"{args.output}: {shard.faces} faces; dropped {dropped} with uncertain labels")
+    return report_shard("label", shard.faces, unreadable, stopped)
