@@ -43,4 +43,4 @@ def read_calibration(value: object) -> Calibration:
         case [int() | float() as slope, int() | float() as intercept]:
             if slope > 0 and math.isfinite(slope) and math.isfinite(intercept):
                 return float(slope), float(intercept)
-    raise ValueError(f"calibration must be two finite numbers, the first above 0, got {value!r}")
+    raise ValueError(f"expected two finite numbers, the first above 0, got {value!r}")

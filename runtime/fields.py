@@ -21,13 +21,13 @@ class FieldError(ValueError):
     """A field that is missing, unknown, or not of its type. The message names the field, what it must be and is."""
 
 
-def checked(*, at_least: float | None = None, parse: Callable[[Any], object] | None = None, **options: Any) -> Any:
-    """Declare a dataclass field with a check beyond its type. `options` are those of `dataclasses.field`.
+def check(*, at_least: float | None = None, parse: Callable[[Any], object] | None = None) -> dict[str, Any]:
+    """Return the metadata of a dataclass field that has a check beyond its type.
 
     at_least: the smallest number allowed.
     parse: a function that turns the parsed JSON or TOML into the field's value; its ValueError becomes a FieldError.
     """
-    return dataclasses.field(metadata={"at_least": at_least, "parse": parse}, **options)
+    return {"at_least": at_least, "parse": parse}
 
 
 def parse_fields(kind: type[T], values: object, prefix: str = "") -> T:

@@ -1,6 +1,6 @@
-"""Landmark models on disk: which there are, and the manifest beside each that says what it is.
+"""Landmark models on disk: NAME.onnx with its manifest NAME.json.
 
-A model is NAME.onnx with NAME.json. The reader owns the format; engines writes it through `Manifest.write`.
+This file defines the manifest's format. `engines` writes manifests through `Manifest.write`.
 """
 
 import dataclasses
@@ -15,45 +15,57 @@ import platformdirs
 
 from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
+from canthus.runtime.fields import FieldError, check, parse_fields
+from canthus.runtime.files import write_file
 
-DEFAULT, WITH_GPU = "fast", "accurate"
-"""The shipped models that the CPU runs, and a GPU, where nobody chooses."""
+DEFAULT, GPU_DEFAULT = "fast", "accurate"
+"""The shipped models that run on the CPU and on a GPU if the user names none."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model file is. `figures` and `training` are for people; the rest is checked or used."""
+    """What a model file is. `training` and `figures` are for people; the other fields are checked or used."""
 
-    sha256: str
+    sha256: str  # of the model file
     network: str
-    size: int  # side of a crop, pixels
-    points: int
-    stride: int  # crop pixels a map cell
-    calibration: Calibration = IDENTITY  # of the scores, on their way out of a backend
+    size: int = field(metadata=check(at_least=1))  # side of a crop, pixels
+    points: int = field(metadata=check(at_least=1))
+    stride: int = field(metadata=check(at_least=1))  # crop pixels per map cell
+    calibration: Calibration = field(default=IDENTITY, metadata=check(parse=read_calibration))  # of the scores
     training: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
 
     def write(self, model: Path) -> None:
-        """Write beside a model."""
-        text = json.dumps(dataclasses.asdict(self), indent=2)
-        model.with_suffix(".json").write_text(text + "\n")
+        """Write the manifest beside a model. Raises InputError if it cannot be written."""
+        write_file(model.with_suffix(".json"), (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model file and its manifest, which `read_model` compared: pass it on instead of reading the file again."""
+
+    path: Path
+    manifest: Manifest
 
 
 def cache_folder() -> Path:
-    """Where canthus keeps what it fetches or builds, for this user."""
+    """Return the user's folder for files that canthus downloads or builds."""
     return Path(platformdirs.user_cache_dir("canthus", appauthor=False))
 
 
 def shipped_models() -> dict[str, Path]:
-    """The models that come with canthus, by name."""
+    """Return the models that come with canthus, by name."""
     room = importlib.util.find_spec("canthus.engines")
     folders = room.submodule_search_locations if room else None
     return {path.stem: path for folder in folders or () for path in sorted((Path(folder) / "models").glob("*.onnx"))}
 
 
 def find_model(name: str | Path | None = None) -> Path:
-    """The file of a shipped model's name or of a path; None means the default."""
+    """Return the file of a shipped model's name or of a path. None means the default on the CPU.
+
+    Raises ModelError if there is no such model.
+    """
     shipped = shipped_models()
     if name is None:
         name = DEFAULT
@@ -62,32 +74,46 @@ def find_model(name: str | Path | None = None) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    raise ModelError(f"{name}: no such model; give a file or one of: {', '.join(shipped) or 'none is shipped'}")
+    raise ModelError(
+        f"{name}: no such model (expected a file or a shipped model: {', '.join(shipped) or 'none is installed'})"
+    )
 
 
 def find_gpu_model(name: str | Path | None = None) -> Path:
-    """As `find_model`, where a GPU is to run it; None means a GPU's default."""
-    return find_model(name if name is not None else WITH_GPU if WITH_GPU in shipped_models() else DEFAULT)
+    """Return the same as `find_model`, but None means the default on a GPU."""
+    return find_model(name if name is not None else GPU_DEFAULT if GPU_DEFAULT in shipped_models() else DEFAULT)
 
 
-def read_manifest(model: Path) -> Manifest:
-    """Read the manifest of a model and check the model's SHA-256 against it."""
-    beside = model.with_suffix(".json")
+def read_model(path: Path) -> Model:
+    """Read the manifest beside a model and compare the model's SHA-256 with it.
+
+    Raises ModelError if the manifest is missing, a field is wrong, or the model is another file.
+    """
+    beside = path.with_suffix(".json")
     try:
-        manifest = Manifest(**json.loads(beside.read_text()))
-        manifest = dataclasses.replace(manifest, calibration=read_calibration(manifest.calibration))
+        manifest = parse_fields(Manifest, json.loads(beside.read_text(encoding="utf-8")))
     except FileNotFoundError as missing:
         raise ModelError(
-            f"{model}: its manifest {beside.name} is missing; export models with `canthus export`"
+            f"{path}: its manifest {beside.name} is missing; export models with `canthus export`"
         ) from missing
-    except (OSError, ValueError, TypeError) as damaged:
-        raise ModelError(f"{beside}: not a manifest of a model: {damaged}") from damaged
-    if sha256(model) != manifest.sha256:
-        raise ModelError(f"{model}: the file is not the one its manifest describes (SHA-256 differs)")
-    return manifest
+    except FieldError as wrong:
+        raise ModelError(f"{beside}: {wrong}; export the model again with `canthus export`") from wrong
+    except (OSError, ValueError) as damaged:
+        raise ModelError(f"{beside}: not a model manifest: {damaged}") from damaged
+    if sha256(path) != manifest.sha256:
+        raise ModelError(f"{path}: not the file that {beside.name} describes (SHA-256 differs); export it again")
+    return Model(path, manifest)
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest of a model after the checks of `read_model`."""
+    return read_model(path).manifest
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the hexadecimal SHA-256 of a file. Raises ModelError if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as unreadable:
+        raise ModelError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable

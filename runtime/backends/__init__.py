@@ -1,4 +1,4 @@
-"""What runs a landmark network: uint8 crops in, points and scores out."""
+"""Backends run a landmark network: uint8 crops in, points and scores out."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,33 +8,35 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import ModelError
-from canthus.runtime.models import read_manifest
+from canthus.runtime.geometry import crop_all, transform
+from canthus.runtime.models import Model, read_model
 from canthus.runtime.types import Roi
 
 
 class Backend(Protocol):
-    """A network ready to run. It belongs to the thread that opened it."""
+    """A network that is ready to run. It belongs to the thread that opened it."""
 
     @property
     def name(self) -> str:
-        """What runs where, for a person: "OpenVINO on the CPU"."""
+        """The library and the device, for people: "OpenVINO on the CPU"."""
         ...
 
     @property
     def size(self) -> int:
-        """Side of the crops it takes, pixels."""
+        """Side of the crops that `predict` takes, pixels."""
         ...
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Crops (N, S, S, 3) RGB -> points (N, 98, 2) in crop pixels and scores (N, 98); N may be 0.
+        """Crops (N, S, S, 3) RGB -> points (N, K, 2) in crop pixels and scores (N, K). N may be 0.
 
-        A score is the chance that its point sits well, as far as the model was calibrated.
+        A score is the probability that its point is accurate, if the model was calibrated.
         """
         ...
 
     def close(self) -> None:
-        """Free what it holds; a second call does nothing."""
+        """Free the network. A second call does nothing."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -49,25 +51,51 @@ class Backend(Protocol):
 
 @runtime_checkable
 class RegionBackend(Backend, Protocol):
-    """A backend that also takes the whole frame, and cuts the crops where it runs."""
+    """A backend that also accepts a whole frame and crops it on its own device."""
 
     def predict_regions(
         self, image: NDArray[np.uint8], rois: Sequence[Roi]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A frame (H, W, 3) RGB and regions -> points (N, 98, 2) in frame pixels and scores (N, 98)."""
+        """Frame (H, W, 3) RGB and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
         ...
 
 
-def open_backend(model: Path) -> Backend:
-    """Open a .onnx with OpenVINO on the CPU or a .engine with TensorRT on the GPU; the name decides."""
-    match model.suffix:
+def open_backend(model: Path | Model, points: int | None = None) -> Backend:
+    """Open a .onnx model with OpenVINO on the CPU, or a .engine with TensorRT on the GPU; the suffix decides.
+
+    points: the number of points that the caller can use; None accepts any.
+
+    Raises ModelError if the model has another suffix or other points, or cannot be loaded.
+    """
+    path = model.path if isinstance(model, Model) else model
+    match path.suffix:
         case ".onnx":
             from canthus.runtime.backends.cpu import OpenVINOBackend
 
-            return OpenVINOBackend(model, read_manifest(model))
+            checked = model if isinstance(model, Model) else read_model(path)
+            _check_points(path, checked.manifest.points, points)
+            return OpenVINOBackend(checked)
         case ".engine":
             from canthus.runtime.backends.trt import TensorRTBackend
 
-            return TensorRTBackend(model)
+            if points is not None:
+                _check_points(path, read_engine_manifest(path).points, points)
+            return TensorRTBackend(path)
         case _:
-            raise ModelError(f"{model}: expected a .onnx or .engine file; `canthus export` makes one of a checkpoint")
+            raise ModelError(f"{path}: expected a .onnx or .engine file; `canthus export` converts a checkpoint")
+
+
+def _check_points(path: Path, found: int, expected: int | None) -> None:
+    if expected not in (None, found):
+        raise ModelError(f"{path}: gives {found} points (expected {expected}); use a model of {expected} points")
+
+
+def predict_regions(
+    backend: Backend, image: NDArray[np.uint8], rois: Sequence[Roi]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Run any backend on regions of a frame (H, W, 3) RGB -> points (N, K, 2) in frame pixels and scores (N, K)."""
+    if isinstance(backend, RegionBackend):
+        return backend.predict_regions(image, rois)
+    crops = crop_all(image, rois, backend.size)
+    points, scores = backend.predict(crops.images)
+    return transform(crops.to_frame, points), scores

@@ -14,7 +14,7 @@ from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import OpenVINOBackend
 from canthus.runtime.calibration import IDENTITY, apply_calibration, logit, read_calibration
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.models import find_model, read_manifest
+from canthus.runtime.models import Model, find_model, read_manifest
 from canthus.trainer.calibrate import calibrate, fit_calibration
 from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.networks.checkpoint import Checkpoint, CheckpointBackend, load, save
@@ -104,7 +104,7 @@ def test_the_curve_keeps_the_order_and_the_bounds():
 def test_a_curve_read_from_json_is_checked():
     assert read_calibration([2, 0]) == (2.0, 0.0)
     for told in BAD:
-        with pytest.raises(ValueError, match="calibration must be two finite numbers"):
+        with pytest.raises(ValueError, match="expected two finite numbers, the first above 0"):
             read_calibration(told)
 
 
@@ -131,7 +131,7 @@ def test_a_manifest_without_a_curve_is_untouched_and_a_bad_one_is_one_line(tmp_p
     assert read_manifest(model).calibration == IDENTITY
     for bad in BAD:
         model.with_suffix(".json").write_text(json.dumps({**told, "calibration": bad}))
-        with pytest.raises(ModelError, match=r"m\.json: not a manifest of a model: calibration must be"):
+        with pytest.raises(ModelError, match=r"m\.json: calibration: expected two finite numbers"):
             read_manifest(model)
 
 
@@ -139,7 +139,7 @@ def test_a_manifest_without_a_curve_is_untouched_and_a_bad_one_is_one_line(tmp_p
 def test_a_checkpoint_with_a_bad_curve_is_one_line(checkpoint, tmp_path, bad):
     with_fact(checkpoint, bad)
     for asked in (lambda: CheckpointBackend(checkpoint), lambda: export(checkpoint, tmp_path / "m.onnx")):
-        with pytest.raises(ModelError, match=r"net\.safetensors: calibration must be.*canthus data calibrate"):
+        with pytest.raises(ModelError, match=r"net\.safetensors: calibration: expected .*canthus data calibrate"):
             asked()
 
 
@@ -149,7 +149,7 @@ def test_a_shipped_models_scores_follow_its_manifest():
     crops = synthetic_crops(2, manifest.size)
     found = {}
     for curve in (IDENTITY, CURVE):
-        with OpenVINOBackend(model, dataclasses.replace(manifest, calibration=curve)) as backend:
+        with OpenVINOBackend(Model(model, dataclasses.replace(manifest, calibration=curve))) as backend:
             found[curve] = backend.predict(crops)
     np.testing.assert_array_equal(found[CURVE][0], found[IDENTITY][0])
     np.testing.assert_array_equal(found[CURVE][1], apply_calibration(found[IDENTITY][1], CURVE))

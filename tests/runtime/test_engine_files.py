@@ -111,7 +111,7 @@ def test_an_engine_carries_its_models_calibration(engine):
     assert read_engine_manifest(engine).calibration == (1.5, -1.0)
     told = json.loads(engine.with_suffix(".json").read_text())
     engine.with_suffix(".json").write_text(json.dumps({**told, "calibration": [0, 1]}))
-    with pytest.raises(EngineError, match="not the manifest of an engine: calibration must be"):
+    with pytest.raises(EngineError, match="two finite numbers"):
         read_engine_manifest(engine)
     del told["calibration"]  # an engine that was built before models had any
     engine.with_suffix(".json").write_text(json.dumps(told))

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from canthus.runtime.fields import FieldError, checked, parse_fields
+from canthus.runtime.fields import FieldError, check, parse_fields
 
 
 @dataclass(frozen=True)
@@ -17,14 +17,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Whole:
-    size: int = checked(at_least=1)
+    size: int = field(metadata=check(at_least=1))
     rate: float = 1.0
     kind: Literal["a", "b"] = "a"
     pair: tuple[float, float] = (1.0, 0.0)
     part: Part | None = None
     weights: dict[str, float] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
-    upper: str = checked(parse=lambda value: value.upper(), default="")
+    upper: str = field(default="", metadata=check(parse=lambda value: value.upper()))
 
 
 def test_values_of_the_right_types_are_taken_over():

@@ -122,7 +122,7 @@ def calibration_of(facts: dict[str, Any], path: Path) -> Calibration:
     try:
         return read_calibration(facts.get("calibration", IDENTITY))
     except ValueError as wrong:
-        raise ModelError(f"{path}: {wrong}; fit it again: canthus data calibrate") from wrong
+        raise ModelError(f"{path}: calibration: {wrong}; fit it again: canthus data calibrate") from wrong
 
 
 class CheckpointBackend(TorchBackend):
