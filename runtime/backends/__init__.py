@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import ModelError
-from canthus.runtime.geometry import crop_all, transform
 from canthus.runtime.models import Model, read_model
 from canthus.runtime.types import Roi
 
@@ -96,6 +95,8 @@ def predict_regions(
     """Run any backend on regions of a frame (H, W, 3) RGB -> points (N, K, 2) in frame pixels and scores (N, K)."""
     if isinstance(backend, RegionBackend):
         return backend.predict_regions(image, rois)
+    from canthus.runtime.geometry import crop_all, transform  # here, because OpenCV takes long to import
+
     crops = crop_all(image, rois, backend.size)
     points, scores = backend.predict(crops.images)
     return transform(crops.to_frame, points), scores
