@@ -1,4 +1,4 @@
-# make demo: install and run the main job on the bundled clip. make test: everything that must hold.
+# make demo: install canthus and run it on the bundled clip. make test: run every check. make clean: delete what they made.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +11,7 @@ demo: $(VENV)/installed
 	$(BIN)/canthus doctor --fetch
 	mkdir -p demo
 	$(BIN)/canthus video runtime/sample/portrait.mp4 -o demo/portrait.mp4 --table demo/portrait.csv --overwrite
-	@echo "The video with the points: demo/portrait.mp4. The points: demo/portrait.csv."
+	@echo "Video with the points: demo/portrait.mp4. Table of the points: demo/portrait.csv. Command: $(BIN)/canthus"
 	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then $(BIN)/canthus view --source runtime/sample/portrait.mp4; fi
 
 test: $(VENV)/installed-dev
@@ -19,17 +19,19 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/support/check_types.py
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --cov --cov-report=
 
 $(VENV)/installed: pyproject.toml constraints.txt
-	sh .ci/system-packages
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install -q -c constraints.txt -e .
+	@echo "Installing canthus and the libraries that it runs with into $(VENV)"
+	$(PIP) install -c constraints.txt -e .
+	$(BIN)/python .ci/system_packages.py
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PIP) install -q -c constraints.txt setuptools -e '.[train,rtx,dev]'
+	@echo "Installing PyTorch, TensorRT-RTX and the development tools into $(VENV)"
+	$(PIP) install -c constraints.txt setuptools -e '.[train,rtx,dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build
+	rm -rf $(VENV) demo build .coverage

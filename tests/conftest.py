@@ -1,6 +1,6 @@
 import os
 import signal
-from collections.abc import Iterator
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,16 +9,34 @@ import pytest
 from canthus.runtime import pipeline
 from support.fakes import FakeBackend, PretendedDetector
 from support.repository import FACES
+from support.shards import write_shard
 
 if TYPE_CHECKING:
     from canthus.trainer.packs.pack import Pack
 
+LINUX_ONLY = [
+    "gui/test_window.py",
+    "runtime/test_cli.py",
+    "runtime/test_commands.py",
+    "runtime/test_cuda_arithmetic.py",
+    "runtime/test_pipeline.py",
+    "runtime/test_sinks.py",
+    "trainer/test_device_augment.py",
+    "trainer/test_parallel.py",
+    "trainer/test_run.py",
+    "trainer/test_slurm.py",
+    "test_packaging.py",
+]
+"""Test files that use POSIX signals, resource limits, a C++ compiler or Slurm."""
+
+collect_ignore = [] if sys.platform == "linux" else LINUX_ONLY
+
 
 @pytest.fixture
 def real_faces() -> Path:
-    """The folder of real faces that developers have beside the repository."""
+    """Return the folder of face photographs beside the repository; skip without it."""
     if not FACES.is_dir():
-        pytest.skip(f"no real faces at {FACES}")
+        pytest.skip(f"no face photographs at {FACES}")
     return FACES
 
 
@@ -29,10 +47,9 @@ def fake_backend() -> FakeBackend:
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
-    """A pack of 30 made-up faces, 48 pixels each."""
+    """Write a pack of 30 synthetic faces, 48 pixels each."""
     from canthus.trainer.faces.formats import open_set
     from canthus.trainer.packs.pack import write_pack
-    from support.shards import write_shard
 
     folder = tmp_path_factory.mktemp("faces")
     write_shard(folder / "shard", 30)
@@ -41,21 +58,20 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Landmarkers have no network and no detector of their own: what is bright is a face."""
+    """Replace the network and the detector by fakes for which every bright blob is a face."""
     monkeypatch.setattr(pipeline, "open_backend", lambda model: FakeBackend())
     monkeypatch.setattr(pipeline, "Detector", lambda model: PretendedDetector())
     monkeypatch.setattr(pipeline, "_first_use", lambda name: None)
 
 
 @pytest.fixture(autouse=True, scope="session")
-def hear_ctrl_c() -> None:
-    """A shell that starts the tests in the background has them ignore Ctrl-C, and the commands would inherit that."""
+def restore_ctrl_c() -> None:
+    """Handle SIGINT, also when a shell that runs the tests in the background has set it to be ignored."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def quiet_bars(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No progress bars; and the cache of who runs the tests stays the one that is used."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turn progress bars off, and forget a `--debug` of an earlier test."""
     monkeypatch.setenv("TQDM_DISABLE", "1")
     os.environ.pop("CANTHUS_DEBUG", None)
-    return None

@@ -1,4 +1,4 @@
-"""What keeps the house in order: who may import whom, what an import may cost, what the wheel holds."""
+"""The structure of the repository: import order, cost of imports, contents of the wheel, words."""
 
 import ast
 import shutil
@@ -21,6 +21,11 @@ MAY_IMPORT = {
     "gui": {"gui", "runtime"},
 }
 SOURCES = [path for room in ROOMS for path in sorted((REPOSITORY / room).rglob("*.py"))]
+RUNTIME_ORDER = (
+    "errors extras files temporal closeable wflw types decode geometry calibration fields models downloads "
+    "engine_files cuda backends landmarks detector smooth tracker channel sources sinks draw pipeline"
+)
+"""Files and folders of runtime, each importing only earlier ones at its top."""
 HEAVY = ("torch", "PyQt6", "cv2", "av", "mediapipe", "openvino", "tensorrt", "onnx")
 
 
@@ -33,23 +38,19 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_a_room_imports_only_what_lies_below_it(path):
+def test_a_package_imports_only_the_packages_below_it(path):
     room = path.relative_to(REPOSITORY).parts[0]
     for name in imports(path):
         first, _, rest = name.partition(".")
-        assert first, f"{name}: relative imports can climb out of a room"
-        assert first not in ROOMS, f"{name}: rooms are imported through canthus"
+        assert first, f"{path}: use an absolute import; a relative one can leave the package"
+        assert first not in ROOMS, f"{name}: import it as canthus.{name}"
         if first == "canthus":
             assert rest.split(".")[0] in MAY_IMPORT[room], f"{room} must not import {name}"
 
 
-def test_runtime_imports_only_what_stands_above_in_the_plan():
-    """The order of the files in runtime: none imports a later one at its top."""
-    told = (
-        "errors extras files temporal closeable wflw types decode geometry calibration fields models downloads "
-        "engine_files cuda backends landmarks detector smooth tracker channel sources sinks draw pipeline"
-    )
-    order = told.split()
+def test_files_of_runtime_import_only_earlier_ones():
+    """The order of the files in runtime; imports inside functions are free."""
+    order = RUNTIME_ORDER.split()
     for place, name in enumerate(order):
         home = REPOSITORY / "runtime"
         files = [home / f"{name}.py"] if (home / f"{name}.py").is_file() else (home / name).rglob("*.py")
@@ -61,8 +62,8 @@ def test_runtime_imports_only_what_stands_above_in_the_plan():
 
 
 @pytest.mark.parametrize("depth", [2, 9], ids=["folders", "files"])
-def test_nothing_imports_itself_through_others(depth):
-    """Neither files nor the folders of a room, though the import waits in a function."""
+def test_imports_have_no_cycle(depth):
+    """Neither between files nor between the folders of a package, imports inside functions included."""
     above = {}
     for path in SOURCES:
         own = path.relative_to(REPOSITORY).with_suffix("").parts
@@ -72,38 +73,39 @@ def test_nothing_imports_itself_through_others(depth):
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["video", "--help"], ["train", "--help"]])
-def test_asking_for_help_loads_nothing_heavy(arguments):
+def test_help_loads_no_heavy_library(arguments):
     script = (
         "import sys\nfrom canthus.runtime.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
-    asked = [sys.executable, "-c", script, *arguments]
-    answer = subprocess.run(asked, capture_output=True, text=True, check=True)
-    assert answer.stdout.splitlines()[-1] == "[]"
+    command = [sys.executable, "-c", script, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize(
-    ("module", "spared"),
+    ("module", "unused"),
     [
         ("canthus.runtime.pipeline", ("torch", "PyQt6", "tensorrt", "onnx")),
         ("canthus.gui.window", ("torch", "tensorrt", "onnx")),
         ("canthus.trainer.train", ("PyQt6", "mediapipe", "tensorrt")),
     ],
 )
-def test_a_room_loads_only_what_it_uses(module, spared):
-    script = f"import sys, {module}\nprint([name for name in {spared} if name in sys.modules])"
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert answer.stdout.strip() == "[]"
+def test_a_module_loads_only_the_libraries_it_uses(module, unused):
+    script = f"import sys, {module}\nprint([name for name in {unused} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
 
 
-def test_rooms_cannot_be_imported_bare():
+def test_packages_cannot_be_imported_without_canthus():
     script = f"import importlib.util as u\nprint([room for room in {ROOMS} if u.find_spec(room)])"
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
-    assert answer.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd="/")
+    assert result.stdout.strip() == "[]"
 
 
-def test_openvino_comes_from_the_one_file_that_silences_it():
+def test_only_one_file_imports_openvino():
+    """It turns OpenVINO's telemetry off before the import."""
     for path in SOURCES:
         if path.name != "openvino_without_telemetry.py":
             assert not any(name.split(".")[0] == "openvino" for name in imports(path)), path
@@ -114,8 +116,7 @@ def test_every_command_has_a_summary_and_help(capsys):
 
     declared = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["entry-points"]
     main(["--help"])
-    told = capsys.readouterr().out
-    assert "not available" not in told
+    assert "not available" not in capsys.readouterr().out
     for name in declared["canthus.commands"]:
         with pytest.raises(SystemExit) as ended:
             main([name, "--help"])
@@ -125,17 +126,28 @@ def test_every_command_has_a_summary_and_help(capsys):
         assert "examples:" in shown
 
 
-def test_the_wheel_holds_every_source_and_nothing_else(tmp_path):
+def test_the_wheel_contains_every_source_and_nothing_else(tmp_path):
     build = ["pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(REPOSITORY)]
-    # setuptools would pack whatever an earlier build left there.
+    # setuptools also packs what an earlier build left there
     shutil.rmtree(REPOSITORY / "build", ignore_errors=True)
     subprocess.run([sys.executable, "-m", *build], check=True, capture_output=True)
     shutil.rmtree(REPOSITORY / "build")
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    kinds = ("*.py", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4")
+    kinds = ("*.py", "py.typed", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4")
     data = {path for room in ROOMS for kind in kinds for path in (REPOSITORY / room).rglob(kind)}
     wanted = {"canthus/" + str(path.relative_to(REPOSITORY)) for path in data}
     assert wanted <= names, wanted - names
     assert all(name.startswith("canthus/") for name in names)
     assert not [name for name in names if Path(name).suffix in (".pyc", ".tar", ".jpg")]
+
+
+def test_no_test_file_imports_another():
+    tests = {path.stem: path for path in (REPOSITORY / "tests").rglob("test_*.py")}
+    for path in [
+        *tests.values(),
+        *(REPOSITORY / "tests" / "support").glob("*.py"),
+        REPOSITORY / "tests" / "conftest.py",
+    ]:
+        for name in imports(path):
+            assert not set(name.split(".")) & {*tests, "tests", "conftest"}, f"{path.name} imports {name}"
