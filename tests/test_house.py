@@ -79,7 +79,7 @@ def test_help_loads_no_heavy_library(arguments):
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"
     )
-    command = [sys.executable, "-c", script, *arguments]
+    command = [sys.executable, "-P", "-c", script, *arguments]  # without a stale canthus.egg-info of this folder
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "[]"
 
@@ -128,10 +128,10 @@ def test_every_command_has_a_summary_and_help(capsys):
 
 def test_the_wheel_contains_every_source_and_nothing_else(tmp_path):
     build = ["pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(REPOSITORY)]
-    # setuptools also packs what an earlier build left there
-    shutil.rmtree(REPOSITORY / "build", ignore_errors=True)
+    shutil.rmtree(REPOSITORY / "build", ignore_errors=True)  # setuptools also packs what an earlier build left there
     subprocess.run([sys.executable, "-m", *build], check=True, capture_output=True)
-    shutil.rmtree(REPOSITORY / "build")
+    for left in ("build", "canthus.egg-info"):
+        shutil.rmtree(REPOSITORY / left, ignore_errors=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     kinds = ("*.py", "py.typed", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4")
