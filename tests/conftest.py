@@ -53,7 +53,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
 
     folder = tmp_path_factory.mktemp("faces")
     write_shard(folder / "shard", 30)
-    return write_pack([open_set(folder / "shard")], folder / "pack", 48)
+    return write_pack([open_set(folder / "shard")], folder / "pack", 48).pack
 
 
 @pytest.fixture

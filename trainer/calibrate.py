@@ -23,11 +23,11 @@ from torch import nn
 
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration, logit
 from canthus.runtime.errors import InputError
-from canthus.trainer.augmentation.augment import PLAIN, Augmentation, augment
+from canthus.trainer.augmentation.augment import NO_AUGMENTATION, Augmentation, augment
 from canthus.trainer.evaluation.metrics import WITHIN, point_errors, reliability
 from canthus.trainer.networks.checkpoint import load, load_network, save
 from canthus.trainer.networks.network import Deployed
-from canthus.trainer.packs.batches import VALIDATED, Batches
+from canthus.trainer.packs.batches import VALIDATION_BATCH, Batches
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
 
@@ -78,11 +78,11 @@ def _predict(network: nn.Module, batches: Batches, how: Augmentation) -> Iterato
 
     Each face is augmented once, with a fixed seed, so that each call gives the same.
     """
-    recipe, pack = batches.recipe, batches.judged
+    recipe, pack = batches.recipe, batches.validation_pack
     deployed, device = Deployed(network, recipe.stride).eval(), next(network.parameters()).device
     rng = np.random.default_rng(recipe.seed)
-    for start in range(0, len(batches.held_out), VALIDATED):
-        rows = batches.held_out[start : start + VALIDATED].tolist()
+    for start in range(0, len(batches.validation_rows), VALIDATION_BATCH):
+        rows = batches.validation_rows[start : start + VALIDATION_BATCH].tolist()
         faces = [augment(pack.crops[row], pack.points[row], recipe.size, how, rng) for row in rows]
         crops, true = (np.stack(part) for part in zip(*faces, strict=True))
         with torch.inference_mode():
@@ -116,7 +116,9 @@ def calibrate(checkpoint: Path, batches: Batches, device: torch.device | None = 
     """
     network, _ = load_network(checkpoint)
     network.to(device or torch.device("cpu"))
-    predictions = [one for how in (PLAIN, batches.recipe.augmentation) for one in _predict(network, batches, how)]
+    predictions = [
+        one for how in (NO_AUGMENTATION, batches.recipe.augmentation) for one in _predict(network, batches, how)
+    ]
     if not predictions:
         raise InputError(f"{checkpoint}: no validation faces to calibrate scores with; set held_out in the recipe")
     scores, errors = (np.concatenate(part) for part in zip(*predictions, strict=True))
@@ -138,4 +140,4 @@ def calibrate_checkpoint(checkpoint: Path, pack: Pack, recipe: Recipe) -> Fitted
             f"{checkpoint}: its crops have {facts['size']} px, those of the recipe {recipe.size} px; name the recipe "
             "of its run (--recipe)"
         )
-    return calibrate(checkpoint, Batches(pack, recipe, judged=None if recipe.held_out else pack))
+    return calibrate(checkpoint, Batches(pack, recipe, None if recipe.held_out else pack))

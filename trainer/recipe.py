@@ -96,15 +96,15 @@ def _check(how: Augmentation) -> None:
     for name, most in {**chances, "rotation": 50.0, "shift": math.inf}.items():
         if not 0 <= getattr(how, name) <= most:
             raise InputError(f"augmentation.{name} must lie between 0 and {most:g}, got {getattr(how, name):g}")
-    for name in ("scale", "blur"):
+    for name in ("scale", "blur_sigma"):
         if not getattr(how, name)[0] > 0:
             raise InputError(f"augmentation.{name} must be positive, got {list(getattr(how, name))}")
-    if not 0 < how.squeeze <= 1:
-        raise InputError(f"augmentation.squeeze must lie above 0, and be at most 1, got {how.squeeze:g}")
-    if how.holes[0] < 0:
-        raise InputError(f"augmentation.holes must be at least 0, got {list(how.holes)}")
-    if how.hole[0] < 0 or how.hole[1] >= 1:
-        raise InputError(f"augmentation.hole must be at least 0 and below 1, got {list(how.hole)}")
+    if not 0 < how.squeeze_min <= 1:
+        raise InputError(f"augmentation.squeeze_min must lie above 0, and be at most 1, got {how.squeeze_min:g}")
+    if how.dropout_holes[0] < 0:
+        raise InputError(f"augmentation.dropout_holes must be at least 0, got {list(how.dropout_holes)}")
+    if how.dropout_size[0] < 0 or how.dropout_size[1] >= 1:
+        raise InputError(f"augmentation.dropout_size must be at least 0 and below 1, got {list(how.dropout_size)}")
 
 
 def named_recipes() -> list[str]:

@@ -34,7 +34,7 @@ from canthus.trainer.networks.checkpoint import (
 from canthus.trainer.networks.hrnet import Module as Exchange
 from canthus.trainer.networks.network import Colours, Deployed, build, colours_on, normalise
 from canthus.trainer.networks.pretrained import take
-from canthus.trainer.packs.batches import Batch, Batches, shelve
+from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, load_to_gpu
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, joined, share_norms
 from canthus.trainer.recipe import Recipe
@@ -92,8 +92,9 @@ def train(
             if world.first and recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
                 print("this GPU has no bf16 arithmetic and imitates it, slowly; faster: --set precision=fp32")
         raw = augment_on == "device" or (augment_on == "auto" and world.device.type == "cuda")
-        shelf = shelve(pack, world.device) if raw else None
-        batches = Batches(pack, recipe, judged, world.rank, world.ranks, raw, shelf is not None)
+        gpu_cache = load_to_gpu(pack, world.device) if raw else None
+        contents: Contents = "augmented" if not raw else "raw" if gpu_cache is None else "cached"
+        batches = Batches(pack, recipe, judged, Process(world.rank, world.ranks), contents)
         run = begin(recipe, pack.points.shape[1], world)
         if pretrained:
             taken = take(pretrained, run.network)
@@ -110,14 +111,14 @@ def train(
                 log = Log(folder, tensorboard, overwrite)
                 recipe.save(folder / "recipe.json")
             unfinished = _loop(
-                run, recipe, batches, shelf, world, log, stopped, loss, compiled,
+                run, recipe, batches, gpu_cache, world, log, stopped, loss, compiled,
                 world.workers() if workers is None else workers,
             )  # fmt: skip
         if unfinished and world.first:
             _save(folder / "last", run, recipe, continuable=True)
     if unfinished:
         raise KeyboardInterrupt
-    if world.first and len(batches.held_out):
+    if world.first and len(batches.validation_rows):
         print(calibrate(folder / "best", batches, world.device))
     return folder / "best"
 
@@ -188,7 +189,7 @@ def _loop(
     run: Run,
     recipe: Recipe,
     batches: Batches,
-    shelf: Tensor | None,
+    gpu_cache: Tensor | None,
     world: World,
     log: Log | None,
     stopped: threading.Event,
@@ -197,8 +198,8 @@ def _loop(
     workers: int,
 ) -> bool:
     """Train to the end; returns whether it was stopped before. The process without a `log` writes nothing."""
-    every = max(round(len(batches.training) / recipe.batch), 1)
-    steps = max(round(recipe.epochs * len(batches.training) / recipe.batch), 1)
+    every = max(round(len(batches.training_rows) / recipe.batch), 1)
+    steps = max(round(recipe.epochs * len(batches.training_rows) / recipe.batch), 1)
     network = world.spread(run.network)
     forward = compile_network(network) if compiled else network
     colours = colours_on(world.device)
@@ -213,7 +214,7 @@ def _loop(
             if world.any(stopped.is_set()):
                 _finite(losses[seen:], run.step, recipe)
                 return True
-            shown = batch.to(device).finished(shelf)
+            shown = batch.to(device).augmented(gpu_cache)
             losses.append(_step(run, recipe, shown, colours, forward, loss, steps))
             bar.set_description("training", refresh=False)
             bar.update()

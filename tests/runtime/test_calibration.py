@@ -166,7 +166,7 @@ def test_calibrating_is_repeatable_and_rewrites_the_facts_alone(checkpoint, face
     assert after.facts == {**before.facts, "calibration": list(found.calibration)}
     assert json.loads(checkpoint.with_suffix(".json").read_text()) == after.facts
     assert all(torch.equal(after.weights[name], value) for name, value in before.weights.items())
-    assert 0 < found.points <= 2 * 98 * len(batches.held_out)
+    assert 0 < found.points <= 2 * 98 * len(batches.validation_rows)
     assert calibrate(checkpoint, batches) == found  # what it wrote does not reach the peaks that it fits
 
 
@@ -186,7 +186,7 @@ def test_where_none_is_held_out_all_faces_calibrate(checkpoint, faces, capsys):
         calibrate(checkpoint, Batches(faces, none))
     none.save(checkpoint.with_name("recipe.json"))
     assert data_command(["calibrate", str(checkpoint), str(Path(faces.crops.filename).parent)]) == 0
-    found = calibrate(checkpoint, Batches(faces, none, judged=faces))
+    found = calibrate(checkpoint, Batches(faces, none, validation_pack=faces))
     assert found.points > 98 * len(faces)
     assert capsys.readouterr().out == f"{found}\n"
 

@@ -20,21 +20,21 @@ from canthus.runtime.geometry import crop, roi_from_points
 from canthus.runtime.types import Roi
 from canthus.trainer import boxes
 from canthus.trainer.augmentation.augment import (
-    AFAR,
-    NOWHERE,
-    PLAIN,
+    MIN_DOWNSCALED_SIDE,
+    NO_AUGMENTATION,
+    NO_FACE,
     Augmentation,
     augment,
+    change_appearance,
     draw,
     flip,
+    make_negative,
     move,
-    repaint,
-    without_face,
 )
 from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.faces.formats import LIST_FOLDER, SHARD_LIST, open_set, parse_list
-from canthus.trainer.faces.labelled import by_picture, yaw
-from canthus.trainer.packs.pack import PACK_ROOM, Pack, open_pack, write_pack
+from canthus.trainer.faces.labelled import group_by_image, yaw_estimate
+from canthus.trainer.packs.pack import PACK_MARGIN, Pack, open_pack, write_pack
 from canthus.trainer.recipe import find_recipe
 from support.shape import SHAPE
 from support.shards import NEAR, draw_face, line, middle_of_dot, write_faces, write_shard
@@ -88,7 +88,7 @@ def test_faces_of_one_picture_share_one_read(tmp_path):
     write_shard(tmp_path, 2)
     listed = tmp_path / SHARD_LIST
     listed.write_text(2 * listed.read_text())
-    pictures = list(by_picture([open_set(tmp_path)]))
+    pictures = list(group_by_image([open_set(tmp_path)]))
     assert [[face.image for face in faces] for _, faces in pictures] == [
         ["some/face 0.png"] * 2,
         ["some/face 1.png"] * 2,
@@ -167,7 +167,7 @@ def test_wflw_with_the_other_list_alone_says_how_to_take_it(tmp_path):
 
 def test_a_pack_holds_each_face_in_the_middle_with_room_around(tmp_path):
     write_shard(tmp_path / "shard")
-    made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 160)
+    made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 160).pack
     opened = open_pack(tmp_path / "pack")
     assert len(opened) == 6
     assert opened.names[4] == "some/face 4.png"
@@ -176,7 +176,7 @@ def test_a_pack_holds_each_face_in_the_middle_with_room_around(tmp_path):
     for number in range(6):
         region = roi_from_points(opened.points[number])
         assert (region.x, region.y) == pytest.approx((79.5, 79.5), abs=0.01)  # in the middle
-        assert region.side == pytest.approx(160 / PACK_ROOM, rel=1e-4)
+        assert region.side == pytest.approx(160 / PACK_MARGIN, rel=1e-4)
 
 
 def with_black_corner(pack: Pack, how: Augmentation) -> float:
@@ -198,8 +198,8 @@ def test_a_published_recipe_finds_all_it_asks_for_in_its_pack(tmp_path, name):
     write_shard(tmp_path / "shard")
     how = replace(find_recipe(name).augmentation, shift=0.05)
     faces = [open_set(tmp_path / "shard")]
-    assert with_black_corner(write_pack(faces, tmp_path / "roomy", 160, how=how), how) == 0
-    assert with_black_corner(write_pack(faces, tmp_path / "tight", 160), how) > 0.4
+    assert with_black_corner(write_pack(faces, tmp_path / "roomy", 160, how).pack, how) == 0
+    assert with_black_corner(write_pack(faces, tmp_path / "tight", 160).pack, how) > 0.4
 
 
 def test_a_recipe_tells_how_large_its_pack_is(tmp_path, monkeypatch, capsys):
@@ -220,7 +220,7 @@ def test_a_drawn_dot_lies_on_its_point_in_the_pack(tmp_path):
     picture = np.zeros((140, 140, 3), np.uint8)
     cv2.circle(picture, tuple(round(float(value) * 16) for value in points[60]), 32, (255, 255, 255), -1, 16, 4)
     cv2.imwrite(str(tmp_path / "shard/images/some/face 0.png"), picture)
-    made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 200)
+    made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 200).pack
     assert np.linalg.norm(middle_of_dot(made.crops[0]) - made.points[0, 60]) < NEAR
 
 
@@ -310,8 +310,8 @@ def test_a_flipped_point_is_its_mirror_pair():
 @pytest.mark.parametrize("flip_p", [0, 1])
 def test_augmented_points_stay_on_what_they_mark(flip_p):
     how = Augmentation(
-        flip_p=flip_p, squeeze_p=0.7, colour_p=0, grey_p=0, blur_p=0, shrink_p=0, noise_p=0, compress_p=0,
-        holes_p=0,
+        flip_p=flip_p, squeeze_p=0.7, color_p=0, gray_p=0, blur_p=0, downscale_p=0, noise_p=0, jpeg_p=0,
+        dropout_p=0,
     )  # fmt: skip
     points = 40 + SHAPE * 110
     seen = 0
@@ -331,28 +331,28 @@ def test_augmented_points_stay_on_what_they_mark(flip_p):
 def test_nothing_changed_is_the_plain_region():
     points = 40 + SHAPE * 110
     image = draw_face(192, points, 0)
-    _, plain = augment(image, points, 128, PLAIN, np.random.default_rng(0))
+    _, plain = augment(image, points, 128, NO_AUGMENTATION, np.random.default_rng(0))
     region = roi_from_points(plain)
     assert (region.x, region.y, region.side) == pytest.approx((63.5, 63.5, 128), abs=1e-2)
 
 
 def test_repainting_leaves_size_and_kind_and_depends_on_the_seed_alone():
     image = draw_face(64, SHAPE * 60, 0)
-    always = Augmentation(colour_p=1, grey_p=0.5, blur_p=1, shrink_p=1, noise_p=1, compress_p=1, holes_p=1)
+    always = Augmentation(color_p=1, gray_p=0.5, blur_p=1, downscale_p=1, noise_p=1, jpeg_p=1, dropout_p=1)
     for seed in range(20):
-        painted = repaint(image, always, np.random.default_rng(seed))
+        painted = change_appearance(image, always, np.random.default_rng(seed))
         assert (painted.shape, painted.dtype) == ((64, 64, 3), np.uint8)
-        np.testing.assert_array_equal(painted, repaint(image, always, np.random.default_rng(seed)))
-    np.testing.assert_array_equal(repaint(image, PLAIN, np.random.default_rng(0)), image)
+        np.testing.assert_array_equal(painted, change_appearance(image, always, np.random.default_rng(seed)))
+    np.testing.assert_array_equal(change_appearance(image, NO_AUGMENTATION, np.random.default_rng(0)), image)
 
 
 def test_a_crop_of_more_pixels_is_blurred_over_as_much_of_the_face():
-    how = replace(PLAIN, blur_p=1, shrink_p=1)
+    how = replace(NO_AUGMENTATION, blur_p=1, downscale_p=1)
     points = np.random.default_rng(0).uniform(20, 100, (98, 2)).astype(np.float32)
     for seed in range(40):
         small, large = (draw(points, size, how, np.random.default_rng(seed)).paint for size in (96, 288))
-        assert AFAR <= small.shrink <= 96 / 1.3
-        assert AFAR <= large.shrink <= 288 / 1.3
+        assert MIN_DOWNSCALED_SIDE <= small.downscale <= 96 / 1.3
+        assert MIN_DOWNSCALED_SIDE <= large.downscale <= 288 / 1.3
         if isinstance(small.blur, float):
             assert large.blur == pytest.approx(3 * small.blur)
             assert 0.005 <= small.blur / 96 <= 0.02
@@ -361,29 +361,29 @@ def test_a_crop_of_more_pixels_is_blurred_over_as_much_of_the_face():
 
 
 def test_a_webcam_in_a_dim_room_shows_the_same_face_darker_and_rougher():
-    image, dim = draw_face(128, 20 + SHAPE * 90, 1), replace(PLAIN, webcam_p=1)
-    shown = np.stack([repaint(image, dim, np.random.default_rng(seed)) for seed in range(20)])
+    image, dim = draw_face(128, 20 + SHAPE * 90, 1), replace(NO_AUGMENTATION, webcam_p=1)
+    shown = np.stack([change_appearance(image, dim, np.random.default_rng(seed)) for seed in range(20)])
     assert shown.shape == (20, 128, 128, 3)
     assert shown.dtype == np.uint8
     assert shown.mean() < 0.85 * image.mean()
     likeness = [np.corrcoef(image.mean(-1).ravel(), one.mean(-1).ravel())[0, 1] for one in shown]
     assert min(likeness) > 0.5
-    np.testing.assert_array_equal(shown[3], repaint(image, dim, np.random.default_rng(3)))
+    np.testing.assert_array_equal(shown[3], change_appearance(image, dim, np.random.default_rng(3)))
 
 
 def test_a_crop_without_a_face_has_its_points_nowhere():
     image, points = draw_face(192, 40 + SHAPE * 110, 0), 40 + SHAPE * 110
     for seed in range(30):
-        cut, moved = without_face(image, points, 96, Augmentation(), np.random.default_rng(seed))
+        cut, moved = make_negative(image, points, 96, Augmentation(), np.random.default_rng(seed))
         assert (cut.shape, cut.dtype) == ((96, 96, 3), np.uint8)
-        assert (moved == NOWHERE).all()
+        assert (moved == NO_FACE).all()
 
 
 def test_yaw_is_nothing_for_a_nose_between_the_eyes_and_signed_beside():
     points = np.zeros((3, 98, 2), np.float32)
     points[:, 72] = 100, 0
     points[:, 54] = [(50, 60), (20, 60), (130, 60)]
-    np.testing.assert_allclose(yaw(points), [0, -0.6, 1.0], atol=1e-6)
+    np.testing.assert_allclose(yaw_estimate(points), [0, -0.6, 1.0], atol=1e-6)
 
 
 def test_the_fit_of_boxes_finds_how_a_made_up_detector_errs(tmp_path):
@@ -427,6 +427,6 @@ def test_a_real_shard_is_packed(real_faces, tmp_path):
     assert len(shard.faces) == 1311
     assert all(face.spread > 0 for face in shard.faces)
     few = type(shard)(shard.name, shard.faces[:20], shard.read)
-    pack = write_pack([few], tmp_path, 96)
+    pack = write_pack([few], tmp_path, 96).pack
     assert len(pack) == 20
     shutil.rmtree(tmp_path)

@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from canthus.trainer import train as training
-from canthus.trainer.augmentation.augment import NOWHERE, PLAIN, Augmentation, augment, draw, move_points
+from canthus.trainer.augmentation.augment import NO_AUGMENTATION, NO_FACE, Augmentation, augment, draw, move_points
 from canthus.trainer.augmentation.device_augment import finish, gather
 from canthus.trainer.commands.train import command
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.networks.checkpoint import load
-from canthus.trainer.packs.batches import Batch, Batches
+from canthus.trainer.packs.batches import Batch, Batches, Process
 from canthus.trainer.packs.pack import Pack, write_pack
 from canthus.trainer.recipe import Recipe, find_recipe
 from support.shape import SHAPE
@@ -28,11 +28,11 @@ from support.shards import draw_face, write_shard
 SIZE = 96
 FACES = 24
 
-MOVED = dataclasses.replace(PLAIN, flip_p=0.5, rotation=20, scale=(0.8, 1.25), shift=0.06, squeeze_p=0.4)
+MOVED = dataclasses.replace(NO_AUGMENTATION, flip_p=0.5, rotation=20, scale=(0.8, 1.25), shift=0.06, squeeze_p=0.4)
 
 AGREE = {
-    "exposure": (0.01, 2), "colour": (0.01, 4), "grey": (0.01, 1), "blur": (0.1, 1), "shrink": (0.3, 1),
-    "holes": (0.01, 1), "hue": (0.8, 10), "compress": (1.5, 30), "cover": (0.01, 4),
+    "brightness_contrast": (0.01, 2), "color": (0.01, 4), "gray": (0.01, 1), "blur": (0.1, 1), "downscale": (0.3, 1),
+    "dropout": (0.01, 1), "hsv": (0.8, 10), "jpeg": (1.5, 30), "occluder": (0.01, 4),
 }  # fmt: skip
 """Grey levels by which each step differs: on average and at most. OpenCV keeps hue in whole steps of 2 degrees, and a
 JPEG's coarse steps make one level's rounding into many."""
@@ -65,7 +65,7 @@ def both(how: Augmentation, room: int = 2 * SIZE, size: int = SIZE) -> tuple[np.
 @pytest.mark.parametrize(("room", "size"), [(512, 256), (192, 128), (96, 128)])
 @pytest.mark.parametrize("black", [False, True])
 def test_a_batch_is_turned_squeezed_and_mirrored_as_opencv_does_it(room, size, black):
-    made, known = both(dataclasses.replace(MOVED, black=black), room, size)
+    made, known = both(dataclasses.replace(MOVED, black_fill=black), room, size)
     difference = np.abs(made.astype(int) - known)
     assert difference.max() <= 1
     assert difference.mean() < 0.01
@@ -73,8 +73,8 @@ def test_a_batch_is_turned_squeezed_and_mirrored_as_opencv_does_it(room, size, b
 
 @pytest.mark.parametrize("step", AGREE)
 def test_each_step_paints_as_opencv_does(step):
-    made, known = both(dataclasses.replace(PLAIN, **{f"{step}_p": 1}))
-    plain, _ = both(PLAIN)
+    made, known = both(dataclasses.replace(NO_AUGMENTATION, **{f"{step}_p": 1}))
+    plain, _ = both(NO_AUGMENTATION)
     difference = np.abs(made.astype(int) - known)
     mean, most = AGREE[step]
     assert difference.mean() < mean
@@ -84,7 +84,7 @@ def test_each_step_paints_as_opencv_does(step):
 
 def test_noise_has_the_deviation_that_was_drawn_and_no_pattern():
     grey, points = torch.full((FACES, SIZE, SIZE, 3), 128, dtype=torch.uint8), roomy(SIZE)[1]
-    how = dataclasses.replace(PLAIN, noise_p=1)
+    how = dataclasses.replace(NO_AUGMENTATION, noise_p=1)
     changes = [draw(one, SIZE, how, np.random.default_rng(place)) for place, one in enumerate(points)]
     changes = [dataclasses.replace(change, edge=True) for change in changes]
     grain = finish(grey, gather(changes, SIZE)).numpy().astype(float) - 128
@@ -97,7 +97,7 @@ def test_noise_has_the_deviation_that_was_drawn_and_no_pattern():
 
 
 def test_black_holes_are_where_opencv_has_them():
-    made, known = both(dataclasses.replace(PLAIN, holes_p=1, holes=(1, 8), black=True))
+    made, known = both(dataclasses.replace(NO_AUGMENTATION, dropout_p=1, dropout_holes=(1, 8), black_fill=True))
     np.testing.assert_array_equal(made == 0, known == 0)
 
 
@@ -109,22 +109,22 @@ def test_all_that_a_recipe_does_comes_out_as_from_opencv(name):
 
 
 def test_grain_leaves_all_that_is_drawn_after_it_the_same():
-    made, known = both(dataclasses.replace(PLAIN, noise_p=1, compress_p=0.5))
+    made, known = both(dataclasses.replace(NO_AUGMENTATION, noise_p=1, jpeg_p=0.5))
     np.testing.assert_allclose(made.mean((1, 2)), known.mean((1, 2)), atol=1.5)
     rough = [np.abs(np.diff(one.astype(int), axis=2)).mean((1, 2, 3)) for one in (made, known)]
     np.testing.assert_allclose(*rough, rtol=0.1)  # a JPEG smooths grain; as many in both, and as much
 
 
 def test_a_webcam_is_as_dark_and_as_rough_as_from_opencv():
-    made, known = both(dataclasses.replace(PLAIN, webcam_p=1))  # their grain differs from place to place
+    made, known = both(dataclasses.replace(NO_AUGMENTATION, webcam_p=1))  # their grain differs from place to place
     np.testing.assert_allclose(made.mean((1, 2)), known.mean((1, 2)), atol=3)
     rough = [np.abs(np.diff(one.astype(int), axis=2)).mean((1, 2, 3)) for one in (made, known)]
     np.testing.assert_allclose(*rough, rtol=0.15, atol=0.3)
 
 
 def test_mirrored_faces_are_the_plain_ones_mirrored():
-    plain, _ = both(PLAIN)
-    mirrored, _ = both(dataclasses.replace(PLAIN, flip_p=1))
+    plain, _ = both(NO_AUGMENTATION)
+    mirrored, _ = both(dataclasses.replace(NO_AUGMENTATION, flip_p=1))
     np.testing.assert_allclose(mirrored[:, :, ::-1].astype(int), plain, atol=1)
 
 
@@ -132,18 +132,18 @@ def test_mirrored_faces_are_the_plain_ones_mirrored():
 def faces(tmp_path_factory) -> Pack:
     folder = tmp_path_factory.mktemp("faces")
     write_shard(folder / "shard", 30)
-    return write_pack([open_set(folder / "shard")], folder / "pack", 96)
+    return write_pack([open_set(folder / "shard")], folder / "pack", 96).pack
 
 
 def shows_none(batch: Batch) -> np.ndarray:
-    return (batch.points == NOWHERE).all(-1).all(-1).numpy()
+    return (batch.points == NO_FACE).all(-1).all(-1).numpy()
 
 
 def test_a_raw_batch_finished_is_the_batch(faces):
     recipe = dataclasses.replace(BATCHES, augmentation=Augmentation(noise_p=0))
-    one, other = (Batches(faces, recipe, raw=raw).draw(3) for raw in (False, True))
+    one, other = (Batches(faces, recipe, contents=contents).draw(3) for contents in ("augmented", "raw"))
     assert other.crops.shape == (32, 96, 96, 3)
-    finished = other.finished()
+    finished = other.augmented()
     assert finished.crops.shape == one.crops.shape == (32, 64, 64, 3)
     assert finished.changes is None
     assert torch.equal(one.points, finished.points)
@@ -156,12 +156,12 @@ def test_a_raw_batch_finished_is_the_batch(faces):
 
 
 def test_what_lies_on_a_shelf_need_not_travel(faces):
-    shelf = torch.from_numpy(np.array(faces.crops))
+    gpu_cache = torch.from_numpy(np.array(faces.crops))
     for faceless in (0, 0.3, 1):
         recipe = dataclasses.replace(BATCHES, faceless=faceless)
-        whole, light = (Batches(faces, recipe, raw=True, shelved=shelved).draw(1) for shelved in (False, True))
+        whole, light = (Batches(faces, recipe, contents=contents).draw(1) for contents in ("raw", "cached"))
         assert light.crops.shape == (int(shows_none(whole).sum()), 96, 96, 3)
-        made, known = light.finished(shelf), whole.finished()
+        made, known = light.augmented(gpu_cache), whole.augmented()
         assert torch.equal(made.crops, known.crops)
         assert torch.equal(made.points, known.points)
         assert torch.equal(made.weight, known.weight)
@@ -169,24 +169,24 @@ def test_what_lies_on_a_shelf_need_not_travel(faces):
 
 @pytest.mark.parametrize(("size", "most"), [(64, 0), (96, 0), (128, 255)])
 def test_a_crop_without_a_face_is_the_very_picture_that_opencv_makes(faces, size, most):
-    recipe = dataclasses.replace(BATCHES, size=size, faceless=1, augmentation=PLAIN)
-    one, other = (Batches(faces, recipe, raw=raw).draw(0) for raw in (False, True))
+    recipe = dataclasses.replace(BATCHES, size=size, faceless=1, augmentation=NO_AUGMENTATION)
+    one, other = (Batches(faces, recipe, contents=contents).draw(0) for contents in ("augmented", "raw"))
     assert other.crops.shape == (32, 96, 96, 3)  # smaller than 128: the picture is shrunk, and enlarged again
     assert shows_none(one).all()
     assert shows_none(other).all()
-    made, known = other.finished().crops.numpy().astype(int), one.crops.numpy()
+    made, known = other.augmented().crops.numpy().astype(int), one.crops.numpy()
     assert np.abs(made - known).max() <= most
     assert np.median(np.abs(made - known).mean((1, 2, 3))) < 4
     np.testing.assert_allclose(made.mean((1, 2)), known.mean((1, 2)), atol=2)
 
 
 def test_the_same_seed_gives_the_same_batch_to_one_process_as_to_two(faces):
-    whole = Batches(faces, BATCHES, raw=True)
-    parts = [Batches(faces, BATCHES, rank=rank, ranks=2, raw=True) for rank in range(2)]
+    whole = Batches(faces, BATCHES, contents="raw")
+    parts = [Batches(faces, BATCHES, process=Process(rank, 2), contents="raw") for rank in range(2)]
     for step in range(2):
-        once, again = (whole.draw(step).finished().crops for _ in range(2))
+        once, again = (whole.draw(step).augmented().crops for _ in range(2))
         assert torch.equal(once, again)
-        apart = torch.cat([part.draw(step).finished().crops for part in parts])
+        apart = torch.cat([part.draw(step).augmented().crops for part in parts])
         np.testing.assert_allclose(apart.numpy().astype(int), once, atol=1)  # sums in another order
 
 
@@ -242,26 +242,26 @@ def no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-ALL_BUT_JPEG = dataclasses.replace(Augmentation(), hue_p=0.5, exposure_p=0.5, webcam_p=0, compress_p=0)
+ALL_BUT_JPEG = dataclasses.replace(Augmentation(), hsv_p=0.5, brightness_contrast_p=0.5, webcam_p=0, jpeg_p=0)
 
 
 @pytest.mark.cuda
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 @pytest.mark.parametrize(
     ("how", "mean", "most"),
-    [(ALL_BUT_JPEG, 0.05, 2), (dataclasses.replace(PLAIN, compress_p=1), *AGREE["compress"])],
+    [(ALL_BUT_JPEG, 0.05, 2), (dataclasses.replace(NO_AUGMENTATION, jpeg_p=1), *AGREE["jpeg"])],
     ids=["all but JPEG", "JPEG"],
 )
 def test_a_gpu_finishes_a_batch_as_the_cpu_does_and_nothing_waits_for_it(faces, as_in_training, how, mean, most):
     if not torch.cuda.is_available():
         message = "torch finds no CUDA GPU"
         pytest.fail(message) if os.environ.get("CANTHUS_REQUIRE_CUDA") == "1" else pytest.skip(message)
-    batch = Batches(faces, dataclasses.replace(BATCHES, augmentation=how), raw=True).draw(0)
-    here = batch.finished().crops.numpy().astype(int)
+    batch = Batches(faces, dataclasses.replace(BATCHES, augmentation=how), contents="raw").draw(0)
+    here = batch.augmented().crops.numpy().astype(int)
     pinned, device = batch.pin_memory(), torch.device("cuda")
-    pinned.to(device).finished()  # the first time libraries are loaded, and memory is got
+    pinned.to(device).augmented()  # the first time libraries are loaded, and memory is got
     with no_waiting():
-        there = pinned.to(device).finished().crops
+        there = pinned.to(device).augmented().crops
     assert there.device.type == "cuda"
     difference = np.abs(there.cpu().numpy() - here)
     assert np.quantile(difference, 0.999) <= most

@@ -252,7 +252,7 @@ def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
     told = json.loads(out.read_text())
     assert (told["faces"], told["missed"], told["boxes"]) == (6, 0, "truth")
     assert command(["--wflw", str(tmp_path), "--held-out", "3", "--json", str(out)]) == 0
-    assert json.loads(out.read_text())["faces"] == len(open_set(tmp_path).kept_aside(3).faces)
+    assert json.loads(out.read_text())["faces"] == len(open_set(tmp_path).held_out_subset(3).faces)
 
 
 def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):

@@ -15,11 +15,11 @@ from canthus.runtime.geometry import roll_from_points
 from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation.metrics import nme
-from canthus.trainer.faces.formats import LIST_FOLDER, list_line, open_set, parse_list, parse_pts
+from canthus.trainer.faces.contact_sheet import TILE
+from canthus.trainer.faces.formats import LIST_FOLDER, format_list_line, open_set, parse_list, parse_pts
 from canthus.trainer.faces.schemes import COFW, LAPA, SCHEMES, W300, WFLW, scheme_of
-from canthus.trainer.faces.sheet import TILE
 from canthus.trainer.packs.pack import Findings, Pack, open_pack, write_pack
-from canthus.trainer.packs.prepare import asymmetry, pack_sheet, summary, swapped
+from canthus.trainer.packs.summary import asymmetry, has_swapped_sides, pack_contact_sheet, summarize_pack
 from support.data_sets import SHAPES, faces, pts, write_300w, write_coco, write_cofw
 from support.shape import SHAPE
 from support.shards import write_faces, write_shard
@@ -30,7 +30,7 @@ LEVEL = 10.0  # % of the ruler: a made-up face and its mirror image, whose brows
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda one: one.name)
 def test_a_mirror_undoes_itself_and_swaps_the_ruler_and_the_eyes(scheme):
     assert scheme.mirror[scheme.mirror].tolist() == list(range(scheme.points))
-    for left, right in (scheme.ruler, scheme.eyes):
+    for left, right in (scheme.normalizer, scheme.eyes):
         assert {int(scheme.mirror[point]) for point in left} == set(right)
     assert scheme.mirror[scheme.nose] == scheme.nose
     drawn = {frozenset(map(int, pair)) for chain in scheme.lines for pair in pairwise(chain)}
@@ -177,9 +177,8 @@ def test_a_face_with_a_point_that_nobody_labelled_is_left_out_and_counted(tmp_pa
     path.write_text(json.dumps(content))
     one = open_set(path)
     assert (len(one.faces), one.left_out) == (3, 1)
-    findings = Findings()
-    pack = write_pack([one], tmp_path / "pack", 64, findings=findings)
-    assert "1 more have points that nobody labelled" in "\n".join(summary([one], pack, findings))
+    pack, findings = write_pack([one], tmp_path / "pack", 64)
+    assert "1 more have points that nobody labelled" in "\n".join(summarize_pack([one], pack, findings))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +212,7 @@ def test_broken_json_is_told_by_its_line(tmp_path):
 def test_a_written_line_is_read_back(tmp_path):
     write_shard(tmp_path)
     for face in open_set(tmp_path).faces:
-        (again,) = parse_list(list_line(face), "list")
+        (again,) = parse_list(format_list_line(face), "list")
         np.testing.assert_allclose(again.points, face.points, atol=1e-3)
         assert (again.image, again.rect) == (face.image, face.rect)
         assert again.attributes.tolist() == face.attributes.tolist()
@@ -221,7 +220,7 @@ def test_a_written_line_is_read_back(tmp_path):
 
 def test_faces_of_another_number_of_points_are_packed_and_flipped(tmp_path):
     points = write_cofw(tmp_path / "cofw.mat")
-    pack = write_pack([open_set(tmp_path / "cofw.mat")], tmp_path / "pack", 96)
+    pack = write_pack([open_set(tmp_path / "cofw.mat")], tmp_path / "pack", 96).pack
     assert pack.points.shape == (6, 29, 2)
     assert open_pack(tmp_path / "pack").points.shape == (6, 29, 2)
     size = np.ptp(points, axis=1).max(-1)
@@ -258,16 +257,15 @@ def test_missing_pictures_are_counted_and_listed_and_stop_the_packing(tmp_path):
 
 def test_missing_pictures_are_left_out_when_allowed(tmp_path):
     write_shard(tmp_path / "shard", 6)
-    whole = write_pack([open_set(tmp_path / "shard")], tmp_path / "whole", 64)
+    whole = write_pack([open_set(tmp_path / "shard")], tmp_path / "whole", 64).pack
     spoil(tmp_path / "shard", 1, 2)
     (tmp_path / "shard/images/some/face 4.png").write_bytes(b"no picture")
-    findings = Findings()
     one = open_set(tmp_path / "shard")
-    pack = write_pack([one], tmp_path / "pack", 64, allow_missing=True, findings=findings)
+    pack, findings = write_pack([one], tmp_path / "pack", 64, allow_missing=True)
     np.testing.assert_array_equal(pack.crops, whole.crops[[0, 3, 5]])
     np.testing.assert_array_equal(pack.points, whole.points[[0, 3, 5]])
     assert pack.names == tuple(f"some/face {number}.png" for number in (0, 3, 5))
-    told = "\n".join(summary([one], pack, findings))
+    told = "\n".join(summarize_pack([one], pack, findings))
     assert "left out: 3 faces, whose 3 pictures are missing or unreadable" in told
     assert told.count("is listed but missing") == 2
     assert told.count("not a readable picture") == 1
@@ -301,20 +299,19 @@ def test_points_outside_their_picture_and_swapped_sides_are_told(tmp_path):
     odd[2] = type(odd[2])(odd[2].image, shifted.astype(np.float32), odd[2].rect, odd[2].attributes)
     odd[4] = type(odd[4])(odd[4].image, odd[4].points[WFLW.mirror], odd[4].rect, odd[4].attributes)
     changed = type(one)(one.name, tuple(odd), one.read)
-    findings = Findings()
-    pack = write_pack([changed], tmp_path / "pack", 64, findings=findings)
+    pack, findings = write_pack([changed], tmp_path / "pack", 64)
     outside = int((shifted[:, 0] > 139.5).sum())
     assert outside > 0
-    told = "\n".join(summary([changed], pack, findings))
+    told = "\n".join(summarize_pack([changed], pack, findings))
     assert f"points outside their picture: {outside} of 588, on 1 faces; farthest, by 20.5 px: some/face 2.png" in told
     assert "seem swapped on 1 faces: some/face 4.png" in told
-    assert swapped(pack.points, WFLW).tolist() == [number == 4 for number in range(6)]
+    assert has_swapped_sides(pack.points, WFLW).tolist() == [number == 4 for number in range(6)]
     first = Pack(pack.crops[[4]], pack.points[[4]], pack.spread[[4]], pack.source[[4]], pack.sources, (pack.names[4],))
-    np.testing.assert_array_equal(pack_sheet(pack)[:, :TILE], pack_sheet(first)[:, :TILE])
+    np.testing.assert_array_equal(pack_contact_sheet(pack)[:, :TILE], pack_contact_sheet(first)[:, :TILE])
     brows = pack.points.copy()
     both = [*wflw.LEFT_BROW, *wflw.RIGHT_BROW]
     brows[1, both] = brows[1, WFLW.mirror[both]]
-    assert swapped(brows, WFLW).tolist() == [number in (1, 4) for number in range(6)]
+    assert has_swapped_sides(brows, WFLW).tolist() == [number in (1, 4) for number in range(6)]
     assert "too few faces" in told
 
 
@@ -324,8 +321,8 @@ def test_points_in_another_order_are_told_by_the_mean_face(tmp_path):
     order = np.roll(np.arange(98), 5)
     mixed = tuple(type(face)(face.image, face.points[order], face.rect, face.attributes) for face in one.faces)
     changed = type(one)(one.name, mixed, one.read)
-    pack = write_pack([changed], tmp_path / "pack", 64)
-    assert "DISAGREE" in "\n".join(summary([changed], pack, Findings()))
+    pack = write_pack([changed], tmp_path / "pack", 64).pack
+    assert "DISAGREE" in "\n".join(summarize_pack([changed], pack, Findings()))
 
 
 def test_the_command_packs_checks_and_shows(tmp_path, capsys):
@@ -339,7 +336,7 @@ def test_the_command_packs_checks_and_shows(tmp_path, capsys):
     assert (tmp_path / "pack" / "summary.txt").read_text() in told
     sheet = cv2.imread(str(tmp_path / "pack" / "sheet.png"))
     assert sheet.shape == (276, 6 * 256, 3)
-    np.testing.assert_array_equal(sheet[..., ::-1], pack_sheet(open_pack(tmp_path / "pack")))
+    np.testing.assert_array_equal(sheet[..., ::-1], pack_contact_sheet(open_pack(tmp_path / "pack")))
 
 
 def test_the_command_goes_on_without_missing_pictures_only_when_told(tmp_path, capsys):
@@ -382,9 +379,8 @@ def test_the_labelled_samples_are_read_and_make_sense(real_faces, tmp_path, name
     one = open_set(real_faces / "samples" / name / f"test_{name}.json")
     assert one.scheme is scheme
     assert len(one.faces) >= 2
-    findings = Findings()
-    pack = write_pack([one], tmp_path / "pack", 192, findings=findings)
-    assert not swapped(pack.points, scheme).any()
+    pack, findings = write_pack([one], tmp_path / "pack", 192)
+    assert not has_swapped_sides(pack.points, scheme).any()
     assert not np.any(findings.outside)
     true = np.array([face.points for face in one.faces])
     np.testing.assert_allclose(nme(true, true), 0)
@@ -393,7 +389,7 @@ def test_the_labelled_samples_are_read_and_make_sense(real_faces, tmp_path, name
 @pytest.mark.faces
 def test_the_one_face_with_swapped_brows_is_found(real_faces):
     faces = open_set(real_faces / "wflw-dev").faces
-    found = np.flatnonzero(swapped(np.stack([face.points for face in faces]), WFLW))
+    found = np.flatnonzero(has_swapped_sides(np.stack([face.points for face in faces]), WFLW))
     assert [faces[row].image for row in found] == ["12--Group/12_Group_Group_12_Group_Group_12_358.jpg"]
 
 

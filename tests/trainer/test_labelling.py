@@ -10,7 +10,7 @@ from canthus.trainer.commands.label import command
 from canthus.trainer.evaluation import evaluate
 from canthus.trainer.evaluation.evaluate import Entrant
 from canthus.trainer.faces.formats import open_set
-from canthus.trainer.faces.labelled import frame_name, kept_aside
+from canthus.trainer.faces.labelled import frame_name, is_held_out
 from canthus.trainer.labels import labelling
 from canthus.trainer.labels.labelling import Label, ShardWriter, label, pictures_of
 from canthus.trainer.packs.pack import write_pack
@@ -100,7 +100,7 @@ def test_a_written_shard_is_read_back_with_its_faces_in_place(tmp_path):
     corners = (shown[..., 0] > 128).nonzero()
     first = np.array([corners[1].min(), corners[0].min()])
     np.testing.assert_allclose(face.points.min(0)[0], first[0], atol=NEAR)
-    assert len(write_pack([one], tmp_path / "pack", 96)) == 1
+    assert len(write_pack([one], tmp_path / "pack", 96).pack) == 1
 
 
 def test_pictures_of_one_name_keep_their_own_faces(tmp_path):
@@ -122,13 +122,13 @@ def test_a_shard_without_a_face_does_not_bar_the_next_try(tmp_path):
 
 def test_a_thousand_frames_of_a_video_are_held_out_together():
     def aside(*frames: int) -> set[bool]:
-        return {kept_aside(f"{frame_name('clip', index)}_{face}.jpg", 2) for index in frames for face in (0, 1)}
+        return {is_held_out(f"{frame_name('clip', index)}_{face}.jpg", 2) for index in frames for face in (0, 1)}
 
     assert all(len(aside(*range(start, start + 1000, 10))) == 1 for start in range(0, 40_000, 1000))
     assert aside(*range(0, 40_000, 1000)) == {True, False}
     assert aside(1_234_000) == aside(1_234_999)
     # What was packed before stays on its side.
-    assert [number for number in range(20) if kept_aside(f"clip/{number:06d}_0.jpg", 4)] == [6, 7, 10, 11]
+    assert [number for number in range(20) if is_held_out(f"clip/{number:06d}_0.jpg", 4)] == [6, 7, 10, 11]
 
 
 def test_pictures_and_every_so_manyth_frame_are_taken(tmp_path):

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from canthus.runtime import decode as reference
 from canthus.runtime.errors import ModelError
-from canthus.trainer.augmentation.augment import NOWHERE
+from canthus.trainer.augmentation.augment import NO_FACE
 from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw
 from canthus.trainer.networks.head import SkpsHead, decode, split_maps
@@ -129,7 +129,7 @@ def test_offsets_far_beyond_alpha_have_finite_losses_and_gradients():
 
 
 @pytest.mark.parametrize("offsets", ["adaptive-wing", "smooth-l1"])
-@pytest.mark.parametrize("where", [(0.0, 63.0), (NOWHERE, NOWHERE + 1)])
+@pytest.mark.parametrize("where", [(0.0, 63.0), (NO_FACE, NO_FACE + 1)])
 def test_the_loss_has_finite_gradients_for_every_face_and_for_none(offsets, where):
     points = torch.from_numpy(some_points(low=where[0], high=where[1]))
     maps = torch.randn(3, 21, CELLS, CELLS, generator=torch.Generator().manual_seed(0)).requires_grad_()

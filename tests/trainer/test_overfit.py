@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from canthus.trainer.augmentation.augment import PLAIN
+from canthus.trainer.augmentation.augment import NO_AUGMENTATION
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.networks.checkpoint import load
@@ -22,7 +22,7 @@ REPEATED = 16
 
 BY_HEART = Recipe(
     size=128, epochs=6.25, batch=8, learning_rate=4e-3, weight_decay=0, warm_up=20, average=0.95, precision="fp32",
-    held_out=0, aside=1, faceless=0, trust=1, offset_weight=80, augmentation=PLAIN,
+    held_out=0, aside=1, faceless=0, trust=1, offset_weight=80, augmentation=NO_AUGMENTATION,
 )  # fmt: skip
 """400 steps. Half a pixel is a small error to smooth L1, hence the offsets' weight."""
 
@@ -30,8 +30,8 @@ BY_HEART = Recipe(
 def learn(faces: LabelledSet, folder: Path) -> float:
     """Learn the first faces of a set by heart, unchanged; returns their lowest NME in %."""
     few = replace(faces, faces=faces.faces[:FACES], published=0)
-    often = write_pack([few] * REPEATED, folder / "often", 192)
-    train(often, BY_HEART, folder / "run", compiled=False, judged=write_pack([few], folder / "once", 192))
+    often = write_pack([few] * REPEATED, folder / "often", 192).pack
+    train(often, BY_HEART, folder / "run", compiled=False, judged=write_pack([few], folder / "once", 192).pack)
     best = load(folder / "run" / "best").facts["best"]
     assert best is not None
     return float(best)

@@ -18,7 +18,7 @@ from canthus.trainer import train as training
 from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.commands.train import command
 from canthus.trainer.networks.checkpoint import load
-from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.batches import Batches, Process
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe
@@ -67,14 +67,14 @@ def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
 def test_processes_share_a_batch_and_the_held_out_faces(faces):
     recipe = Recipe(size=32, batch=6, held_out=3)
     whole = Batches(faces, recipe)
-    parts = [Batches(faces, recipe, rank=rank, ranks=3) for rank in range(3)]
+    parts = [Batches(faces, recipe, process=Process(rank, 3)) for rank in range(3)]
     for step in range(3):
         together = torch.cat([part.draw(step).crops for part in parts])
         assert torch.equal(together, whole.draw(step).crops)
     judged = sum(len(batch.crops) for part in parts for batch in part.validation())
-    assert judged == len(whole.held_out)
+    assert judged == len(whole.validation_rows)
     with pytest.raises(InputError, match="a batch of 6 cannot be split over 4 processes"):
-        Batches(faces, recipe, ranks=4)
+        Batches(faces, recipe, process=Process(0, 4))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="batches are made by forked processes on Linux alone")

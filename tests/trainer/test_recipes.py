@@ -9,7 +9,7 @@ import pytest
 
 from canthus.runtime.errors import InputError
 from canthus.trainer import train as training
-from canthus.trainer.augmentation.augment import augment, repaint
+from canthus.trainer.augmentation.augment import augment, change_appearance
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import write_pack
@@ -28,9 +28,9 @@ def test_the_published_recipe_has_the_published_figures():
     assert (recipe.learning_rate, recipe.weight_decay, recipe.batch, recipe.epochs) == (2e-3, 5e-4, 64, 80)
     assert (recipe.warm_up, recipe.schedule, recipe.drops) == (500, "step", (40, 60))
     how = recipe.augmentation
-    assert (how.flip_p, how.even, how.rotation, how.scale, how.shift) == (0.5, True, 45, (0.75, 1.25), 0)
-    assert (how.exposure_p, how.hue_p, how.blur_p, how.noise_p) == (0.5, 0.5, 0.5, 0.1)
-    assert (how.holes_p, how.holes, how.hole) == (0.5, (1, 8), (0.1, 0.2))
+    assert (how.flip_p, how.uniform, how.rotation, how.scale, how.shift) == (0.5, True, 45, (0.75, 1.25), 0)
+    assert (how.brightness_contrast_p, how.hsv_p, how.blur_p, how.noise_p) == (0.5, 0.5, 0.5, 0.1)
+    assert (how.dropout_p, how.dropout_holes, how.dropout_size) == (0.5, (1, 8), (0.1, 0.2))
     assert (recipe.held_out, recipe.average, recipe.clip, recipe.faceless, recipe.aside) == (0, 0, 0, 0, 1)
 
 
@@ -52,7 +52,7 @@ def test_cofw_is_trained_longer_in_smaller_batches():
 def test_a_file_builds_on_a_recipe_by_name(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('like = "wflw-hrnet"\nbatch = 8\ndrops = [3]\n[augmentation]\nblack = false\n')
-    wanted = change(find_recipe("wflw-hrnet"), {"batch": 8, "drops": [3], "augmentation.black": False})
+    wanted = change(find_recipe("wflw-hrnet"), {"batch": 8, "drops": [3], "augmentation.black_fill": False})
     assert find_recipe(str(path)) == wanted
     path.write_text('like = "mine"\n')
     with pytest.raises(InputError, match=r"mine\.toml: like must name one of"):
@@ -82,16 +82,16 @@ def test_a_file_builds_on_a_recipe_by_name(tmp_path):
         ("point_weight", -1),
         ("faceless", 1.5),
         ("boosts", [["wflw", -1]]),
-        ("augmentation.black", 1),
+        ("augmentation.black_fill", 1),
         ("augmentation.blur_p", 1.5),
         ("augmentation.flip_p", -0.5),
         ("augmentation.rotation", 60),
         ("augmentation.shift", -1),
         ("augmentation.scale", [0, 0]),
-        ("augmentation.squeeze", 0),
+        ("augmentation.squeeze_min", 0),
         ("augmentation.blur", [0, 0]),
-        ("augmentation.holes", [-1, 2]),
-        ("augmentation.hole", [1, 1]),
+        ("augmentation.dropout_holes", [-1, 2]),
+        ("augmentation.dropout_size", [1, 1]),
     ],
 )
 def test_a_value_that_fits_none_is_refused(name, value):
@@ -118,7 +118,13 @@ def test_the_warm_up_of_a_short_run_ends_at_a_quarter():
 
 def test_published_augmentation_keeps_points_on_what_they_mark_and_turns_up_to_45_degrees():
     how = dataclasses.replace(
-        find_recipe("wflw-published").augmentation, exposure_p=0, hue_p=0, blur_p=0, noise_p=0, holes_p=0, flip_p=0
+        find_recipe("wflw-published").augmentation,
+        brightness_contrast_p=0,
+        hsv_p=0,
+        blur_p=0,
+        noise_p=0,
+        dropout_p=0,
+        flip_p=0,
     )
     points = (96 + 55 * np.random.default_rng(0).uniform(-1, 1, (98, 2))).astype(np.float32)
     image = np.zeros((192, 192, 3), np.uint8)
@@ -138,11 +144,11 @@ def test_published_augmentation_keeps_points_on_what_they_mark_and_turns_up_to_4
 
 def test_published_colours_change_levels_and_hue_but_not_shape():
     image = np.random.default_rng(0).integers(60, 190, (64, 64, 3), dtype=np.uint8)
-    none = dict.fromkeys(("colour_p", "grey_p", "blur_p", "shrink_p", "noise_p", "compress_p", "holes_p"), 0)
-    for kind in ("exposure_p", "hue_p"):
-        how = dataclasses.replace(find_recipe("wflw-published").augmentation, exposure_p=0, hue_p=0, **none)
+    none = dict.fromkeys(("color_p", "gray_p", "blur_p", "downscale_p", "noise_p", "jpeg_p", "dropout_p"), 0)
+    for kind in ("brightness_contrast_p", "hsv_p"):
+        how = dataclasses.replace(find_recipe("wflw-published").augmentation, brightness_contrast_p=0, hsv_p=0, **none)
         how = dataclasses.replace(how, **{kind: 1})
-        painted = repaint(image, how, np.random.default_rng(3))
+        painted = change_appearance(image, how, np.random.default_rng(3))
         assert (painted.shape, painted.dtype) == (image.shape, np.uint8)
         changed = np.abs(painted.astype(int) - image).mean()
         assert 3 < changed < 80, kind
@@ -150,10 +156,16 @@ def test_published_colours_change_levels_and_hue_but_not_shape():
 
 def test_published_holes_are_black_and_of_a_tenth_to_a_fifth():
     how = dataclasses.replace(
-        find_recipe("wflw-published").augmentation, exposure_p=0, hue_p=0, blur_p=0, noise_p=0, holes_p=1, holes=(1, 1)
+        find_recipe("wflw-published").augmentation,
+        brightness_contrast_p=0,
+        hsv_p=0,
+        blur_p=0,
+        noise_p=0,
+        dropout_p=1,
+        dropout_holes=(1, 1),
     )
     for seed in range(20):
-        hidden = repaint(np.full((100, 100, 3), 200, np.uint8), how, np.random.default_rng(seed))[..., 0] == 0
+        hidden = change_appearance(np.full((100, 100, 3), 200, np.uint8), how, np.random.default_rng(seed))[..., 0] == 0
         width, height = hidden.any(0).sum(), hidden.any(1).sum()
         assert 10 <= min(width, height) <= max(width, height) <= 20
         assert hidden.sum() == width * height
@@ -161,7 +173,7 @@ def test_published_holes_are_black_and_of_a_tenth_to_a_fifth():
 
 def test_where_all_faces_count_the_same_an_epoch_shows_each_once(tmp_path):
     write_shard(tmp_path / "shard", 12)
-    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64).pack
     batches = Batches(pack, Recipe(held_out=0, aside=1, batch=4, size=32))
     epochs = [np.concatenate([batches.rows(step) for step in range(first, first + 3)]) for first in (0, 3, 6)]
     for epoch in epochs:

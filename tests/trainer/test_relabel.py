@@ -12,7 +12,7 @@ from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation import evaluate
 from canthus.trainer.evaluation.evaluate import Entrant
 from canthus.trainer.faces.formats import open_set
-from canthus.trainer.faces.labelled import kept_aside
+from canthus.trainer.faces.labelled import is_held_out
 from canthus.trainer.labels.relabel import relabel
 from canthus.trainer.packs.pack import copy_pack, open_pack, write_pack
 from support.shape import SHAPE
@@ -29,7 +29,7 @@ SLACK = 0.5  # pixels; the looks are turned and scaled, and the model turns its 
 def packs(tmp_path):
     """A pack of six made-up faces whose labels are right, and one of the same crops where some points are not."""
     write_shard(tmp_path / "shard", 6)
-    right = write_pack([open_set(tmp_path / "shard")], tmp_path / "right", 192)
+    right = write_pack([open_set(tmp_path / "shard")], tmp_path / "right", 192).pack
     with copy_pack(tmp_path / "right", tmp_path / "wrong") as wrong:
         wrong.points[:, WRONG] += WAY
     return right, open_pack(tmp_path / "wrong")
@@ -101,7 +101,7 @@ def test_held_out_and_doubted_faces_stay_as_they_are(packs, tmp_path):
     assert (done.changed, done.doubtful, done.moved) == (0, 6, 0)
     np.testing.assert_array_equal(open_pack(tmp_path / "same").points, wrong.points)
 
-    aside = np.array([kept_aside(name, 3) for name in wrong.names])
+    aside = np.array([is_held_out(name, 3) for name in wrong.names])
     assert 0 < aside.sum() < 6
     done = relabel(tmp_path / "wrong", [Entrant("knowing", Knowing())], tmp_path / "some", 1.0, 3, max_spread=1)
     assert done.kept_aside == aside.sum()

@@ -32,10 +32,10 @@ from canthus.trainer.evaluation.report import (
 )
 from canthus.trainer.evaluation.speed import measure_speed
 from canthus.trainer.evaluation.stability import SCALE, SHIFT, TURN, measure_stability
+from canthus.trainer.faces.contact_sheet import CAPTION, TILE
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.faces.schemes import COFW
-from canthus.trainer.faces.sheet import CAPTION, TILE
 from support.data_sets import SHAPES, write_300w, write_cofw
 from support.shape import SHAPE
 from support.shards import write_shard
@@ -282,7 +282,7 @@ def test_networks_without_scores_are_not_drawn_as_if_they_had_some(tmp_path, mon
 
 def test_a_part_of_a_set_keeps_its_kind(tmp_path):
     write_cofw(tmp_path / "cofw.mat")
-    one = open_set(tmp_path / "cofw.mat").kept_aside(2)
+    one = open_set(tmp_path / "cofw.mat").held_out_subset(2)
     assert isinstance(one, LabelledSet)
     assert one.scheme is COFW
     assert one.published == 0

@@ -291,7 +291,7 @@ def test_a_recipe_survives_its_file_and_a_part_of_one_suffices(tmp_path):
     ("name", "value", "why"),
     [
         ("batches", 4, "a recipe has no 'batches'"),
-        ("cover_p", 0.3, "augmentation.cover_p"),
+        ("occluder_p", 0.3, "augmentation.occluder_p"),
         ("augmentation.spin", 4, "a recipe has no 'augmentation.spin'"),
         ("augmentation", {}, "a recipe has no 'augmentation'"),
         ("batch", "many", 'batch: "many" does not fit; it is 32'),

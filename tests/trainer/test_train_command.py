@@ -138,7 +138,7 @@ def test_an_old_gpu_is_told_to_train_in_fp32(words, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "joined", lambda: contextlib.nullcontext(World(torch.device("cuda"))))
-    monkeypatch.setattr(training, "shelve", stop)
+    monkeypatch.setattr(training, "load_to_gpu", stop)
     for able, settings, told in ((False, [], True), (True, [], False), (False, ["--set", "precision=fp32"], False)):
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda _, able=able: able)
         assert command([*words, *settings]) == 130
@@ -169,7 +169,7 @@ def test_a_batch_that_gpus_cannot_share_starts_no_processes(words, monkeypatch):
 def test_crops_without_room_for_a_recipe_are_told(tmp_path, cut_for, told):
     write_shard(tmp_path / "shard", 4)
     how, hrnet = (find_recipe(name).augmentation for name in (cut_for, "wflw-hrnet"))
-    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64, how=how)
+    pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64, how).pack
     assert ("nearer to the faces" in lacking(pack, Recipe(size=32, augmentation=hrnet))) == told
     assert not lacking(pack, Recipe(size=32))
     assert "enlarged to the recipe's 128" in lacking(pack, Recipe())

@@ -15,8 +15,8 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.trainer.commands.data import command
-from canthus.trainer.faces.formats import list_line, open_set
-from canthus.trainer.faces.labelled import LabelledFace, kept_aside, yaw
+from canthus.trainer.faces.formats import format_list_line, open_set
+from canthus.trainer.faces.labelled import LabelledFace, is_held_out, yaw_estimate
 from canthus.trainer.labels import mesh
 from canthus.trainer.labels.labelling import ROOM, Label, ShardWriter
 from canthus.trainer.labels.raster import fill, rasterise
@@ -115,8 +115,8 @@ def test_a_face_turns_where_its_pose_says():
         turn_points(face, pose) for pose in (Pose(), Pose(yaw=0.6), Pose(pitch=0.4), Pose(roll=0.3))
     )
     eyes = list(wflw.OUTER_CANTHI)
-    assert yaw(right[None])[0] > 0.2
-    assert abs(yaw(straight[None])[0]) < 0.02
+    assert yaw_estimate(right[None])[0] > 0.2
+    assert abs(yaw_estimate(straight[None])[0]) < 0.02
     shrunk = np.ptp(right[eyes, 0]) / np.ptp(straight[eyes, 0])
     assert shrunk == pytest.approx(math.cos(0.6), abs=0.08)
     assert down[54, 1] - down[eyes, 1].mean() > straight[54, 1] - straight[eyes, 1].mean() + 5
@@ -243,7 +243,7 @@ def write_shard(folder, count: int):
         ground = np.random.default_rng(number).integers(40, 200, (5, 5, 3)).astype(np.uint8)
         name = f"in/{number:03d}.png"
         cv2.imwrite(str(folder / "images" / name), cv2.resize(ground, (220, 220), interpolation=cv2.INTER_CUBIC))
-        lines.append(list_line(LabelledFace(name, points, (60, 60, 150, 150), np.zeros(6, np.bool_))))
+        lines.append(format_list_line(LabelledFace(name, points, (60, 60, 150, 150), np.zeros(6, np.bool_))))
     (folder / "list_98pt_rect_attr.txt").write_text("".join(lines))
     return folder
 
@@ -261,10 +261,10 @@ def test_turned_faces_are_a_shard_that_prepare_reads(tmp_path, pretend, capsys):
     assert len(out.faces) == len({face.image for face in out.faces}) == 7
     assert all(face.image.startswith("turned/in/") for face in out.faces)
     assert all(0 < face.spread < turning.TURNED_SPREAD for face in out.faces)
-    looks = yaw(np.stack([face.points for face in out.faces]))
+    looks = yaw_estimate(np.stack([face.points for face in out.faces]))
     assert (np.abs(looks) > 0.2).all()
     assert looks.min() < 0 < looks.max()
-    assert len(write_pack([out], tmp_path / "pack", 96)) == 7
+    assert len(write_pack([out], tmp_path / "pack", 96).pack) == 7
 
 
 def test_the_same_seed_turns_the_same(tmp_path, pretend):
@@ -284,14 +284,14 @@ def test_the_same_seed_turns_the_same(tmp_path, pretend):
 def test_faces_that_training_holds_out_are_never_turned(tmp_path, monkeypatch, pretend):
     monkeypatch.setattr(turning, "HELD_OUT", 3)
     shard = open_set(write_shard(tmp_path / "in", 6))
-    aside = {face.image for face in shard.faces if kept_aside(face.image, 3)}
+    aside = {face.image for face in shard.faces if is_held_out(face.image, 3)}
     assert aside
     flow = turning.turned([shard], turning.Wish(), [])
     names = [next(flow)[0] for _ in range(24)]
     sources = {"/".join(name.split("/")[1:]).rsplit("_", 1)[0] + ".png" for name in names}
     assert sources
     assert not sources & aside
-    assert not any(kept_aside(f"{name}_0.jpg", 3) for name in names)
+    assert not any(is_held_out(f"{name}_0.jpg", 3) for name in names)
 
 
 def test_who_looks_aside_already_turns_on_to_that_side():
@@ -395,5 +395,5 @@ def test_real_faces_are_turned(real_faces, tmp_path):
             assert (label.points > 0).all()
             assert (label.points < DRAWN).all()
     assert np.median(apart) < 0.05
-    assert len(write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 96)) == 6
+    assert len(write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 96).pack) == 6
     assert len(open_pack(tmp_path / "pack")) == 6

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.augmentation.covers import Cover, draw_cover, lay
+from canthus.trainer.augmentation.occluders import Occluder, apply_occluder, draw_occluder
 from canthus.trainer.faces.schemes import scheme_of
 
 Image = NDArray[np.uint8]
@@ -24,34 +24,52 @@ class Augmentation:
     """How strongly faces are changed; probabilities are named `..._p`."""
 
     flip_p: float = 0.5
-    even: bool = False  # rotation and shift: evenly up to their figure, instead of normally with it as deviation
+    uniform: bool = False  # rotation and shift: evenly up to their figure, instead of normally with it as deviation
     rotation: float = 20.0  # degrees, cut off at 50
     scale: tuple[float, float] = (0.8, 1.25)  # of the region's side
     shift: float = 0.06  # in sides
     squeeze_p: float = 0.4
-    squeeze: float = 0.65  # smallest factor across the face, as a turned head is narrower
-    cover_p: float = 0.0  # a hand, hair, glasses, a face mask, another head or some object before the face
-    black: bool = False  # holes, and what lies beyond the picture: black, instead of many kinds
-    exposure_p: float = 0.0  # brightness and contrast alone, each changed by up to a fifth
-    hue_p: float = 0.0  # hue, saturation and value
-    colour_p: float = 0.7  # exposure, contrast, gamma, cast and saturation together
-    grey_p: float = 0.08
+    squeeze_min: float = 0.65  # smallest factor across the face, as a turned head is narrower
+    occluder_p: float = 0.0  # a hand, hair, glasses, a face mask, another head or some object before the face
+    black_fill: bool = False  # holes, and what lies beyond the picture: black, instead of many kinds
+    brightness_contrast_p: float = 0.0  # brightness and contrast alone, each changed by up to a fifth
+    hsv_p: float = 0.0  # hue, saturation and value
+    color_p: float = 0.7  # exposure, contrast, gamma, cast and saturation together
+    gray_p: float = 0.08
     blur_p: float = 0.15
-    blur: tuple[float, float] = (0.005, 0.02)  # a bell's deviation, in sides of the crop; a movement is as wide
-    shrink_p: float = 0.25  # seen from afar: made small, then large again
+    blur_sigma: tuple[float, float] = (0.005, 0.02)  # a bell's deviation, in sides of the crop; a movement is as wide
+    downscale_p: float = 0.25  # seen from afar: made small, then large again
     noise_p: float = 0.15
-    compress_p: float = 0.2
-    webcam_p: float = 0.0  # a cheap camera in a dim room, in place of all steps above from exposure_p on
-    holes_p: float = 0.4
-    holes: tuple[float, float] = (1, 6)  # how many, fewest and most
-    hole: tuple[float, float] = (0.08, 0.28)  # sides, in sides of the crop
+    jpeg_p: float = 0.2
+    webcam_p: float = 0.0  # a cheap camera in a dim room, in place of all steps above from brightness_contrast_p on
+    dropout_p: float = 0.4
+    dropout_holes: tuple[float, float] = (1, 6)  # how many, fewest and most
+    dropout_size: tuple[float, float] = (0.08, 0.28)  # sides, in sides of the crop
 
 
-PLAIN = Augmentation(
-    flip_p=0, rotation=0, scale=(1, 1), shift=0, squeeze_p=0, colour_p=0, grey_p=0, blur_p=0,
-    shrink_p=0, noise_p=0, compress_p=0, holes_p=0,
+NO_AUGMENTATION = Augmentation(
+    flip_p=0, rotation=0, scale=(1, 1), shift=0, squeeze_p=0, color_p=0, gray_p=0, blur_p=0,
+    downscale_p=0, noise_p=0, jpeg_p=0, dropout_p=0,
 )  # fmt: skip
 """Nothing changed: the plain region, for validation."""
+
+RENAMED_AUGMENTATION_KEYS = {
+    "even": "uniform",
+    "squeeze": "squeeze_min",
+    "cover_p": "occluder_p",
+    "black": "black_fill",
+    "exposure_p": "brightness_contrast_p",
+    "hue_p": "hsv_p",
+    "colour_p": "color_p",
+    "grey_p": "gray_p",
+    "blur": "blur_sigma",
+    "shrink_p": "downscale_p",
+    "compress_p": "jpeg_p",
+    "holes_p": "dropout_p",
+    "holes": "dropout_holes",
+    "hole": "dropout_size",
+}
+"""Names of fields in recipes and checkpoints written before version 0.2, and their names now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,17 +92,17 @@ class Hole:
 class Paint:
     """How light, colour and sharpness of a crop change, in this order of steps; None = not by this step."""
 
-    cover: Cover | None  # that hides parts of it
-    shrink: int | None  # to this side, pixels, and back
+    occluder: Occluder | None  # that hides parts of it
+    downscale: int | None  # to this side, pixels, and back
     blur: float | NDArray[np.float32] | None  # a bell's deviation, pixels, or a movement's kernel (k, k)
-    exposure: NDArray[np.uint8] | None  # what each level becomes (256,)
-    hue: NDArray[np.float64] | None  # added to hue, saturation and value (3,), of 180, 255 and 255 levels
-    light: NDArray[np.uint8] | None  # what each level becomes (256, 3)
-    colour: float | None  # how much of it: 0 = grey, 1 = as it is
-    grey: float | None  # the same, once more
-    holes: tuple[Hole, ...] | None
+    brightness_contrast: NDArray[np.uint8] | None  # what each level becomes (256,)
+    hsv: NDArray[np.float64] | None  # added to hue, saturation and value (3,), of 180, 255 and 255 levels
+    curves: NDArray[np.uint8] | None  # what each level becomes (256, 3)
+    color: float | None  # how much of it: 0 = grey, 1 = as it is
+    gray: float | None  # the same, once more
+    dropout: tuple[Hole, ...] | None
     noise: tuple[float, int] | None  # deviation in levels, and a seed to draw the grain from
-    compress: int | None  # quality of a JPEG
+    jpeg: int | None  # quality of a JPEG
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,9 +133,9 @@ def draw(points: Points, size: int, how: Augmentation, rng: np.random.Generator)
     """Draw the change of one face with these points in its roomy crop, to a crop of `size` pixels."""
     affine, edge = _draw_affine(points, size, how, rng)
     change = Change(affine, edge, rng.random() < how.flip_p, _draw_paint(size, how, rng))
-    if how.cover_p and rng.random() < how.cover_p:
-        cover = draw_cover(move_points(points, change, size), size, rng)
-        change = replace(change, paint=replace(change.paint, cover=cover))
+    if how.occluder_p and rng.random() < how.occluder_p:
+        occluder = draw_occluder(move_points(points, change, size), size, rng)
+        change = replace(change, paint=replace(change.paint, occluder=occluder))
     return change
 
 
@@ -127,21 +145,21 @@ def move_points(points: Points, change: Change, size: int) -> Points:
     return _mirror(moved, size) if change.flipped else moved
 
 
-AFAR = 28
+MIN_DOWNSCALED_SIDE = 28
 """Pixels across the crop of a face seen from as far as it may be."""
 
-NOWHERE = -1e4
+NO_FACE = -1e4
 """Where the points of a crop without a face lie: so far outside that the maps drawn from them are empty."""
 
 
-def without_face(
+def make_negative(
     image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, Points]:
     """Make a crop (size, size, 3) that shows no whole face, for the scores to learn what is none."""
-    return repaint(_beside_face(image, points, size, how, rng), how, rng), np.full_like(points, NOWHERE)
+    return change_appearance(_beside_face(image, points, size, how, rng), how, rng), np.full_like(points, NO_FACE)
 
 
-def draw_without_face(
+def sample_negative(
     image: Image, points: Points, size: int, how: Augmentation, rng: np.random.Generator
 ) -> tuple[Image, Change]:
     """The same unpainted, in a corner of a picture of the roomy crop's size, and the change that finishes it.
@@ -221,7 +239,7 @@ def _draw_affine(
     narrow = np.eye(3)
     if rng.random() < how.squeeze_p:
         middle = np.array([upright.x, upright.y])
-        narrow[0, 0] = rng.uniform(how.squeeze, 1.0)
+        narrow[0, 0] = rng.uniform(how.squeeze_min, 1.0)
         narrow[0, 1] = rng.normal(0, 0.06)
         narrow[:2, 2] = middle - narrow[:2, :2] @ middle
     squeezed = transform(narrow[:2], points)
@@ -229,15 +247,15 @@ def _draw_affine(
     side = region.side * rng.uniform(*how.scale)
     right, down = _about(how.shift, how, rng) * side
     affine = invert(to_frame(Roi(region.x + right, region.y + down, side, angle), size))
-    return affine @ narrow, rng.random() < 0.5 and not how.black
+    return affine @ narrow, rng.random() < 0.5 and not how.black_fill
 
 
 def _about(figure: float, how: Augmentation, rng: np.random.Generator) -> NDArray[np.float64]:
     """Two numbers about none, as far as the figure tells."""
-    return rng.uniform(-figure, figure, 2) if how.even else rng.normal(0, figure, 2)
+    return rng.uniform(-figure, figure, 2) if how.uniform else rng.normal(0, figure, 2)
 
 
-def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
+def change_appearance(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
     """Change light, colour, sharpness, and hide parts; the points stay where they are."""
     return _paint(image, _draw_paint(image.shape[0], how, rng))
 
@@ -245,22 +263,22 @@ def repaint(image: Image, how: Augmentation, rng: np.random.Generator) -> Image:
 def _draw_paint(size: int, how: Augmentation, rng: np.random.Generator) -> Paint:
     if how.webcam_p and rng.random() < how.webcam_p:
         return _draw_webcam(size, how, rng)
-    shrink = _draw_shrink(size, 1.3, rng) if rng.random() < how.shrink_p else None
-    blur = _draw_blur(how.blur[0] * size, how.blur[1] * size, rng) if rng.random() < how.blur_p else None
+    shrink = _draw_shrink(size, 1.3, rng) if rng.random() < how.downscale_p else None
+    blur = _draw_blur(how.blur_sigma[0] * size, how.blur_sigma[1] * size, rng) if rng.random() < how.blur_p else None
     exposure = light = colour = hue = noise = None
-    if rng.random() < how.exposure_p:
+    if rng.random() < how.brightness_contrast_p:
         levels = np.arange(256) * rng.uniform(0.8, 1.2) + rng.uniform(-0.2, 0.2) * 255
         exposure = np.clip(levels, 0, 255).astype(np.uint8)
-    if rng.random() < how.hue_p:
+    if rng.random() < how.hsv_p:
         most = np.array([20, 30, 20])  # 40 degrees, 12 %, 8 %, as the published recipe's library has it by default
         hue = rng.uniform(-most, most)
-    if rng.random() < how.colour_p:
+    if rng.random() < how.color_p:
         light, colour = _draw_light(rng), rng.uniform(0.3, 1.5)
-    grey = 0.0 if rng.random() < how.grey_p else None
-    holes = _draw_holes(size, how, rng) if rng.random() < how.holes_p else None
+    grey = 0.0 if rng.random() < how.gray_p else None
+    holes = _draw_holes(size, how, rng) if rng.random() < how.dropout_p else None
     if rng.random() < how.noise_p:
         noise = _draw_noise((3, 16), rng)
-    compress = int(rng.integers(15, 70)) if rng.random() < how.compress_p else None
+    compress = int(rng.integers(15, 70)) if rng.random() < how.jpeg_p else None
     return Paint(None, shrink, blur, exposure, hue, light, colour, grey, holes, noise, compress)
 
 
@@ -270,17 +288,17 @@ def _draw_webcam(size: int, how: Augmentation, rng: np.random.Generator) -> Pain
     seen = np.round(np.arange(256) * (levels / 255)) / levels
     dim = rng.uniform(0.35, 1) * 255 * seen ** math.exp(rng.normal(0, 0.25))
     return Paint(
-        cover=None,
-        shrink=_draw_shrink(size, 1.0, rng),
+        occluder=None,
+        downscale=_draw_shrink(size, 1.0, rng),
         blur=float(rng.uniform(0.0025, 0.01) * size),
-        exposure=np.clip(dim, 0, 255).astype(np.uint8),
-        hue=None,
-        light=None,
-        colour=rng.uniform(0.3, 1.1),
-        grey=None,
-        holes=_draw_holes(size, how, rng) if rng.random() < how.holes_p else None,
+        brightness_contrast=np.clip(dim, 0, 255).astype(np.uint8),
+        hsv=None,
+        curves=None,
+        color=rng.uniform(0.3, 1.1),
+        gray=None,
+        dropout=_draw_holes(size, how, rng) if rng.random() < how.dropout_p else None,
         noise=_draw_noise((2, 200 / levels + 4), rng),
-        compress=int(rng.integers(12, 50)),
+        jpeg=int(rng.integers(12, 50)),
     )
 
 
@@ -289,8 +307,8 @@ def _draw_noise(deviation: tuple[float, float], rng: np.random.Generator) -> tup
 
 
 def _draw_shrink(size: int, least: float, rng: np.random.Generator) -> int:
-    """The side of a face seen from afar: at most its size over `least`, and no less than AFAR."""
-    return max(AFAR, int(size / rng.uniform(least, max(least, size / AFAR))))
+    """The side of a face seen from afar: at most its size over `least`, and no less than MIN_DOWNSCALED_SIDE."""
+    return max(MIN_DOWNSCALED_SIDE, int(size / rng.uniform(least, max(least, size / MIN_DOWNSCALED_SIDE))))
 
 
 def _draw_blur(least: float, most: float, rng: np.random.Generator) -> float | NDArray[np.float32]:
@@ -322,12 +340,12 @@ def _draw_light(rng: np.random.Generator) -> NDArray[np.uint8]:
 def _draw_holes(size: int, how: Augmentation, rng: np.random.Generator) -> tuple[Hole, ...]:
     """Some patches: black, or each of plain colour, noise, or another part of the picture."""
     holes = []
-    for _ in range(rng.integers(round(how.holes[0]), round(how.holes[1]) + 1)):
-        width, height = (int(side) for side in rng.uniform(*how.hole, 2) * size)
+    for _ in range(rng.integers(round(how.dropout_holes[0]), round(how.dropout_holes[1]) + 1)):
+        width, height = (int(side) for side in rng.uniform(*how.dropout_size, 2) * size)
         x, y = (int(rng.integers(0, size - side)) for side in (width, height))
         kind = rng.random()
         fill: NDArray[np.integer] | tuple[int, int]
-        if how.black:
+        if how.black_fill:
             fill = np.zeros(3, np.uint8)
         elif kind < 0.5:
             fill = rng.integers(0, 256, 3)
@@ -342,33 +360,33 @@ def _draw_holes(size: int, how: Augmentation, rng: np.random.Generator) -> tuple
 def _paint(image: Image, paint: Paint) -> Image:
     """Apply the steps to one crop (S, S, 3)."""
     size = image.shape[0]
-    if paint.cover is not None:
-        image = lay(image, paint.cover)
-    if paint.shrink is not None:
-        far = cv2.resize(image, (paint.shrink, paint.shrink), interpolation=cv2.INTER_AREA)
+    if paint.occluder is not None:
+        image = apply_occluder(image, paint.occluder)
+    if paint.downscale is not None:
+        far = cv2.resize(image, (paint.downscale, paint.downscale), interpolation=cv2.INTER_AREA)
         image = cv2.resize(far, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
     if isinstance(paint.blur, float):
         image = cv2.GaussianBlur(image, (0, 0), paint.blur).astype(np.uint8, copy=False)
     elif paint.blur is not None:
         image = cv2.filter2D(image, -1, paint.blur).astype(np.uint8, copy=False)
-    if paint.exposure is not None:
-        image = cv2.LUT(image, paint.exposure).astype(np.uint8, copy=False)
-    if paint.hue is not None:
-        image = _shift_hue(image, paint.hue[:, None])
-    if paint.light is not None:
-        image = cv2.LUT(image, paint.light[None]).astype(np.uint8, copy=False)
-    for amount in (paint.colour, paint.grey):
+    if paint.brightness_contrast is not None:
+        image = cv2.LUT(image, paint.brightness_contrast).astype(np.uint8, copy=False)
+    if paint.hsv is not None:
+        image = _shift_hue(image, paint.hsv[:, None])
+    if paint.curves is not None:
+        image = cv2.LUT(image, paint.curves[None]).astype(np.uint8, copy=False)
+    for amount in (paint.color, paint.gray):
         if amount is not None:
             grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
             image = cv2.addWeighted(image, amount, grey, 1 - amount, 0).astype(np.uint8, copy=False)
-    if paint.holes is not None:
-        image = _punch(image, paint.holes)
+    if paint.dropout is not None:
+        image = _punch(image, paint.dropout)
     if paint.noise is not None:
         deviation, seed = paint.noise
         grain = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
         image = np.clip(image + np.float32(deviation) * grain, 0, 255).astype(np.uint8)
-    if paint.compress is not None:
-        quality = [cv2.IMWRITE_JPEG_QUALITY, paint.compress]
+    if paint.jpeg is not None:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, paint.jpeg]
         poor = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_COLOR)
         assert poor is not None, "what OpenCV wrote it can read"
         image = poor.astype(np.uint8, copy=False)

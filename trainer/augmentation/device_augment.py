@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from canthus.runtime.geometry import invert
 from canthus.trainer.augmentation.augment import Change, Hole, Paint
-from canthus.trainer.augmentation.covers import MIDDLE, Cover
+from canthus.trainer.augmentation.occluders import MIDDLE, Occluder
 
 GREY = (0.299, 0.587, 0.114)
 """What red, green and blue add to grey."""
@@ -92,20 +92,20 @@ def _back(change: Change, size: int) -> NDArray[np.float64]:
 def _numbers(step: str, drawn: list[Any], size: int) -> tuple[NDArray[Any], ...]:
     """A step's numbers for the N faces that take it."""
     match step:
-        case "cover":
+        case "occluder":
             return _layers(drawn, size)  # (N, 4, SIDE, SIDE), (N,)
         case "blur":
             return (_kernels(drawn, size),)  # (N, W, W)
-        case "exposure":
+        case "brightness_contrast":
             return (np.stack(drawn)[:, None].repeat(3, 1),)  # (N, 3, 256)
-        case "light":
+        case "curves":
             return (np.stack(drawn).transpose(0, 2, 1).copy(),)  # (N, 3, 256)
-        case "hue":
+        case "hsv":
             return (np.floor(drawn).astype(np.float32),)  # (N, 3); whole levels, as the table of augment has them
-        case "holes":
+        case "dropout":
             patches, colours = zip(*(_patches(holes, size) for holes in drawn), strict=True)
             return _padded(patches), _padded(colours)  # (N, H, 7), (N, M, 3)
-        case "compress":
+        case "jpeg":
             return (np.stack([_coarseness(quality) for quality in drawn]),)  # (N, 2, 8, 8)
         case _:  # (N,), of noise (N, 2)
             return (np.array(drawn, np.float32),)
@@ -135,7 +135,7 @@ def _kernels(blurs: list[float | NDArray[np.float32]], size: int) -> NDArray[np.
     )
 
 
-def _layers(covers: list[Cover], size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _layers(covers: list[Occluder], size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Colour and opacity of each cover, and which pixel, counted row by row, has its skin's colour; -1 = none has."""
     skins = [-1 if cover.skin is None else cover.skin[1] * size + cover.skin[0] for cover in covers]
     return np.stack([cover.picture.transpose(2, 0, 1) for cover in covers]), np.array(skins)
@@ -196,25 +196,25 @@ def _warp(crops: Tensor, size: int, affine: Tensor, edge: Tensor) -> Tensor:
 def _painted(step: str, images: Tensor, *numbers: Tensor) -> Tensor:
     """Take one step with images (N, 3, S, S), in levels as float."""
     match step:
-        case "cover":
+        case "occluder":
             return _cover(images, *numbers)
-        case "shrink":
+        case "downscale":
             return _shrink(images, *numbers)
         case "blur":
             return _blur(images, *numbers)
-        case "exposure" | "light":
+        case "brightness_contrast" | "curves":
             return numbers[0].gather(2, images.flatten(2).long()).view_as(images).float()
-        case "hue":
+        case "hsv":
             return _shift_hue(images, *numbers)
-        case "colour" | "grey":
+        case "color" | "gray":
             grey = _grey(*images.unbind(1))[:, None].round()
             return grey + numbers[0].view(-1, 1, 1, 1) * (images - grey)
-        case "holes":
+        case "dropout":
             return _punch(images, *numbers)
         case "noise":
             deviation, seed = numbers[0].unbind(1)
             return images + deviation.view(-1, 1, 1, 1) * _grain(seed, images[0].numel()).view_as(images)
-        case "compress":
+        case "jpeg":
             return _compress(images, *numbers)
     raise AssertionError(step)
 

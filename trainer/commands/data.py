@@ -82,29 +82,28 @@ def _prepare(args: argparse.Namespace) -> int:
         args.fail("--size must lie between 32 and 1024")
     refuse_existing(args.output, PACK_FILES, "--overwrite replaces it", args.overwrite)
 
+    from canthus.trainer.faces.contact_sheet import write_image
     from canthus.trainer.faces.formats import open_set
-    from canthus.trainer.faces.sheet import write_picture
-    from canthus.trainer.packs.pack import Findings, write_pack
-    from canthus.trainer.packs.prepare import pack_sheet, summary
+    from canthus.trainer.packs.pack import write_pack
+    from canthus.trainer.packs.summary import pack_contact_sheet, summarize_pack
     from canthus.trainer.recipe import default_name, find_recipe
 
     sets = [open_set(path, args.split) for path in args.sets]
     name = args.recipe or default_name("hrnet_w18" if _has_gpu() else "student", sets[0].scheme.points)
     recipe = find_recipe(name)
-    # The margin around the region of the network: PACK_ROOM and a little, or the whole region twice.
-    size = args.size or round(recipe.size * (2 if recipe.augmentation.even else 1.5))
-    findings = Findings()
+    # The margin around the region of the network: PACK_MARGIN and a little, or the whole region twice.
+    size = args.size or round(recipe.size * (2 if recipe.augmentation.uniform else 1.5))
     try:
-        pack = write_pack(sets, args.output, size, args.allow_missing, findings, recipe.augmentation)
+        pack, findings = write_pack(sets, args.output, size, recipe.augmentation, args.allow_missing)
         lines = [
             f"{args.output}: {line}" if number == 0 else line
-            for number, line in enumerate(summary(sets, pack, findings))
+            for number, line in enumerate(summarize_pack(sets, pack, findings))
         ]
         lines.insert(1, f"  crops for recipe {name}" + ("" if args.recipe else " (the default here; see --recipe)"))
         (args.output / "summary.txt").write_text("\n".join(lines) + "\n")
     except OSError as unwritable:
         raise InputError(f"{args.output}: cannot be written: {unwritable.strerror}") from unwritable
-    write_picture(args.output / "sheet.png", pack_sheet(pack))
+    write_image(args.output / "sheet.png", pack_contact_sheet(pack))
     print("\n".join(lines))
     print(f"  see some of the crops in {args.output / 'sheet.png'}")
     return 0

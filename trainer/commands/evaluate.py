@@ -203,7 +203,7 @@ def _measure(args: argparse.Namespace, share: "Share") -> _Measured:
 
     sets = [open_set(path, args.split) for path in args.sets]
     if args.held_out is not None:
-        sets = [one.kept_aside(args.held_out) for one in sets]
+        sets = [one.held_out_subset(args.held_out) for one in sets]
     if sets and not any(one.faces for one in sets):
         raise InputError("no face is left to measure on; lower --held-out")
     clips = find_clips(args.clips)
@@ -249,7 +249,7 @@ def _entrants(args: argparse.Namespace, opened: contextlib.ExitStack) -> "list[E
 
 def _tell(args: argparse.Namespace, measured: _Measured) -> None:
     from canthus.trainer.evaluation import report
-    from canthus.trainer.faces import sheet
+    from canthus.trainer.faces import contact_sheet
 
     results = measured.results
     if results:
@@ -274,6 +274,6 @@ def _tell(args: argparse.Namespace, measured: _Measured) -> None:
     if args.reliability:
         report.draw_reliability(results, args.reliability)
     if args.worst:
-        sheet.write_picture(args.worst, report.worst_sheet(measured.sets, results[0]))
+        contact_sheet.write_image(args.worst, report.worst_sheet(measured.sets, results[0]))
     if args.cases:
-        sheet.write_picture(args.cases, report.cases_sheet(measured.sets, results[0]), drawing=True)
+        contact_sheet.write_image(args.cases, report.cases_sheet(measured.sets, results[0]), drawing=True)

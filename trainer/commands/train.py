@@ -91,13 +91,13 @@ def command(arguments: list[str]) -> int:
 
 def _lacking(faces: "Pack", recipe: "Recipe") -> str:
     """What the crops of a pack that was cut for another recipe lack; nothing where they do."""
-    from canthus.trainer.packs.pack import PACK_ROOM, with_room
+    from canthus.trainer.packs.pack import PACK_MARGIN, packed_region
 
     side = faces.crops.shape[1]
-    if side / PACK_ROOM < recipe.size:
+    if side / PACK_MARGIN < recipe.size:
         return f"faces in its crops of {side} px are enlarged to the recipe's {recipe.size}"
     some = faces.points[:: max(len(faces) // 100, 1)]
-    if statistics.median(with_room(points, recipe.augmentation).side for points in some) > 1.1 * side:
+    if statistics.median(packed_region(points, recipe.augmentation).side for points in some) > 1.1 * side:
         return "its crops end nearer to the faces than the recipe turns, scales and shifts them"
     return ""
 

@@ -20,7 +20,7 @@ from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation import peers
 from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarise
-from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, by_picture
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
 from canthus.trainer.faces.schemes import Scheme, scheme_of
 
 Boxes = Literal["truth", "detector"]
@@ -163,7 +163,7 @@ def pictures(
 ) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
     """This process's pictures with their faces, each read once, and the first process's progress bar."""
     total = sum(len({face.image for face in one.faces}) for one in sets) // share.ranks
-    mine = by_picture(sets, share.rank, share.ranks)
+    mine = group_by_image(sets, share.rank, share.ranks)
     yield from tqdm(mine, doing, total, unit="picture", leave=False, disable=None if share.rank == 0 else True)
 
 

@@ -36,7 +36,7 @@ def apart(one: Floats, other: Floats, true: Floats) -> Floats:
 def point_errors(one: Floats, other: Floats, true: Floats) -> Floats:
     """The same of each point, (N, K)."""
     distance = np.linalg.norm(one - other, axis=-1)
-    share: Floats = 100 * distance / np.linalg.norm(scheme_of(true.shape[1]).across(true), axis=-1)[:, None]
+    share: Floats = 100 * distance / np.linalg.norm(scheme_of(true.shape[1]).normalizer_vector(true), axis=-1)[:, None]
     return share
 
 

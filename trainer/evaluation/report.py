@@ -18,8 +18,15 @@ from canthus.trainer.evaluation.evaluate import Result, in_order
 from canthus.trainer.evaluation.metrics import BINS, FAILURE, WITHIN
 from canthus.trainer.evaluation.speed import Speed
 from canthus.trainer.evaluation.stability import Stability
+from canthus.trainer.faces.contact_sheet import (
+    LABEL_COLOR,
+    PREDICTION_COLOR,
+    TILE,
+    contact_sheet,
+    draw_points,
+    shorten_name,
+)
 from canthus.trainer.faces.labelled import LabelledSet
-from canthus.trainer.faces.sheet import FOUND, TILE, TRUE, contact_sheet, mark, short_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -252,12 +259,14 @@ def worst_sheet(sets: Sequence[LabelledSet], result: Result, count: int = WORST)
         region = roi_from_points(face.points)
         roomy = Roi(region.x, region.y, region.side * ROOM)
         into = invert(to_frame(roomy, TILE))
-        tile = mark(crop(one.image(face.image), roomy, TILE), transform(into, face.points), one.scheme, TRUE)
+        tile = draw_points(
+            crop(one.image(face.image), roomy, TILE), transform(into, face.points), one.scheme, LABEL_COLOR
+        )
         text = "missed"
         if np.isfinite(result.errors[row]):
-            tile = mark(tile, transform(into, result.points[row]), one.scheme, FOUND)
+            tile = draw_points(tile, transform(into, result.points[row]), one.scheme, PREDICTION_COLOR)
             text = f"{result.errors[row]:.1f} %"
-        tiles.append((tile, f"{text}  {short_name(face.image)}"))
+        tiles.append((tile, f"{text}  {shorten_name(face.image)}"))
     return contact_sheet(tiles)
 
 
@@ -280,7 +289,10 @@ def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES)
             one, face = faces[row]
             into = invert(to_frame(roi_from_points(face.points), TILE))
             tile = np.full((TILE, TILE, 3), GROUND, np.uint8)
-            for points, colour, radius in ((face.points, TRUE, 2.5), (result.points[row], FOUND, 1.5)):
-                tile = mark(tile, transform(into, points), one.scheme, colour, radius)
+            for points, colour, radius in (
+                (face.points, LABEL_COLOR, 2.5),
+                (result.points[row], PREDICTION_COLOR, 1.5),
+            ):
+                tile = draw_points(tile, transform(into, points), one.scheme, colour, radius)
             tiles.append((tile, f"{kind}: {result.errors[row]:.1f} %"))
     return contact_sheet(tiles, columns=max(min(count, len(order)), 1)) // LEVELS * LEVELS

@@ -42,7 +42,9 @@ def open_set(path: Path, split: str = "test") -> LabelledSet:
     cannot be measured are left out and named on stderr.
     """
     one = _open(path, split)
-    rulers = np.linalg.norm(one.scheme.across(np.stack([face.points for face in one.faces])), axis=-1)  # (N,)
+    rulers = np.linalg.norm(
+        one.scheme.normalizer_vector(np.stack([face.points for face in one.faces])), axis=-1
+    )  # (N,)
     flat = [one.faces[row].image for row in np.flatnonzero(rulers == 0)]
     if not flat:
         return one
@@ -178,7 +180,7 @@ def parse_list(text: str, source: str) -> list[LabelledFace]:
     return faces
 
 
-def list_line(face: LabelledFace) -> str:
+def format_list_line(face: LabelledFace) -> str:
     """A line that `parse_list` reads."""
     coordinates = " ".join(f"{value:.3f}" for value in (*face.points.ravel(), *face.rect))
     attributes = " ".join(str(int(value)) for value in face.attributes)

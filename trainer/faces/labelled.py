@@ -55,22 +55,22 @@ class LabelledSet:
             raise InputError(f"{self.name}: {name} is not a readable picture" + ("" if whole else ": it is cut short"))
         return picture.astype(np.uint8, copy=False)
 
-    def kept_aside(self, every: int) -> "LabelledSet":
+    def held_out_subset(self, every: int) -> "LabelledSet":
         """Only the faces that training with `held_out=every` does not see."""
-        return replace(self, faces=tuple(face for face in self.faces if kept_aside(face.image, every)), published=0)
+        return replace(self, faces=tuple(face for face in self.faces if is_held_out(face.image, every)), published=0)
 
 
-def yaw(points: NDArray[np.floating]) -> NDArray[np.float64]:
+def yaw_estimate(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """How far faces (N, K, 2) look aside: where the nose tip lies between the outer canthi, -1 to 1."""
     scheme = scheme_of(points.shape[1])
-    across = scheme.across(points)
-    from_left = points[:, scheme.nose] - points[:, list(scheme.ruler[0])].mean(1)
+    across = scheme.normalizer_vector(points)
+    from_left = points[:, scheme.nose] - points[:, list(scheme.normalizer[0])].mean(1)
     place = (from_left * across).sum(-1) / np.maximum((across**2).sum(-1), 1e-6)
     aside: NDArray[np.float64] = np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
     return aside
 
 
-def by_picture(
+def group_by_image(
     sets: Sequence[LabelledSet], first: int = 0, every: int = 1
 ) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
     """Every picture with its faces, each read once; or one picture in `every`, from the one numbered `first` on."""
@@ -87,7 +87,7 @@ def frame_name(clip: str, index: int) -> str:
     return f"{clip}/frame-{index:06d}"
 
 
-def kept_aside(name: str, every: int) -> bool:
+def is_held_out(name: str, every: int) -> bool:
     """Is the image of this name one that training with `held_out=every` does not see?
 
     A thousand frames of a video go together: the next frame shows nearly the same.

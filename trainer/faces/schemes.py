@@ -24,7 +24,7 @@ class Scheme:
     name: str
     points: int
     pairs: tuple[tuple[int, int], ...]  # points that change places in a mirror; every other one stays itself
-    ruler: tuple[Group, Group]  # errors are divided by the distance of these two groups' centres
+    normalizer: tuple[Group, Group]  # errors are divided by the distance of these two groups' centres
     eyes: tuple[Group, Group]  # left and right, for how far a face leans
     nose: int  # its tip, for how far a face looks aside
     lines: tuple[Group, ...]
@@ -34,7 +34,7 @@ class Scheme:
     def __post_init__(self) -> None:
         named = [point for pair in self.pairs for point in pair]
         assert len(set(named)) == len(named), "a point has one mirror image"
-        used = [*named, self.nose, *(point for group in (*self.ruler, *self.eyes, *self.lines) for point in group)]
+        used = [*named, self.nose, *(point for group in (*self.normalizer, *self.eyes, *self.lines) for point in group)]
         assert all(0 <= point < self.points for point in used)
 
     @cached_property
@@ -46,9 +46,9 @@ class Scheme:
         mirror.setflags(write=False)
         return mirror
 
-    def across(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+    def normalizer_vector(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
         """From the ruler's left end to its right end (N, 2), of points (N, K, 2)."""
-        left, right = (points[:, list(group)].mean(1) for group in self.ruler)
+        left, right = (points[:, list(group)].mean(1) for group in self.normalizer)
         span: NDArray[np.floating] = right - left
         return span
 
@@ -71,7 +71,7 @@ WFLW = Scheme(
     name="WFLW",
     points=wflw.POINTS,
     pairs=tuple((one, int(other)) for one, other in enumerate(wflw.MIRROR) if one < other),
-    ruler=((wflw.OUTER_CANTHI[0],), (wflw.OUTER_CANTHI[1],)),
+    normalizer=((wflw.OUTER_CANTHI[0],), (wflw.OUTER_CANTHI[1],)),
     eyes=(wflw.LEFT_EYE, wflw.RIGHT_EYE),
     nose=54,
     lines=wflw.LINES,
@@ -88,7 +88,7 @@ COFW = Scheme(
         *((8, 9), (10, 11), (12, 14), (13, 15), (16, 17)),  # eyes: outer, inner, upper, lower, pupil
         *((18, 19), (22, 23)),  # nostrils, mouth corners
     ),
-    ruler=((8,), (9,)),
+    normalizer=((8,), (9,)),
     eyes=((8, 10, 12, 13), (9, 11, 14, 15)),
     nose=20,
     lines=(
@@ -109,7 +109,7 @@ W300 = Scheme(
         *_facing((range(48, 51), range(52, 55)), (range(55, 57), range(58, 60))),
         *_facing((range(60, 62), range(63, 65)), (range(65, 66), range(67, 68))),
     ),
-    ruler=((36,), (45,)),
+    normalizer=((36,), (45,)),
     eyes=(tuple(range(36, 42)), tuple(range(42, 48))),
     nose=30,
     lines=(
@@ -131,7 +131,7 @@ LAPA = Scheme(
         *_facing((range(84, 87), range(88, 91)), (range(91, 93), range(94, 96))),
         *_facing((range(96, 98), range(99, 101)), (range(101, 102), range(103, 104))),
     ),
-    ruler=((66,), (79,)),
+    normalizer=((66,), (79,)),
     eyes=(tuple(range(66, 74)), tuple(range(75, 83))),
     nose=54,
     lines=(

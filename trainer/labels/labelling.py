@@ -29,8 +29,8 @@ from canthus.runtime.geometry import (
 from canthus.runtime.sources import IMAGE_SUFFIXES, VideoFile, find_images, read_image
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation.evaluate import Detect, Entrant, find, look
-from canthus.trainer.faces.formats import SHARD_LIST, SHARD_QUALITY, list_line
-from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw
+from canthus.trainer.faces.formats import SHARD_LIST, SHARD_QUALITY, format_list_line
+from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
 
 VIEWS = ((0.0, 1.0), (math.radians(8), 1.0), (math.radians(-8), 1.0), (0.0, 0.93), (0.0, 1.08))
@@ -131,8 +131,8 @@ class ShardWriter(Closeable):
                 raise InputError(f"{target}: cannot be written")
             (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
             marks = np.zeros(len(WFLW.subsets), np.bool_)
-            self._lines.append(list_line(LabelledFace(image, points, (x0, y0, x1, y1), marks)))
-            self._rows.append((image, f"{one.spread:.5f}", f"{yaw(points[None])[0]:.3f}"))
+            self._lines.append(format_list_line(LabelledFace(image, points, (x0, y0, x1, y1), marks)))
+            self._rows.append((image, f"{one.spread:.5f}", f"{yaw_estimate(points[None])[0]:.3f}"))
             self.faces += 1
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import roi_from_points
 from canthus.trainer.evaluation.evaluate import Entrant
-from canthus.trainer.faces.labelled import kept_aside
+from canthus.trainer.faces.labelled import is_held_out
 from canthus.trainer.faces.schemes import scheme_of
 from canthus.trainer.labels.labelling import LEAST_SCORE, look_around
 from canthus.trainer.packs.pack import copy_pack
@@ -44,7 +44,7 @@ def relabel(
     with copy_pack(folder, output) as pack:
         scheme = scheme_of(pack.points.shape[1])
         for row, name in enumerate(tqdm(pack.names, "looking again", unit="face", disable=None)):
-            if held_out and kept_aside(name, held_out):
+            if held_out and is_held_out(name, held_out):
                 aside += 1
                 continue
             before = pack.points[row].copy()

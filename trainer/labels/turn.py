@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, kept_aside, yaw
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, is_held_out, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.labels.labelling import Label
 from canthus.trainer.labels.mesh import Looker, Seen
@@ -90,8 +90,10 @@ def _sources(
 ) -> Iterator[tuple[LabelledFace, Seen, Source]]:
     """The faces of a set that can be turned, again and again in another order; an end where there is none."""
     # Training never sees the faces that it holds out; turned, they would show it what it is judged on.
-    faces = [face for face in one.faces if not kept_aside(face.image, HELD_OUT)]
-    faces = [face for face in faces if face.spread <= MOST_SPREAD and abs(yaw(face.points[None])[0]) <= MOST_ASIDE]
+    faces = [face for face in one.faces if not is_held_out(face.image, HELD_OUT)]
+    faces = [
+        face for face in faces if face.spread <= MOST_SPREAD and abs(yaw_estimate(face.points[None])[0]) <= MOST_ASIDE
+    ]
     while faces:
         good = []
         for number in rng.permutation(len(faces)):
@@ -139,5 +141,5 @@ def _named(image: str, made: dict[str, int]) -> str:
     while True:
         made[image] = made.get(image, 0) + 1
         told = f"turned/{Path(image).with_suffix('')}_{made[image]}"
-        if not kept_aside(f"{told}_0.jpg", HELD_OUT):
+        if not is_held_out(f"{told}_0.jpg", HELD_OUT):
             return told

@@ -6,16 +6,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.batches import Batches, Contents
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
 
-KINDS: dict[str, tuple[bool, bool]] = {
-    "finished on the CPU": (False, False),
-    "augmented on the GPU": (True, False),
-    "crops already on the GPU": (True, True),
+KINDS: dict[str, Contents] = {
+    "augmented on the CPU": "augmented",
+    "augmented on the GPU": "raw",
+    "crops already on the GPU": "cached",
 }
-"""Where the work on a batch is done, with `raw` and `shelved` of `Batches` for it."""
+"""What a batch is made for, and what it carries then."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def measure_batch_speed(pack: Pack, recipe: Recipe, steps: int) -> Iterator[Batc
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 0
     for workers in sorted({0, 1, cores // 2, cores} if cores else {0}):
         speeds = {
-            kind: _measure(Batches(pack, recipe, None, 0, 1, *own), workers, steps) for kind, own in KINDS.items()
+            kind: _measure(Batches(pack, recipe, contents=contents), workers, steps) for kind, contents in KINDS.items()
         }
         yield BatchSpeed(workers, speeds)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -21,26 +22,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.augmentation.augment import (
-    NOWHERE,
-    PLAIN,
+    NO_AUGMENTATION,
+    NO_FACE,
     Change,
     Image,
     Points,
     augment,
     draw,
-    draw_without_face,
+    make_negative,
     move_points,
-    without_face,
+    sample_negative,
 )
 from canthus.trainer.augmentation.device_augment import Changes, finish, gather
-from canthus.trainer.faces.labelled import kept_aside, yaw
+from canthus.trainer.faces.labelled import is_held_out, yaw_estimate
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
 
 AHEAD = 3
-VALIDATED = 64
+VALIDATION_BATCH = 64
 """Faces that are validated together."""
-SHELF = 0.25
+GPU_CACHE_FRACTION = 0.25
 """The most of a GPU's free memory that a pack's crops may fill, so that they need not travel with every batch."""
 
 
@@ -48,11 +49,11 @@ SHELF = 0.25
 class Batch:
     """Faces as the network takes them; or raw, with the changes that finish them."""
 
-    crops: Tensor  # (B, S, S, 3) uint8; of a raw batch the pack's (B, P, P, 3), or those that no shelf has
+    crops: Tensor  # (B, S, S, 3) uint8; of a raw batch the pack's (B, P, P, 3), or those that no gpu_cache has
     points: Tensor  # (B, K, 2) float32, pixels of the finished crop
     weight: Tensor  # (B,) how much each face counts
     changes: Changes | None = None
-    rows: Tensor | None = None  # (B,) where a shelf has the crops, and
+    rows: Tensor | None = None  # (B,) where a gpu_cache has the crops, and
     others: Tensor | None = None  # (n,) which of the batch `crops` (n, P, P, 3) are instead
 
     def pin_memory(self) -> "Batch":
@@ -63,13 +64,13 @@ class Batch:
         """On a device; the copy goes on beside the arithmetic where the memory is pinned."""
         return self._each(lambda part: part.to(device, non_blocking=True))
 
-    def finished(self, shelf: Tensor | None = None) -> "Batch":
-        """With the changes made, where its tensors lie; `shelf` has the whole pack's crops, for a batch with `rows`."""
+    def augmented(self, gpu_cache: Tensor | None = None) -> "Batch":
+        """Apply the changes, on the device of the tensors; a batch with `rows` takes its crops from `gpu_cache`."""
         if self.changes is None:
             return self
         crops = self.crops
-        if shelf is not None and self.rows is not None and self.others is not None:
-            crops = shelf[self.rows].index_copy_(0, self.others, crops)
+        if gpu_cache is not None and self.rows is not None and self.others is not None:
+            crops = gpu_cache[self.rows].index_copy_(0, self.others, crops)
         return Batch(finish(crops, self.changes), self.points, self.weight)
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> "Batch":
@@ -78,15 +79,30 @@ class Batch:
         return Batch(move(self.crops), move(self.points), move(self.weight), changes, rows, others)
 
 
-def shelve(pack: Pack, device: torch.device) -> Tensor | None:
+def load_to_gpu(pack: Pack, device: torch.device) -> Tensor | None:
     """The crops (N, P, P, 3) of a pack in a GPU's memory; None where it has not enough of it, and for a CPU."""
-    if device.type != "cuda" or pack.crops.nbytes > SHELF * torch.cuda.mem_get_info(device)[0]:
+    if device.type != "cuda" or pack.crops.nbytes > GPU_CACHE_FRACTION * torch.cuda.mem_get_info(device)[0]:
         return None
-    shelf = torch.empty(pack.crops.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(pack), VALIDATED):
-        some = slice(start, start + VALIDATED)
-        shelf[some] = torch.from_numpy(np.array(pack.crops[some]))
-    return shelf
+    gpu_cache = torch.empty(pack.crops.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(pack), VALIDATION_BATCH):
+        some = slice(start, start + VALIDATION_BATCH)
+        gpu_cache[some] = torch.from_numpy(np.array(pack.crops[some]))
+    return gpu_cache
+
+
+Contents = Literal["augmented", "raw", "cached"]
+"""What training batches carry: augmented crops; the pack's crops and how to augment them, for a GPU to do; or, where a
+GPU has the pack's crops in its cache (`load_to_gpu`), only which rows of it to augment how."""
+
+
+class Process(NamedTuple):
+    """One of the processes that train together and share each batch."""
+
+    rank: int = 0
+    ranks: int = 1
+
+
+ONLY_PROCESS = Process()
 
 
 class Batches:
@@ -101,34 +117,34 @@ class Batches:
         self,
         pack: Pack,
         recipe: Recipe,
-        judged: Pack | None = None,
-        rank: int = 0,
-        ranks: int = 1,
-        raw: bool = False,
-        shelved: bool = False,
+        validation_pack: Pack | None = None,
+        process: Process = ONLY_PROCESS,
+        contents: Contents = "augmented",
     ) -> None:
         self.pack = pack
         self.recipe = recipe
-        self.raw = raw
-        self.shelved = shelved
+        self.contents = contents
+        self.process = process
+        rank, ranks = process
         if recipe.batch % ranks:
             raise InputError(f"a batch of {recipe.batch} cannot be split over {ranks} processes; change batch")
         part = recipe.batch // ranks
         self.places = range(rank * part, (rank + 1) * part)
-        self._shared = (rank, ranks)
-        every = recipe.held_out if judged is None else 0  # where others choose, none need be spared
-        kept = np.array([every > 0 and kept_aside(name, every) for name in pack.names], np.bool_)
-        self.training = np.flatnonzero(~kept)
-        self.judged = pack if judged is None else judged
-        self.held_out = np.flatnonzero(kept) if judged is None else np.arange(len(judged))
-        if not len(self.training) or (every and not len(self.held_out)):
+        every = recipe.held_out if validation_pack is None else 0  # where others choose, none need be spared
+        kept = np.array([every > 0 and is_held_out(name, every) for name in pack.names], np.bool_)
+        self.training_rows = np.flatnonzero(~kept)
+        self.validation_pack = pack if validation_pack is None else validation_pack
+        self.validation_rows = np.flatnonzero(kept) if validation_pack is None else np.arange(len(validation_pack))
+        if not len(self.training_rows) or (every and not len(self.validation_rows)):
             raise InputError(
                 f"the pack's {len(pack)} faces are too few to hold one in {every} out (of a video a thousand frames "
                 "at once); pack more, or lower held_out"
             )
-        if judged is not None and judged.points.shape[1:] != pack.points.shape[1:]:
+        points, validation_points = pack.points.shape[1], self.validation_pack.points.shape[1]
+        if validation_points != points:
             raise InputError(
-                f"the faces to train on have {pack.points.shape[1]} points, those to choose by {judged.points.shape[1]}"
+                f"the training faces have {points} points, the validation faces {validation_points}; "
+                "choose the checkpoint on a pack of the same data set (--choose-on)"
             )
         self._chance = self._chances()
 
@@ -137,11 +153,11 @@ class Batches:
         names = [Path(source).name for source in self.pack.sources]
         for part, times in self.recipe.boosts:
             matches = np.array([part.casefold() in name.casefold() for name in names], np.bool_)
-            if not matches.any() and self._shared[0] == 0:
+            if not matches.any() and self.process.rank == 0:
                 print(f"boosts: {part!r} is in the name of no set of the pack: {', '.join(names)}", file=sys.stderr)
             often[matches[self.pack.source]] *= times
-        often[np.abs(yaw(self.pack.points)) > 0.3] *= self.recipe.aside
-        often = often[self.training]
+        often[np.abs(yaw_estimate(self.pack.points)) > 0.3] *= self.recipe.aside
+        often = often[self.training_rows]
         if not 0 < often.sum() < math.inf:
             raise InputError("boosts and aside leave no face of the pack to draw, or draw one for ever")
         chance: NDArray[np.float64] = often / often.sum()
@@ -154,10 +170,10 @@ class Batches:
         """
         count = self.recipe.batch
         if np.ptp(self._chance) > 0:
-            return np.random.default_rng([self.recipe.seed, step]).choice(self.training, count, p=self._chance)
-        place, faces = np.arange(step * count, (step + 1) * count), len(self.training)
+            return np.random.default_rng([self.recipe.seed, step]).choice(self.training_rows, count, p=self._chance)
+        place, faces = np.arange(step * count, (step + 1) * count), len(self.training_rows)
         orders = {
-            epoch: np.random.default_rng([self.recipe.seed, epoch]).permutation(self.training)
+            epoch: np.random.default_rng([self.recipe.seed, epoch]).permutation(self.training_rows)
             for epoch in np.unique(place // faces).tolist()
         }
         return np.array([orders[one // faces][one % faces] for one in place.tolist()], np.intp)
@@ -166,24 +182,25 @@ class Batches:
         """This process's part of the training batch of one step."""
         rows = self.rows(step)[self.places.start : self.places.stop]
         rngs = (np.random.default_rng([self.recipe.seed, step, place]) for place in self.places)
-        if not self.raw:
+        if self.contents == "augmented":
             return self._batch(
                 self.pack, rows, [self._changed(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
             )
         drawn = [self._drawn(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
-        others = [place for place, (own, *_) in enumerate(drawn) if not (self.shelved and own is None)]
+        cached = self.contents == "cached"
+        others = [place for place, (own, *_) in enumerate(drawn) if not (cached and own is None)]
         crops = [self.pack.crops[rows[place]] if (own := drawn[place][0]) is None else own for place in others]
         return Batch(
             torch.from_numpy(np.array(crops, np.uint8).reshape(-1, *self.pack.crops.shape[1:])),
             torch.from_numpy(np.stack([points for _, points, _ in drawn])),
             self._weight(self.pack, rows),
             gather([change for *_, change in drawn], self.recipe.size),
-            torch.from_numpy(rows) if self.shelved else None,
-            torch.tensor(others, dtype=torch.int64) if self.shelved else None,
+            torch.from_numpy(rows) if cached else None,
+            torch.tensor(others, dtype=torch.int64) if cached else None,
         )
 
     def _changed(self, row: int, rng: np.random.Generator) -> tuple[Image, Points]:
-        change = without_face if rng.random() < self.recipe.faceless else augment
+        change = make_negative if rng.random() < self.recipe.faceless else augment
         how = self.recipe.augmentation
         return change(self.pack.crops[row], self.pack.points[row], self.recipe.size, how, rng)
 
@@ -191,21 +208,28 @@ class Batches:
         """A roomy crop where it is not the pack's, the points in the finished one, and the change between them."""
         points, size, how = self.pack.points[row], self.recipe.size, self.recipe.augmentation
         if rng.random() < self.recipe.faceless:
-            shown, change = draw_without_face(self.pack.crops[row], points, size, how, rng)
-            return shown, np.full_like(points, NOWHERE), change
+            shown, change = sample_negative(self.pack.crops[row], points, size, how, rng)
+            return shown, np.full_like(points, NO_FACE), change
         change = draw(points, size, how, rng)
         return None, move_points(points, change, size), change
 
     def validation(self) -> Iterator[Batch]:
         """This process's part of the faces that choose the checkpoint, in batches, unchanged."""
         rng = np.random.default_rng(0)
-        rank, ranks = self._shared
-        for start in range(rank * VALIDATED, len(self.held_out), ranks * VALIDATED):
-            rows = self.held_out[start : start + VALIDATED]
+        rank, ranks = self.process
+        for start in range(rank * VALIDATION_BATCH, len(self.validation_rows), ranks * VALIDATION_BATCH):
+            rows = self.validation_rows[start : start + VALIDATION_BATCH]
             faces = [
-                augment(self.judged.crops[row], self.judged.points[row], self.recipe.size, PLAIN, rng) for row in rows
+                augment(
+                    self.validation_pack.crops[row],
+                    self.validation_pack.points[row],
+                    self.recipe.size,
+                    NO_AUGMENTATION,
+                    rng,
+                )
+                for row in rows
             ]
-            yield self._batch(self.judged, rows, faces)
+            yield self._batch(self.validation_pack, rows, faces)
 
     def stream(self, start: int, stop: int, workers: int = 0, pinned: bool = False) -> Iterator[Batch]:
         """The batches of steps start to stop, made ahead by worker processes.

@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ from canthus.trainer.augmentation.augment import Augmentation
 from canthus.trainer.faces.labelled import LISTED, LabelledFace, LabelledSet
 from canthus.trainer.faces.schemes import scheme_of
 
-PACK_ROOM = 1.4
+PACK_MARGIN = 1.4
 """Side of a packed crop over the side of the region: room for turning, scaling and shifting it, most of the time."""
 
 CROPS = "crops.npy"
@@ -53,27 +53,35 @@ class Findings:
     outside: list[NDArray[np.float64]] = field(default_factory=list)  # (K,) of each face cut: pixels beyond the picture
 
 
+class WrittenPack(NamedTuple):
+    """A new pack, and what was wrong with the faces that it was made of."""
+
+    pack: Pack
+    findings: Findings
+
+
 def write_pack(
     sets: Sequence[LabelledSet],
     folder: Path,
     size: int,
+    augmentation: Augmentation | None = None,
     allow_missing: bool = False,
-    findings: Findings | None = None,
-    how: Augmentation | None = None,
-) -> Pack:
-    """Cut every face of the sets into `folder`, as crops of `size` pixels, and open the result.
+) -> WrittenPack:
+    """Cut every face of the sets out, write the crops of `size` pixels into `folder`, and open the new pack.
 
-    A crop has room for what `how` does to a face, see `with_room`. InputError when a picture is missing or unreadable,
-    after all were tried; `allow_missing` leaves its faces out. A pack that was there before stays whole until the new
-    one is.
+    Each crop has room for what `augmentation` does to a face, see `packed_region`. With `allow_missing`, faces whose
+    image is missing or unreadable are skipped. An earlier pack in `folder` stays whole until the new one is complete.
+
+    Raises:
+        InputError: If images are missing or unreadable; all are tried first.
     """
     if len({one.scheme.name for one in sets}) > 1:
         kinds = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
         raise InputError(f"a pack holds faces with one number of points ({kinds}); make one for each")
-    findings = Findings() if findings is None else findings
+    findings = Findings()
     todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
     with _written_aside(folder) as (crops_part, labels_part):
-        done, points = _cut(sets, todo, crops_part, size, findings, how)
+        done, points = _cut(sets, todo, crops_part, size, findings, augmentation)
         lacking = len(todo) - len(done)
         if lacking and (not allow_missing or not done):
             raise InputError(_lacking(findings.unreadable, lacking, folder / "unreadable.txt"))
@@ -87,7 +95,7 @@ def write_pack(
             [one.name for one in sets],
             [face.image for _, face in done],
         )
-    return open_pack(folder)
+    return WrittenPack(open_pack(folder), findings)
 
 
 @contextlib.contextmanager
@@ -118,15 +126,15 @@ def _written_aside(folder: Path) -> Iterator[tuple[Path, Path]]:
 Todo = Sequence[tuple[int, LabelledFace]]
 
 
-def with_room(points: NDArray[np.floating], how: Augmentation | None = None) -> Roi:
+def packed_region(points: NDArray[np.floating], how: Augmentation | None = None) -> Roi:
     """The upright square that is packed of a face (K, 2): what training may ever see of it.
 
     Where `how` changes faces evenly, it holds every region turned, scaled and shifted as far as that. Else, and where
-    changes follow a normal distribution and so have no end, it is the plain region with PACK_ROOM.
+    changes follow a normal distribution and so have no end, it is the plain region with PACK_MARGIN.
     """
-    if how is None or not how.even:
+    if how is None or not how.uniform:
         plain = roi_from_points(points)
-        return Roi(plain.x, plain.y, plain.side * PACK_ROOM)
+        return Roi(plain.x, plain.y, plain.side * PACK_MARGIN)
     most = math.radians(how.rotation)
     places: list[tuple[float, float]] = []
     for angle in np.linspace(-most, most, 1 + math.ceil(how.rotation)):
@@ -154,7 +162,7 @@ def _cut(
             continue
         edge = np.array(picture.shape[1::-1]) - 0.5
         findings.outside.append(np.maximum(-0.5 - face.points, face.points - edge).max(-1).clip(0))
-        roomy = with_room(face.points, how)
+        roomy = packed_region(face.points, how)
         crops[len(done)] = crop(picture, roomy, size)
         placed.append(transform(invert(to_frame(roomy, size)), face.points))
         done.append((number, face))

@@ -27,7 +27,7 @@ Colour = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class Cover:
+class Occluder:
     """What hides parts of a crop."""
 
     picture: NDArray[np.uint8]  # (SIDE, SIDE, 4) red, green, blue and opacity
@@ -83,12 +83,12 @@ class _Canvas:
         turn = np.linspace(0, 2 * math.pi, 24, endpoint=False)
         self.polygon(place + np.stack([np.cos(turn) * radii[0], np.sin(turn) * radii[1]], 1), colour)
 
-    def finished(self, skin: bool) -> Cover:
+    def finished(self, skin: bool) -> Occluder:
         """With light that falls unevenly on all that was painted."""
         uneven = cv2.resize(self.rng.uniform(0.75, 1.25, (4, 4)).astype(np.float32), (SIDE, SIDE))
         colours = np.clip(self.colours * uneven[..., None], 0, 255)
         picture = np.concatenate([colours, 255 * self.opacity[..., None]], 2).round().astype(np.uint8)
-        return Cover(picture, self._skin() if skin else None)
+        return Occluder(picture, self._skin() if skin else None)
 
     def _skin(self) -> tuple[int, int]:
         """A pixel of the crop on a cheek."""
@@ -113,14 +113,14 @@ class _Canvas:
         self._mask[there] = 0
 
 
-def draw_cover(points: NDArray[np.floating], size: int, rng: np.random.Generator) -> Cover:
+def draw_occluder(points: NDArray[np.floating], size: int, rng: np.random.Generator) -> Occluder:
     """Something in front of a face with these points (K, 2), pixels of a crop of `size`."""
     canvas = _Canvas(points, size, rng)
     kinds: list[Callable[[_Canvas], bool]] = [_hand, _hand, _hair, _hair, _glasses, _glasses, _mask, _head, _thing]
     return canvas.finished(skin=kinds[rng.integers(len(kinds))](canvas))
 
 
-def lay(image: NDArray[np.uint8], cover: Cover) -> NDArray[np.uint8]:
+def apply_occluder(image: NDArray[np.uint8], cover: Occluder) -> NDArray[np.uint8]:
     """Put a cover over a crop (S, S, 3)."""
     size = image.shape[0]
     laid = cv2.resize(cover.picture, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)

@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from canthus.trainer.augmentation.augment import PLAIN, augment, draw
-from canthus.trainer.augmentation.covers import SIDE, draw_cover
+from canthus.trainer.augmentation.augment import NO_AUGMENTATION, augment, draw
+from canthus.trainer.augmentation.occluders import SIDE, draw_occluder
 from canthus.trainer.faces.schemes import COFW, W300, WFLW, Scheme
 from support.shape import SHAPE
 
-COVERED = dataclasses.replace(PLAIN, cover_p=1)
+COVERED = dataclasses.replace(NO_AUGMENTATION, occluder_p=1)
 DRAWN = 60
 
 
@@ -32,7 +32,9 @@ def test_a_cover_hides_some_of_the_face_most_of_the_time_and_never_all(scheme, s
     low, high = (points.min(0) * SIDE / size).astype(int), (points.max(0) * SIDE / size).astype(int)
     hidden = []
     for seed in range(DRAWN):
-        opacity = draw_cover(points, size, np.random.default_rng(seed)).picture[low[1] : high[1], low[0] : high[0], 3]
+        opacity = draw_occluder(points, size, np.random.default_rng(seed)).picture[
+            low[1] : high[1], low[0] : high[0], 3
+        ]
         hidden.append(opacity.mean() / 255)
     assert np.mean(np.array(hidden) > 0.02) > 0.8
     assert 0.1 < np.mean(hidden) < 0.4
@@ -45,9 +47,9 @@ def test_what_is_not_covered_stays_as_it_is():
     points = face(WFLW, SIDE)
     for seed in range(DRAWN):
         change = draw(points, SIDE, COVERED, np.random.default_rng(seed))
-        plain, _ = augment(picture, points, SIDE, PLAIN, np.random.default_rng(seed))
+        plain, _ = augment(picture, points, SIDE, NO_AUGMENTATION, np.random.default_rng(seed))
         covered, moved = augment(picture, points, SIDE, COVERED, np.random.default_rng(seed))
-        opacity = change.paint.cover.picture[..., 3]
+        opacity = change.paint.occluder.picture[..., 3]
         np.testing.assert_array_equal(covered[opacity == 0], plain[opacity == 0])
         assert (covered != plain).any()
         assert np.isfinite(moved).all()
@@ -57,7 +59,7 @@ def test_a_hand_has_the_colour_of_the_face():
     points = face(WFLW, SIDE)
     seen = 0
     for seed in range(DRAWN):
-        cover = draw_cover(points, SIDE, np.random.default_rng(seed))
+        cover = draw_occluder(points, SIDE, np.random.default_rng(seed))
         if cover.skin is None:
             continue
         seen += 1
@@ -74,6 +76,6 @@ def test_a_cover_follows_the_face_when_it_leans():
     middle = (SIDE - 1) / 2
     turned = np.stack([2 * middle - points[:, 1], points[:, 0]], 1)  # a quarter turn
     for seed in range(DRAWN):
-        upright = draw_cover(points, SIDE, np.random.default_rng(seed)).picture[..., 3]
-        leaning = draw_cover(turned, SIDE, np.random.default_rng(seed)).picture[..., 3]
+        upright = draw_occluder(points, SIDE, np.random.default_rng(seed)).picture[..., 3]
+        leaning = draw_occluder(turned, SIDE, np.random.default_rng(seed)).picture[..., 3]
         assert np.abs(np.rot90(upright, -1).astype(int) - leaning).mean() < 4

@@ -14,8 +14,8 @@ from canthus.trainer.faces.schemes import Scheme
 Image = NDArray[np.uint8]
 Colour = tuple[int, int, int]
 
-TRUE: Colour = (120, 240, 140)
-FOUND: Colour = (255, 90, 70)
+LABEL_COLOR: Colour = (120, 240, 140)
+PREDICTION_COLOR: Colour = (255, 90, 70)
 
 TILE = 256
 CAPTION = 20
@@ -25,7 +25,9 @@ _SHIFT = 4
 """OpenCV draws at 1/16 pixel."""
 
 
-def mark(image: Image, points: NDArray[np.floating], scheme: Scheme, colour: Colour, radius: float = 1.5) -> Image:
+def draw_points(
+    image: Image, points: NDArray[np.floating], scheme: Scheme, colour: Colour, radius: float = 1.5
+) -> Image:
     """A copy of an RGB image (H, W, 3) with points (K, 2) and the scheme's lines in one colour."""
     canvas = image.copy()
     fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
@@ -54,17 +56,17 @@ def _captioned(image: Image, text: str) -> Image:
     return canvas
 
 
-def short_name(name: str, length: int = 26) -> str:
+def shorten_name(name: str, length: int = 26) -> str:
     """The end of a picture's name."""
     return name if len(name) <= length else "..." + name[3 - length :]
 
 
-def evenly(count: int, wanted: int) -> list[int]:
+def evenly_spaced(count: int, wanted: int) -> list[int]:
     """Up to `wanted` of the numbers below `count`, spread over all."""
     return sorted({math.floor(place * count / wanted) for place in range(wanted)}) if count else []
 
 
-def write_picture(path: Path, image: Image, drawing: bool = False) -> None:
+def write_image(path: Path, image: Image, drawing: bool = False) -> None:
     """Write an RGB picture; the name's ending tells the kind, and drawings of few colours become small files."""
     # OpenCV's own way, differences between neighbours, suits photographs.
     plain = [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]

@@ -6,9 +6,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.trainer.faces.contact_sheet import (
+    LABEL_COLOR,
+    TILE,
+    contact_sheet,
+    draw_points,
+    evenly_spaced,
+    shorten_name,
+)
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.faces.schemes import Scheme, scheme_of
-from canthus.trainer.faces.sheet import TILE, TRUE, contact_sheet, evenly, mark, short_name
 from canthus.trainer.packs.pack import Findings, Pack
 
 NAMED = 5
@@ -27,7 +34,7 @@ SHOWN = 30
 """Faces on the contact sheet."""
 
 
-def summary(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) -> list[str]:
+def summarize_pack(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) -> list[str]:
     """Lines for a person: counts, what is missing, points outside their pictures, left and right."""
     scheme = scheme_of(pack.points.shape[1])
     lines = [f"{len(pack)} faces of {pack.crops.shape[1]} px, {scheme.points} points each ({scheme.name})"]
@@ -41,7 +48,7 @@ def summary(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) -> list
     if beyond.any():
         farthest = beyond.max(-1).argmax()
         lines[-1] += f", on {beyond.any(-1).sum()} faces; farthest, by {beyond.max():.3g} px: {pack.names[farthest]}"
-    wrong = np.flatnonzero(swapped(pack.points, scheme))
+    wrong = np.flatnonzero(has_swapped_sides(pack.points, scheme))
     if len(wrong):
         named = ", ".join(pack.names[row] for row in wrong[:NAMED])
         lines.append(f"  left and right: seem swapped on {len(wrong)} faces: {named}{' ...' * (len(wrong) > NAMED)}")
@@ -71,7 +78,7 @@ def _mirror_line(points: NDArray[np.floating], scheme: Scheme) -> str:
     return f"mean face and its mirror image agree: {told} apart"
 
 
-def swapped(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.bool_]:
+def has_swapped_sides(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.bool_]:
     """Which faces (N, K, 2) have left for right, as a whole or in a part (the brows, say).
 
     As a whole: seen with the eyes level, the middle of the points lies above the eyes. In a part: points of a pair lie
@@ -92,7 +99,7 @@ def swapped(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.bool_]:
 
 def asymmetry(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.float64]:
     """How far each point (K,) of the median face lies from its mirror pair's mirror image, in % of the ruler."""
-    left, right = (points[:, list(group)].mean(1) for group in scheme.ruler)
+    left, right = (points[:, list(group)].mean(1) for group in scheme.normalizer)
     across = right - left
     length = np.maximum((across**2).sum(-1, keepdims=True), 1e-6)
     from_middle = points - ((left + right) / 2)[:, None]
@@ -103,16 +110,21 @@ def asymmetry(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.float6
     return apart
 
 
-def pack_sheet(pack: Pack) -> NDArray[np.uint8]:
+def pack_contact_sheet(pack: Pack) -> NDArray[np.uint8]:
     """Some faces of a pack with their points, as a picture; first those that `summary` names as swapped."""
     scheme = scheme_of(pack.points.shape[1])
     scale = TILE / pack.crops.shape[1]
     tiles = []
-    wrong = np.flatnonzero(swapped(pack.points, scheme))[:NAMED].tolist()
-    for row in [*wrong, *(row for row in evenly(len(pack), SHOWN - len(wrong)) if row not in wrong)]:
+    wrong = np.flatnonzero(has_swapped_sides(pack.points, scheme))[:NAMED].tolist()
+    for row in [*wrong, *(row for row in evenly_spaced(len(pack), SHOWN - len(wrong)) if row not in wrong)]:
         image = cv2.resize(
             pack.crops[row], (TILE, TILE), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         )
         points = (pack.points[row] + 0.5) * scale - 0.5
-        tiles.append((mark(image.astype(np.uint8, copy=False), points, scheme, TRUE), short_name(pack.names[row], 36)))
+        tiles.append(
+            (
+                draw_points(image.astype(np.uint8, copy=False), points, scheme, LABEL_COLOR),
+                shorten_name(pack.names[row], 36),
+            )
+        )
     return contact_sheet(tiles, 6)
