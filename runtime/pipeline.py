@@ -1,5 +1,6 @@
 """The wiring, and the public Python API: `follow` a video, camera or any frames; `landmark` one picture."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -102,7 +103,7 @@ class Landmarker(Closeable):
             faces = self._smoother.smooth(faces, frame.seconds)
         self.seconds["landmark"] = located - began - self.seconds["detect"]
         self.seconds["smooth"] = time.perf_counter() - located
-        return faces if back is None else Faces(transform(back, faces.points), faces.scores, faces.ids)
+        return faces if back is None else dataclasses.replace(faces, points=transform(back, faces.points))
 
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
         """The faces of one picture (H, W, 3) uint8 RGB that stands alone; small faces are looked for too.
@@ -120,7 +121,7 @@ class Landmarker(Closeable):
             faces = alone.update(image, 0.0)
             found = Landmarks(faces.points, faces.scores)
             points, scores = average_views(partial(predict_landmarks, alone.backend, image), found)
-            return Faces(points, scores, faces.ids)
+            return dataclasses.replace(faces, points=points, scores=scores)
 
         return self._run(alone, looked)
 

@@ -1,8 +1,10 @@
-"""The One Euro filter (Casiez, Roussel and Vogel, CHI 2012) on the points of each face, driven by real timestamps.
+"""Smooth the landmarks of each face over time with the One Euro filter (Casiez, Roussel and Vogel, CHI 2012).
 
-A low-pass filter whose cut-off grows with speed: a still face does not tremble, a moving one is not late.
+This is a low-pass filter whose cutoff frequency grows with speed: it removes the jitter of a still face and adds
+little lag to a moving one.
 """
 
+import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -14,55 +16,57 @@ from canthus.runtime.types import Faces
 
 @dataclass(frozen=True)
 class OneEuro:
-    """The filter's settings. Speeds are in face sizes a second, so that near and far faces are treated alike."""
+    """Parameters of the filter. Speeds are in face sizes per second, so near and far faces are smoothed alike."""
 
-    cutoff: float = 1.2  # Hz, of a still point
-    beta: float = 45.0  # Hz for each face size a second
-    speed_cutoff: float = 1.0  # Hz, of the speed itself
+    cutoff: float = 1.2  # Hz, for a point at rest
+    beta: float = 45.0  # increase of the cutoff: Hz for each face size per second
+    speed_cutoff: float = 1.0  # Hz, for the speed itself
 
 
 @dataclass
-class _Memory:
+class _State:
     points: NDArray[np.float64]  # (98, 2) filtered, frame pixels
-    speed: NDArray[np.float64]  # (98, 2) filtered, frame pixels a second
+    speed: NDArray[np.float64]  # (98, 2) filtered, frame pixels per second
     seconds: float
 
 
 class Smoother:
-    """Smooths faces frame by frame; each id has its own memory, forgotten when the face is gone."""
+    """Smooths faces frame by frame. Each id has a state of its own, deleted when the face is gone."""
 
     def __init__(self, settings: OneEuro | None = None) -> None:
         self._settings = settings or OneEuro()
-        self._memories: dict[int, _Memory] = {}
+        self._states: dict[int, _State] = {}
 
     def smooth(self, faces: Faces, seconds: float) -> Faces:
-        """The same faces with calmer points; `seconds` is the frame's time."""
+        """Return the faces with smoothed points; `seconds` is the frame's time.
+
+        A new face, and any face after a step back in time, is returned unchanged.
+        """
+        states = [self._filter(self._states.get(face.id), face.points, seconds) for face in faces]
+        self._states = dict(zip(faces.ids.tolist(), states, strict=True))
         points = np.empty_like(faces.points)
-        memories = {}
-        for place, face in enumerate(faces.ids):
-            memory = self._step(self._memories.get(int(face)), faces.points[place], seconds)
-            memories[int(face)] = memory
-            points[place] = memory.points
-        self._memories = memories
-        return Faces(points, faces.scores, faces.ids)
+        for index, state in enumerate(states):
+            points[index] = state.points
+        return dataclasses.replace(faces, points=points)
 
-    def _step(self, memory: _Memory | None, points: NDArray[np.float32], seconds: float) -> _Memory:
+    def _filter(self, state: _State | None, points: NDArray[np.float32], seconds: float) -> _State:
         new = points.astype(np.float64)
-        if memory is None or seconds <= memory.seconds:
-            return _Memory(new, np.zeros_like(new), seconds)
-        how, passed = self._settings, seconds - memory.seconds
+        if state is None or seconds <= state.seconds:
+            return _State(new, np.zeros_like(new), seconds)
+        settings, elapsed = self._settings, seconds - state.seconds
         size = max(float((new.max(0) - new.min(0)).max()), 1.0)
-        # The whole face's speed is a surer measure than one point's, whose own noise would open its filter.
-        raw = (new - memory.points) / passed
-        speed = memory.speed + _share(how.speed_cutoff, passed) * (raw - memory.speed)
-        together = np.linalg.norm(speed.mean(0)) / size
-        apart = np.linalg.norm(speed - speed.mean(0), axis=1) / size
-        cutoff = how.cutoff + how.beta * (together + np.maximum(apart - together, 0.0))
-        kept = memory.points + _share(cutoff, passed)[:, None] * (new - memory.points)
-        return _Memory(kept, speed, seconds)
+        raw_speed = (new - state.points) / elapsed
+        speed = state.speed + _weight(settings.speed_cutoff, elapsed) * (raw_speed - state.speed)
+        # Mainly the speed of the whole face opens the filters. The speed of a single point is noisy; it counts only as
+        # far as it exceeds the speed of the face.
+        face_speed = np.linalg.norm(speed.mean(0)) / size
+        own_speed = np.linalg.norm(speed - speed.mean(0), axis=1) / size
+        cutoff = settings.cutoff + settings.beta * (face_speed + np.maximum(own_speed - face_speed, 0.0))
+        filtered = state.points + _weight(cutoff, elapsed)[:, None] * (new - state.points)
+        return _State(filtered, speed, seconds)
 
 
-def _share(cutoff: NDArray[np.float64] | float, passed: float) -> NDArray[np.float64]:
-    """How much of a new value a first-order low-pass of `cutoff` Hz takes after `passed` seconds."""
-    turned = 2 * math.pi * np.asarray(cutoff, np.float64) * passed
-    return np.asarray(turned / (turned + 1))
+def _weight(cutoff: NDArray[np.float64] | float, elapsed: float) -> NDArray[np.float64]:
+    """Return the weight of a new value in a first-order low-pass of `cutoff` Hz, `elapsed` seconds after the last."""
+    phase = 2 * math.pi * np.asarray(cutoff, np.float64) * elapsed
+    return np.asarray(phase / (phase + 1))

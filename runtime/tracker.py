@@ -64,11 +64,18 @@ class _Track:
     seconds: float  # of the last frame that shows the face
     frame: int  # number of this frame
     confirmed: float  # seconds of the last detection of the face
+    detection_score: float  # of this detection
     refined: float = -math.inf  # seconds of the last prediction in the detector's box
 
     @property
     def face_score(self) -> float:
         return float(self.scores.mean())
+
+    def confirm(self, box: FaceBox, seconds: float) -> None:
+        """Note that the detector has found the face. If it returned two boxes for it, the higher score stays."""
+        first = seconds != self.confirmed
+        self.detection_score = box.score if first else max(box.score, self.detection_score)
+        self.confirmed = seconds
 
     @property
     def box(self) -> FaceBox:
@@ -128,6 +135,7 @@ class Tracker:
             points=np.stack([track.points for track in self._tracks]),
             scores=np.stack([track.scores for track in self._tracks]),
             ids=np.array([track.id for track in self._tracks], np.int64),
+            detection_scores=np.array([track.detection_score for track in self._tracks], np.float32),
         )
 
     def _follow(self, image: NDArray[np.uint8], seconds: float) -> None:
@@ -174,7 +182,7 @@ class Tracker:
         rois = [roi_from_box(box) for box in (*new, *(match.box for match in uncertain))]
         points, scores = refine_landmarks(partial(predict_landmarks, self.backend, image), rois)
         for index, box in enumerate(new):
-            self._add(_Track(-1, points[index], scores[index], seconds, self._frame, confirmed=seconds), box)
+            self._add(_Track(-1, points[index], scores[index], seconds, self._frame, seconds, box.score), box)
         for index, match in enumerate(uncertain, start=len(new)):
             self._improve(match.track, points[index], scores[index], seconds)
 
@@ -185,7 +193,7 @@ class Tracker:
         for box in boxes:
             tracks = [track for track in self._tracks if self._is_same(box, track)]
             for track in tracks:
-                track.confirmed = seconds
+                track.confirm(box, seconds)
             if not tracks:
                 new.append(box)
             elif len(tracks) == 1 and self._needs_refinement(tracks[0], seconds):

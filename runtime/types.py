@@ -1,13 +1,16 @@
-"""What passes between the stages. Shapes are checked once, here, where each value is born.
+"""The values that pass between the stages. Shapes and dtypes are checked here, when a value is created.
 
-Pixel centres are integers, x stands before y, colours are RGB.
+Pixel centres are integers, x comes before y, colours are RGB.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
 from canthus.runtime.wflw import POINTS
 
@@ -26,27 +29,36 @@ def check_image(value: object) -> None:
 
 
 def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: type) -> None:
+    """Raise ValueError unless an array has the shape and dtype; None stands for any size."""
     fits = array.ndim == len(shape) and all(
-        wanted in (None, got) for wanted, got in zip(shape, array.shape, strict=True)
+        size in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
     )
     if not fits or array.dtype != dtype:
-        wanted = ", ".join("*" if size is None else str(size) for size in shape)
-        raise ValueError(f"{name} must be ({wanted}) {np.dtype(dtype)}, got {array.shape} {array.dtype}")
+        sizes = ", ".join("*" if size is None else str(size) for size in shape)
+        raise ValueError(f"{name} must be ({sizes}) {np.dtype(dtype)}, got {array.shape} {array.dtype}")
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One source image. `seconds` is its presentation time, counted from the start of the source."""
+    """One image of a video or camera.
+
+    `image` is a read-only view of the array given, not a copy, so the pixels still belong to the array's owner. If the
+    owner changes them, the frame changes too: pass a copy of a buffer that will be reused. `follow` reads each frame
+    into an array of its own. To draw on a frame, copy it: `frame.image.copy()`.
+
+    Raises InputError for an image of another shape or dtype.
+    """
 
     image: NDArray[np.uint8]  # (H, W, 3) RGB, read-only
-    index: int
-    seconds: float
-    pixel_aspect: float = 1.0  # how wide a pixel is shown over how high
+    index: int  # 0, 1, 2 ...
+    seconds: float  # presentation time, from the start of the source
+    pixel_aspect: float = 1.0  # width of a pixel on the screen over its height
 
     def __post_init__(self) -> None:
         check_image(self.image)
-        # A stray in-place draw then fails at its own line.
-        self.image.setflags(write=False)
+        view = self.image.view()
+        view.setflags(write=False)
+        object.__setattr__(self, "image", view)
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class FaceBox:
 class Roi:
     """A rotated square to crop: centre and side in frame pixels, angle in radians.
 
-    A positive angle turns the x axis towards the y axis (clockwise on the screen).
+    A positive angle rotates the x axis towards the y axis (clockwise on the screen).
     """
 
     x: float
@@ -76,7 +88,7 @@ class Roi:
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """Square cut-outs of one frame and the way back to it."""
+    """Square cut-outs of one frame, and the affines back to it."""
 
     images: NDArray[np.uint8]  # (N, S, S, 3) RGB
     to_frame: NDArray[np.float64]  # (N, 2, 3) affine: crop pixel -> frame pixel
@@ -88,37 +100,172 @@ class Crops:
 
 
 @dataclass(frozen=True, eq=False)
+class Face:
+    """One face of `Faces`.
+
+    The regions (`contour`, `left_eye` ...) are arrays (K, 2) in frame pixels, in the order of WFLW. Left and right are
+    the image's: `left_eye` is on the left side of the image, so it is the right eye of a person who faces the camera.
+    """
+
+    points: NDArray[np.float32]  # (98, 2) frame pixels
+    scores: NDArray[np.float32]  # (98,) in [0, 1]
+    id: int  # the same number for the same face in every frame
+    detection_score: float = float("nan")  # see `Faces`
+
+    def __post_init__(self) -> None:
+        _require("points", self.points, (POINTS, 2), np.float32)
+        _require("scores", self.scores, (POINTS,), np.float32)
+
+    @property
+    def box(self) -> NDArray[np.float32]:
+        """Bounding box of the points, (4,) x0, y0, x1, y1, in frame pixels."""
+        return np.concatenate([self.points.min(0), self.points.max(0)])
+
+    @property
+    def face_score(self) -> float:
+        """Mean score of the points."""
+        return float(self.scores.mean())
+
+    @property
+    def points_68(self) -> NDArray[np.float32]:
+        """The 68 points of iBUG 300-W and dlib, in their order, (68, 2); see `wflw.IBUG_68`."""
+        return self.points[list(wflw.IBUG_68)]
+
+    @property
+    def contour(self) -> NDArray[np.float32]:
+        """Jaw line, (33, 2), from the left side of the image over the chin to the right."""
+        return self._region(wflw.CONTOUR)
+
+    @property
+    def left_brow(self) -> NDArray[np.float32]:
+        """Outline of the left brow, (9, 2): five points along its upper edge, four back along the lower one."""
+        return self._region(wflw.LEFT_BROW)
+
+    @property
+    def right_brow(self) -> NDArray[np.float32]:
+        """Outline of the right brow, (9, 2): five points along its upper edge, four back along the lower one."""
+        return self._region(wflw.RIGHT_BROW)
+
+    @property
+    def nose_bridge(self) -> NDArray[np.float32]:
+        """Bridge of the nose, (4, 2), from between the eyes to the tip."""
+        return self._region(wflw.NOSE_BRIDGE)
+
+    @property
+    def nose_base(self) -> NDArray[np.float32]:
+        """Lower edge of the nose, (5, 2), from left to right."""
+        return self._region(wflw.NOSE_BASE)
+
+    @property
+    def left_eye(self) -> NDArray[np.float32]:
+        """Outline of the left eye, (8, 2), clockwise from its left corner."""
+        return self._region(wflw.LEFT_EYE)
+
+    @property
+    def right_eye(self) -> NDArray[np.float32]:
+        """Outline of the right eye, (8, 2), clockwise from its left corner."""
+        return self._region(wflw.RIGHT_EYE)
+
+    @property
+    def outer_lips(self) -> NDArray[np.float32]:
+        """Outer outline of the lips, (12, 2), clockwise from the left corner of the mouth."""
+        return self._region(wflw.OUTER_LIPS)
+
+    @property
+    def inner_lips(self) -> NDArray[np.float32]:
+        """Inner outline of the lips, (8, 2), clockwise from the left corner of the mouth."""
+        return self._region(wflw.INNER_LIPS)
+
+    @property
+    def left_pupil(self) -> NDArray[np.float32]:
+        """Centre of the left pupil, (2,)."""
+        return np.asarray(self.points[wflw.LEFT_PUPIL])
+
+    @property
+    def right_pupil(self) -> NDArray[np.float32]:
+        """Centre of the right pupil, (2,)."""
+        return np.asarray(self.points[wflw.RIGHT_PUPIL])
+
+    def _region(self, points: tuple[int, ...]) -> NDArray[np.float32]:
+        return self.points[list(points)]
+
+
+_UNKNOWN: NDArray[np.float32] = np.zeros(0, np.float32)
+"""Default of `Faces.detection_scores`, replaced by NaN for each face."""
+
+
+@dataclass(frozen=True, eq=False)
 class Faces:
-    """The faces of one frame; none is ordinary (N = 0)."""
+    """The faces of one image, sorted by id; there may be none (N = 0).
+
+    `len(faces)`, `faces[0]` and `for face in faces` work as for a list of `Face`. A slice, a boolean array or an array
+    of indices returns the selected `Faces`, for example `faces[faces.face_scores > 0.5]`.
+
+    `scores` say how well each point is visible. `detection_scores` are the confidence of the face detector when it
+    last found the face; the detector does not run on every frame. They are NaN if unknown, as in `Faces` made without
+    them.
+
+    Raises ValueError for arrays of other shapes or dtypes.
+    """
 
     points: NDArray[np.float32]  # (N, 98, 2) frame pixels
     scores: NDArray[np.float32]  # (N, 98) in [0, 1]
     ids: NDArray[np.int64]  # (N,) the same number for the same face in every frame
+    detection_scores: NDArray[np.float32] = field(default_factory=lambda: _UNKNOWN)  # (N,) in [0, 1] or NaN
 
     def __post_init__(self) -> None:
         count = len(self.ids)
+        if self.detection_scores is _UNKNOWN:
+            object.__setattr__(self, "detection_scores", np.full(count, np.nan, np.float32))
         _require("points", self.points, (count, POINTS, 2), np.float32)
         _require("scores", self.scores, (count, POINTS), np.float32)
         _require("ids", self.ids, (count,), np.int64)
-
-    def __len__(self) -> int:
-        return len(self.ids)
+        _require("detection_scores", self.detection_scores, (count,), np.float32)
 
     @classmethod
     def none(cls) -> "Faces":
-        """No face."""
+        """Return no faces."""
         return cls(
             np.zeros((0, POINTS, 2), np.float32),
             np.zeros((0, POINTS), np.float32),
             np.zeros(0, np.int64),
         )
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, index: int) -> Face: ...
+
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]) -> "Faces": ...
+
+    def __getitem__(
+        self, index: int | slice | Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]
+    ) -> "Face | Faces":
+        if isinstance(index, int | np.integer):
+            return Face(
+                self.points[index], self.scores[index], int(self.ids[index]), float(self.detection_scores[index])
+            )
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            index = index if index.size else index.astype(np.intp)  # an empty list has no dtype of its own
+        return Faces(self.points[index], self.scores[index], self.ids[index], self.detection_scores[index])
+
+    def __iter__(self) -> Iterator[Face]:
+        return (self[index] for index in range(len(self)))
+
     @property
     def boxes(self) -> NDArray[np.float32]:
-        """(N, 4) x0, y0, x1, y1 of the points of each face, frame pixels."""
+        """Bounding box of the points of each face, (N, 4) x0, y0, x1, y1, in frame pixels."""
         return np.concatenate([self.points.min(1), self.points.max(1)], axis=1)
 
     @property
     def face_scores(self) -> NDArray[np.float32]:
-        """(N,) mean score of the points of each face."""
+        """Mean score of the points of each face, (N,)."""
         return np.asarray(self.scores.mean(1))
+
+    @property
+    def points_68(self) -> NDArray[np.float32]:
+        """The 68 points of iBUG 300-W and dlib, in their order, (N, 68, 2); see `wflw.IBUG_68`."""
+        return self.points[:, list(wflw.IBUG_68)]

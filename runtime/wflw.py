@@ -1,6 +1,6 @@
-"""The 98 points of WFLW (Wu et al., "Look at Boundary", CVPR 2018): groups, mirror pairs, lines, canthi.
+"""The 98 points of WFLW (Wu et al., "Look at Boundary", CVPR 2018): regions, mirror pairs, lines, subsets.
 
-Left and right are the picture's: point 60 is the outer corner of the eye on the picture's left side.
+Left and right are the image's: point 60 is the outer corner of the eye on the left side of the image.
 """
 
 import numpy as np
@@ -17,13 +17,30 @@ LEFT_EYE = tuple(range(60, 68))
 RIGHT_EYE = tuple(range(68, 76))
 OUTER_LIPS = tuple(range(76, 88))
 INNER_LIPS = tuple(range(88, 96))
-PUPILS = (96, 97)
+PUPILS = LEFT_PUPIL, RIGHT_PUPIL = (96, 97)
 
 OUTER_CANTHI = (60, 72)
-"""The two points whose distance divides every error (the inter-ocular normaliser of WFLW)."""
+"""The outer corners of the eyes. Their distance normalizes errors on WFLW (the inter-ocular distance)."""
+
+IBUG_68 = (
+    *CONTOUR[::2],  # every second point
+    *range(33, 38),  # the upper edges of the brows
+    *range(42, 47),
+    *NOSE_BRIDGE,
+    *NOSE_BASE,
+    *(60, 61, 63, 64, 65, 67),  # without the middle of each eyelid
+    *(68, 69, 71, 72, 73, 75),
+    *OUTER_LIPS,
+    *INNER_LIPS,
+)
+"""The points of WFLW that are the 68 of iBUG 300-W (Sagonas et al., 2013) and dlib, in their order.
+
+The annotations of the two sets still differ a little. For example, WFLW divides an eyelid into four parts and iBUG
+into three, so the eyelid points are not exactly at the same places.
+"""
 
 ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
-"""The six subsets, in the order of the official list files."""
+"""The six test subsets of WFLW, in the order of the official list files."""
 
 COLOURS: tuple[tuple[tuple[int, ...], tuple[int, int, int]], ...] = (
     (CONTOUR, (90, 200, 250)),
@@ -33,7 +50,7 @@ COLOURS: tuple[tuple[tuple[int, ...], tuple[int, int, int]], ...] = (
     (OUTER_LIPS + INNER_LIPS, (255, 120, 140)),
     (PUPILS, (255, 255, 255)),
 )
-"""Groups of points and the RGB colour in which each is drawn."""
+"""Groups of points and the RGB colour of each."""
 
 LINES: tuple[tuple[int, ...], ...] = (
     CONTOUR,
@@ -46,14 +63,14 @@ LINES: tuple[tuple[int, ...], ...] = (
     (*OUTER_LIPS, OUTER_LIPS[0]),
     (*INNER_LIPS, INNER_LIPS[0]),
 )
-"""Chains of points to draw; the pupils stand alone."""
+"""Chains of points that are joined by lines; the pupils are not joined."""
 
 
 def _mirror() -> NDArray[np.intp]:
-    """The point that each point becomes when the picture is flipped left to right."""
-    facing = [
+    """Return, for each point, the point at its place in a horizontally flipped image."""
+    pairs = [
         *zip(CONTOUR, reversed(CONTOUR), strict=True),
-        # A brow runs along its upper edge from one end to the other, then back along the lower.
+        # The points of a brow go along its upper edge, then back along the lower one.
         *zip(range(33, 38), range(46, 41, -1), strict=True),
         *zip(range(38, 42), (50, 49, 48, 47), strict=True),
         *((point, point) for point in NOSE_BRIDGE),
@@ -67,10 +84,11 @@ def _mirror() -> NDArray[np.intp]:
         (96, 97),
     ]
     mirror = np.zeros(POINTS, np.intp)
-    for one, other in facing:
+    for one, other in pairs:
         mirror[one], mirror[other] = other, one
     mirror.setflags(write=False)
     return mirror
 
 
 MIRROR: NDArray[np.intp] = _mirror()
+"""(98,) the point at the place of each point in a horizontally flipped image."""

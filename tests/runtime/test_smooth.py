@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,14 @@ def test_each_face_keeps_its_own_memory_where_another_leaves():
 
 def test_a_second_look_at_the_same_moment_is_taken_as_it_is():
     assert np.allclose(run(np.stack([SHAPE * 50, SHAPE * 80]), [1.0, 1.0])[1], SHAPE * 80)
+
+
+def test_smoothing_changes_the_points_only():
+    faces = Faces(SHAPE[None] * 50, np.full((1, 98), 0.5, np.float32), np.array([3]), np.float32([0.8]))
+    smoother = Smoother()
+    smoother.smooth(faces, 0.0)
+    moved = smoother.smooth(dataclasses.replace(faces, points=faces.points + 1), 0.1)
+    assert not np.array_equal(moved.points, faces.points)
+    assert (moved.scores == 0.5).all()
+    assert moved.ids.tolist() == [3]
+    assert moved.detection_scores == np.float32(0.8)

@@ -300,3 +300,33 @@ def test_a_network_that_gives_nan_sees_no_face(fake_backend, points_too):
     assert len(tracker.update(scene((100, 120)), 1.0)) == 1
     tracker.backend = Overflowing(fake_backend, 0.9)
     assert len(tracker.update(scene((100, 120)), 1.1)) == 0
+
+
+def test_detection_score_is_that_of_the_last_detection_of_the_face(fake_backend):
+    score = 0.8
+
+    def detect(image):
+        boxes = bright_boxes(image)
+        return [dataclasses.replace(box, score=score) for box in boxes + boxes[:1]]
+
+    tracker = Tracker(detect, fake_backend)
+    image = scene((100, 120), (500, 120))
+    assert tracker.update(image, 0.0).detection_scores == pytest.approx([0.8, 0.8])
+    score = 0.6
+    assert tracker.update(image, 0.1).detection_scores == pytest.approx([0.8, 0.8])  # the detector did not run
+    assert tracker.update(image, 1.0).detection_scores == pytest.approx([0.6, 0.6])
+
+
+def test_detection_score_is_the_best_of_two_boxes_of_one_face(fake_backend):
+    def detect(image):
+        (box,) = bright_boxes(image)
+        return [dataclasses.replace(box, score=score) for score in (0.7, 0.9, 0.6)]
+
+    tracker = Tracker(detect, fake_backend)
+    tracker.update(scene((100, 120)), 0.0)
+    assert tracker.update(scene((100, 120)), 1.0).detection_scores == pytest.approx([0.9])
+
+
+def test_constructor_takes_no_private_state(fake_backend):
+    with pytest.raises(TypeError):
+        Tracker(bright_boxes, fake_backend, TrackerSettings(), 0, [])
