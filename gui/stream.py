@@ -228,7 +228,7 @@ class Stream:
                         last = playback
                     faces = finder.update(frame)
                     dropped = self._frames.dropped + self.results.overwritten
-                    self.results.post(Result(frame, faces, dict(finder.seconds), dropped, finder.runs))
+                    self.results.post(Result(frame, faces, dict(finder.seconds), dropped, finder.backend_name))
         except BaseException as error:  # noqa: BLE001 - passed to the window, which shows or raises it
             self.results.post(self._fail(error))
             self.stop()

@@ -63,7 +63,7 @@ def command(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
 
     from canthus.runtime import sample
-    from canthus.runtime.backends.first_use import engine_ready, gpu_expected
+    from canthus.runtime.backends.automatic import engine_ready, gpu_expected
     from canthus.runtime.models import find_gpu_model
 
     if not chosen.cpu and gpu_expected() and not engine_ready(find_gpu_model(chosen.model)):

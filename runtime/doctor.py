@@ -84,11 +84,11 @@ def _detector() -> str:
 
 def _outlook() -> str:
     """What would run the default model here."""
-    from canthus.runtime.backends.first_use import outlook
+    from canthus.runtime.backends.automatic import describe_backend
     from canthus.runtime.models import find_gpu_model
 
     try:
-        return outlook(find_gpu_model())
+        return describe_backend(find_gpu_model())
     except ModelError as missing:
         return f"nothing: {missing}"
 

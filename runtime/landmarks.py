@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import Backend, RegionBackend
+from canthus.runtime.backends import Backend, predict_regions
 from canthus.runtime.decode import LEAST
-from canthus.runtime.geometry import crop_all, roi_from_points, roll_from_points, transform
+from canthus.runtime.geometry import roi_from_points, roll_from_points
 from canthus.runtime.types import Roi
 
 CONFIDENT_SCORE = 0.7
@@ -43,12 +43,7 @@ def predict_landmarks(backend: Backend, image: NDArray[np.uint8], rois: Sequence
 
     If the network returns NaN or infinity for a face, its points are the centre of its region and its scores are 0.
     """
-    if isinstance(backend, RegionBackend):
-        points, scores = backend.predict_regions(image, rois)
-    else:
-        crops = crop_all(image, rois, backend.size)
-        points, scores = backend.predict(crops.images)
-        points = transform(crops.to_frame, points)
+    points, scores = predict_regions(backend, image, rois)
     finite = np.isfinite(points).all((1, 2)) & np.isfinite(scores).all(1)
     for index in np.flatnonzero(~finite).tolist():
         points[index], scores[index] = (rois[index].x, rois[index].y), 0

@@ -59,9 +59,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the network and the detector by fakes for which every bright blob is a face."""
-    monkeypatch.setattr(pipeline, "open_backend", lambda model: FakeBackend())
+    monkeypatch.setattr(pipeline, "open_automatic", lambda *_: FakeBackend())
     monkeypatch.setattr(pipeline, "Detector", lambda model: PretendedDetector())
-    monkeypatch.setattr(pipeline, "_first_use", lambda name: None)
 
 
 @pytest.fixture(autouse=True, scope="session")

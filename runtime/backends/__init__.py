@@ -72,19 +72,20 @@ def open_backend(model: Path | Model, points: int | None = None) -> Backend:
             from canthus.runtime.backends.cpu import OpenVINOBackend
 
             checked = model if isinstance(model, Model) else read_model(path)
-            _check_points(path, checked.manifest.points, points)
+            check_points(path, checked.manifest.points, points)
             return OpenVINOBackend(checked)
         case ".engine":
             from canthus.runtime.backends.trt import TensorRTBackend
 
             if points is not None:
-                _check_points(path, read_engine_manifest(path).points, points)
+                check_points(path, read_engine_manifest(path).points, points)
             return TensorRTBackend(path)
         case _:
             raise ModelError(f"{path}: expected a .onnx or .engine file; `canthus export` converts a checkpoint")
 
 
-def _check_points(path: Path, found: int, expected: int | None) -> None:
+def check_points(path: Path, found: int, expected: int | None) -> None:
+    """Raise ModelError if a model gives another number of points than expected. None accepts any."""
     if expected not in (None, found):
         raise ModelError(f"{path}: gives {found} points (expected {expected}); use a model of {expected} points")
 

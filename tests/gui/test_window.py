@@ -264,7 +264,7 @@ def test_window_shows_a_hint_when_the_backend_changes(open_window: Callable[[Str
     class Moving(FakeFinder):
         def update(self, frame: Frame) -> Faces:
             if len(self.seen) == 5:
-                self.runs = "another"
+                self.backend_name = "another"
             return super().update(frame)
 
     window = open_window(fake_stream(finder=Moving))

@@ -70,7 +70,7 @@ class FakeFinder(Closeable):
 
     def __init__(self) -> None:
         self.seconds = {"detect": 0.001, "landmark": 0.002}
-        self.runs = "a fake"
+        self.backend_name = "a fake"
         self.seen: list[tuple[float, float]] = []  # (monotonic time of the call, seconds of the frame)
         self.restarts = 0
 

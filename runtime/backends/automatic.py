@@ -1,0 +1,255 @@
+"""The CPU now, the GPU as soon as its engine is ready, and the CPU again if the GPU fails.
+
+If this machine has no NVIDIA driver or no TensorRT, neither TensorRT nor CUDA is imported and nothing is logged.
+"""
+
+import ctypes
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.backends import Backend, check_points, open_backend, predict_regions
+from canthus.runtime.backends.engine_build import EngineBuild
+from canthus.runtime.backends.trt import (
+    TensorRTBackend,
+    capability_name,
+    flavour_for_here,
+    flavour_version,
+    installed_flavours,
+)
+from canthus.runtime.closeable import Closeable
+from canthus.runtime.cuda.launch import Gpu, find_gpu
+from canthus.runtime.engine_files import Flavour, fitting_engines, give_up
+from canthus.runtime.errors import BackendError, CanthusError, EngineError
+from canthus.runtime.models import Model, find_gpu_model, find_model, read_model
+from canthus.runtime.types import Roi
+
+_log = logging.getLogger(__name__)
+
+Prediction = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Points (N, K, 2) and scores (N, K)."""
+
+
+def open_automatic(name: str | Path | None = None, gpu: bool = True, points: int | None = None) -> Backend:
+    """Open a model on the best device of this machine.
+
+    name: a shipped model's name or a file; None means the default of the CPU and the default of the GPU.
+    gpu: use an NVIDIA GPU if there is one.
+    points: the number of points that the caller can use; None accepts any.
+
+    Returns the CPU backend alone if no GPU can be used, and the GPU backend alone for a .engine file.
+    Raises ModelError if the model is missing, damaged or has other points.
+    """
+    path = find_model(name)
+    if path.suffix != ".onnx":
+        return open_backend(path, points)
+    model = read_model(path)
+    cpu = open_backend(model, points)
+    if not (gpu and gpu_expected()):
+        return cpu
+    try:
+        gpu_path = find_gpu_model(name)
+        return AutomaticBackend(cpu, model if gpu_path == path else gpu_path, points)
+    except BaseException:
+        cpu.close()
+        raise
+
+
+class AutomaticBackend(Closeable):
+    """Runs a model on the CPU until its GPU engine is ready, then on the GPU, and on the CPU again if the GPU fails.
+
+    An engine in the cache is used from the start. Otherwise it is built in a background process, once, and used from
+    the first prediction after the build. A prediction that fails on the GPU is repeated on the CPU, so callers
+    see no error. Each change is logged once.
+
+    cpu: the backend for the CPU. It is closed with this one.
+    model: the model of the GPU. It may differ from the CPU's, and take crops of another size.
+    points: the number of points that the caller can use.
+
+    `name` and `size` are those of the backend in use. `size` may change with every prediction: `predict` resizes
+    crops that were cut for the other backend, `predict_regions` always crops at the right size.
+    """
+
+    def __init__(self, cpu: Backend, model: Path | Model, points: int | None = None) -> None:
+        self._cpu = cpu
+        self._gpu: Backend | None = None
+        self._build: EngineBuild | None = None
+        try:
+            self._model = model if isinstance(model, Model) else read_model(model)
+            check_points(self._model.path, self._model.manifest.points, points)
+            self._open_or_build()
+        except CanthusError as error:
+            _warn_no_engine(error)
+
+    @property
+    def name(self) -> str:
+        """The library and the device in use."""
+        return self._active.name
+
+    @property
+    def size(self) -> int:
+        """Side of the crops of the backend in use, pixels."""
+        return self._active.size
+
+    @property
+    def _active(self) -> Backend:
+        return self._gpu or self._cpu
+
+    def predict(self, crops: NDArray[np.uint8]) -> Prediction:
+        """Crops (N, S, S, 3) RGB -> points (N, K, 2) in crop pixels and scores (N, K)."""
+        return self._run(lambda backend: _predict_resized(backend, crops))
+
+    def predict_regions(self, image: NDArray[np.uint8], rois: Sequence[Roi]) -> Prediction:
+        """Frame (H, W, 3) RGB and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
+        return self._run(lambda backend: predict_regions(backend, image, rois))
+
+    def _run(self, predict: Callable[[Backend], Prediction]) -> Prediction:
+        """Run one prediction on the backend in use, and again on the CPU if the GPU fails."""
+        if self._build is not None and not self._build.running:
+            self._open_built()
+        if self._gpu is None:
+            return predict(self._cpu)
+        try:
+            return predict(self._gpu)
+        except BackendError as error:
+            _log.warning("%s; the CPU is used from now on", error)
+            gpu, self._gpu = self._gpu, None
+            gpu.close()
+            return predict(self._cpu)
+
+    def _open_or_build(self) -> None:
+        """Open the engine in the cache, or start to build it if it is missing or damaged."""
+        target = _find_target()
+        engine = find_engine(self._model, target)
+        if engine is not None:
+            try:
+                self._gpu = self._open(engine)
+                return
+            except EngineError as error:
+                _log.warning("%s; the engine is built again", error)
+        self._build = EngineBuild(self._model.path, target.flavour, overwrite=engine is not None)
+        _log.info(
+            "building the engine of %s for %s, once; the CPU is used until it is ready",
+            self._model.path.stem,
+            target.gpu.name,
+        )
+
+    def _open_built(self) -> None:
+        """Open the engine of the build that has ended. If it cannot be used, the CPU stays in use."""
+        build, self._build = self._build, None
+        assert build is not None
+        try:
+            with build:
+                build.check()
+            engine = find_engine(self._model, _find_target())
+            if engine is None:
+                raise BackendError("the engine that was built is not in the cache")
+            try:
+                gpu = self._gpu = self._open(engine)
+            except EngineError as error:
+                give_up(engine, str(error))  # otherwise it would be built again at every start
+                raise
+        except CanthusError as error:
+            _warn_no_engine(error)
+        else:
+            _log.info("the engine is built; %s is used from now on", gpu.name)
+
+    def _open(self, engine: Path) -> Backend:
+        return TensorRTBackend(engine, calibration=self._model.manifest.calibration)
+
+    def close(self) -> None:
+        """Free both backends, and stop a build that is running."""
+        build, self._build = self._build, None
+        if build is not None:
+            if build.running:
+                _log.info("the engine build was stopped; `canthus engine build` builds it in advance")
+            build.close()
+        if self._gpu is not None:
+            self._gpu.close()
+        self._cpu.close()
+
+
+def _warn_no_engine(error: CanthusError) -> None:
+    _log.warning("no engine for the GPU: %s; the CPU is used", error)
+
+
+def _predict_resized(backend: Backend, crops: NDArray[np.uint8]) -> Prediction:
+    """Run a backend on crops of any size; points in pixels of the given crops."""
+    if not len(crops) or crops.shape[1] == backend.size:
+        return backend.predict(crops)
+    scale = crops.shape[1] / backend.size
+    method = cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR
+    side = (backend.size, backend.size)
+    resized = [np.asarray(cv2.resize(crop, side, interpolation=method), np.uint8) for crop in crops]
+    points, scores = backend.predict(np.stack(resized))
+    return (points + np.float32(0.5)) * np.float32(scale) - np.float32(0.5), scores  # pixel centres are integers
+
+
+class Target(NamedTuple):
+    """What runs engines on this machine."""
+
+    flavour: Flavour
+    gpu: Gpu
+
+
+def gpu_expected() -> bool:
+    """Return whether a TensorRT and NVIDIA's driver are installed, without importing TensorRT or CUDA's bindings."""
+    if not installed_flavours():
+        return False
+    try:
+        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True
+
+
+def _find_target() -> Target:
+    gpu = find_gpu()
+    if gpu is None:
+        raise BackendError("CUDA finds no NVIDIA GPU")
+    return Target(flavour_for_here(), gpu)
+
+
+def find_engine(model: Model, target: Target) -> Path | None:
+    """Return the newest engine of a model in the cache that passed its check, or None if there is no engine.
+
+    Raises EngineError if there are engines and all failed their check: the same build would fail again.
+    """
+    flavour, gpu = target
+    sha256 = model.manifest.sha256
+    fitting = list(fitting_engines(sha256, flavour, flavour_version(flavour), gpu.name, capability_name(gpu)))
+    for engine, manifest in fitting:
+        if manifest.holds:
+            return engine
+    if fitting:
+        engine, manifest = fitting[0]
+        why = manifest.check["engine"].get("why", "its points differ from the model's")
+        raise EngineError(f"{engine.name} failed its check ({why}); `{manifest.rebuild}` builds it again")
+    return None
+
+
+def engine_ready(path: Path) -> bool:
+    """Return whether a model's engine is built and this machine can run it."""
+    try:
+        return gpu_expected() and find_engine(read_model(path), _find_target()) is not None
+    except CanthusError:
+        return False
+
+
+def describe_backend(path: Path) -> str:
+    """Return what would run a model on this machine, as text for `canthus doctor`."""
+    if not gpu_expected():
+        return "OpenVINO on the CPU"
+    try:
+        target = _find_target()
+        engine = find_engine(read_model(path), target)
+    except CanthusError as error:
+        return f"OpenVINO on the CPU: {error}"
+    state = "its engine is built" if engine else "after its engine is built, on first use"
+    return f"{target.flavour} on {target.gpu.name}, {state}"
