@@ -68,7 +68,7 @@ def test_what_is_no_rgb_picture_is_refused(given, told):
 
 
 def test_a_picture_in_place_of_a_frame_is_told():
-    with Landmarker() as landmarker, pytest.raises(InputError, match=r"update wants Frame.*, not an array"):
+    with Landmarker() as landmarker, pytest.raises(InputError, match=r"update expects Frame.*, got an array"):
         landmarker.update(picture())
 
 
@@ -81,10 +81,10 @@ def test_a_landmarker_that_nobody_closed_is_freed_with_its_last_name():
 
 
 def test_settings_that_are_none_are_told():
-    with pytest.raises(InputError, match=r"Settings\(model=.*, not 'accurate'"):
+    with pytest.raises(InputError, match=r"Settings\(model=.*, got 'accurate'"):
         Landmarker("accurate")
     for count in (0, "3", 2.0):
-        with pytest.raises(InputError, match=f"max_faces .*, not {count!r}"):
+        with pytest.raises(InputError, match=f"max_faces .*, got {count!r}"):
             Settings(max_faces=count)
 
 
