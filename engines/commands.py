@@ -20,7 +20,7 @@ from canthus.runtime.engine_files import (
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
 from canthus.runtime.models import find_gpu_model
-from canthus.runtime.options import positive
+from canthus.runtime.options import positive_int
 
 EXAMPLES = """examples:
   canthus engine build                                  the default on a GPU
@@ -97,13 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     verify.add_argument("engine", metavar="ENGINE")
     verify.add_argument("--checkpoint", type=Path, metavar="C", help="compare with PyTorch in float32")
     verify.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for real crops and the NME")
-    verify.add_argument("--limit", type=positive, default=64, metavar="N", help="faces of these (default 64)")
+    verify.add_argument("--limit", type=positive_int, default=64, metavar="N", help="faces of these (default 64)")
     bench = action("bench", "measure everything on the GPU at hand and write a report")
     bench.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="gets report.md and .json")
     bench.add_argument("--model", metavar="M", help="a shipped model's name or a .onnx (default: the default on a GPU)")
     bench.add_argument("--checkpoint", type=Path, metavar="C", help="the model's checkpoint, to compare with PyTorch")
     bench.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, for the NME")
-    bench.add_argument("--frames", type=positive, default=10_000, metavar="N", help="of the long run (default 10000)")
+    bench.add_argument(
+        "--frames", type=positive_int, default=10_000, metavar="N", help="of the long run (default 10000)"
+    )
     bench.add_argument("--overwrite", action="store_true", help="replace a report that is there already")
     remove = action("remove", "delete engines and what lies beside them")
     remove.add_argument("engines", nargs="*", metavar="ENGINE")

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from canthus.runtime.errors import BackendError, CanthusError, InputError
-from canthus.runtime.options import add_landmarking, settings_from_args
+from canthus.runtime.options import add_landmarker_options, settings_from_args
 
 if TYPE_CHECKING:
     from PyQt6.QtWidgets import QApplication
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--camera", type=_camera_number, default=0, metavar="N", help="camera number (default: 0)")
     source.add_argument("--source", type=Path, metavar="FILE", help="play a video file instead of a camera")
     parser.add_argument("--loop", action="store_true", help="play the file again and again")
-    add_landmarking(parser)
+    add_landmarker_options(parser)
     return parser
 
 

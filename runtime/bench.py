@@ -1,123 +1,158 @@
-"""`canthus bench`: how fast, how large and how steady, measured on the sample clip, whose true motion is known."""
+"""`canthus bench`: measure speed and memory on a video, and jitter, error and lag on the sample clip."""
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.options import add_landmarking, settings_from_args
+from canthus.runtime.errors import InputError
+from canthus.runtime.options import add_landmarker_options, settings_from_args
+
+if TYPE_CHECKING:
+    from canthus.runtime.pipeline import Settings
+
+DESCRIPTION = """Measure speed and memory on a video, and the stability of the points on the sample clip.
+
+The sample clip shows a portrait, first at rest, then moved along a known path. Jitter is the mean step of the points
+from frame to frame while the face is at rest. Error is the mean distance of the points from the path. Both are in % of
+the inter-ocular distance. Lag is the delay behind the path, in frames. The GPU is measured if its engine is built
+(`canthus engine build`), else the CPU."""
 
 EXAMPLES = """examples:
-  canthus bench
-  canthus bench --max-faces 4 --json
-  canthus bench --clip my.mp4     speed alone: the true motion of other clips is not known"""
+  canthus bench                          speed and stability on the sample clip
+  canthus bench --cpu --model accurate   of another model, on the CPU
+  canthus bench --clip my.mp4            speed on your video (its true motion is unknown: no stability)
+  canthus bench --max-faces 4 --json     as json"""
 
-FIRST = 15
-"""Frames left out of the medians while everything warms up."""
+WARM_UP = 15
+"""Frames at the start that are not measured."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Medians over the frames of a clip, in milliseconds, the rate of the whole, and the memory that it took."""
+    """Times are medians per frame, in milliseconds."""
 
     frame_size: str
     frames: int
-    frames_per_second: float
-    detect_ms: float
-    landmark_ms: float
+    frames_with_faces: int
+    frames_per_second: float  # of the whole pipeline, decoding included
+    detect_ms: float | None  # of the frames on which the detector ran; None if it did not run
+    landmark_ms: float | None  # crop and network, of the frames with faces; None if there are none
     smooth_ms: float
-    detector_share: float  # of the frames, in %
-    memory_mb: float | None  # held at the end of the clip; None where the system is not Linux
-    grown_mb: float | None  # of it, since everything was warm
+    detector_share: float  # frames on which the detector ran, in %
+    memory_mb: float | None  # resident memory at the end; None if the system is not Linux
+    memory_growth_mb: float | None  # since the warm-up
 
 
 @dataclass(frozen=True)
-class Steadiness:
-    """Errors and tremor in % of the distance of the outer canthi, lag in frames."""
+class Stability:
+    """Errors and jitter in % of the inter-ocular distance, lag in frames; raw and smoothed points."""
 
-    moved_error: float  # mean distance of the points, as measured, from the first points moved as the portrait was
-    moved_error_smooth: float
-    tremor: float  # mean step from frame to frame of the still face, as measured
-    tremor_smooth: float
-    lag_frames: float  # by which the smoothed points follow the true motion late
-    lag_frames_raw: float
+    error_raw: float  # mean distance of the points from the true path while the face moves
+    error_smoothed: float
+    jitter_raw: float  # mean step from frame to frame while the face is at rest
+    jitter_smoothed: float
+    lag_frames_raw: float  # delay behind the true path while the face moves
+    lag_frames_smoothed: float
 
 
 def command(arguments: list[str]) -> int:
-    """Measure speed, memory and steadiness on this machine."""
+    """Measure speed, memory and stability on this machine."""
     parser = argparse.ArgumentParser(
         prog="canthus bench",
-        description=command.__doc__,
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clip", type=Path, help="measure speed on this video (default: the sample clip)")
-    parser.add_argument("--json", action="store_true", help="print the figures as json")
-    add_landmarking(parser, max_faces=1)
-    chosen = parser.parse_args(arguments)
+    parser.add_argument("--clip", type=Path, metavar="VIDEO", help="measure speed on this video, not the sample clip")
+    parser.add_argument("--json", action="store_true", help="print the results as json")
+    add_landmarker_options(parser, max_faces=1)
+    args = parser.parse_args(arguments)
 
     from canthus.runtime import sample
-    from canthus.runtime.backends.automatic import engine_ready, gpu_expected
-    from canthus.runtime.models import find_gpu_model
 
-    if not chosen.cpu and gpu_expected() and not engine_ready(find_gpu_model(chosen.model)):
-        print("canthus bench: the CPU is measured; for the GPU run `canthus engine build` first", file=sys.stderr)
-        chosen.cpu = True
-    name, speed = measure_speed(chosen.clip or sample.CLIP, chosen)
-    steadiness = None if chosen.clip else measure_steadiness(chosen)
-    if chosen.json:
-        told = {"backend": name, "speed": asdict(speed)}
-        print(json.dumps(told | ({"steadiness": asdict(steadiness)} if steadiness else {}), indent=2))
+    settings = _without_unbuilt_engine(settings_from_args(args))
+    backend, speed = measure_speed(args.clip or sample.CLIP, settings)
+    if not speed.frames_with_faces:
+        print(f"canthus bench: {args.clip or sample.CLIP}: no face found; landmark times are missing", file=sys.stderr)
+    stability = None
+    if args.clip is None:
+        try:
+            stability = measure_stability(settings)
+        except InputError as error:
+            print(f"canthus bench: {error}", file=sys.stderr)
+    if args.json:
+        results = {"backend": backend, "speed": asdict(speed)}
+        print(json.dumps(results | ({"stability": asdict(stability)} if stability else {}), indent=2))
     else:
-        print("\n".join(_speed_lines(name, speed) + (_steadiness_lines(steadiness) if steadiness else [])))
+        print("\n".join(_speed_lines(backend, speed) + (_stability_lines(stability) if stability else [])))
     return 0
 
 
-def measure_speed(clip: Path, chosen: argparse.Namespace) -> tuple[str, Speed]:
-    """Follow a clip as fast as it goes, decoding included; -> the backend's name and the figures."""
+def _without_unbuilt_engine(settings: "Settings") -> "Settings":
+    """Return the settings, or those for the CPU if the GPU's engine would have to be built first."""
+    from canthus.runtime.backends.automatic import engine_ready, gpu_expected
+    from canthus.runtime.models import find_gpu_model
+
+    if settings.gpu and gpu_expected() and not engine_ready(find_gpu_model(settings.model)):
+        print("canthus bench: measuring the CPU; for the GPU run `canthus engine build` first", file=sys.stderr)
+        return dataclasses.replace(settings, gpu=False)
+    return settings
+
+
+def measure_speed(clip: Path, settings: "Settings") -> tuple[str, Speed]:
+    """Track the faces of a clip as fast as possible; return the backend's name and the measurements."""
     from tqdm import tqdm
 
     from canthus.runtime.channel import Stage
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.sources import VideoFile
 
-    taken: list[tuple[float, ...]] = []
-    ends: list[float] = []  # when the first frame began, and when each ended
-    held: list[float | None] = []  # memory, when each frame ended
-    with VideoFile(clip) as source, Landmarker(settings_from_args(chosen)) as landmarker:
+    stages: list[tuple[float, ...]] = []  # seconds of each stage, for each frame
+    counts: list[int] = []  # faces of each frame
+    ends: list[float] = []  # when the first frame began, then when each frame ended
+    memory: list[float | None] = []  # at the end of each frame
+    with VideoFile(clip) as source, Landmarker(settings) as landmarker:
         with Stage(lambda: iter(source), "decode") as frames:
             ends.append(time.perf_counter())
             for frame in tqdm(frames, "speed", total=source.frames, unit="frame", disable=None, leave=False):
-                landmarker.update(frame)
-                taken.append(tuple(landmarker.seconds[stage] for stage in ("detect", "landmark", "smooth")))
+                counts.append(len(landmarker.update(frame)))
+                stages.append(tuple(landmarker.seconds[stage] for stage in ("detect", "landmark", "smooth")))
                 ends.append(time.perf_counter())
-                held.append(memory())
-        warm = FIRST if len(taken) > FIRST else 0
-        stages, passed = 1000 * np.array(taken[warm:]), ends[-1] - ends[warm]
-        before, after = held[warm], held[-1]
-        detecting = stages[:, 0][stages[:, 0] > 0]
+                memory.append(memory_mb())
+        first = WARM_UP if len(stages) > WARM_UP else 0
+        detect, landmark, smooth = 1000 * np.array(stages[first:]).T
+        with_faces = np.array(counts[first:]) > 0
+        before, after = memory[first], memory[-1]
         speed = Speed(
             frame_size=f"{source.width}x{source.height}",
-            frames=len(taken),
-            frames_per_second=round(len(stages) / passed, 1),
-            detect_ms=round(float(np.median(detecting)), 2) if len(detecting) else 0.0,
-            landmark_ms=round(float(np.median(stages[:, 1])), 2),
-            smooth_ms=round(float(np.median(stages[:, 2])), 2),
-            detector_share=round(100 * len(detecting) / len(stages), 1),
+            frames=len(stages),
+            frames_with_faces=sum(count > 0 for count in counts),
+            frames_per_second=round(len(detect) / (ends[-1] - ends[first]), 1),
+            detect_ms=_median(detect[detect > 0]),
+            landmark_ms=_median(landmark[with_faces]),
+            smooth_ms=round(float(np.median(smooth)), 2),
+            detector_share=round(float(100 * (detect > 0).mean()), 1),
             memory_mb=after,
-            grown_mb=None if before is None or after is None else round(after - before, 1),
+            memory_growth_mb=None if before is None or after is None else round(after - before, 1),
         )
         return landmarker.backend.name, speed
 
 
-def memory() -> float | None:
-    """MB of memory that this process holds now, where Linux tells it."""
+def _median(milliseconds: NDArray[np.float64]) -> float | None:
+    return round(float(np.median(milliseconds)), 2) if len(milliseconds) else None
+
+
+def memory_mb() -> float | None:
+    """Return the resident memory of this process in MB, or None if the system is not Linux."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:
@@ -125,8 +160,12 @@ def memory() -> float | None:
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
-def measure_steadiness(chosen: argparse.Namespace) -> Steadiness:
-    """Follow the sample clip raw and smoothed, and compare with its true motion."""
+def measure_stability(settings: "Settings") -> Stability:
+    """Track the face of the sample clip, raw and smoothed, and compare it with its true path.
+
+    Raises:
+        InputError: If the face is not found on every frame.
+    """
     from tqdm import tqdm
 
     from canthus.runtime import sample
@@ -134,65 +173,80 @@ def measure_steadiness(chosen: argparse.Namespace) -> Steadiness:
     from canthus.runtime.smooth import Smoother
     from canthus.runtime.sources import VideoFile
     from canthus.runtime.temporal import lag_in_frames
-    from canthus.runtime.wflw import OUTER_CANTHI
 
-    chosen.no_smoothing = True
-    raw, smooth, smoother = [], [], Smoother()
-    with VideoFile(sample.CLIP) as source, Landmarker(settings_from_args(chosen)) as landmarker:
-        for frame in tqdm(source, "steadiness", total=source.frames, unit="frame", disable=None, leave=False):
+    tracks: list[NDArray[np.float32]] = []
+    smoothed_tracks: list[NDArray[np.float32]] = []
+    smoother, missed = Smoother(), 0
+    with VideoFile(sample.CLIP) as source, Landmarker(dataclasses.replace(settings, smoothing=False)) as landmarker:
+        for frame in tqdm(source, "stability", total=source.frames, unit="frame", disable=None, leave=False):
             faces = landmarker.update(frame)
-            raw.append(faces.points[0])
-            smooth.append(smoother.smooth(faces, frame.seconds).points[0])
-    motion, still = sample.motion()[: len(raw)], sample.still_frames()
-    measured, calmed = np.stack(raw), np.stack(smooth)
-    true = carry(measured[:still].mean(0), motion)
-    ocular = np.linalg.norm(true[:, OUTER_CANTHI[0]] - true[:, OUTER_CANTHI[1]], axis=-1)
-
-    def error(points: NDArray[np.floating]) -> float:
-        apart = np.linalg.norm(points - true, axis=-1).mean(-1) / ocular
-        return round(float(100 * apart[still:].mean()), 2)
-
-    def tremor(points: NDArray[np.floating]) -> float:
-        steps = np.linalg.norm(np.diff(points[FIRST:still], axis=0), axis=-1).mean(-1)
-        return round(float(100 * (steps / ocular[FIRST + 1 : still]).mean()), 3)
-
-    return Steadiness(
-        error(measured),
-        error(calmed),
-        tremor(measured),
-        tremor(calmed),
-        lag_in_frames(calmed[still:], true[still:]),
-        lag_in_frames(measured[still:], true[still:]),
+            if not len(faces):
+                missed += 1
+                continue
+            tracks.append(faces.points[0])
+            smoothed_tracks.append(smoother.smooth(faces, frame.seconds).points[0])
+    if missed:
+        raise InputError(
+            f"{sample.CLIP}: stability cannot be measured: no face found on {missed} of {missed + len(tracks)} frames"
+        )
+    rest = sample.still_frames()
+    raw, smoothed = np.stack(tracks), np.stack(smoothed_tracks)
+    true = sample.true_points(raw[:rest].mean(0))
+    return Stability(
+        error_raw=_error(raw[rest:], true[rest:]),
+        error_smoothed=_error(smoothed[rest:], true[rest:]),
+        jitter_raw=_jitter(raw[WARM_UP:rest]),
+        jitter_smoothed=_jitter(smoothed[WARM_UP:rest]),
+        lag_frames_raw=lag_in_frames(raw[rest:], true[rest:]),
+        lag_frames_smoothed=lag_in_frames(smoothed[rest:], true[rest:]),
     )
 
 
-def carry(points: NDArray[np.floating], motion: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points (K, 2) of the first frame, moved as the picture was: (frames, K, 2)."""
-    linear = np.linalg.inv(motion[0][:, :2])
-    portrait = (points - motion[0][:, 2]) @ linear.T
-    moved: NDArray[np.float64] = portrait @ np.swapaxes(motion[:, :, :2], 1, 2) + motion[:, None, :, 2]
-    return moved
+def _error(points: NDArray[np.floating], true: NDArray[np.floating]) -> float:
+    """Return the mean distance of points (frames, K, 2) in % of the inter-ocular distance."""
+    distances = np.linalg.norm(points - true, axis=-1).mean(-1)
+    return round(float(100 * (distances / _inter_ocular(true)).mean()), 2)
 
 
-def _speed_lines(name: str, speed: Speed) -> list[str]:
+def _jitter(points: NDArray[np.floating]) -> float:
+    """Return the mean step of points (frames, K, 2) from frame to frame in % of the inter-ocular distance."""
+    steps = np.linalg.norm(np.diff(points, axis=0), axis=-1).mean(-1)
+    return round(float(100 * (steps / _inter_ocular(points).mean()).mean()), 3)
+
+
+def _inter_ocular(points: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return the distance of the outer corners of the eyes: (frames, K, 2) -> (frames,)."""
+    from canthus.runtime.wflw import OUTER_CANTHI
+
+    left, right = OUTER_CANTHI
+    return np.asarray(np.linalg.norm(points[:, left] - points[:, right], axis=-1))
+
+
+def _speed_lines(backend: str, speed: Speed) -> list[str]:
     lines = [
-        f"speed: {name}, {speed.frame_size}, {speed.frames} frames",
-        f"  end to end        {speed.frames_per_second:8.1f} frames a second, decoding included",
-        f"  detect            {speed.detect_ms:8.2f} ms, on {speed.detector_share:.1f} % of the frames",
-        f"  crop and network  {speed.landmark_ms:8.2f} ms a frame",
-        f"  smooth            {speed.smooth_ms:8.2f} ms a frame",
+        f"speed: {backend}, {speed.frame_size}, {speed.frames} frames, {speed.frames_with_faces} with faces",
+        f"  end to end        {speed.frames_per_second:8.1f} frames per second, decoding included",
+        f"  detect            {_ms(speed.detect_ms)}, on {speed.detector_share:.1f} % of the frames",
+        f"  crop and network  {_ms(speed.landmark_ms)} per frame" + (" with faces" if speed.landmark_ms else ""),
+        f"  smooth            {_ms(speed.smooth_ms)} per frame",
     ]
     if speed.memory_mb is not None:
-        lines.append(f"  memory            {speed.memory_mb:8.0f} MB, {speed.grown_mb:+.0f} on the way")
+        lines.append(
+            f"  memory            {speed.memory_mb:8.0f} MB, {speed.memory_growth_mb:+.0f} MB after the warm-up"
+        )
     return lines
 
 
-def _steadiness_lines(steady: Steadiness) -> list[str]:
-    calmer = 100 * (1 - steady.tremor_smooth / steady.tremor) if steady.tremor else 0.0
-    return [
-        "steadiness, in % of the distance of the outer canthi",
-        f"  moved face: error {steady.moved_error:.2f} as measured, {steady.moved_error_smooth:.2f} smoothed",
-        f"  still face: tremor {steady.tremor:.3f} as measured, {steady.tremor_smooth:.3f} smoothed "
-        f"({calmer:.0f} % less)",
-        f"  lag: {steady.lag_frames_raw:.2f} frames as measured, {steady.lag_frames:.2f} smoothed",
-    ]
+def _ms(milliseconds: float | None) -> str:
+    return "       - ms" if milliseconds is None else f"{milliseconds:8.2f} ms"
+
+
+def _stability_lines(stability: Stability) -> list[str]:
+    lines = ["stability, in % of the inter-ocular distance      raw  smoothed"]
+    for name, raw, smoothed in (
+        ("face at rest: jitter", f"{stability.jitter_raw:.3f}", f"{stability.jitter_smoothed:.3f}"),
+        ("moving face: error", f"{stability.error_raw:.2f}", f"{stability.error_smoothed:.2f}"),
+        ("moving face: lag, in frames", f"{stability.lag_frames_raw:.2f}", f"{stability.lag_frames_smoothed:.2f}"),
+    ):
+        lines.append(f"  {name:<42}{raw:>8}{smoothed:>10}")
+    return lines

@@ -1,11 +1,12 @@
-"""The `canthus` command: finds sub-commands by their entry points and imports a room only when its command runs.
+"""The `canthus` command. It finds sub-commands by their entry points and imports one only when it runs.
 
-A sub-command is a function `command(arguments: list[str]) -> int` in the entry-point group `canthus.commands`; the
-first line of its docstring is its line in the help.
+A sub-command is a function `command(arguments: list[str]) -> int` in the entry-point group `canthus.commands`. The
+first line of its docstring is its line in `canthus --help`.
 """
 
 import contextlib
 import io
+import logging
 import os
 import signal
 import sys
@@ -20,19 +21,21 @@ from canthus.runtime.errors import CanthusError
 GROUP = "canthus.commands"
 Command = Callable[[list[str]], int]
 
-LIBRARIES = "libegl1 libgl1 libgles2 libglib2.0-0"
-"""Debian's names of what OpenCV and MediaPipe link to and their wheels do not carry."""
+DEBIAN_PACKAGES = "libegl1 libgl1 libgles2 libglib2.0-0"
+"""Debian packages with the libraries that OpenCV and MediaPipe need and their wheels do not contain."""
 
-NO_LIBRARY = "cannot open shared object file"
-"""What Linux says where one of them is missing: in an ImportError, or an OSError where Python loads it by name."""
+MISSING_LIBRARY = "cannot open shared object file"
+"""Part of Linux's message for a missing library: an ImportError, or an OSError if Python loads it by name."""
+
+EXIT_CODES = "exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped with Ctrl-C"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command line; returns the exit code: 0 done, 1 could not, 2 asked for wrongly, 130 Ctrl-C."""
-    if sys.stderr is None:  # closed by the shell (2>&-), or never there (pythonw)
+    """Run one command line; return the exit code: 0 success, 1 failure, 2 wrong usage, 130 Ctrl-C."""
+    if sys.stderr is None:  # closed by the shell (2>&-), or absent (pythonw)
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - it stays open
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a file's name need not be text
+        sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be valid UTF-8
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("CANTHUS_DEBUG"))
     words = [word for word in words if word != "--debug"]
@@ -43,62 +46,93 @@ def main(arguments: list[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help(commands))
         return 0 if words else 2
-    if words[0] not in commands:
-        print(f"canthus: no command {words[0]!r}; there are: {', '.join(sorted(commands))}", file=sys.stderr)
+    name = words[0]
+    if name not in commands:
+        print(f"canthus: unknown command {name!r} (commands: {', '.join(sorted(commands))})", file=sys.stderr)
         return 2
     try:
-        with _ended_by_signals():
-            command: Command = commands[words[0]].load()
+        with _logging_to_stderr(name, debug), _signals_handled_as_ctrl_c():
+            command: Command = commands[name].load()
             return command(words[1:])
     except CanthusError as error:
         if debug:
             raise
-        print(f"canthus {words[0]}: {error}", file=sys.stderr)
+        print(f"canthus {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\ncanthus {words[0]}: stopped", file=sys.stderr)
+        print(f"\ncanthus {name}: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has gone (`canthus doctor | head`); nothing is left to say to it.
+        # The reader of our output has closed it (`canthus doctor | head`). Python would print an error at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (OSError, ImportError) as error:
-        if debug or (isinstance(error, ImportError) and NO_LIBRARY not in str(error)):
+        if debug or (isinstance(error, ImportError) and MISSING_LIBRARY not in str(error)):
             raise
-        print(f"canthus {words[0]}: {_in_a_line(error)}", file=sys.stderr)
+        print(f"canthus {name}: {_one_line(error)}", file=sys.stderr)
         return 1
 
 
+class _StderrHandler(logging.Handler):
+    """Prints log records on stderr, above a progress bar if one is shown."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            bars = sys.modules.get("tqdm")  # no bar is shown if it was never imported
+            if bars is None:
+                print(line, file=sys.stderr)
+            else:
+                bars.tqdm.write(line, file=sys.stderr)
+        except Exception:  # noqa: BLE001 - a log message never stops the program (see logging.Handler)
+            self.handleError(record)
+
+
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal end a command as Ctrl-C does, so that its files are whole.
-
-    Each is heard once: a terminal sends its signal twice, and the second must not break into the ending. What is
-    ignored already (`nohup`) stays ignored.
-    """
-
-    def end(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        hear = signal.getsignal(signal.SIGINT)  # perhaps the command's own; a job in the background ignores it
-        (hear if callable(hear) else signal.default_int_handler)(signal.SIGINT, frame)
-
-    heard = []
-    if threading.current_thread() is threading.main_thread():
-        names = ("SIGTERM", "SIGHUP")
-        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        heard = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
-    for number in heard:
-        signal.signal(number, end)
+def _logging_to_stderr(command: str, debug: bool) -> Iterator[None]:
+    """Print the log messages of canthus on stderr: from level INFO on, or all of them with --debug."""
+    logger = logging.getLogger("canthus")
+    handler, level = _StderrHandler(), logger.level
+    handler.setFormatter(logging.Formatter(f"canthus {command}: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         yield
     finally:
-        for number in heard:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _signals_handled_as_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal (SIGHUP) end a command as Ctrl-C does, so that its files are complete.
+
+    Each signal is handled once: a terminal sends its signal twice, and the second one must not interrupt the cleanup.
+    A signal that is ignored already (`nohup`) stays ignored.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        handler = signal.getsignal(signal.SIGINT)  # the command's own, or SIG_IGN in a background job
+        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
+
+    handled = []
+    if threading.current_thread() is threading.main_thread():
+        names = ("SIGTERM", "SIGHUP")
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        handled = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
+    for number in handled:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in handled:
             signal.signal(number, signal.SIG_DFL)
 
 
-def _in_a_line(error: OSError | ImportError) -> str:
-    if NO_LIBRARY in str(error):
-        return f"a library does not load ({error}); on Debian or Ubuntu: apt install {LIBRARIES}"
+def _one_line(error: OSError | ImportError) -> str:
+    if MISSING_LIBRARY in str(error):
+        return f"a system library is missing ({error}); on Debian or Ubuntu: apt install {DEBIAN_PACKAGES}"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
@@ -108,18 +142,23 @@ def _help(commands: dict[str, metadata.EntryPoint]) -> str:
     lines = [
         "usage: canthus COMMAND ...",
         "",
-        "98 points on every face, from a webcam or a video.",
+        "Find 98 points on every face of a webcam, a video or images.",
         "",
         "commands:",
     ]
     for name, point in sorted(commands.items()):
         try:
             summary = (point.load().__doc__ or "").strip().split("\n")[0]
-        except ImportError as missing:
-            summary = f"(not available: {missing})"
+        except ImportError as error:
+            summary = f"(not available: {error})"
         lines.append(f"  {name:<10} {summary}")
     lines += [
         "",
-        "canthus COMMAND --help tells more. --version prints the version; --debug shows where an error arose.",
+        "options:",
+        "  --version  print the version",
+        "  --debug    with a command: print debug messages, and a traceback after an error",
+        "",
+        "`canthus COMMAND --help` shows the options of a command, with examples.",
+        EXIT_CODES,
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`canthus doctor`: what is installed and found on this machine, on one screen."""
+"""`canthus doctor`: show what is installed and what was found on this machine."""
 
 import argparse
 import json
@@ -19,81 +19,89 @@ PACKAGES = (
     "tensorrt", "tensorrt-rtx",
 )  # fmt: skip
 
+NVIDIA_SMI_TIMEOUT = 10.0
+"""Seconds."""
+
+DESCRIPTION = """Show versions, devices, cameras and models on this machine, on one screen.
+
+"landmarks" says what would run the default model here. Include the output of this command in a bug report."""
+
 EXAMPLES = """examples:
   canthus doctor
-  canthus doctor --json
-  canthus doctor --fetch     fetch the face detector's model now, to work offline later"""
+  canthus doctor --json      for scripts
+  canthus doctor --fetch     download the face detector's model now, to work offline later"""
 
 
 def command(arguments: list[str]) -> int:
     """Show versions, devices, cameras and models on this machine."""
     parser = argparse.ArgumentParser(
         prog="canthus doctor",
-        description=command.__doc__,
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print everything as json")
-    parser.add_argument("--fetch", action="store_true", help="fetch the face detector's model if it is missing")
-    chosen = parser.parse_args(arguments)
-    if chosen.fetch:
+    parser.add_argument("--fetch", action="store_true", help="download the face detector's model if it is missing")
+    args = parser.parse_args(arguments)
+    if args.fetch:
         from canthus.runtime.detector import find_detector_model
 
         find_detector_model()
-    facts = examine()
-    print(json.dumps(facts, indent=2) if chosen.json else _screen(facts))
+    report = examine()
+    print(json.dumps(report, indent=2) if args.json else _screen(report))
     return 0
 
 
 def examine() -> dict[str, Any]:
-    """What there is, as plain values."""
+    """Return the findings as values that json can store."""
     from canthus.runtime.models import DEFAULT, cache_folder, shipped_models
 
     return {
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "cpu": f"{_loaded(_cpu)}, {_cores()} cores",
+        "cpu": f"{_or_import_error(_cpu)}, {_cores()} cores",
         "gpus": _gpus(),
         "cameras": _cameras(),
         "models": {name: str(path) for name, path in shipped_models().items()},
         "default model": DEFAULT,
-        "landmarks": _loaded(_outlook),
-        "detector": _loaded(_detector),
+        "landmarks": _or_import_error(_landmarks),
+        "detector": _or_import_error(_detector),
         "cache": str(cache_folder()),
     }
 
 
-def _loaded(ask: Callable[[], str]) -> str:
-    """The answer, or which library it would need that does not load."""
+def _or_import_error(finding: Callable[[], str]) -> str:
+    """Return the finding, or which library could not be loaded."""
     try:
-        return ask()
-    except ImportError as missing:
-        return f"does not load: {missing}"
+        return finding()
+    except ImportError as error:
+        return f"does not load: {error}"
 
 
 def _detector() -> str:
-    """Where the face detector's model is."""
+    """Return the path of the face detector's model."""
     from canthus.runtime.detector import find_detector_model
 
     try:
         return str(find_detector_model(fetch=False))
-    except ModelError as missing:
-        return f"missing: {missing}"
+    except ModelError as error:
+        return f"missing: {error}"
 
 
-def _outlook() -> str:
-    """What would run the default model here."""
+def _landmarks() -> str:
+    """Return which backend and device would run the default model."""
     from canthus.runtime.backends.automatic import describe_backend
     from canthus.runtime.models import find_gpu_model
 
     try:
         return describe_backend(find_gpu_model())
-    except ModelError as missing:
-        return f"nothing: {missing}"
+    except ModelError as error:
+        return f"nothing: {error}"
 
 
 def _version(package: str) -> str:
+    """Return the version of a package, or an empty string if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -109,63 +117,65 @@ def _cpu() -> str:
 
 
 def _cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:
-    """NVIDIA GPUs as the driver names them."""
+    """Return name, compute capability, driver and memory of each GPU, as nvidia-smi prints them."""
     query = [
         "nvidia-smi",
         "--query-gpu=name,compute_cap,driver_version,memory.total",
         "--format=csv,noheader",
     ]
     try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
+        result = subprocess.run(query, capture_output=True, text=True, timeout=NVIDIA_SMI_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return answer.stdout.strip().splitlines() if answer.returncode == 0 else []
+    return result.stdout.strip().splitlines() if result.returncode == 0 else []
 
 
 def _cameras() -> list[str]:
-    """Cameras by their device files (Linux); elsewhere OpenCV has no list to give, so numbers must be tried."""
-    found = []
+    """Return number and name of each camera, from Linux's device files. OpenCV cannot list cameras."""
+    cameras = []
     for device in sorted(Path("/dev").glob("video*")):
         name = Path("/sys/class/video4linux") / device.name / "name"
-        found.append(f"{device.name.removeprefix('video')}: {name.read_text().strip() if name.is_file() else device}")
-    return found
+        cameras.append(f"{device.name.removeprefix('video')}: {name.read_text().strip() if name.is_file() else device}")
+    return cameras
 
 
 def _no_cameras() -> str:
-    return "none found" if sys.platform == "linux" else "this system gives no list: try canthus view --camera 0, then 1"
+    if sys.platform == "linux":
+        return "none found"
+    return "cannot be listed on this system: try canthus view --camera 0, then 1"
 
 
-def _screen(facts: dict[str, Any]) -> str:
-    packages = [f"{name} {version or '-'}" for name, version in facts["packages"].items()]
+def _screen(report: dict[str, Any]) -> str:
+    packages = [f"{name} {version or '-'}" for name, version in report["packages"].items()]
     lines = [
-        ("python", facts["python"]),
-        ("system", facts["system"]),
+        ("python", report["python"]),
+        ("system", report["system"]),
         ("packages", ", ".join(packages[:5])),
         ("", ", ".join(packages[5:])),
-        ("cpu", facts["cpu"]),
-        ("gpu", "; ".join(facts["gpus"]) or "none that NVIDIA's driver shows"),
-        ("tensorrt", _flavours(facts["packages"])),
-        ("landmarks", facts["landmarks"]),
-        ("cameras", "; ".join(facts["cameras"]) or _no_cameras()),
+        ("cpu", report["cpu"]),
+        ("gpu", "; ".join(report["gpus"]) or "no NVIDIA GPU found"),
+        ("tensorrt", _tensorrt(report["packages"])),
+        ("landmarks", report["landmarks"]),
+        ("cameras", "; ".join(report["cameras"]) or _no_cameras()),
         *(
-            ("model", f"{name}{' (default)' if name == facts['default model'] else ''}: {path}")
-            for name, path in facts["models"].items()
+            ("model", f"{name}{' (default)' if name == report['default model'] else ''}: {path}")
+            for name, path in report["models"].items()
         ),
-        ("detector", facts["detector"]),
-        ("cache", facts["cache"]),
+        ("detector", report["detector"]),
+        ("cache", report["cache"]),
     ]
-    if not facts["models"]:
-        lines.append(("model", "none is shipped with this installation: give --model FILE"))
+    if not report["models"]:
+        lines.append(("model", "none in this installation; use --model FILE"))
     return "\n".join(f"{name:<10} {text}" for name, text in lines)
 
 
-def _flavours(packages: dict[str, str]) -> str:
+def _tensorrt(packages: dict[str, str]) -> str:
     installed = [f"{name} {packages[name]}" for name in ("tensorrt", "tensorrt-rtx") if packages[name]]
-    return ", ".join(installed) or f"not installed ({install_command('rtx')} for GeForce and RTX cards)"
+    return ", ".join(installed) or f"not installed; for a GeForce or RTX card: {install_command('rtx')}"

@@ -1,103 +1,157 @@
-"""`canthus images`: a folder of pictures in, a table of points and marked pictures out; each picture stands alone."""
+"""`canthus images`: find the faces of image files, each on its own; write a table of points, drawn images, or both."""
 
 import argparse
 import contextlib
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.options import add_landmarking, settings_from_args
+from canthus.runtime.options import (
+    Outputs,
+    add_landmarker_options,
+    add_output_options,
+    outputs_from_args,
+    settings_from_args,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from canthus.runtime.pipeline import Settings
+
+DESCRIPTION = """Find 98 points on every face of an image file, or of all images in a folder and its sub-folders.
+
+The table has one row for each face: picture (the path of the image below the folder), face (its number in the image),
+the face's box and score, then x, y and score of each point. Coordinates are pixels. The drawn images keep their names.
+Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then."""
 
 EXAMPLES = """examples:
-  canthus images photos/ --table points.csv
-  canthus images photos/ --table points.csv -o marked/
-  canthus images portrait.jpg -o marked/"""
+  canthus images photos/ --table points.csv                  write the coordinates of the points
+  canthus images photos/ --table points.csv -o drawn/        and draw them, into another folder
+  canthus images portrait.jpg -o drawn/                      draw one image, as drawn/portrait.jpg
+  canthus images photos/ --table - | head                    write them to standard output"""
+
+WEBP_QUALITY = 95
+"""As OpenCV's default for .jpg. Its default for .webp is lossless, which takes seven times as long."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a run."""
+
+    images: int
+    faces: int
+    unreadable: tuple[str, ...]  # one message for each image file that could not be read
 
 
 def command(arguments: list[str]) -> int:
-    """Put 98 points on every face of a folder of pictures."""
+    """Find 98 points on every face of image files."""
     parser = argparse.ArgumentParser(
         prog="canthus images",
-        description=command.__doc__,
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, help="a folder (its sub-folders too), or one picture")
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="where to write marked pictures")
-    parser.add_argument("--table", type=Path, metavar="OUT.csv", help="the table to write: a row a face")
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    parser.add_argument("--no-lines", action="store_true", help="draw points without lines")
-    add_landmarking(parser, max_faces=100, moving=False)
-    chosen = parser.parse_args(arguments)
-    if not (chosen.output or chosen.table):
-        parser.error("nothing to write: give --table OUT.csv, -o FOLDER, or both")
-    from canthus.runtime.sources import find_images
+    parser.add_argument("source", type=Path, help="an image file or a folder")
+    add_output_options(parser, "FOLDER", "write the images with points drawn on every face to this folder")
+    add_landmarker_options(parser, max_faces=100, tracking=False)
+    args = parser.parse_args(arguments)
+    if not (args.output or args.table):
+        parser.error("nothing to write: give --table FILE.csv, -o FOLDER, or both")
 
-    pictures = find_images(chosen.source, chosen.output)
-    done, found, unreadable = process(chosen, pictures)
-    print(f"pictures: {done}, faces: {found}")
-    for line in unreadable:
-        print(f"canthus images: left out: {line}", file=sys.stderr)
-    return 1 if unreadable else 0
+    outputs = outputs_from_args(args)
+    report = process_images(args.source, outputs, settings_from_args(args))
+    _print_report(outputs, report)
+    return 1 if report.unreadable else 0
 
 
-def process(chosen: argparse.Namespace, pictures: list[Path]) -> tuple[int, int, list[str]]:
-    """Run the pictures through; -> how many were done, how many faces, and a line for each unreadable one."""
-    import cv2
+def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Report:
+    """Find the faces of an image file or of a folder of them, and write the outputs.
+
+    Raises:
+        InputError: If there are no images or an output cannot be written. Checked before the work starts.
+    """
     from tqdm import tqdm
 
     from canthus.runtime.draw import draw
-    from canthus.runtime.files import check_output, write_file
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.sinks import IMAGE_COLUMNS, TableSink
-    from canthus.runtime.sources import read_image
+    from canthus.runtime.sources import find_images, read_image
 
-    root = chosen.source if chosen.source.is_dir() else chosen.source.parent
-    names = [path.relative_to(root) for path in pictures]
-    if chosen.output:
-        _check_folder(chosen.output, root, names, chosen.overwrite)
-    if chosen.table:
-        if chosen.table.resolve() in (path.resolve() for path in pictures):
-            raise InputError(f"{chosen.table}: is a source itself")
-        check_output(chosen.table, chosen.overwrite)
-    done = found = 0
+    paths = find_images(source, outputs.overlay)
+    root = source if source.is_dir() else source.parent
+    _check_outputs(outputs, root, paths)
+    faces_found = 0
     unreadable = []
     with contextlib.ExitStack() as stack:
-        landmarker = stack.enter_context(Landmarker(settings_from_args(chosen)))
-        table = stack.enter_context(TableSink(chosen.table, IMAGE_COLUMNS)) if chosen.table else None
-        for path, name in zip(tqdm(pictures, chosen.source.name, unit="picture", disable=None), names, strict=True):
+        landmarker = stack.enter_context(Landmarker(settings))
+        table = stack.enter_context(TableSink(outputs.table, IMAGE_COLUMNS)) if outputs.table else None
+        for path in tqdm(paths, source.name, unit="image", disable=None):
             try:
                 image = read_image(path)
             except InputError as error:
                 unreadable.append(str(error))
                 continue
             faces = landmarker.landmark(image)
+            faces_found += len(faces)
+            name = path.relative_to(root)
             if table:
                 table.write_image(str(name), faces)
-            if chosen.output:
-                marked = cv2.cvtColor(draw(image, faces, lines=not chosen.no_lines), cv2.COLOR_RGB2BGR)
-                # As .jpg has it by itself; a .webp would be without loss, in seven times the time.
-                how = [cv2.IMWRITE_WEBP_QUALITY, 95] if name.suffix.lower() == ".webp" else []
-                write_file(chosen.output / name, cv2.imencode(name.suffix, marked, how)[1].tobytes())
-            done, found = done + 1, found + len(faces)
-    return done, found, unreadable
+            if outputs.overlay:
+                _write_image(outputs.overlay / name, draw(image, faces, lines=outputs.lines))
+    return Report(len(paths) - len(unreadable), faces_found, tuple(unreadable))
 
 
-def _check_folder(output: Path, root: Path, names: list[Path], overwrite: bool) -> None:
-    """Make the folder and its sub-folders, or raise InputError, before any work is done."""
+def _check_outputs(outputs: Outputs, root: Path, paths: list[Path]) -> None:
+    """Check that all outputs can be written, and make their folders."""
+    from canthus.runtime.sinks import check_table
+
+    if outputs.overlay:
+        _check_folder(outputs.overlay, root, [path.relative_to(root) for path in paths], outputs.overwrite)
+    if outputs.table:
+        if outputs.table.resolve() in (path.resolve() for path in paths):
+            raise InputError(f"{outputs.table}: is a source; choose another name for the table")
+        check_table(outputs.table, outputs.overwrite)
+
+
+def _check_folder(folder: Path, root: Path, names: list[Path], overwrite: bool) -> None:
+    """Check that the drawn images can be written to `folder`, and create it and its sub-folders."""
     from canthus.runtime.files import check_free
     from canthus.runtime.sources import IMAGE_SUFFIXES
 
-    if output.resolve() == root.resolve():
-        raise InputError(f"{output}: is the source folder; marked pictures go elsewhere")
+    if folder.resolve() == root.resolve():
+        raise InputError(f"{folder}: is the source folder; choose another folder for the drawn images")
     for name in names:
         if name.suffix.lower() not in IMAGE_SUFFIXES:
-            raise InputError(
-                f"{root / name}: a marked picture keeps its name, which must end in {', '.join(IMAGE_SUFFIXES)}"
-            )
-        check_free(output / name, overwrite)
-    for folder in (output, *sorted({(output / name).parent for name in names})):
+            raise InputError(f"{folder / name}: unsupported output format (supported: {', '.join(IMAGE_SUFFIXES)})")
+        check_free(folder / name, overwrite)
+    for parent in (folder, *sorted({(folder / name).parent for name in names})):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as refused:
-            raise InputError(f"{folder}: cannot be made a folder ({refused.strerror})") from refused
+            parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{parent}: this folder cannot be created ({error.strerror})") from error
+
+
+def _write_image(path: Path, image: "NDArray[np.uint8]") -> None:
+    """Write an image (H, W, 3) RGB in the format of the file's suffix."""
+    import cv2
+
+    from canthus.runtime.files import write_file
+
+    parameters = [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY] if path.suffix.lower() == ".webp" else []
+    encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)[1]
+    write_file(path, encoded.tobytes())
+
+
+def _print_report(outputs: Outputs, report: Report) -> None:
+    from canthus.runtime.sinks import STDOUT
+
+    print(
+        f"images: {report.images}, faces: {report.faces}",
+        file=sys.stderr if outputs.table == STDOUT else sys.stdout,
+    )
+    for line in report.unreadable:
+        print(f"canthus images: skipped {line}", file=sys.stderr)

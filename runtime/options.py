@@ -1,6 +1,7 @@
-"""The options that every command with a landmarker shares."""
+"""Command-line options that several commands share."""
 
 import argparse
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,38 +9,68 @@ if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
 
 
-def add_landmarking(parser: argparse.ArgumentParser, max_faces: int = 8, moving: bool = True) -> None:
-    """Add --model, --cpu, --detector-model, --max-faces and, where faces move, --no-smoothing."""
-    parser.add_argument("--model", help="a shipped model's name (see `canthus doctor`) or a file")
-    parser.add_argument("--cpu", action="store_true", help="leave an NVIDIA GPU to others")
-    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a face detector of your own (.tflite)")
+@dataclass(frozen=True)
+class Outputs:
+    """What a command writes."""
+
+    overlay: Path | None  # a video, or a folder of images, with the points drawn
+    table: Path | None  # a table of points; STDOUT of sinks.py is standard output
+    overwrite: bool = False
+    lines: bool = True  # draw lines between the points
+
+
+def add_landmarker_options(parser: argparse.ArgumentParser, max_faces: int = 8, tracking: bool = True) -> None:
+    """Add --model, --detector-model, --cpu, --max-faces and, if faces are tracked, --no-smoothing."""
+    parser.add_argument(
+        "--model",
+        help="fast, accurate, or the path of a .onnx or .engine file (default: accurate on a GPU, else fast)",
+    )
+    parser.add_argument(
+        "--detector-model", type=Path, metavar="FILE", help="a .tflite face detector to use instead of the default"
+    )
+    parser.add_argument("--cpu", action="store_true", help="run on the CPU even if a GPU is available")
     parser.add_argument(
         "--max-faces",
-        type=positive,
+        type=positive_int,
         default=max_faces,
         metavar="N",
-        help="how many faces (default: %(default)s)",
+        help="maximum number of faces (default: %(default)s)",
     )
-    parser.set_defaults(no_smoothing=not moving)
-    if moving:
-        parser.add_argument("--no-smoothing", action="store_true", help="give points as measured, frame by frame")
+    parser.set_defaults(no_smoothing=not tracking)
+    if tracking:
+        parser.add_argument("--no-smoothing", action="store_true", help="do not smooth the points over time")
 
 
-def settings_from_args(chosen: argparse.Namespace) -> "Settings":
-    """The settings that the parsed options ask for."""
+def settings_from_args(args: argparse.Namespace) -> "Settings":
+    """Return the settings that the options of `add_landmarker_options` describe."""
     from canthus.runtime.pipeline import Settings
 
     return Settings(
-        model=chosen.model,
-        detector_model=chosen.detector_model,
-        max_faces=chosen.max_faces,
-        smoothing=not chosen.no_smoothing,
-        gpu=not chosen.cpu,
+        model=args.model,
+        detector_model=args.detector_model,
+        max_faces=args.max_faces,
+        smoothing=not args.no_smoothing,
+        gpu=not args.cpu,
     )
 
 
-def positive(text: str) -> int:
-    """An option's number, which is at least 1."""
+def add_output_options(parser: argparse.ArgumentParser, overlay: str, overlay_help: str) -> None:
+    """Add -o OVERLAY, --table, --overwrite and --no-lines."""
+    parser.add_argument("-o", "--output", type=Path, metavar=overlay, help=overlay_help)
+    parser.add_argument(
+        "--table", type=Path, metavar="FILE.csv", help="write a table of points; - writes it to standard output"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
+    parser.add_argument("--no-lines", action="store_true", help="draw points only, without the lines between them")
+
+
+def outputs_from_args(args: argparse.Namespace) -> Outputs:
+    """Return the outputs that the options of `add_output_options` describe."""
+    return Outputs(args.output, args.table, args.overwrite, lines=not args.no_lines)
+
+
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1, as argparse's `type`."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)

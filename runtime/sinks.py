@@ -1,14 +1,18 @@
-"""Where results go: a video with the source's times and sound, a table."""
+"""Write results: a video with the timestamps and the audio of its source, or a table of points."""
 
 import contextlib
 import csv
+import io
 import math
+import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 import av
 import numpy as np
@@ -17,22 +21,30 @@ from numpy.typing import NDArray
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft
-from canthus.runtime.sources import VideoFile, main_track, open_media, reason
+from canthus.runtime.files import Draft, check_output
+from canthus.runtime.sources import VideoFile, error_reason, main_track, open_media
 from canthus.runtime.types import Faces
 from canthus.runtime.wflw import POINTS
 
-TICK = Fraction(1, 90_000)
-"""Seconds of a time stamp in the written video: fine enough for every usual rate."""
+TIME_BASE = Fraction(1, 90_000)
+"""Seconds per tick of the written timestamps: fine enough for every common frame rate."""
 
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".ts", ".flv")
-"""Files whose frames have times of their own; in an .avi or .mpg they would come out of order."""
+VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".ts", ".flv")
+"""Formats that store a timestamp for each frame. In an .avi or .mpg frames would change their order."""
 
-COPIED_SOUND = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
-"""Codecs that an .mp4 and an .mkv take as they are; other sound becomes AAC, which every file takes."""
+TABLE_SUFFIXES = (".csv",)
 
-MATRICES = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-"""FFmpeg's colour space -> the matrix that makes it of RGB. An untagged one (2) is read as BT.601, and so written."""
+STDOUT = Path("-")
+"""As the path of a table: standard output."""
+
+COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
+"""Audio codecs that .mp4 and .mkv store unchanged. Other audio is re-encoded as AAC, which every format stores."""
+
+RGB_TO_YUV_MATRIX = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
+"""FFmpeg's color space number -> its matrix number. Unspecified (2) is decoded as BT.601 (5), so it is encoded so."""
+
+MAX_DURATION = 2**31 - 1
+"""Longest frame that an .mp4 can store, in ticks. A damaged source may claim days."""
 
 FACE_COLUMNS = [
     "face", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
@@ -42,184 +54,219 @@ FRAME_COLUMNS = ["frame", "seconds", *FACE_COLUMNS]
 IMAGE_COLUMNS = ["picture", *FACE_COLUMNS]
 
 
-class VideoSink(Closeable):
-    """Writes pictures as H.264, each at its own time, with the colours' tags and the sound of the source.
+def check_video(path: Path, overwrite: bool) -> None:
+    """Raise InputError if `VideoSink` cannot write `path`. Call it before long work starts."""
+    _check_suffix(path, VIDEO_SUFFIXES, "output format")
+    check_output(path, overwrite)
 
-    The file appears under its name when the sink closes, whole, also after Ctrl-C.
+
+def check_table(path: Path, overwrite: bool) -> None:
+    """Raise InputError if `TableSink` cannot write `path`. Call it before long work starts."""
+    if path != STDOUT:
+        _check_suffix(path, TABLE_SUFFIXES, "table format")
+        check_output(path, overwrite)
+
+
+def _check_suffix(path: Path, supported: Sequence[str], what: str) -> None:
+    if path.suffix.lower() not in supported:
+        raise InputError(f"{path}: unsupported {what} (supported: {', '.join(supported)})")
+
+
+class VideoSink(Closeable):
+    """Writes frames as H.264 at their own times, with the color tags and the audio of the source video.
+
+    The file appears when the sink is closed. It is complete then, also after Ctrl-C. Without a frame no file is
+    written.
+
+    Args:
+        path: The video to write. Its suffix must be one of VIDEO_SUFFIXES.
+        source: Gives the size, pixel aspect, colors and audio. An odd width or height is reduced by one, because
+            H.264 needs even sides.
+
+    Raises:
+        InputError: If the format is unsupported or the file cannot be written.
     """
 
     def __init__(self, path: Path, source: VideoFile) -> None:
-        if path.suffix.lower() not in VIDEOS:
-            raise InputError(f"{path}: no such video is written; take a name ending in {', '.join(VIDEOS)}")
-        # H.264 wants even sides; an odd source loses its last row or column.
+        _check_suffix(path, VIDEO_SUFFIXES, "output format")
         self._width, self._height = source.width // 2 * 2, source.height // 2 * 2
-        self._last = -1
+        self._last = -1  # timestamp of the last frame, in ticks
         self._failed = False
         self._source = source
-        self._draft = Draft(path)
-        self._sound = _Sound(source)
-        try:
+        with contextlib.ExitStack() as cleanup:  # if anything fails
+            self._draft = Draft(path)
+            cleanup.callback(self._draft.discard)
+            self._audio = cleanup.enter_context(_AudioCopy(source))
             try:
                 self._open(source)
-            except (av.error.FFmpegError, ValueError) as unfit:  # perhaps only the sound is
-                self._sound.end(reason(unfit))
-                self._open(source)
-        except (av.error.FFmpegError, ValueError) as refused:
-            self._sound.close()
-            self._draft.discard()
+            except (av.error.FFmpegError, ValueError) as error:  # the audio may be the reason
+                self._audio.stop(error_reason(error))
+                self._open_without_audio(source)
+            cleanup.pop_all()
+
+    def _open_without_audio(self, source: VideoFile) -> None:
+        try:
+            self._open(source)
+        except (av.error.FFmpegError, ValueError) as error:
             raise InputError(
-                f"{path}: cannot write such a video ({reason(refused)}); take a name ending in .mp4"
-            ) from refused
+                f"{self._draft.path}: cannot write this video ({error_reason(error)}); try an .mp4 file"
+            ) from error
 
     def _open(self, source: VideoFile) -> None:
-        """Begin the file: its streams and its header."""
+        """Create the file with its streams and its header."""
         self._container = av.open(str(self._draft.file), "w", container_options={"movflags": "+faststart"})
         self._stream = self._container.add_stream("libx264", rate=Fraction(source.rate).limit_denominator(1001))
         self._stream.width, self._stream.height = self._width, self._height
         self._stream.pix_fmt = "yuv420p"
-        # Without B-frames, which stand out of order, the header tells rightly how long the last picture is shown.
+        # With B-frames, which are stored out of order, the header's duration of the last frame would be wrong.
         self._stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
-        coder, told = self._stream.codec_context, source.stream.codec_context
-        coder.time_base, coder.sample_aspect_ratio = TICK, source.pixel_aspect
-        # What holds for the source's numbers holds for these; a player guesses the same where nothing is told.
-        coder.colorspace = told.colorspace if told.colorspace in MATRICES else Colorspace.ITU709
-        coder.color_primaries, coder.color_trc = told.color_primaries, told.color_trc
-        coder.color_range = ColorRange.MPEG
-        self._matrix, self._reformatter = MATRICES[coder.colorspace], VideoReformatter()
-        self._sound.begin(self._container)
+        encoder, decoder = self._stream.codec_context, source.stream.codec_context
+        encoder.time_base, encoder.sample_aspect_ratio = TIME_BASE, source.pixel_aspect
+        # Tags that are copied let a player show the colors as in the source; without a tag it makes the same guess.
+        known = decoder.colorspace in RGB_TO_YUV_MATRIX
+        encoder.colorspace = decoder.colorspace if known else Colorspace.ITU709
+        encoder.color_primaries, encoder.color_trc = decoder.color_primaries, decoder.color_trc
+        encoder.color_range = ColorRange.MPEG
+        self._audio.add_stream(self._container)
         self._container.start_encoding()
+        self._matrix, self._reformatter = RGB_TO_YUV_MATRIX[encoder.colorspace], VideoReformatter()
 
     @property
-    def sound_lost(self) -> str:
-        """Why the sound is not carried over whole, or empty."""
-        return self._sound.lost
+    def audio_error(self) -> str:
+        """Why the audio is incomplete, or empty."""
+        return self._audio.error
 
     def write(self, image: NDArray[np.uint8], seconds: float) -> None:
-        """Add a picture (H, W, 3) RGB shown from `seconds` on; one of another size is brought to the video's."""
+        """Add a frame that is shown from `seconds` on.
+
+        Args:
+            image: (H, W, 3) RGB. It is resized to the size of the video if it differs.
+            seconds: A time that is not after the last frame's is moved to just after it.
+        """
         height, width = (side // 2 * 2 for side in image.shape[:2])
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
-        picture = self._reformatter.reformat(
-            picture, self._width, self._height, format="yuv420p", dst_colorspace=self._matrix
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        frame = self._reformatter.reformat(
+            frame, self._width, self._height, format="yuv420p", dst_colorspace=self._matrix
         )
-        self._last = max(round(seconds / TICK), self._last + 1)
-        picture.pts, picture.time_base = self._last, TICK
-        with self._writing(), _at_once():
-            self._container.mux(self._stream.encode(picture))
-            self._sound.write(until=seconds)
+        self._last = max(round(seconds / TIME_BASE), self._last + 1)
+        frame.pts, frame.time_base = self._last, TIME_BASE
+        with self._writing(), _ctrl_c_deferred():
+            self._container.mux(self._stream.encode(frame))
+            self._audio.write(until=seconds)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Convert errors of FFmpeg and the system to an InputError. The file is discarded on `close` then."""
+        """Convert errors of FFmpeg and the system to InputError, and remember them: `close` discards the file then."""
         try:
             yield
         except (av.error.FFmpegError, OSError) as error:
             self._failed = True
-            raise InputError(f"{self._draft.path}: cannot be written ({reason(error)})") from error
+            raise InputError(f"{self._draft.path}: cannot be written ({error_reason(error)})") from error
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file and move it to its path."""
         try:
-            with self._writing(), contextlib.closing(self._container), self._sound:
+            with self._writing(), contextlib.closing(self._container), self._audio:
                 if not self._failed:
-                    self._finish()
+                    self._flush()
         finally:
-            if self._failed or self._last < 0:  # without a frame there is nothing to keep
+            if self._failed or self._last < 0:
                 self._draft.discard()
             else:
                 self._draft.commit()
 
-    def _finish(self) -> None:
-        """Write what the encoders still hold."""
+    def _flush(self) -> None:
+        """Write what the encoder still holds, and the rest of the audio."""
         packets, end = self._stream.encode(None), self._source.end
-        if packets and end is not None:  # the last picture is shown as long as the source's
-            # At most what an .mp4 takes; a damaged file may tell of days.
-            packets[-1].duration = min(max(round(end / TICK) - self._last, 1), 2**31 - 1)
+        if packets and end is not None:  # show the last frame as long as the source does
+            packets[-1].duration = min(max(round(end / TIME_BASE) - self._last, 1), MAX_DURATION)
         self._container.mux(packets)
-        # A sound may go on behind the pictures, as may their last one.
-        self._sound.finish(until=float(self._last * TICK) if end is None else math.inf)
+        # If the whole source was read, its audio may go on after the last frame.
+        self._audio.finish(until=float(self._last * TIME_BASE) if end is None else math.inf)
 
 
 @contextlib.contextmanager
-def _at_once() -> Iterator[None]:
-    """Let Ctrl-C wait for the end of the block: a packet that is coded and not written spoils a dozen behind it."""
-    former = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(former):
+def _ctrl_c_deferred() -> Iterator[None]:
+    """Handle Ctrl-C after the block: a packet that is encoded but not written would damage the dozen after it."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return
-    heard: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda _, frame: heard.append(frame))
+    received: list[FrameType | None] = []
+    signal.signal(signal.SIGINT, lambda _, frame: received.append(frame))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
-    if heard:
-        former(signal.SIGINT, heard[0])
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        handler(signal.SIGINT, received[0])
 
 
-class _Sound(Closeable):
-    """The source's main sound track, carried over up to the time that the pictures have reached.
+class _AudioCopy(Closeable):
+    """Copies the source's main audio track to a video, as far as the written frames reach.
 
-    What can be carried over is: a picture is not lost for a sound. `lost` tells why it is not all, or is empty.
+    An audio error never costs a frame: copying stops, and `error` holds the reason.
     """
 
     def __init__(self, source: VideoFile) -> None:
         self._start = source.start
         self._source = open_media(source.path)
         self._track = main_track(self._source.streams.audio)
-        self.lost = "no decoder knows it" if self._source.streams.audio and self._track is None else ""
+        self.error = "no decoder for its codec" if self._source.streams.audio and self._track is None else ""
         self._packets = self._source.demux(self._track) if self._track else iter(())
-        self._last: int | None = None  # the time of the packet before, in ticks of the track
-        self._waiting = self._next()
+        self._last_dts: int | None = None  # of the packet before, in ticks of the track
+        self._next = self._read()
 
-    def begin(self, target: av.container.OutputContainer) -> None:
-        """Add the sound to a file that has no header yet."""
+    def add_stream(self, target: av.container.OutputContainer) -> None:
+        """Add an audio stream to a container whose header is not written yet."""
         self._target = target
         if self._track is None:
             return
         name = self._track.codec_context.codec.canonical_name
-        self._copied = name == "aac" or (target.format.name in ("mp4", "matroska") and name in COPIED_SOUND)
+        self._copied = name == "aac" or (target.format.name in ("mp4", "matroska") and name in COPIED_CODECS)
         if self._copied:
             self._stream = target.add_stream_from_template(self._track)
         else:
             rates = av.Codec("aac", "w").audio_rates or []
             self._stream = target.add_stream("aac", rate=self._track.rate if self._track.rate in rates else 48_000)
 
-    def end(self, lost: str) -> None:
-        """Carry no more over."""
-        self.lost = lost
-        self._track = self._waiting = None
+    def stop(self, reason: str) -> None:
+        """Copy no more audio."""
+        self.error = reason
+        self._track = self._next = None
 
-    def _next(self) -> av.Packet | None:
+    def _read(self) -> av.Packet | None:
         try:
             return next(self._packets, None)
         except av.error.FFmpegError:
             return None
 
     def write(self, until: float) -> None:
-        """Carry over what is heard before `until`, in seconds of the pictures."""
-        with self._trying():
-            while self._waiting is not None:
-                packet = self._waiting
+        """Copy the audio before `until`, in seconds from the first frame."""
+        with self._stopping():
+            while self._next is not None:
+                packet = self._next
                 if packet.pts is not None and float(packet.pts * packet.time_base) - self._start > until:
                     return
-                self._carry(packet)
-                self._waiting = self._next()
+                self._copy(packet)
+                self._next = self._read()
 
     @contextlib.contextmanager
-    def _trying(self) -> Iterator[None]:
+    def _stopping(self) -> Iterator[None]:
+        """Stop copying after an error of the audio. An error of the disk concerns the frames too and is raised."""
         try:
             yield
-        except av.error.FFmpegError as broken:
-            if isinstance(broken, OSError):  # the disk's, so the pictures' too
+        except av.error.FFmpegError as error:
+            if isinstance(error, OSError):
                 raise
-            self.end(reason(broken))
+            self.stop(error_reason(error))
 
-    def _carry(self, packet: av.Packet) -> None:
+    def _copy(self, packet: av.Packet) -> None:
         if packet.dts is not None:
-            if self._last is not None and packet.dts <= self._last:
-                self.lost = "its times go back"
+            if self._last_dts is not None and packet.dts <= self._last_dts:
+                self.error = "its timestamps go back"
                 return
-            self._last = packet.dts
+            self._last_dts = packet.dts
         if self._copied:
             if packet.dts is None:
                 return
@@ -233,81 +280,107 @@ class _Sound(Closeable):
             decoded = packet.decode()
         except av.error.FFmpegError:
             return
-        for sound in decoded:
-            assert isinstance(sound, av.AudioFrame), "the packets are of a sound track"
-            if sound.pts is not None and sound.time_base:
-                sound.pts -= round(self._start / sound.time_base)
-            self._target.mux(self._stream.encode(sound))
+        for samples in decoded:
+            assert isinstance(samples, av.AudioFrame), "the packets are of an audio track"
+            if samples.pts is not None and samples.time_base:
+                samples.pts -= round(self._start / samples.time_base)
+            self._target.mux(self._stream.encode(samples))
 
     def finish(self, until: float) -> None:
-        """Carry the rest that belongs to the last picture."""
+        """Copy the audio before `until` and write what the encoder still holds."""
         self.write(until)
         if self._track is not None and not self._copied:
-            with self._trying():
+            with self._stopping():
                 self._target.mux(self._stream.encode(None))
 
     def close(self) -> None:
-        """Release the source."""
+        """Close the source."""
         self._source.close()
 
 
 class TableSink(Closeable):
-    """Writes one row a face: where it is from, its id, box and score, then x, y and score of each point.
+    """Writes a table with one row for each face.
 
-    The file appears under its name when the sink closes, with every row that was written.
+    A file appears when the sink is closed. It holds every row written until then, also after Ctrl-C. On standard output
+    (path STDOUT) rows appear at once.
+
+    Args:
+        path: A file with a suffix of TABLE_SUFFIXES, or STDOUT.
+        columns: FRAME_COLUMNS or IMAGE_COLUMNS.
+
+    Raises:
+        InputError: If the format is unsupported or the file cannot be written.
     """
 
     def __init__(self, path: Path, columns: list[str]) -> None:
-        self._draft = Draft(path)
+        self._draft: Draft | None = None
         self._failed = False
-        with self._writing():
-            # A picture's name need not be text: Python's stand-ins become its bytes again.
-            self._file = self._draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-        self._rows = csv.writer(self._file)
-        self._rows.writerow(columns)
+        if path == STDOUT:
+            self._file: IO[str] = _open_stdout()
+        else:
+            _check_suffix(path, TABLE_SUFFIXES, "table format")
+            self._draft = Draft(path)
+            with self._draft.writing():
+                # File names need not be valid UTF-8: surrogateescape writes their bytes unchanged.
+                self._file = self._draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(columns)
 
     def write(self, index: int, seconds: float, faces: Faces) -> None:
         """Add the faces of one frame."""
-        self._add([[index, f"{seconds:.6f}", *row] for row in rows(faces)])
+        self._write([[index, f"{seconds:.6f}", *row] for row in rows(faces)])
 
     def write_image(self, name: str, faces: Faces) -> None:
-        """Add the faces of one picture, under its name in place of frame and seconds."""
-        self._add([[name, *row] for row in rows(faces)])
+        """Add the faces of one image."""
+        self._write([[name, *row] for row in rows(faces)])
 
-    def _add(self, lines: list[list[int | str]]) -> None:
+    def _write(self, lines: list[list[int | str]]) -> None:
         with self._writing():
-            self._rows.writerows(lines)
+            self._writer.writerows(lines)
+            if self._draft is None:
+                self._file.flush()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
+        """Convert errors of the system to InputError, and remember them: `close` discards the file then."""
         try:
-            with self._draft.writing():
+            with self._draft.writing() if self._draft else contextlib.nullcontext():
                 yield
-        except InputError:
+        except (InputError, OSError):
             self._failed = True
             raise
 
     def close(self) -> None:
-        """Finish the file and give it its name."""
+        """Finish the file and move it to its path."""
         try:
             with self._writing():
                 self._file.close()
         finally:
-            if self._failed:
+            if self._draft and self._failed:
                 self._draft.discard()
-            else:
+            elif self._draft:
                 self._draft.commit()
 
 
+def _open_stdout() -> IO[str]:
+    """Open standard output for csv.writer, which ends lines by itself. Closing it leaves sys.stdout open."""
+    try:
+        sys.stdout.flush()
+        descriptor = sys.stdout.fileno()
+    except (io.UnsupportedOperation, AttributeError) as error:
+        raise InputError("-: there is no standard output to write to; give a file name") from error
+    return os.fdopen(os.dup(descriptor), "w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
 def rows(faces: Faces) -> list[list[int | str]]:
-    """The columns of each face: id, box, face score, then x, y and score of each point."""
-    written: list[list[int | str]] = []
-    for place, face in enumerate(faces.ids):
-        box = [f"{edge:.2f}" for edge in faces.boxes[place]]
+    """Return the values of FACE_COLUMNS for each face."""
+    table: list[list[int | str]] = []
+    for index, face in enumerate(faces.ids):
+        box = [f"{edge:.2f}" for edge in faces.boxes[index]]
         points = [
             text
-            for (x, y), score in zip(faces.points[place], faces.scores[place], strict=True)
+            for (x, y), score in zip(faces.points[index], faces.scores[index], strict=True)
             for text in (f"{x:.2f}", f"{y:.2f}", f"{score:.3f}")
         ]
-        written.append([int(face), *box, f"{faces.face_scores[place]:.3f}", *points])
-    return written
+        table.append([int(face), *box, f"{faces.face_scores[index]:.3f}", *points])
+    return table

@@ -1,4 +1,4 @@
-"""Where frames come from: a video file (PyAV), a camera (OpenCV), a picture."""
+"""Read frames from a video file (PyAV) or a camera (OpenCV), and images from image files."""
 
 import contextlib
 import math
@@ -21,57 +21,74 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.types import Frame
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-SILENCE = 3.0
-"""Seconds without a frame after which a camera counts as lost."""
 
-READABLE = (0, 1, 2, 4, 5, 6, 7, 9)
-"""FFmpeg's colour spaces that it makes RGB of; it refuses the reserved ones and the rare ones."""
+CAMERA_TIMEOUT = 3.0
+"""Seconds without a frame after which a camera counts as disconnected."""
+
+CONVERTIBLE_COLOR_SPACES = (0, 1, 2, 4, 5, 6, 7, 9)
+"""FFmpeg's color spaces that it can convert to RGB. Frames of another one are read as BT.709."""
+
+AV_TIME_BASE = 1_000_000
+"""Ticks per second of a container's duration and start time in FFmpeg."""
 
 Track = TypeVar("Track", av.VideoStream, av.AudioStream)
 
 
 def open_media(path: Path) -> av.container.InputContainer:
-    """Open a file with FFmpeg, which takes "12:30.mp4" for an address unless its folder stands before it."""
+    """Open a file with FFmpeg. The path is made absolute, because FFmpeg takes "12:30.mp4" for a URL."""
     return av.open(str(path.absolute()))
 
 
 def main_track(tracks: Sequence[Track]) -> Track | None:
-    """The track that a player takes: the first one marked so, a cover last; None where none can be decoded."""
+    """Return the track that a player selects, or None if none can be decoded.
 
-    def marked(track: Track) -> int:
+    That is the first one with the default flag, or else the first one. Cover images come last.
+    """
+
+    def priority(track: Track) -> int:
         return bool(track.disposition & Disposition.default) - bool(track.disposition & Disposition.attached_pic)
 
-    return max((track for track in tracks if track.codec_context), key=marked, default=None)
+    return max((track for track in tracks if track.codec_context), key=priority, default=None)
 
 
-def reason(error: Exception) -> str:
-    """The part of FFmpeg's or the system's message that a person needs."""
+def error_reason(error: Exception) -> str:
+    """Return the message of an error of FFmpeg or the system, without its number and path."""
     return str(getattr(error, "strerror", None) or error).strip()
 
 
 class VideoFile(Closeable):
-    """A video file's frames with their true presentation times, upright as a player shows them.
+    """Iterates over the frames of a video file, upright as a player shows them, with their presentation times.
 
-    `start` is the file's own time of its first frame, in seconds. `pixel_aspect` is how wide a pixel is shown over how
-    high. After the last frame, `end` is when it ceases to be shown, and `damaged` tells what could not be decoded, or
-    is empty; until then `end` is None.
+    Each iteration starts at the first frame. Its time is 0, and times always increase.
+
+    Attributes:
+        width, height: Size of the frames in pixels.
+        pixel_aspect: Width of a pixel as shown, divided by its height.
+        rate: Frames per second, on average.
+        start: The file's own timestamp of the first frame, in seconds.
+        end: After the last frame: the time at which it is no longer shown. None before that.
+        damaged: After the last frame: what could not be decoded, or empty.
+
+    Raises:
+        InputError: If the file does not exist, is not a video, or no frame can be decoded.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         if not self.path.is_file():
-            raise InputError(f"{path}: {'a folder or a pipe, no file' if self.path.exists() else 'no such file'}")
+            problem = "is a folder or a pipe (expected a video file)" if self.path.exists() else "no such file"
+            raise InputError(f"{path}: {problem}")
         self._container, self.stream = self._open()
         self.damaged = ""
         self.end: float | None = None
-        self._reached = 0.0  # the file's own time up to which its frames are shown
-        # The mean may be of the clock's ticks instead of the frames, the guess is of the densest frames.
+        self._video_end = 0.0  # the file's own time at which the last frame so far is no longer shown
+        # Some files give the rate of the clock as the average; the guess is that of the densest frames.
         rates = [rate for rate in (self.stream.average_rate, self.stream.guessed_rate) if rate]
         self.rate = float(min(rates, default=30))
         first = next(self._decoded(self._container, self.stream), None)
         if first is None:
             self._container.close()
-            raise InputError(f"{path}: no frame of the video can be decoded")
+            raise InputError(f"{path}: no frame can be decoded")
         self._mirrored, self._turns = _orientation(first)
         self.start = float(first.time or 0)
         self.width, self.height = first.width, first.height
@@ -82,97 +99,101 @@ class VideoFile(Closeable):
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         try:
             container = open_media(self.path)
-        except (av.error.FFmpegError, ValueError) as unreadable:
-            raise InputError(f"{self.path}: not a readable video ({reason(unreadable)})") from unreadable
+        except (av.error.FFmpegError, ValueError) as error:
+            raise InputError(f"{self.path}: not a readable video ({error_reason(error)})") from error
         stream = main_track(container.streams.video)
         if stream is None:
             container.close()
-            raise InputError(f"{self.path}: the file holds no video stream that can be decoded")
+            raise InputError(f"{self.path}: contains no video stream that can be decoded")
         stream.thread_type = "AUTO"
         return container, stream
 
     @property
     def frames(self) -> int:
-        """How many frames to expect; an estimate where the file does not tell, 0 where nothing is known."""
-        shown = round((self._container.duration or 0) / 1_000_000 * self.rate)
-        # Of a clip that was trimmed without coding it anew, the file holds more than are shown.
+        """The number of frames, estimated if the file does not contain it, or 0 if nothing is known."""
+        shown = round((self._container.duration or 0) / AV_TIME_BASE * self.rate)
+        # A clip trimmed without re-encoding contains more frames than are shown.
         return min(self.stream.frames or shown, shown or self.stream.frames)
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames from the start; seconds count from the first frame and always grow."""
-        self.damaged, self.end, self._reached = "", None, 0.0
-        # Opened anew: a bare stream, as many cameras write, cannot be wound back.
+        self.damaged, self.end, self._video_end = "", None, 0.0
+        # A new container each time: a raw stream, as many cameras write, cannot be rewound.
         container, stream = self._open()
         with container:
             yield from self._upright(self._decoded(container, stream))
 
     def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-        """All that can be decoded; as players do, go on behind what cannot, and keep note of it in `damaged`."""
-        broken, reached = 0, 0.0
-        packets = container.demux()  # of the sound too: it tells whether the file ends where its header says
+        """Yield all frames that can be decoded, also those after an error. Set `damaged`."""
+        undecodable, file_end = 0, 0.0
+        packets = container.demux()  # of the audio too: it shows whether the file ends where its header says
         while True:
             try:
                 packet = next(packets, None)
-            except av.error.FFmpegError as unreadable:
-                self.damaged = reason(unreadable)
+            except av.error.FFmpegError as error:
+                self.damaged = error_reason(error)
                 return
             if packet is None:
                 break
-            ends = 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            reached = max(reached, ends)
+            end = 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
+            file_end = max(file_end, end)
             if packet.stream.index == stream.index:
-                self._reached = max(self._reached, ends)
+                self._video_end = max(self._video_end, end)
                 try:
                     yield from stream.decode(packet)
                 except av.error.FFmpegError:
-                    broken += 1
-        told = (container.duration or 0) / 1_000_000
-        if broken:
-            self.damaged = f"{broken} of its packets cannot be decoded"
-        elif reached and reached - (container.start_time or 0) / 1_000_000 < 0.98 * told - 0.5:  # headers err a little
-            self.damaged = f"its header tells of {told:.1f} seconds"
+                    undecodable += 1
+        duration = (container.duration or 0) / AV_TIME_BASE
+        found = file_end - (container.start_time or 0) / AV_TIME_BASE
+        if undecodable:
+            self.damaged = f"{undecodable} of its packets cannot be decoded"
+        elif file_end and found < 0.98 * duration - 0.5:  # headers are a little inaccurate
+            self.damaged = f"it ends after {found:.1f} of {duration:.1f} seconds"
 
     def _upright(self, decoded: Iterator[av.VideoFrame]) -> Iterator[Frame]:
-        last, before, back = -1 / self.rate, -math.inf, False
-        for index, picture in enumerate(decoded):
-            ticks = picture.pts
+        """Convert decoded frames to RGB, turn them upright, and give them increasing times."""
+        last, last_pts, unordered = -1 / self.rate, -math.inf, False
+        for index, stored in enumerate(decoded):
+            ticks = stored.pts
             if ticks is not None:
-                before, back = ticks, back or ticks < before
-            if back:  # as those of B-frames in an .avi do; the order of decoding has better times
-                ticks = picture.dts
-            # A frame without a time, or one that does not grow, takes its place by the rate.
-            due = last + 1 / self.rate
-            seconds = due if ticks is None else float(ticks * (picture.time_base or 0)) - self.start
-            last = seconds if seconds > last else due
-            if picture.colorspace not in READABLE:
-                picture.colorspace = Colorspace.ITU709
-            image = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
+                last_pts, unordered = ticks, unordered or ticks < last_pts
+            if unordered:  # for example H.264 with B-frames in an .avi: decoding times are better
+                ticks = stored.dts
+            # A frame without a time, or with one that does not increase, follows after one frame period.
+            expected = last + 1 / self.rate
+            seconds = expected if ticks is None else float(ticks * (stored.time_base or 0)) - self.start
+            last = seconds if seconds > last else expected
+            if stored.colorspace not in CONVERTIBLE_COLOR_SPACES:
+                stored.colorspace = Colorspace.ITU709
+            image = np.asarray(stored.to_ndarray(format="rgb24"), np.uint8)
             upright = np.rot90(image[:, ::-1] if self._mirrored else image, self._turns)
             yield Frame(np.ascontiguousarray(upright), index, last, float(self.pixel_aspect))
-        self.end = self._reached - self.start
-        if self.end <= last:  # the file does not tell
+        self.end = self._video_end - self.start
+        if self.end <= last:  # the file has no durations
             self.end = last + 1 / self.rate
 
     def close(self) -> None:
-        """Release the file."""
+        """Close the file."""
         self._container.close()
 
 
-def _orientation(picture: av.VideoFrame) -> tuple[bool, int]:
-    """What a player does to a stored picture: mirrors it, left to right, then turns it left by so many quarters."""
-    note = picture.side_data.get("DISPLAYMATRIX")
-    if note is None:
+def _orientation(stored: av.VideoFrame) -> tuple[bool, int]:
+    """Return whether a player flips the stored frame horizontally, and by how many quarter turns it then rotates it.
+
+    Turns are counterclockwise, as in np.rot90.
+    """
+    side_data = stored.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
         return False, 0
-    matrix = np.frombuffer(note, np.int32).reshape(3, 3)  # type: ignore[call-overload]  # a buffer, unknown to the stubs
-    # Where the stored picture's x and y axes point on the screen.
+    matrix = np.frombuffer(side_data, np.int32).reshape(3, 3)  # type: ignore[call-overload]  # the stubs do not know that it is a buffer
+    # The directions of the stored frame's x and y axes on the screen.
     (x_right, x_down), (y_right, y_down) = matrix[:2, :2].tolist()
     mirrored = x_right * y_down < x_down * y_right
     return mirrored, round(-2 * math.atan2(x_down, x_right) / math.pi + 2 * mirrored) % 4
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """OpenCV says nothing of its own on stderr; what goes wrong is told in one line."""
+def _opencv_log_silenced() -> Iterator[None]:
+    """Keep OpenCV's warnings off stderr. Errors are raised instead."""
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     try:
@@ -182,23 +203,25 @@ def _silent() -> Iterator[None]:
 
 
 class Camera(Closeable):
-    """A camera's frames, the newest always; InputError when it cannot be opened or stops giving frames.
+    """Iterates over the frames of a camera, always the newest one. Frames in between are dropped.
 
-    OpenCV's read can block for ever on a camera that was pulled out, so it happens in a thread that is left behind
-    if need be.
+    OpenCV's read can block forever if a camera is unplugged. It runs in a daemon thread, which is abandoned then.
+
+    Raises:
+        InputError: If the camera cannot be opened, or while iterating if it gives no more frames.
     """
 
     def __init__(self, number: int = 0) -> None:
-        if number not in range(2**31):  # OpenCV crashes where it is negative
-            raise InputError(f"{number} is no camera's number; they are counted from 0")
+        if number not in range(2**31):  # OpenCV crashes on a negative number
+            raise InputError(f"{number} is not a camera number (expected 0 for the first camera, 1 for the second, …)")
         self.number = number
-        with _silent():
+        with _opencv_log_silenced():
             self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             self._capture.release()
             raise InputError(
-                f"camera {number} cannot be opened: is it plugged in, free of other programs, and allowed to you "
-                "(group video on Linux, privacy settings on macOS and Windows)?"
+                f"camera {number} cannot be opened; check that it is plugged in, that no other program uses it, and "
+                "that you have permission (group video on Linux, privacy settings on macOS and Windows)"
             )
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
         self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
@@ -211,33 +234,33 @@ class Camera(Closeable):
     def _read(self) -> None:
         started = cv2.getTickCount()
         while not self._closing.is_set():
-            arrived, picture = self._capture.read()
+            read, image = self._capture.read()
             seconds = (cv2.getTickCount() - started) / cv2.getTickFrequency()
             while not self._newest.empty():
                 try:
                     self._newest.get_nowait()
                 except queue.Empty:
                     break
-            if not arrived:
+            if not read:
                 self._newest.put(None)
                 break
-            self._newest.put((seconds, cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)))
+            self._newest.put((seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)))
         self._capture.release()
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         while not self._closing.is_set():
             try:
-                taken = self._newest.get(timeout=SILENCE)
+                newest = self._newest.get(timeout=CAMERA_TIMEOUT)
             except queue.Empty:
-                taken = None
-            if taken is None:
-                raise InputError(f"camera {self.number} gives no more pictures: was it unplugged?")
-            yield Frame(taken[1], index, taken[0])
+                newest = None
+            if newest is None:
+                raise InputError(f"camera {self.number} gives no more frames; check that it is plugged in")
+            yield Frame(newest[1], index, newest[0])
             index += 1
 
     def close(self) -> None:
-        """Stop reading; a reader that hangs in the driver is left behind."""
+        """Stop reading. A reader thread that hangs in the driver is abandoned."""
         self._closing.set()
         self._reader.join(timeout=1)
 
@@ -270,13 +293,13 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    except OSError as unreadable:
-        raise InputError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     try:
-        with _silent():
-            picture = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    except cv2.error as refused:  # its header tells of more pixels than OpenCV takes
-        raise InputError(f"{path}: not a readable picture, or too large a one") from refused
-    if picture is None:
-        raise InputError(f"{path}: not a readable picture")
-    return picture.astype(np.uint8, copy=False)
+        with _opencv_log_silenced():
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+    except cv2.error as error:  # for example a header with more pixels than OpenCV accepts
+        raise InputError(f"{path}: not a readable image, or too large") from error
+    if image is None:
+        raise InputError(f"{path}: not a readable image")
+    return image.astype(np.uint8, copy=False)

@@ -1,97 +1,116 @@
-"""`canthus video`: a video in, an overlay video and a table of points out."""
+"""`canthus video`: track the faces of a video file; write an overlay video, a table of points, or both."""
 
 import argparse
 import contextlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.options import add_landmarking, settings_from_args
+from canthus.runtime.options import (
+    Outputs,
+    add_landmarker_options,
+    add_output_options,
+    outputs_from_args,
+    settings_from_args,
+)
+
+if TYPE_CHECKING:
+    from canthus.runtime.pipeline import Settings
+
+DESCRIPTION = """Find 98 points on every face of a video file.
+
+The overlay video shows the points on the frames and keeps the timestamps and the audio. The table has one row for
+each face of each frame: frame, seconds, face (the id of the track), the face's box and score, then x, y and score of
+each point. Coordinates are pixels of the frame. Give -o, --table, or both. Ctrl-C stops early and keeps the results."""
 
 EXAMPLES = """examples:
-  canthus video clip.mp4 -o overlay.mp4
-  canthus video clip.mp4 --table points.csv
+  canthus video clip.mp4 -o overlay.mp4             draw the points
+  canthus video clip.mp4 --table points.csv         write their coordinates
+  canthus video clip.mp4 --table - | head           write them to standard output
   canthus video clip.mp4 -o overlay.mp4 --table points.csv --max-faces 1 --overwrite"""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a run came to."""
+    """The result of a run."""
 
     frames: int
-    with_faces: int
-    damaged: str
-    sound_lost: str
+    frames_with_faces: int
+    damage: str  # what could not be decoded, or empty
+    audio_error: str  # why the audio of the overlay is incomplete, or empty
 
 
 def command(arguments: list[str]) -> int:
-    """Put 98 points on every face of a video file."""
+    """Find 98 points on every face of a video file."""
     parser = argparse.ArgumentParser(
         prog="canthus video",
-        description=command.__doc__,
+        description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("source", type=Path, help="the video file")
-    parser.add_argument("-o", "--output", type=Path, metavar="OUT.mp4", help="the overlay video to write")
-    parser.add_argument("--table", type=Path, metavar="OUT.csv", help="the table to write: a row a face a frame")
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    parser.add_argument("--no-lines", action="store_true", help="draw points without lines")
-    add_landmarking(parser)
-    chosen = parser.parse_args(arguments)
-    if not (chosen.output or chosen.table):
-        parser.error("nothing to write: give -o OUT.mp4, --table OUT.csv, or both")
+    add_output_options(parser, "OVERLAY.mp4", "write the video with points drawn on every face")
+    add_landmarker_options(parser)
+    args = parser.parse_args(arguments)
+    if not (args.output or args.table):
+        parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE.csv, or both")
 
-    report = process(chosen)
-    written = " and ".join(str(path) for path in (chosen.output, chosen.table) if path)
-    print(f"{report.frames} frames, faces in {report.with_faces}; wrote {written}")
-    if report.damaged:
-        print(
-            f"canthus video: {chosen.source} is damaged ({report.damaged}); all that can be decoded was processed",
-            file=sys.stderr,
-        )
-    if report.sound_lost:
-        print(f"canthus video: the sound is not carried over whole ({report.sound_lost})", file=sys.stderr)
+    outputs = outputs_from_args(args)
+    _print_report(args.source, outputs, process_video(args.source, outputs, settings_from_args(args)))
     return 0
 
 
-def process(chosen: argparse.Namespace) -> Report:
-    """Run a video through; outputs are whole however the run ends."""
+def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Report:
+    """Track the faces of a video and write the outputs. They are complete files even if the run is interrupted.
+
+    Raises:
+        InputError: If the source cannot be read or an output cannot be written. Checked before the work starts.
+    """
     from tqdm import tqdm
 
     from canthus.runtime.channel import Stage
     from canthus.runtime.draw import draw
-    from canthus.runtime.files import check_output
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink
+    from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink, check_table, check_video
     from canthus.runtime.sources import VideoFile
 
-    if chosen.output and chosen.table and chosen.output.resolve() == chosen.table.resolve():
-        raise InputError(f"{chosen.table}: is the name of the overlay video too; give the table its own")
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(VideoFile(chosen.source))
-        for output in (chosen.output, chosen.table):
-            if output and output.resolve() == chosen.source.resolve():
-                raise InputError(f"{output}: is the source itself")
+        file = stack.enter_context(VideoFile(source))
+        for output, check in ((outputs.overlay, check_video), (outputs.table, check_table)):
+            if output and output.resolve() == source.resolve():
+                raise InputError(f"{output}: is the source; choose another name for the output")
             if output:
-                check_output(output, chosen.overwrite)
-        landmarker = stack.enter_context(Landmarker(settings_from_args(chosen)))
-        video = stack.enter_context(VideoSink(chosen.output, source)) if chosen.output else None
-        table = stack.enter_context(TableSink(chosen.table, FRAME_COLUMNS)) if chosen.table else None
-        frames = stack.enter_context(Stage(lambda: iter(source), "decode"))
-        bar = stack.enter_context(
-            tqdm(total=source.frames or None, unit="frame", desc=chosen.source.name, disable=None)
-        )
+                check(output, outputs.overwrite)
+        landmarker = stack.enter_context(Landmarker(settings))
+        overlay = stack.enter_context(VideoSink(outputs.overlay, file)) if outputs.overlay else None
+        table = stack.enter_context(TableSink(outputs.table, FRAME_COLUMNS)) if outputs.table else None
+        frames = stack.enter_context(Stage(lambda: iter(file), "decode"))
+        bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
 
         count = with_faces = 0
         for frame in frames:
             faces = landmarker.update(frame)
             if table:
                 table.write(frame.index, frame.seconds, faces)
-            if video:
-                video.write(draw(frame.image, faces, lines=not chosen.no_lines), frame.seconds)
+            if overlay:
+                overlay.write(draw(frame.image, faces, lines=outputs.lines), frame.seconds)
             count, with_faces = count + 1, with_faces + bool(len(faces))
             bar.update()
-    # The sound is carried to its end when the video closes.
-    return Report(count, with_faces, source.damaged, video.sound_lost if video else "")
+    # Read after the sinks are closed: the rest of the audio is copied on close.
+    return Report(count, with_faces, file.damaged, overlay.audio_error if overlay else "")
+
+
+def _print_report(source: Path, outputs: Outputs, report: Report) -> None:
+    from canthus.runtime.sinks import STDOUT
+
+    written = " and ".join(str(path) for path in (outputs.overlay, outputs.table) if path and path != STDOUT)
+    print(
+        f"{report.frames} frames, {report.frames_with_faces} with faces" + (f"; wrote {written}" if written else ""),
+        file=sys.stderr if outputs.table == STDOUT else sys.stdout,
+    )
+    if report.damage:
+        print(f"canthus video: {source}: is damaged ({report.damage}); the rest was processed", file=sys.stderr)
+    if report.audio_error:
+        print(f"canthus video: {outputs.overlay}: the audio is incomplete ({report.audio_error})", file=sys.stderr)

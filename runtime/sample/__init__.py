@@ -1,4 +1,4 @@
-"""A short clip of a portrait moved by a known path, and that path: what the demo shows and the bench measures on."""
+"""A clip of a portrait that is moved along a known path. The demo shows it, and `canthus bench` measures on it."""
 
 import json
 from pathlib import Path
@@ -12,10 +12,18 @@ MOTION = FOLDER / "motion.json"
 
 
 def motion() -> NDArray[np.float64]:
-    """(frames, 2, 3) affines: pixel of the portrait -> pixel of the frame."""
+    """Return the affines (frames, 2, 3) from portrait pixels to frame pixels."""
     return np.array(json.loads(MOTION.read_text())["portrait_to_frame"])
 
 
 def still_frames() -> int:
-    """How many frames at the start show the portrait at rest."""
+    """Return the number of frames at the start on which the portrait is at rest."""
     return int(json.loads(MOTION.read_text())["still_frames"])
+
+
+def true_points(first: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the points (K, 2) of the first frame, moved as the portrait is: (frames, K, 2)."""
+    path = motion()
+    portrait = (first - path[0][:, 2]) @ np.linalg.inv(path[0][:, :2]).T
+    points: NDArray[np.float64] = portrait @ np.swapaxes(path[:, :, :2], 1, 2) + path[:, None, :, 2]
+    return points

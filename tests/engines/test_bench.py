@@ -280,4 +280,4 @@ def test_the_scene_is_the_samples_frame_with_regions_inside_it():
 def test_numbers_that_measure_nothing_are_refused(words, capsys):
     with pytest.raises(SystemExit, match="2"):
         command(words)
-    assert "not a positive whole number" in capsys.readouterr().err
+    assert "not a positive integer" in capsys.readouterr().err

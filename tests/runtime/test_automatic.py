@@ -374,9 +374,9 @@ OPEN_BACKEND = automatic.open_backend
 def test_bench_measures_the_cpu_while_no_engine_is_built(machine, monkeypatch, capsys):
     on_cpu = []
 
-    def measure(clip, args):
-        on_cpu.append(args.cpu)
-        return "fake", bench.Speed("1x1", 1, 1.0, 1.0, 1.0, 1.0, 1.0, None, None)
+    def measure(clip, settings):
+        on_cpu.append(not settings.gpu)
+        return "fake", bench.Speed("1x1", 1, 1, 1.0, 1.0, 1.0, 1.0, 1.0, None, None)
 
     monkeypatch.setattr(bench, "measure_speed", measure)
     words = ["--clip", "clip.mp4", "--model", str(machine.model)]

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from canthus.runtime import cli
-from canthus.runtime.options import add_landmarking
+from canthus.runtime.options import add_landmarker_options
 
 NO_GL = "libGL.so.1: cannot open shared object file: No such file or directory"
 
@@ -115,7 +115,7 @@ def test_a_name_that_is_not_text_can_be_printed():
 @pytest.mark.parametrize("text", ["abc", "0", "-1", "2.5"])
 def test_a_count_that_is_none_is_told(capsys, text):
     parser = argparse.ArgumentParser()
-    add_landmarking(parser)
+    add_landmarker_options(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(["--max-faces", text])
-    assert f"'{text}' is not a positive whole number" in capsys.readouterr().err
+    assert f"'{text}' is not a positive integer" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import os
 import shutil
 import signal
@@ -166,20 +167,49 @@ def test_an_output_that_exists_is_kept(clip, tmp_path, capsys):
 def test_the_source_is_never_overwritten(clip, capsys):
     before = clip.read_bytes()
     assert run("video", clip, "-o", clip, "--overwrite") == 1
-    assert "is the source itself" in failed(capsys)
+    assert "is the source;" in failed(capsys)
     assert clip.read_bytes() == before
 
 
-def test_two_outputs_of_one_name_are_told(clip, capsys):
-    assert run("video", clip, "-o", clip.with_name("o.mp4"), "--table", clip.parent / "." / "o.mp4") == 1
-    assert "its own" in failed(capsys)
+@pytest.mark.parametrize("name", ["p.parquet", "p.feather", "p.xyz", "p"])
+def test_unknown_table_format_is_refused_before_any_work(clip, tmp_path, capsys, name):
+    assert run("video", clip, "--table", tmp_path / name) == 1
+    assert failed(capsys).endswith(f"{name}: unsupported table format (supported: .csv)")
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+@pytest.mark.parametrize("name", ["o.avi", "o.gif", "o", "-"])
+def test_unknown_video_format_is_refused_before_any_work(clip, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert run("video", clip, "-o", name, "--table", "t.csv") == 1
+    assert failed(capsys).startswith(f"canthus video: {name}: unsupported output format (supported: .mp4,")
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_table_goes_to_standard_output_and_nothing_else_does(clip, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("video", clip, "--table", "-", "-o", "o.mp4") == 0
+    output = capfd.readouterr()
+    assert run("video", clip, "--table", "t.csv") == 0
+    assert output.out.encode() == (tmp_path / "t.csv").read_bytes()
+    assert output.err.strip().endswith("with faces; wrote o.mp4")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv"]
+
+
+def test_reader_that_closes_the_table_ends_the_run_quietly(clip):
+    words = [*CANTHUS, "video", str(clip), "--table", "-"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout.readline().startswith(b"frame,seconds,face")
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait(timeout=60) == 1
 
 
 def test_a_sound_that_is_not_whole_is_told(tmp_path, capsys):
     once = write_video(tmp_path / "once.ts", STILL, sound="aac").read_bytes()
     (tmp_path / "twice.ts").write_bytes(once + once)
     assert run("video", tmp_path / "twice.ts", "-o", tmp_path / "o.mp4") == 0
-    assert "the sound is not carried over whole" in failed(capsys)
+    assert "the audio is incomplete" in failed(capsys)
 
 
 def test_an_unwritable_output_is_told_before_any_work(clip, tmp_path, capsys):
@@ -321,13 +351,30 @@ def test_absent_and_offline_the_detector_model_is_one_line_that_helps(clip, tmp_
 def test_the_bench_prints_its_figures(clip, capsys):
     assert run("bench", "--clip", clip) == 0
     told = capsys.readouterr().out
-    assert "frames a second" in told
+    assert "frames per second" in told
     assert ("memory" in told) == (sys.platform == "linux")
 
 
-def test_the_doctor_fits_one_screen_and_speaks_json(capsys):
-    import json
+def test_bench_of_a_clip_without_a_face_says_so(tmp_path, capsys):
+    source = write_video(tmp_path / "grey.mp4", STILL)
+    assert run("bench", "--clip", source, "--json") == 0
+    output = capsys.readouterr()
+    speed = json.loads(output.out)["speed"]
+    assert (speed["frames"], speed["frames_with_faces"], speed["landmark_ms"]) == (len(STILL), 0, None)
+    assert "no face found" in output.err
+    assert run("bench", "--clip", source) == 0
+    assert "0 with faces" in capsys.readouterr().out
 
+
+def test_bench_on_a_sample_whose_face_is_not_found_gives_speed_alone(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sample, "CLIP", write_video(tmp_path / "grey.mp4", STILL))
+    assert run("bench", "--json") == 0
+    output = capsys.readouterr()
+    assert list(json.loads(output.out)) == ["backend", "speed"]
+    assert "stability cannot be measured: no face found on 20 of 20 frames" in output.err
+
+
+def test_the_doctor_fits_one_screen_and_speaks_json(capsys):
     assert run("doctor") == 0
     assert len(capsys.readouterr().out.splitlines()) <= 24
     assert run("doctor", "--json") == 0
@@ -342,7 +389,7 @@ def test_a_gpu_has_a_default_model_of_its_own(monkeypatch):
     assert find_gpu_model() == find_model()
 
 
-@pytest.mark.parametrize(("system", "told"), [("linux", "none found"), ("win32", "no list: try canthus view --camera")])
+@pytest.mark.parametrize(("system", "told"), [("linux", "none found"), ("win32", "try canthus view --camera 0")])
 def test_the_doctor_says_that_there_is_no_camera_only_where_it_can_know(monkeypatch, system, told):
     facts = doctor.examine() | {"cameras": []}
     monkeypatch.setattr(sys, "platform", system)

@@ -54,7 +54,7 @@ def test_an_output_around_the_source_hides_none_of_it(photos, tmp_path):
 def test_a_folder_is_no_picture_whatever_its_name(photos, tmp_path, capsys):
     (photos / "album.jpg").mkdir()
     assert run(photos, "--table", tmp_path / "t.csv") == 0
-    assert capsys.readouterr().out == "pictures: 1, faces: 1\n"
+    assert capsys.readouterr().out == "images: 1, faces: 1\n"
 
 
 def test_nothing_moves_that_could_be_smoothed(photos, tmp_path, capsys):
@@ -63,11 +63,13 @@ def test_nothing_moves_that_could_be_smoothed(photos, tmp_path, capsys):
     assert "unrecognized arguments: --no-smoothing" in capsys.readouterr().err
 
 
-def test_a_table_never_replaces_a_source(photos, capsys):
-    before = (photos / "deep" / "face.png").read_bytes()
-    assert run(photos, "--table", photos / "deep" / "face.png", "--overwrite") == 1
-    assert "is a source itself" in capsys.readouterr().err
-    assert (photos / "deep" / "face.png").read_bytes() == before
+def test_table_does_not_replace_a_source(photos, capsys):
+    source = photos / "face.csv"  # an image, whatever its name
+    (photos / "deep" / "face.png").rename(source)
+    before = source.read_bytes()
+    assert run(source, "--table", source, "--overwrite") == 1
+    assert "is a source" in capsys.readouterr().err
+    assert source.read_bytes() == before
 
 
 def test_a_name_that_is_not_text_is_a_name(photos, tmp_path):
@@ -91,13 +93,13 @@ def test_what_stands_in_the_way_is_told_before_any_work(photos, tmp_path, capsys
     (photos / "deep" / "face.png").rename(tmp_path / "face")
     assert run(tmp_path / "face", "--table", tmp_path / "t.csv") == 0
     assert run(tmp_path / "face", "-o", tmp_path / "marked") == 1
-    assert "must end in .jpg" in capsys.readouterr().err
+    assert "unsupported output format (supported: .jpg" in capsys.readouterr().err
     (tmp_path / "face").rename(photos / "deep" / "face.png")
     (tmp_path / "marked").mkdir()
     (tmp_path / "marked" / "deep").touch()
     assert run(photos, "-o", tmp_path / "marked", "--overwrite") == 1
-    assert "deep: cannot be made a folder" in capsys.readouterr().err
-    assert run(photos, "-o", tmp_path / "new", "--table", tmp_path / "new") == 1
+    assert "deep: this folder cannot be created" in capsys.readouterr().err
+    assert run(photos, "-o", tmp_path / "new.csv", "--table", tmp_path / "new.csv") == 1
     assert "is a folder" in capsys.readouterr().err
 
 
@@ -110,3 +112,19 @@ def test_the_id_of_a_face_at_an_edge_is_in_the_picture(corner):
     wide = np.zeros((600, 600, 3), np.uint8)
     whole = (draw(wide, alone) != draw(wide, alone, ids=False)).any(2)
     assert written.sum() > 0.9 * whole.sum()
+
+
+@pytest.mark.parametrize("name", ["p.parquet", "p.feather", "p.xyz", "p"])
+def test_unknown_table_format_is_refused_before_any_work(photos, tmp_path, capsys, name):
+    assert run(photos, "--table", tmp_path / name) == 1
+    assert capsys.readouterr().err.endswith(f"{name}: unsupported table format (supported: .csv)\n")
+    assert not (tmp_path / name).exists()
+
+
+def test_table_goes_to_standard_output(photos, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(photos, "--table", "-") == 0
+    output = capfd.readouterr()
+    assert [row["picture"] for row in csv.DictReader(output.out.splitlines())] == [str(Path("deep", "face.png"))]
+    assert output.err == "images: 1, faces: 1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]

@@ -22,11 +22,11 @@ UNEVEN = [0.0, 0.04, 0.2, 0.21, 0.9, 1.4]
 
 
 def copy(source_path, target_path):
-    """Carry a video over; -> why its sound is not whole."""
+    """Carry a video over; -> why its audio is incomplete."""
     with VideoFile(source_path) as source, VideoSink(target_path, source) as sink:
         for frame in source:
             sink.write(frame.image, frame.seconds)
-    return sink.sound_lost
+    return sink.audio_error
 
 
 def test_the_written_video_keeps_every_time(tmp_path):
@@ -110,7 +110,7 @@ def test_the_sound_that_a_player_takes_is_carried_over(tmp_path):
 def test_a_sound_that_no_decoder_knows_costs_no_picture(tmp_path):
     source = write_video(tmp_path / "in.mkv", UNEVEN, sound="aac")
     source.write_bytes(source.read_bytes().replace(b"A_AAC", b"A_NEW"))
-    assert copy(source, tmp_path / "out.mp4") == "no decoder knows it"
+    assert copy(source, tmp_path / "out.mp4") == "no decoder for its codec"
     with VideoFile(tmp_path / "out.mp4") as video:
         assert len(list(video)) == len(UNEVEN)
 
@@ -128,7 +128,7 @@ def test_a_sound_that_does_not_begin_at_zero_stays_with_its_pictures(tmp_path, s
 def test_a_sound_whose_times_go_back_costs_no_picture(tmp_path):
     once = write_video(tmp_path / "once.ts", UNEVEN, sound="aac").read_bytes()
     (tmp_path / "twice.ts").write_bytes(once + once)
-    assert copy(tmp_path / "twice.ts", tmp_path / "out.mp4") == "its times go back"
+    assert copy(tmp_path / "twice.ts", tmp_path / "out.mp4") == "its timestamps go back"
     with VideoFile(tmp_path / "out.mp4") as video:
         assert len(list(video)) == 2 * len(UNEVEN)
     assert not list(tmp_path.glob(".*"))
