@@ -129,7 +129,7 @@ def begin(recipe: Recipe, points: int, world: World) -> Run:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # torch's stubs lack it
     return Run(
         network,
-        Average(network, recipe.average),
+        Average(network, recipe.ema_decay),
         torch.optim.AdamW(network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True),
         points,
     )
@@ -258,8 +258,8 @@ def _step(run: Run, recipe: Recipe, batch: Batch, colours: Colours, forward: Net
     value = loss(maps, batch, images)
     run.optimiser.zero_grad()
     torch.autograd.backward(value)
-    if recipe.clip:
-        nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip)
+    if recipe.clip_grad_norm:
+        nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip_grad_norm)
     run.optimiser.step()
     run.average.update()
     run.step += 1
@@ -282,7 +282,9 @@ def loss_of(recipe: Recipe, points: int, device: torch.device, compiled: bool) -
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             shown = teacher.maps(images, recipe.stride, recipe.sigma)
         mine = by_label(maps, batch.points, batch.weight)
-        return (1 - recipe.taught) * mine + recipe.taught * by_teacher(maps, *shown, torch.ones_like(batch.weight))
+        return (1 - recipe.distillation_weight) * mine + recipe.distillation_weight * by_teacher(
+            maps, *shown, torch.ones_like(batch.weight)
+        )
 
     return both
 
@@ -326,7 +328,7 @@ def _schedule(step: int, recipe: Recipe, steps: int) -> float:
         case "cosine":
             return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(steps - warm_up, 1)))
         case "step":
-            return float(0.1 ** sum(step >= epoch / recipe.epochs * steps for epoch in recipe.drops))
+            return float(0.1 ** sum(step >= epoch / recipe.epochs * steps for epoch in recipe.milestones))
 
 
 @torch.inference_mode()
@@ -354,7 +356,7 @@ def _save(path: Path, run: Run, recipe: Recipe, continuable: bool) -> None:
         "points": run.points,
         "size": recipe.size,
         "stride": recipe.stride,
-        "mirrored": recipe.mirrored,
+        "flip_tta": recipe.flip_tta,
         "sigma": recipe.sigma,
         "step": run.step,
         "best": run.best if math.isfinite(run.best) else None,  # json has no infinity

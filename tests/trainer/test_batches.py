@@ -38,7 +38,9 @@ def test_none_is_held_out_where_other_faces_choose(tmp_path):
 
 def boosted(pack: Pack, *boosts: tuple[str, float]) -> np.ndarray:
     """Which set each of many drawn faces is of."""
-    return pack.source[Batches(pack, Recipe(held_out=0, batch=900, size=32, aside=1, boosts=boosts)).rows(0)]
+    return pack.source[
+        Batches(pack, Recipe(held_out=0, batch=900, size=32, profile_weight=1, dataset_weights=boosts)).rows(0)
+    ]
 
 
 def test_a_boost_goes_by_the_name_of_a_set_whatever_its_letters_and_folder(tmp_path, capsys):
@@ -51,7 +53,7 @@ def test_a_boost_goes_by_the_name_of_a_set_whatever_its_letters_and_folder(tmp_p
     assert boosted(pack, ("Lfw", 0)).min() == 1
     assert capsys.readouterr().err == ""
     boosted(pack, ("turned", 3))
-    assert capsys.readouterr().err == "boosts: 'turned' is in the name of no set of the pack: lfw, WFLW-0\n"
+    assert capsys.readouterr().err == "dataset_weights: 'turned' is in the name of no set of the pack: lfw, WFLW-0\n"
 
 
 @pytest.mark.parametrize("boosts", [(("lfw", 0),), (("lfw", math.inf),)])
@@ -98,7 +100,7 @@ def test_processes_make_batches_where_opencv_has_used_its_threads(tmp_path):
 def test_a_doubtful_label_counts_less(tmp_path):
     write_shard(tmp_path / "shard", 12)
     pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64).pack
-    batches = Batches(pack, Recipe(held_out=3, batch=64, size=32, trust=0.03))
+    batches = Batches(pack, Recipe(held_out=3, batch=64, size=32, spread_half_weight=0.03))
     weight = np.concatenate([batch.weight for batch in batches.validation()])
     np.testing.assert_allclose(weight, 1 / (1 + (pack.spread[batches.validation_rows] / 0.03) ** 2), rtol=1e-5)
 

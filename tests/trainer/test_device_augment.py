@@ -37,7 +37,7 @@ AGREE = {
 """Grey levels by which each step differs: on average and at most. OpenCV keeps hue in whole steps of 2 degrees, and a
 JPEG's coarse steps make one level's rounding into many."""
 
-BATCHES = Recipe(size=64, batch=32, held_out=3, faceless=0.2)
+BATCHES = Recipe(size=64, batch=32, held_out=3, negative_fraction=0.2)
 
 
 def roomy(room: int) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +158,7 @@ def test_a_raw_batch_finished_is_the_batch(faces):
 def test_what_lies_on_a_shelf_need_not_travel(faces):
     gpu_cache = torch.from_numpy(np.array(faces.crops))
     for faceless in (0, 0.3, 1):
-        recipe = dataclasses.replace(BATCHES, faceless=faceless)
+        recipe = dataclasses.replace(BATCHES, negative_fraction=faceless)
         whole, light = (Batches(faces, recipe, contents=contents).draw(1) for contents in ("raw", "cached"))
         assert light.crops.shape == (int(shows_none(whole).sum()), 96, 96, 3)
         made, known = light.augmented(gpu_cache), whole.augmented()
@@ -169,7 +169,7 @@ def test_what_lies_on_a_shelf_need_not_travel(faces):
 
 @pytest.mark.parametrize(("size", "most"), [(64, 0), (96, 0), (128, 255)])
 def test_a_crop_without_a_face_is_the_very_picture_that_opencv_makes(faces, size, most):
-    recipe = dataclasses.replace(BATCHES, size=size, faceless=1, augmentation=NO_AUGMENTATION)
+    recipe = dataclasses.replace(BATCHES, size=size, negative_fraction=1, augmentation=NO_AUGMENTATION)
     one, other = (Batches(faces, recipe, contents=contents).draw(0) for contents in ("augmented", "raw"))
     assert other.crops.shape == (32, 96, 96, 3)  # smaller than 128: the picture is shrunk, and enlarged again
     assert shows_none(one).all()

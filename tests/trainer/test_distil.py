@@ -60,7 +60,7 @@ def test_a_wider_student_gets_wider_maps_with_the_same_peaks(teacher, monkeypatc
 
 def test_a_student_comes_closer_to_its_teacher_than_one_without(faces, teacher, tmp_path):
     def apart(taught: float) -> float:
-        told = {"teacher": str(teacher), "taught": taught} if taught else {}
+        told = {"teacher": str(teacher), "distillation_weight": taught} if taught else {}
         recipe = dataclasses.replace(TINY, epochs=2.0, **told)
         folder = tmp_path / f"run-{taught}"
         training.train(faces, recipe, folder, compiled=False)

@@ -231,7 +231,7 @@ def test_each_kind_of_hrnets_modules_is_compiled_once_and_the_weights_keep_their
 
     compile_part = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda part: compile_part(part, backend=backend))
-    network = as_used(HRNet(98), {"mirrored": mirrored, "points": 98}).eval()
+    network = as_used(HRNet(98), {"flip_tta": mirrored, "points": 98}).eval()
     names, images = list(network.state_dict()), torch.zeros(1, 3, 32, 32)
     with torch.no_grad():
         wanted = network(images)
@@ -330,7 +330,7 @@ def test_a_look_in_the_mirror_finds_the_same_points_and_averages_errors_away():
 def test_a_network_looks_in_the_mirror_where_its_checkpoint_says_so():
     network = Student(98)
     assert as_used(network, {"points": 98}) is network
-    assert as_used(network, {"points": 98, "mirrored": False}) is network
-    both = as_used(network, {"points": 98, "mirrored": True})
+    assert as_used(network, {"points": 98, "flip_tta": False}) is network
+    both = as_used(network, {"points": 98, "flip_tta": True})
     assert isinstance(both, Mirrored)
     assert both.network is network

@@ -21,8 +21,9 @@ REPEATED = 16
 """How often the pack that is learnt holds each face, so that an epoch has little to validate."""
 
 BY_HEART = Recipe(
-    size=128, epochs=6.25, batch=8, learning_rate=4e-3, weight_decay=0, warm_up=20, average=0.95, precision="fp32",
-    held_out=0, aside=1, faceless=0, trust=1, offset_weight=80, augmentation=NO_AUGMENTATION,
+    size=128, epochs=6.25, batch=8, learning_rate=4e-3, weight_decay=0, warm_up=20, ema_decay=0.95, precision="fp32",
+    held_out=0, profile_weight=1, negative_fraction=0, spread_half_weight=1, offset_weight=80,
+    augmentation=NO_AUGMENTATION,
 )  # fmt: skip
 """400 steps. Half a pixel is a small error to smooth L1, hence the offsets' weight."""
 

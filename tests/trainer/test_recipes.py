@@ -1,7 +1,9 @@
 """Recipes as files: the published figures, and how a file builds on another."""
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,7 +15,8 @@ from canthus.trainer.augmentation.augment import augment, change_appearance
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import write_pack
-from canthus.trainer.recipe import Recipe, change, default_recipe, find_recipe, named_recipes
+from canthus.trainer.recipe import Recipe, change, default_recipe, find_recipe, load_recipe, named_recipes
+from canthus.trainer.renamed_keys import RENAMED_KEYS
 from support.shards import NEAR, middle_of_dot, write_shard
 
 
@@ -26,12 +29,13 @@ def test_the_published_recipe_has_the_published_figures():
     told = (recipe.network, recipe.size, recipe.stride, recipe.sigma, recipe.offset_loss, recipe.offset_weight)
     assert told == ("hrnet_w18", 256, 4, 2.0, "adaptive-wing", 1.0)
     assert (recipe.learning_rate, recipe.weight_decay, recipe.batch, recipe.epochs) == (2e-3, 5e-4, 64, 80)
-    assert (recipe.warm_up, recipe.schedule, recipe.drops) == (500, "step", (40, 60))
+    assert (recipe.warm_up, recipe.schedule, recipe.milestones) == (500, "step", (40, 60))
     how = recipe.augmentation
     assert (how.flip_p, how.uniform, how.rotation, how.scale, how.shift) == (0.5, True, 45, (0.75, 1.25), 0)
     assert (how.brightness_contrast_p, how.hsv_p, how.blur_p, how.noise_p) == (0.5, 0.5, 0.5, 0.1)
     assert (how.dropout_p, how.dropout_holes, how.dropout_size) == (0.5, (1, 8), (0.1, 0.2))
-    assert (recipe.held_out, recipe.average, recipe.clip, recipe.faceless, recipe.aside) == (0, 0, 0, 0, 1)
+    assert (recipe.held_out, recipe.ema_decay, recipe.clip_grad_norm) == (0, 0, 0)
+    assert (recipe.negative_fraction, recipe.profile_weight) == (0, 1)
 
 
 def test_the_default_of_hrnet_differs_from_the_published_recipe_by_three_things():
@@ -45,43 +49,43 @@ def test_the_default_of_hrnet_differs_from_the_published_recipe_by_three_things(
 
 def test_cofw_is_trained_longer_in_smaller_batches():
     recipe = default_recipe("hrnet_w18", 29)
-    assert (recipe.epochs, recipe.batch, recipe.drops) == (160, 16, (80, 120))
+    assert (recipe.epochs, recipe.batch, recipe.milestones) == (160, 16, (80, 120))
     assert recipe.augmentation == find_recipe("wflw-hrnet").augmentation
 
 
 def test_a_file_builds_on_a_recipe_by_name(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('like = "wflw-hrnet"\nbatch = 8\ndrops = [3]\n[augmentation]\nblack = false\n')
-    wanted = change(find_recipe("wflw-hrnet"), {"batch": 8, "drops": [3], "augmentation.black_fill": False})
+    path.write_text('extends = "wflw-hrnet"\nbatch = 8\nmilestones = [3]\n[augmentation]\nblack_fill = false\n')
+    wanted = change(find_recipe("wflw-hrnet"), {"batch": 8, "milestones": [3], "augmentation.black_fill": False})
     assert find_recipe(str(path)) == wanted
-    path.write_text('like = "mine"\n')
-    with pytest.raises(InputError, match=r"mine\.toml: like must name one of"):
+    path.write_text('extends = "mine"\n')
+    with pytest.raises(InputError, match=r"mine\.toml: extends: expected one of"):
         find_recipe(str(path))
     path.write_text("batch = \n")
     with pytest.raises(InputError, match=r"mine\.toml: not a recipe"):
         find_recipe(str(path))
     with pytest.raises(InputError, match=r"mine2\.toml: cannot be read \([^']*\)$"):
         find_recipe(str(path.with_name("mine2.toml")))
-    with pytest.raises(InputError, match=f"no recipe 'hrnet'; there are {', '.join(named_recipes())}"):
+    with pytest.raises(InputError, match=f"no recipe 'hrnet'; expected {', '.join(named_recipes())}"):
         find_recipe("hrnet")
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("drops", [60, 40]),
-        ("drops", ["x"]),
+        ("milestones", [60, 40]),
+        ("milestones", ["x"]),
         ("held_out", 1),
-        ("average", 1.0),
-        ("clip", -1),
-        ("clip", math.nan),
+        ("ema_decay", 1.0),
+        ("clip_grad_norm", -1),
+        ("clip_grad_norm", math.nan),
         ("weight_decay", -1),
         ("seed", -1),
-        ("aside", -1),
+        ("profile_weight", -1),
         ("offset_weight", -1),
         ("point_weight", -1),
-        ("faceless", 1.5),
-        ("boosts", [["wflw", -1]]),
+        ("negative_fraction", 1.5),
+        ("dataset_weights", [["wflw", -1]]),
         ("augmentation.black_fill", 1),
         ("augmentation.blur_p", 1.5),
         ("augmentation.flip_p", -0.5),
@@ -97,6 +101,68 @@ def test_a_file_builds_on_a_recipe_by_name(tmp_path):
 def test_a_value_that_fits_none_is_refused(name, value):
     with pytest.raises(InputError, match=name):
         change(Recipe(), {name: value})
+
+
+OLD_RECIPE = Path(__file__).with_name("recipe_0_1.json")
+"""recipe.json of a run of version 0.1."""
+
+
+def test_recipe_of_version_0_1_is_read_under_the_new_names():
+    recipe = load_recipe(OLD_RECIPE)
+    assert recipe.flip_tta
+    assert recipe.dataset_weights == (("wflw", 5.0), ("turned", 0.33))
+    assert (recipe.profile_weight, recipe.negative_fraction, recipe.spread_half_weight) == (4.0, 0.02, 0.02)
+    assert (recipe.teacher, recipe.distillation_weight) == ("runs/large/best.safetensors", 0.5)
+    assert (recipe.milestones, recipe.clip_grad_norm, recipe.ema_decay) == ((1.0,), 5.0, 0.0)
+    expected = find_recipe("student-again")
+    assert recipe.augmentation == expected.augmentation
+    assert (recipe.epochs, recipe.batch, recipe.size) == (2.0, 4, 64)
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED_KEYS.items())
+def test_value_under_an_old_name_sets_the_new_one_and_both_together_are_refused(tmp_path, old, new):
+    if new == "extends":
+        values = {old: "wflw-hrnet"}
+    else:
+        section, _, key = new.rpartition(".")
+        values = {old: getattr(Recipe().augmentation if section else Recipe(), key)}
+        assert change(Recipe(), values) == Recipe()
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(nested(values)))
+    assert load_recipe(path) == find_recipe(values.get("like", "student"))
+    path.write_text(json.dumps(nested(values | {new: values[old]})))
+    with pytest.raises(InputError, match=rf"mine\.json: {new}: given twice, also under its old name {old}; keep one"):
+        load_recipe(path)
+
+
+def nested(values: dict[str, object]) -> dict[str, object]:
+    """Move `augmentation.NAME` into a table of its own."""
+    inner = {name.removeprefix("augmentation."): value for name, value in values.items() if "." in name}
+    return {name: value for name, value in values.items() if "." not in name} | {"augmentation": inner}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 2026-11-26", r"seed: expected int, got datetime\.date\(2026, 11, 26\)"),
+        ("milestones = [2026-11-26]", r"milestones\[0\]: expected a finite number, got datetime\.date"),
+        ("[batch]\nsize = 4", "batch: expected int, got {'size': 4}"),
+        ("[training]\nbatch = 4", "a recipe has no 'training'; expected one of network, size, "),
+        ("augmentation = 3", "augmentation: expected a table of names and values, got 3"),
+        ("[augmentation.scale]\nlow = 1", r"augmentation\.scale: expected a list of 2 \(a finite number, a finite"),
+        ("network = 2026-11-26", "network: expected one of 'student', 'hrnet_w18', got datetime"),
+        ("extends = 2026-11-26", "extends: expected one of cofw-hrnet, .*, got datetime"),
+        ('extends = ["student"]', r"extends: expected one of .*, got \['student'\]"),
+        ("learning_rate = nan", "learning_rate: expected a finite number, got nan"),
+        ("[augmentation]\n'blur_sigma.low' = 1", r"a recipe has no 'augmentation\.blur_sigma\.low'"),
+    ],
+)
+def test_wrong_value_in_a_recipe_file_is_one_line_with_file_key_expected_and_actual(tmp_path, text, message):
+    path = tmp_path / "mine.toml"
+    path.write_text(text + "\n")
+    with pytest.raises(InputError, match=rf"mine\.toml: {message}") as raised:
+        find_recipe(str(path))
+    assert "\n" not in str(raised.value)
 
 
 def test_the_step_schedule_falls_by_tenths_and_the_cosine_to_nothing():
@@ -174,11 +240,11 @@ def test_published_holes_are_black_and_of_a_tenth_to_a_fifth():
 def test_where_all_faces_count_the_same_an_epoch_shows_each_once(tmp_path):
     write_shard(tmp_path / "shard", 12)
     pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64).pack
-    batches = Batches(pack, Recipe(held_out=0, aside=1, batch=4, size=32))
+    batches = Batches(pack, Recipe(held_out=0, profile_weight=1, batch=4, size=32))
     epochs = [np.concatenate([batches.rows(step) for step in range(first, first + 3)]) for first in (0, 3, 6)]
     for epoch in epochs:
         assert sorted(epoch) == list(range(12))
     assert list(epochs[0]) != list(epochs[1])
-    across = Batches(pack, Recipe(held_out=0, aside=1, batch=5, size=32))
+    across = Batches(pack, Recipe(held_out=0, profile_weight=1, batch=5, size=32))
     drawn = np.concatenate([across.rows(step) for step in range(12)])
     assert np.bincount(drawn).tolist() == [5] * 12

@@ -197,7 +197,7 @@ def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(
 
 
 def test_no_averaging_keeps_the_weights_as_they_are(faces, tmp_path):
-    training.train(faces, change(TINY, {"average": 0, "epochs": 1.0}), tmp_path, compiled=False)
+    training.train(faces, change(TINY, {"ema_decay": 0, "epochs": 1.0}), tmp_path, compiled=False)
     last = load(tmp_path / "last")
     assert_same(last.weights, last.running)
 
@@ -278,8 +278,10 @@ def test_an_error_that_is_not_finite_ends_the_run_and_spoils_nothing(faces, tmp_
 
 def test_a_recipe_survives_its_file_and_a_part_of_one_suffices(tmp_path):
     path = tmp_path / "recipe.json"
-    recipe = change(default_recipe("hrnet_w18"), {"boosts": [["wflw", 3]], "augmentation.scale": [0.7, 1.3], "seed": 4})
-    assert recipe.boosts == (("wflw", 3.0),)
+    recipe = change(
+        default_recipe("hrnet_w18"), {"dataset_weights": [["wflw", 3]], "augmentation.scale": [0.7, 1.3], "seed": 4}
+    )
+    assert recipe.dataset_weights == (("wflw", 3.0),)
     recipe.save(path)
     assert load_recipe(path) == recipe
     path.write_text('{"network": "hrnet_w18", "batch": 16, "augmentation": {"blur_p": 1}}')
@@ -294,15 +296,15 @@ def test_a_recipe_survives_its_file_and_a_part_of_one_suffices(tmp_path):
         ("occluder_p", 0.3, "augmentation.occluder_p"),
         ("augmentation.spin", 4, "a recipe has no 'augmentation.spin'"),
         ("augmentation", {}, "a recipe has no 'augmentation'"),
-        ("batch", "many", 'batch: "many" does not fit; it is 32'),
-        ("batch", 4.5, "does not fit"),
-        ("batch", True, "does not fit"),
+        ("batch", "many", "batch: expected int, got 'many'"),
+        ("batch", 4.5, "expected int, got 4.5"),
+        ("batch", True, "expected int, got True"),
         ("batch", 0, "batch must be at least 1"),
         ("size", 100, "multiple of 32"),
-        ("network", "resnet", "student or hrnet_w18"),
+        ("network", "resnet", "one of 'student', 'hrnet_w18'"),
         ("learning_rate", -1.0, "must be positive"),
-        ("boosts", [["wflw"]], "does not fit"),
-        ("augmentation.scale", [2, 1], "does not fit"),
+        ("dataset_weights", [["wflw"]], r"dataset_weights\[0\]: expected a list of 2"),
+        ("augmentation.scale", [2, 1], r"scale must be \[lowest, highest\]"),
     ],
 )
 def test_a_value_that_fits_no_recipe_is_named(tmp_path, name, value, why):

@@ -153,7 +153,7 @@ def test_of_torchruns_processes_the_first_tells_what_is_wrong(words, monkeypatch
 
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setattr("time.sleep", sleep)
-    with pytest.raises(InputError if told else SystemExit, match="does not fit" if told else "1"):
+    with pytest.raises(InputError if told else SystemExit, match="expected a finite number" if told else "1"):
         command([*words, "--set", "learning_rate=oops"])
     with pytest.raises(InputError if told else SystemExit, match="no such file" if told else "1"):
         evaluate(["--wflw", "nowhere"])

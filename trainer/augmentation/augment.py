@@ -53,24 +53,6 @@ NO_AUGMENTATION = Augmentation(
 )  # fmt: skip
 """Nothing changed: the plain region, for validation."""
 
-RENAMED_AUGMENTATION_KEYS = {
-    "even": "uniform",
-    "squeeze": "squeeze_min",
-    "cover_p": "occluder_p",
-    "black": "black_fill",
-    "exposure_p": "brightness_contrast_p",
-    "hue_p": "hsv_p",
-    "colour_p": "color_p",
-    "grey_p": "gray_p",
-    "blur": "blur_sigma",
-    "shrink_p": "downscale_p",
-    "compress_p": "jpeg_p",
-    "holes_p": "dropout_p",
-    "holes": "dropout_holes",
-    "hole": "dropout_size",
-}
-"""Names of fields in recipes and checkpoints written before version 0.2, and their names now."""
-
 
 @dataclass(frozen=True, eq=False)
 class Hole:

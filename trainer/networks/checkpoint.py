@@ -14,6 +14,7 @@ from canthus.runtime.backends.torch import TorchBackend
 from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
 from canthus.trainer.networks.network import Deployed, as_used, build
+from canthus.trainer.renamed_keys import rename_keys
 
 Tensors = dict[str, Tensor]
 
@@ -91,7 +92,7 @@ def load(path: Path) -> Checkpoint:
         raise ModelError(f"{path}: no such file (a checkpoint is a .safetensors)")
     try:
         with safe_open(path, "pt") as file:
-            told = dict(json.loads((file.metadata() or {}).get("facts", "{}")))
+            told = rename_keys(json.loads((file.metadata() or {}).get("facts", "{}")))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
     except (SafetensorError, TypeError, ValueError, OSError) as damaged:
         raise ModelError(f"{path}: not a readable checkpoint: {damaged}") from damaged

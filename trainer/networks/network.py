@@ -60,7 +60,7 @@ class Mirrored(nn.Module):
 
 def as_used(network: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
     """A trained network as it is to be used, by the facts of its checkpoint: some look in the mirror too."""
-    if not facts.get("mirrored"):
+    if not facts.get("flip_tta"):
         return network
     return Mirrored(network, int(facts["points"]), int(facts.get("stride", 4)))
 

@@ -151,15 +151,18 @@ class Batches:
     def _chances(self) -> NDArray[np.float64]:
         often = np.ones(len(self.pack))
         names = [Path(source).name for source in self.pack.sources]
-        for part, times in self.recipe.boosts:
+        for part, times in self.recipe.dataset_weights:
             matches = np.array([part.casefold() in name.casefold() for name in names], np.bool_)
             if not matches.any() and self.process.rank == 0:
-                print(f"boosts: {part!r} is in the name of no set of the pack: {', '.join(names)}", file=sys.stderr)
+                known = ", ".join(names)
+                print(f"dataset_weights: {part!r} is in the name of no set of the pack: {known}", file=sys.stderr)
             often[matches[self.pack.source]] *= times
-        often[np.abs(yaw_estimate(self.pack.points)) > 0.3] *= self.recipe.aside
+        often[np.abs(yaw_estimate(self.pack.points)) > 0.3] *= self.recipe.profile_weight
         often = often[self.training_rows]
         if not 0 < often.sum() < math.inf:
-            raise InputError("boosts and aside leave no face of the pack to draw, or draw one for ever")
+            raise InputError(
+                "dataset_weights and profile_weight leave no face of the pack to draw, or draw one for ever"
+            )
         chance: NDArray[np.float64] = often / often.sum()
         return chance
 
@@ -200,14 +203,14 @@ class Batches:
         )
 
     def _changed(self, row: int, rng: np.random.Generator) -> tuple[Image, Points]:
-        change = make_negative if rng.random() < self.recipe.faceless else augment
+        change = make_negative if rng.random() < self.recipe.negative_fraction else augment
         how = self.recipe.augmentation
         return change(self.pack.crops[row], self.pack.points[row], self.recipe.size, how, rng)
 
     def _drawn(self, row: int, rng: np.random.Generator) -> tuple[Image | None, Points, Change]:
         """A roomy crop where it is not the pack's, the points in the finished one, and the change between them."""
         points, size, how = self.pack.points[row], self.recipe.size, self.recipe.augmentation
-        if rng.random() < self.recipe.faceless:
+        if rng.random() < self.recipe.negative_fraction:
             shown, change = sample_negative(self.pack.crops[row], points, size, how, rng)
             return shown, np.full_like(points, NO_FACE), change
         change = draw(points, size, how, rng)
@@ -268,7 +271,7 @@ class Batches:
         )
 
     def _weight(self, pack: Pack, rows: NDArray[np.intp]) -> Tensor:
-        weight = 1 / (1 + (pack.spread[rows] / self.recipe.trust) ** 2)
+        weight = 1 / (1 + (pack.spread[rows] / self.recipe.spread_half_weight) ** 2)
         return torch.from_numpy(weight.astype(np.float32))
 
 
