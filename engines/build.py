@@ -1,25 +1,25 @@
-"""ONNX -> TensorRT engine, in either flavour.
+"""Build a TensorRT engine from an ONNX model, with one of the two flavours of TensorRT.
 
-`tensorrt` builds for the GPU at hand. `tensorrt-rtx` needs no GPU to build and makes one engine for many:
-kernels are compiled where it first runs.
+`tensorrt` builds for the GPU of this machine. `tensorrt-rtx` needs no GPU to build. Its engine runs on many GPUs: the
+kernels are compiled on the GPU where the engine runs first.
 """
 
 import dataclasses
 import datetime
 import re
 import shutil
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from canthus.engines.graph import Precision, decode_maps, engine_graph
+from canthus.engines.progress import show_steps
 from canthus.runtime.backends.trt import (
     capability_name,
     flavour_for_here,
@@ -40,98 +40,117 @@ from canthus.runtime.engine_files import (
     timings_path,
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
+from canthus.runtime.files import DRAFT_PREFIX, Draft
 from canthus.runtime.models import Manifest, find_gpu_model, read_manifest, sha256, shipped_models
 
-USUAL_BATCH = 4
-"""Faces that an engine is tuned for, where it takes so many."""
+OPTIMAL_BATCH = 4
+"""Number of faces that TensorRT optimises the kernels for, if the engine accepts so many."""
 
-DRAFTS = ".canthus-"
-"""How the name of a folder begins that a build works in."""
+MAX_BATCH = 256
+
+ABANDONED_SECONDS = 24 * 3600
+"""A temporary folder of this age belongs to a build that was killed: no build takes so long."""
 
 GRAPH_SHIFT = 0.05
-"""Crop pixels that the median point may move by what `engine_graph` does to the model."""
+"""Largest allowed median shift of the points by `engine_graph`, crop pixels."""
 
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """What engine is wanted."""
+    """Which engine to build."""
 
-    model: str | None = None  # a shipped model's name or a path; None = the default
-    flavour: Flavour | None = None  # None = what is installed and fits
+    model: str | None = None  # name of a shipped model or a path; None = the default model for GPUs
+    flavour: Flavour | None = None  # None = an installed flavour that supports this GPU
     precision: Precision = "fp16"
-    max_batch: int = 16
-    targets: str | None = None  # "current" or "sm86,sm89"; None = all that the flavour can
+    max_batch: int = 16  # faces
+    targets: str | None = None  # "current" or "sm86,sm89"; None = all that the flavour supports
+
+
+class CompiledEngine(NamedTuple):
+    """The result of TensorRT's builder."""
+
+    data: bytes
+    bindings: tuple[str, ...]  # "crops: uint8 (N, 128, 128, 3)"
+    layers: dict[str, int]  # how often each type of layer occurs
 
 
 def build(options: BuildOptions, output: Path | None = None, overwrite: bool = False, quiet: bool = False) -> Path:
-    """Build an engine and its manifest; returns where it lies: `output`, or the user's cache folder.
+    """Build an engine with its manifest and return its path.
 
-    An engine that is in the cache already is built anew only with `overwrite`; else it takes over its model's
-    calibration. A build that is interrupted leaves nothing behind.
+    output: the .engine file; None = the user's cache folder. An engine that is in the cache already is returned
+    without a build, after its calibration is updated from the model's.
+    overwrite: build again and replace the engine.
+    quiet: show no progress bar.
+
+    Raises InputError for options that cannot be satisfied, BackendError if TensorRT or a GPU is missing, EngineError if
+    TensorRT refuses the model. An interrupted build leaves no files behind.
     """
     model = find_gpu_model(options.model)
     manifest = read_manifest(model)
     recipe = engine_recipe(options, manifest)
     engine = output or engine_path(recipe)
-    if engine.suffix != ".engine":
-        raise InputError(f"{engine}: an engine's name ends in .engine")
-    if output is not None and engine.with_suffix(".json").exists() and not engine.exists():
-        raise InputError(f"{engine}: {engine.stem}.json beside it belongs to another file; choose another name")
-    if engine.exists() and not overwrite:
-        if output is None:
-            update_calibration(engine, manifest)
-            return engine
-        raise InputError(f"{engine}: exists already; give --overwrite to replace it")
-    if output is None:
+    if output is not None:
+        _check_output(output, overwrite)
+    elif engine.exists() and not overwrite:
+        update_calibration(engine, manifest)
+        return engine
+    else:
         engine.parent.mkdir(parents=True, exist_ok=True)
-    elif not engine.parent.is_dir():
-        raise InputError(f"{engine.parent}: no such folder")
-    _sweep(engine.parent)
-    graph = engine_graph(model, options.precision)
-    with tempfile.TemporaryDirectory(dir=engine.parent, prefix=DRAFTS) as folder:
-        draft = Path(folder) / engine.name
-        check = _check_graph(model, graph, options.precision, manifest, draft.with_suffix(".onnx"))
-        data, bindings, layers = compile_network(graph, recipe, manifest, quiet)
-        draft.write_bytes(data)
-        made = EngineManifest(
-            sha256=sha256(draft),
+    _remove_abandoned_builds(engine.parent)
+    # The manifest is committed first. An engine with a missing or another engine's manifest would be refused.
+    with Draft(engine) as draft, Draft(engine.with_suffix(".json")) as manifest_draft:
+        with show_steps("preparing", 2, quiet) as step:
+            step("convert the graph")
+            graph = engine_graph(model, options.precision)
+            step("compare it with the model")
+            check = _check_graph(model, graph, options.precision, manifest, draft.folder / "graph.onnx")
+        compiled = compile_engine(graph, recipe, manifest, quiet)
+        draft.file.write_bytes(compiled.data)
+        EngineManifest(
+            sha256=sha256(draft.file),
             recipe=recipe,
             model=model.stem if model in shipped_models().values() else str(model.resolve()),
             size=manifest.size,
             points=manifest.points,
             stride=manifest.stride,
             built=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            bindings=bindings,
-            layers=layers,
+            bindings=compiled.bindings,
+            layers=compiled.layers,
             check=check,
             calibration=manifest.calibration,
-        )
-        made.write(draft)
-        # The manifest first: an engine that has none is refused, one that stands for another engine too.
-        draft.with_suffix(".json").replace(engine.with_suffix(".json"))
-        draft.replace(engine)
-        engine.with_suffix(".runtime").unlink(missing_ok=True)
+        ).write(manifest_draft.file)
+    engine.with_suffix(".runtime").unlink(missing_ok=True)
     return engine
 
 
+def _check_output(engine: Path, overwrite: bool) -> None:
+    if engine.suffix != ".engine":
+        raise InputError(f"{engine}: expected a file name that ends in .engine")
+    if engine.exists() and not overwrite:
+        raise InputError(f"{engine}: exists already; use --overwrite to replace it")
+    if engine.with_suffix(".json").exists() and not engine.exists():
+        raise InputError(f"{engine}: {engine.stem}.json in that folder belongs to another file; choose another name")
+    if not engine.parent.is_dir():
+        raise InputError(f"{engine.parent}: no such folder")
+
+
 def update_calibration(engine: Path, model: Manifest) -> None:
-    """Write its model's calibration into an engine's manifest: it may be newer, as it does not change the name."""
-    former = read_engine_manifest(engine)
-    if former.calibration != model.calibration:
-        dataclasses.replace(former, calibration=model.calibration).write(engine)
+    """Copy the model's calibration into the manifest of an engine. It may have changed: it is not part of the key."""
+    manifest = read_engine_manifest(engine)
+    if manifest.calibration != model.calibration:
+        dataclasses.replace(manifest, calibration=model.calibration).write(engine)
 
 
-def _sweep(folder: Path) -> None:
-    """Delete what builds that were killed left behind, a day later: no build takes so long."""
-    for draft in folder.glob(f"{DRAFTS}*"):
-        if time.time() - draft.stat().st_mtime > 24 * 3600:
-            shutil.rmtree(draft, ignore_errors=True)
+def _remove_abandoned_builds(folder: Path) -> None:
+    for path in folder.glob(f"{DRAFT_PREFIX}*"):
+        if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def engine_recipe(options: BuildOptions, manifest: Manifest) -> EngineRecipe:
-    """What options come to on this machine."""
-    if not 1 <= options.max_batch <= 256:
-        raise InputError(f"--max-batch {options.max_batch}: from 1 to 256")
+    """Return everything that decides the engine's bytes, for these options on this machine."""
+    if not 1 <= options.max_batch <= MAX_BATCH:
+        raise InputError(f"--max-batch {options.max_batch}: expected a number from 1 to {MAX_BATCH}")
     flavour = options.flavour or flavour_for_here()
     return EngineRecipe(
         model_sha256=manifest.sha256,
@@ -140,118 +159,126 @@ def engine_recipe(options: BuildOptions, manifest: Manifest) -> EngineRecipe:
         gpu=_gpu_name(flavour),
         targets=_targets(flavour, options.targets),
         precision=options.precision,
-        batch=(1, min(USUAL_BATCH, options.max_batch), options.max_batch),
+        batch=(1, min(OPTIMAL_BATCH, options.max_batch), options.max_batch),
     )
 
 
 def _gpu_name(flavour: Flavour) -> str:
+    """Return the GPU that the engine is tied to; an empty string if it runs on all GPUs of its targets."""
     if flavour == "tensorrt-rtx":
         return ""
     gpu = find_gpu()
     if gpu is None:
         raise BackendError(
-            "tensorrt builds on the GPU that is to run the engine, and none is here; "
-            "--flavour tensorrt-rtx builds anywhere"
+            "tensorrt builds on the GPU that runs the engine, and this machine has none; "
+            "use --flavour tensorrt-rtx to build without a GPU"
         )
     return gpu.name
 
 
-def _targets(flavour: Flavour, told: str | None) -> tuple[str, ...]:
+def _targets(flavour: Flavour, targets: str | None) -> tuple[str, ...]:
+    """Return the compute capabilities to build for, in the order of TensorRT."""
     gpu = find_gpu()
-    if flavour == "tensorrt" or told == "current":
+    if flavour == "tensorrt" or targets == "current":
         if gpu is None:
-            raise BackendError("--target current: no NVIDIA GPU is here; name targets, as in --target sm86,sm89")
-        here = capability_name(gpu)
-        if told not in (None, "current", here):
-            raise InputError(f"--target {told}: tensorrt builds for the GPU at hand, {here}")
+            raise BackendError("--target current: no NVIDIA GPU on this machine; name the targets: --target sm86,sm89")
+        current = capability_name(gpu)
+        if targets not in (None, "current", current):
+            raise InputError(f"--target {targets}: tensorrt builds only for the GPU of this machine, {current}")
         if flavour == "tensorrt":
-            return (here,)
-        told = here
-    possible = rtx_targets()
-    chosen = possible if told is None else tuple(re.split(r"[,\s]+", told.strip().lower()))
-    strange = [name for name in chosen if name not in possible]
-    if strange:
-        raise InputError(f"--target {', '.join(strange)}: {flavour} builds for {', '.join(possible)}")
-    return tuple(name for name in possible if name in chosen)
+            return (current,)
+        targets = current
+    supported = rtx_targets()
+    wanted = supported if targets is None else tuple(re.split(r"[,\s]+", targets.strip().lower()))
+    unknown = [name for name in wanted if name not in supported]
+    if unknown:
+        raise InputError(f"--target {', '.join(unknown)}: {flavour} builds for {', '.join(supported)}")
+    return tuple(name for name in supported if name in wanted)
 
 
-def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Manifest, draft: Path) -> dict[str, Any]:
-    """Run the graph that TensorRT will get beside the model, on the CPU; EngineError when points move."""
+def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Manifest, file: Path) -> dict[str, Any]:
+    """Compare the graph for TensorRT with the model, on the CPU. EngineError if the points move too far.
+
+    The graph is written to `file`.
+    """
     from canthus.engines.export import synthetic_crops
     from canthus.runtime.backends.cpu import run_exactly
 
     crops = synthetic_crops(4, manifest.size)
-    draft.write_bytes(graph)
-    (maps,) = run_exactly(draft, crops)
+    file.write_bytes(graph)
+    (maps,) = run_exactly(file, crops)
     points = decode_maps(maps, manifest)[0]
-    whole = run_exactly(model, crops)
-    wanted = whole[0] if len(whole) == 2 else decode_maps(whole[0], manifest)[0]
-    shift = np.linalg.norm(points - wanted, axis=-1)
-    if not np.median(shift) <= GRAPH_SHIFT:  # so that NaN is refused too
+    outputs = run_exactly(model, crops)
+    expected = outputs[0] if len(outputs) == 2 else decode_maps(outputs[0], manifest)[0]
+    shift = np.linalg.norm(points - expected, axis=-1)
+    if not np.median(shift) <= GRAPH_SHIFT:  # also true for NaN
         raise EngineError(
-            f"{model}: in {precision} its points move by {np.median(shift):.2g} crop pixels at the median, "
-            f"{GRAPH_SHIFT:g} is allowed; build with another --precision"
+            f"{model}: {precision} moves its points by {np.median(shift):.2g} crop pixels at the median "
+            f"(allowed: {GRAPH_SHIFT:g}); build with another --precision"
         )
     return {"graph_median_shift": float(np.median(shift)), "graph_mean_shift": float(shift.mean())}
 
 
-def compile_network(
-    graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet: bool
-) -> tuple[bytes, tuple[str, ...], dict[str, int]]:
-    """A graph through TensorRT: the engine's bytes, its bindings in words, and the network's layers by kind."""
+def compile_engine(graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet: bool) -> CompiledEngine:
+    """Compile a serialised ONNX graph with TensorRT."""
     trt = load_flavour(recipe.flavour)
     log = quiet_log(trt)
     try:
         builder = trt.Builder(log)
-    except TypeError as refused:  # how TensorRT says that CUDA does not start
+    except TypeError as refused:  # TensorRT raises it if CUDA cannot be initialised
         raise BackendError(f"{recipe.flavour} does not start: {last_words(log)}") from refused
-    # Strongly typed: what `engine_graph` settled stands. TensorRT 11 knows nothing else and has no flag for it.
+    # Strongly typed: layers compute in the types of the graph. TensorRT 11 knows only this mode and has no flag for it.
     flags = trt.NetworkDefinitionCreationFlag.__members__
     network = builder.create_network(1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0)
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
-        words = "; ".join(parser.get_error(place).desc() for place in range(parser.num_errors))
-        raise EngineError(f"{recipe.flavour} cannot read the model: {words}")
-    settings = builder.create_builder_config()
-    settings.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    profile = builder.create_optimization_profile()
-    profile.set_shape("crops", *((faces, manifest.size, manifest.size, 3) for faces in recipe.batch))
-    settings.add_optimization_profile(profile)
-    timings: Path | None = None
-    if recipe.flavour == "tensorrt-rtx":
-        settings.num_compute_capabilities = len(recipe.targets)
-        for place, target in enumerate(recipe.targets):
-            settings.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), place)
-    else:
-        timings = timings_path(recipe.flavour, recipe.version, recipe.gpu)
-        timings.parent.mkdir(parents=True, exist_ok=True)
-        for known in (timings.read_bytes() if timings.is_file() else b"", b""):  # a damaged one is made anew
-            cache = settings.create_timing_cache(known)
-            if cache is not None and settings.set_timing_cache(cache, False):
-                break
-    monitor = _monitor(trt, quiet)
-    settings.progress_monitor = monitor
+        errors = "; ".join(parser.get_error(index).desc() for index in range(parser.num_errors))
+        raise EngineError(f"{recipe.flavour} cannot read the model: {errors}")
+    config = _builder_config(trt, builder, recipe, manifest)
+    monitor = _progress_monitor(trt, quiet)
+    config.progress_monitor = monitor
     try:
-        built = builder.build_serialized_network(network, settings)
+        data = builder.build_serialized_network(network, config)
     finally:
         monitor.bar.close()
-    if monitor.stopped:
+    if monitor.interrupted:
         raise KeyboardInterrupt
-    if built is None:
+    if data is None:
         raise EngineError(f"{recipe.flavour} could not build the engine: {last_words(log)}")
-    if timings is not None and (cache := settings.get_timing_cache()) is not None:
-        keep_cache(timings, bytes(cache.serialize()))
-    ends = [
-        *(network.get_input(place) for place in range(network.num_inputs)),
-        *(network.get_output(place) for place in range(network.num_outputs)),
+    if recipe.flavour == "tensorrt" and (cache := config.get_timing_cache()) is not None:
+        keep_cache(timings_path(recipe.flavour, recipe.version, recipe.gpu), bytes(cache.serialize()))
+    tensors = [
+        *(network.get_input(index) for index in range(network.num_inputs)),
+        *(network.get_output(index) for index in range(network.num_outputs)),
     ]
-    bindings = tuple(f"{end.name}: {_kind(end.dtype)} {_shape(end.shape)}" for end in ends)
-    kinds = Counter(network.get_layer(place).type.name.lower() for place in range(network.num_layers))
-    return bytes(built), bindings, dict(kinds.most_common())
+    bindings = tuple(f"{tensor.name}: {_dtype_name(tensor.dtype)} {_shape(tensor.shape)}" for tensor in tensors)
+    layers = Counter(network.get_layer(index).type.name.lower() for index in range(network.num_layers))
+    return CompiledEngine(bytes(data), bindings, dict(layers.most_common()))
 
 
-def _kind(kind: Any) -> str:
-    name = str(kind.name)
+def _builder_config(trt: ModuleType, builder: Any, recipe: EngineRecipe, manifest: Manifest) -> Any:
+    """Return TensorRT's builder configuration: batch sizes, targets and, for `tensorrt`, the timing cache."""
+    config = builder.create_builder_config()
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    profile = builder.create_optimization_profile()
+    profile.set_shape("crops", *((faces, manifest.size, manifest.size, 3) for faces in recipe.batch))
+    config.add_optimization_profile(profile)
+    if recipe.flavour == "tensorrt-rtx":
+        config.num_compute_capabilities = len(recipe.targets)
+        for index, target in enumerate(recipe.targets):
+            config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index)
+        return config
+    timings = timings_path(recipe.flavour, recipe.version, recipe.gpu)
+    timings.parent.mkdir(parents=True, exist_ok=True)
+    for data in (timings.read_bytes() if timings.is_file() else b"", b""):  # start empty if the file is damaged
+        cache = config.create_timing_cache(data)
+        if cache is not None and config.set_timing_cache(cache, False):
+            break
+    return config
+
+
+def _dtype_name(dtype: Any) -> str:
+    name = str(dtype.name)
     return {"FLOAT": "float32", "HALF": "float16"}.get(name, name.lower())
 
 
@@ -259,13 +286,13 @@ def _shape(shape: Any) -> str:
     return "(" + ", ".join("N" if size < 0 else str(size) for size in shape) + ")"
 
 
-def _monitor(trt: ModuleType, quiet: bool) -> Any:
-    """TensorRT's progress as a bar, and Ctrl-C as its way to stop."""
+def _progress_monitor(trt: ModuleType, quiet: bool) -> Any:
+    """Return a monitor that shows TensorRT's progress as a bar and stops the build on Ctrl-C."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.stopped = False
+            self.interrupted = False
             self.bar = tqdm(total=0, desc="building", unit="step", disable=quiet or None, leave=False)
 
         def phase_start(self, name: str, _parent: str | None, steps: int) -> None:
@@ -278,8 +305,8 @@ def _monitor(trt: ModuleType, quiet: bool) -> Any:
         def step_complete(self, _name: str, _step: int) -> bool:
             try:
                 self.bar.update()
-            except KeyboardInterrupt:  # raised wherever Python runs; TensorRT wants to be told
-                self.stopped = True
-            return not self.stopped
+            except KeyboardInterrupt:  # cannot be raised through TensorRT; returning False stops the build
+                self.interrupted = True
+            return not self.interrupted
 
     return Monitor()

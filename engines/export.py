@@ -1,25 +1,27 @@
-"""Checkpoint -> ONNX: uint8 crops in, normalisation inside; points and scores out, or maps for a CUDA decode.
+"""Export a checkpoint to ONNX: uint8 crops in, points and scores out, or raw maps for a CUDA decode.
 
-The value `maps`, raw (B, 3K, H, W), keeps its name in a model that decodes: there `engine build` cuts.
+The normalisation is inside the model. A model with a decode still contains the raw maps (B, 3K, H, W) as the value
+`maps`: `canthus engine build` cuts the graph there.
 """
 
 import argparse
 import dataclasses
 import logging
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.engines.progress import show_steps
 from canthus.runtime.backends import open_backend
 from canthus.runtime.calibration import IDENTITY, Calibration
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.extras import install_command
+from canthus.runtime.files import Draft, check_free
 from canthus.runtime.models import Manifest, sha256
 
 if TYPE_CHECKING:
@@ -27,72 +29,85 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPSET = 20
-MAX_FACES = 4096
-"""Of one batch; a bound that the tracer wants and nobody meets."""
+MAX_BATCH = 4096
+"""The exporter needs an upper bound for the number of crops. No caller reaches it."""
 
-EXACT = 1e-3
-"""Crop pixels (or map units) that a model may differ from PyTorch, both computing in float32."""
-HALF = 0.25
-"""The same where the weights are stored as fp16: faces' points move by a hundredth."""
-AGREEING = 0.98
-"""Share of the values that must lie within: where a crop shows no face, less than rounding decides faint maps."""
+FLOAT32_TOLERANCE = 1e-3
+"""Largest difference to PyTorch, both in float32: crop pixels, or map units for `maps`."""
+FP16_TOLERANCE = 0.25
+"""The same if the weights are stored as fp16. Points of faces move by about 0.01 pixels."""
+MIN_AGREEMENT = 0.98
+"""Fraction of the values that must be within the tolerance. Not all can: in a crop without a face the maps are nearly
+flat, and rounding decides where the peak is."""
+
+
+class LoadedCheckpoint(NamedTuple):
+    """What the export needs of a checkpoint."""
+
+    network: "nn.Module"
+    metadata: dict[str, Any]  # without the calibration
+    calibration: Calibration
 
 
 def export(
     checkpoint: Path, model: Path, *, maps: bool = False, half: bool = False, overwrite: bool = False
 ) -> Manifest:
-    """Write `model` (.onnx) and its manifest from a trainer's checkpoint.
+    """Export a checkpoint to `model` (.onnx) with its manifest (.json) beside it, and compare it with PyTorch.
 
-    maps: leave the decode out and give the maps (B, 3K, H, W). half: store the weights as fp16, in half the
-    file. The file is run at once beside PyTorch; ModelError when they differ beyond `EXACT` or `HALF`, and
-    nothing is written then.
+    maps: leave out the decode and output the raw maps (B, 3K, H, W).
+    half: store the weights as fp16, which halves the file. Computation stays in float32.
+    overwrite: replace the two files if they exist.
+
+    Raises InputError if a file exists or cannot be written, ModelError if the checkpoint cannot be read or the model
+    differs from PyTorch by more than the tolerance. No file is changed in these cases.
     """
     if model.suffix != ".onnx":
-        raise InputError(f"{model}: a model's name ends in .onnx")
-    if model.exists() and not overwrite:
-        raise InputError(f"{model}: exists already; give --overwrite to replace it")
+        raise InputError(f"{model}: expected a file name that ends in .onnx")
+    for path in (model, model.with_suffix(".json")):
+        check_free(path, overwrite)
     if not model.parent.is_dir():
         raise InputError(f"{model.parent}: no such folder")
-    network, facts, calibration = _load(checkpoint)
-    size, points, stride = facts["size"], facts["points"], facts.get("stride", 4)
-    graph = _trace(network, size, stride, maps)
-    if half:
-        _store_as_half(graph)
-    with tempfile.TemporaryDirectory(dir=model.parent, prefix=".canthus-") as folder:
-        draft = Path(folder) / model.name
-        _save(graph, draft)
-        manifest = Manifest(
-            sha256=sha256(draft),
-            network=facts["network"],
-            size=size,
-            points=points,
-            stride=stride,
-            calibration=calibration,
-            training=facts,
-        )
-        manifest.write(draft)
-        shift = _check(network, draft, manifest, maps, HALF if half else EXACT)
-        manifest = dataclasses.replace(manifest, figures={"export": shift})
-        manifest.write(draft)
-        draft.replace(model)
-        draft.with_suffix(".json").replace(model.with_suffix(".json"))
+    with show_steps("exporting", 3) as step:
+        step("load the checkpoint")
+        network, metadata, calibration = _load(checkpoint)
+        size, points, stride = metadata["size"], metadata["points"], metadata.get("stride", 4)
+        step("trace the network")
+        graph = _trace(network, size, stride, maps)
+        if half:
+            _store_weights_as_fp16(graph)
+        step("compare with PyTorch")
+        with Draft(model.with_suffix(".json")) as manifest_draft, Draft(model) as draft:
+            _save(graph, draft.file)
+            manifest = Manifest(
+                sha256=sha256(draft.file),
+                network=metadata["network"],
+                size=size,
+                points=points,
+                stride=stride,
+                calibration=calibration,
+                training=metadata,
+            )
+            manifest.write(draft.file)
+            figures = _compare(network, draft.file, manifest, maps, FP16_TOLERANCE if half else FLOAT32_TOLERANCE)
+            manifest = dataclasses.replace(manifest, figures={"export": figures})
+            manifest.write(manifest_draft.file)
     return manifest
 
 
-def _load(checkpoint: Path) -> "tuple[nn.Module, dict[str, Any], Calibration]":
-    """The network, its facts, and apart from them how its scores are calibrated."""
+def _load(checkpoint: Path) -> LoadedCheckpoint:
     try:
         from canthus.trainer.networks.checkpoint import calibration_of, load_network
     except ImportError as missing:
         raise BackendError(
             f"exporting needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
-    network, facts = load_network(checkpoint)
-    lacking = [name for name in ("network", "size", "points") if name not in facts]
-    if lacking:
-        raise ModelError(f"{checkpoint}: the checkpoint's json lacks {', '.join(lacking)}")
-    calibration = calibration_of(facts, checkpoint)
-    return network, {name: value for name, value in facts.items() if name != "calibration"}, calibration
+    network, metadata = load_network(checkpoint)
+    missing_fields = [name for name in ("network", "size", "points") if name not in metadata]
+    if missing_fields:
+        raise ModelError(f"{checkpoint}: its metadata lacks {', '.join(missing_fields)}")
+    calibration = calibration_of(metadata, checkpoint)
+    metadata = {name: value for name, value in metadata.items() if name != "calibration"}
+    return LoadedCheckpoint(network, metadata, calibration)
 
 
 def _trace(network: "nn.Module", size: int, stride: int, maps: bool) -> "onnx_ir.Model":
@@ -121,32 +136,32 @@ def _trace(network: "nn.Module", size: int, stride: int, maps: bool) -> "onnx_ir
             opset_version=OPSET,
             input_names=["crops"],
             output_names=["maps"] if maps else ["points", "scores", "maps"],
-            dynamic_shapes={"crops": {0: torch.export.Dim("faces", min=1, max=MAX_FACES)}},
+            dynamic_shapes={"crops": {0: torch.export.Dim("faces", min=1, max=MAX_BATCH)}},
         )
     assert program is not None
     model = program.model
     if not maps:
-        model.graph.outputs.pop()  # the value stays in the graph, with its name
-    _forget_where_traced(model)
+        model.graph.outputs.pop()  # the value `maps` stays in the graph
+    _remove_trace_metadata(model)
     return model
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's own remarks: torchvision's absence, and a deprecated call inside torch."""
-    remarks = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = remarks.level
-    remarks.setLevel(logging.ERROR)
+    """Silence the exporter: a log line about missing torchvision, and a warning about torch's own code."""
+    logger = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             yield
     finally:
-        remarks.setLevel(level)
+        logger.setLevel(level)
 
 
-def _forget_where_traced(model: "onnx_ir.Model") -> None:
-    """Take out the tracer's notes: they name the files of the machine that exported."""
+def _remove_trace_metadata(model: "onnx_ir.Model") -> None:
+    """Remove the tracer's metadata: it contains file paths of this machine."""
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.graph.doc_string = None
@@ -159,21 +174,21 @@ def _forget_where_traced(model: "onnx_ir.Model") -> None:
             value.metadata_props.clear()
 
 
-def _store_as_half(model: "onnx_ir.Model") -> None:
-    """Store the convolutions' weights as fp16, each behind a Cast; biases and the decode stay exact."""
+def _store_weights_as_fp16(model: "onnx_ir.Model") -> None:
+    """Store the weights of convolutions as fp16, followed by a Cast to float32. Biases and the decode stay float32."""
     import onnx_ir as ir
 
     graph = model.graph
     for name, value in list(graph.initializers.items()):
         if value.dtype != ir.DataType.FLOAT or len(value.shape or ()) != 4 or value.const_value is None:
             continue
-        whole = value.const_value.numpy()
-        if np.abs(whole).max() > np.finfo(np.float16).max:
-            raise ModelError(f"the weights {name} do not fit fp16; export without --half")
+        weights = value.const_value.numpy()
+        if np.abs(weights).max() > np.finfo(np.float16).max:
+            raise ModelError(f"the weights {name} are too large for fp16; export without --half")
         users = list(value.uses())
         stored = ir.Value(
             name=f"{name}.half",
-            const_value=ir.Tensor(whole.astype(np.float16), name=f"{name}.half"),
+            const_value=ir.Tensor(weights.astype(np.float16), name=f"{name}.half"),
             shape=value.shape,
             type=ir.TensorType(ir.DataType.FLOAT16),
         )
@@ -183,8 +198,8 @@ def _store_as_half(model: "onnx_ir.Model") -> None:
         cast.outputs[0].name = f"{name}.whole"
         cast.outputs[0].dtype, cast.outputs[0].shape = ir.DataType.FLOAT, value.shape
         graph.insert_before(graph[0], cast)
-        for node, place in users:
-            node.replace_input_with(place, cast.outputs[0])
+        for node, index in users:
+            node.replace_input_with(index, cast.outputs[0])
         graph.initializers.pop(name)
         graph.initializers.add(stored)
 
@@ -198,8 +213,8 @@ def _save(model: "onnx_ir.Model", path: Path) -> None:
     path.write_bytes(proto.SerializeToString())
 
 
-def _check(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, tolerance: float) -> dict[str, float]:
-    """Run the file beside PyTorch, one crop and five at once; ModelError when they disagree."""
+def _compare(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, tolerance: float) -> dict[str, float]:
+    """Compare the file with PyTorch for one crop and for five; ModelError if they differ. Returns the differences."""
     import torch
 
     from canthus.engines.verify import sample_scene
@@ -211,69 +226,77 @@ def _check(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, to
     crops = np.concatenate([crop_all(image, rois[:4], manifest.size).images, synthetic_crops(1, manifest.size)])
     with torch.inference_mode():
         images = torch.from_numpy(crops)
-        wanted = (
-            network(normalise(images)).float() if maps else Deployed(network, manifest.stride).eval()(images)[0]
-        ).numpy()
+        if maps:
+            expected = network(normalise(images)).float().numpy()
+        else:
+            expected = Deployed(network, manifest.stride).eval()(images)[0].numpy()
     differences = []
     for batch in (slice(0, 1), slice(0, 5)):
-        got = run_exactly(model, crops[batch])[0]
-        if got.shape != wanted[batch].shape:
-            raise ModelError(f"the exported model gives {got.shape} where PyTorch gives {wanted[batch].shape}")
-        differences.append(np.abs(got - wanted[batch]).ravel())
+        output = run_exactly(model, crops[batch])[0]
+        if output.shape != expected[batch].shape:
+            raise ModelError(f"the exported model gives {output.shape}, PyTorch gives {expected[batch].shape}")
+        differences.append(np.abs(output - expected[batch]).ravel())
     difference = np.concatenate(differences)
-    agreeing = float((difference <= tolerance).mean())
-    if not agreeing >= AGREEING:  # so that NaN is refused too
+    agreement = float((difference <= tolerance).mean())
+    if not agreement >= MIN_AGREEMENT:  # also true for NaN
         raise ModelError(
-            f"the exported model differs from PyTorch: {agreeing:.1%} of its values lie within "
-            f"{tolerance:g}, {AGREEING:.0%} should; nothing was written"
+            f"the exported model differs from PyTorch: {agreement:.1%} of its values are within {tolerance:g} "
+            f"(expected {MIN_AGREEMENT:.0%}); nothing was written"
         )
     if not maps:
         with open_backend(model) as backend:
             backend.predict(crops[:1])
     return {
         "tolerance": tolerance,
-        "agreeing": agreeing,
+        "agreeing": agreement,
         "median": float(np.median(difference)),
         "largest": float(difference.max()),
     }
 
 
 def synthetic_crops(count: int, size: int) -> NDArray[np.uint8]:
-    """(count, size, size, 3) made-up crops, always the same: soft patches of colour under a little noise."""
+    """Return crops (count, size, size, 3) of smooth colour patches with noise. They are the same in every call."""
     random = np.random.default_rng(98)
-    coarse = random.integers(0, 256, (count, 8, 8, 3)).repeat(size // 8 + 1, 1).repeat(size // 8 + 1, 2)
+    patches = random.integers(0, 256, (count, 8, 8, 3)).repeat(size // 8 + 1, 1).repeat(size // 8 + 1, 2)
     noise = random.normal(0, 12, (count, size, size, 3))
-    return (coarse[:, :size, :size] + noise).clip(0, 255).astype(np.uint8)
+    return (patches[:, :size, :size] + noise).clip(0, 255).astype(np.uint8)
+
+
+EXAMPLES = """examples:
+  canthus export runs/student/best.safetensors -o student.onnx --half
+  canthus video clip.mp4 -o out.mp4 --model student.onnx
+"""
 
 
 def command(arguments: list[str]) -> int:
-    """Turn a trained checkpoint into a model (ONNX) that every command runs."""
+    """Export a trained checkpoint to an ONNX model that every command can run."""
     parser = argparse.ArgumentParser(
         prog="canthus export",
-        description=command.__doc__,
+        description=f"{command.__doc__}\n\nThe exported model is compared with PyTorch before it is written.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  canthus export runs/student/best.safetensors -o student.onnx --half\n"
-        "  canthus video clip.mp4 -o out.mp4 --model student.onnx\n",
+        epilog=EXAMPLES,
     )
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a trainer's .safetensors")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL.onnx")
-    parser.add_argument("--maps", action="store_true", help="leave the decode out: for a decode of one's own")
-    parser.add_argument("--half", action="store_true", help="store the weights as fp16: half the file")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing model")
-    told = parser.parse_args(arguments)
-    manifest = export(told.checkpoint, told.output, maps=told.maps, half=told.half, overwrite=told.overwrite)
-    shift = manifest.figures["export"]
-    unit = "map units" if told.maps else "crop pixels"
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="checkpoint of a run (.safetensors)")
+    parser.add_argument(
+        "-o", "--output", type=Path, required=True, metavar="MODEL.onnx",
+        help="model to write; its manifest MODEL.json is written beside it",
+    )  # fmt: skip
+    parser.add_argument("--maps", action="store_true", help="leave out the decode and output the raw maps")
+    parser.add_argument("--half", action="store_true", help="store the weights as fp16: half the file size")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing model and its manifest")
+    args = parser.parse_args(arguments)
+    manifest = export(args.checkpoint, args.output, maps=args.maps, half=args.half, overwrite=args.overwrite)
+    figures = manifest.figures["export"]
+    unit = "map units" if args.maps else "crop pixels"
     print(
-        f"{told.output}: {manifest.network}, {manifest.size} px, {manifest.points} points, "
-        f"{told.output.stat().st_size / 1e6:.1f} MB\n"
-        f"beside PyTorch: {shift['median']:.1g} {unit} apart at the median, "
-        f"{shift['agreeing']:.1%} within {shift['tolerance']:g}"
+        f"{args.output}: {manifest.network}, {manifest.size} px, {manifest.points} points, "
+        f"{args.output.stat().st_size / 1e6:.1f} MB\n"
+        f"difference to PyTorch: median {figures['median']:.1g} {unit}, "
+        f"{figures['agreeing']:.1%} within {figures['tolerance']:g}"
     )
     if manifest.calibration == IDENTITY:
         print(
-            "its scores are peaks, not chances, as the checkpoint has no curve for them; before exporting anew: "
-            f"canthus data calibrate {told.checkpoint} PACK"
+            "the scores are not calibrated: the checkpoint has no calibration. To add one, run this and export again: "
+            f"canthus data calibrate {args.checkpoint} PACK"
         )
     return 0

@@ -1,6 +1,6 @@
-"""`canthus engine bench`: everything there is to know about engines on the GPU at hand, measured and written down.
+"""`canthus engine bench`: measure all backends on the GPU of this machine and write a report.
 
-Each part is written as soon as it is measured, so that what ends the run loses nothing before it.
+The report is written after each measurement, so that a crash loses only the last one.
 """
 
 import dataclasses
@@ -14,11 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from canthus.engines.build import BuildOptions, build, compile_network, engine_recipe
-from canthus.engines.gpu_measure import DecodingEngine, beside, measure
-from canthus.engines.gpu_report import BESIDES, Report
+from canthus.engines.build import BuildOptions, build, compile_engine, engine_recipe
+from canthus.engines.gpu_measure import DecodingEngine, compare_decodes, measure
+from canthus.engines.gpu_report import SOURCE_CHECKS, Report
 from canthus.engines.graph import engine_graph
-from canthus.engines.verify import Row, Run, compare, pytorch, read_faces, sample_faces, verify
+from canthus.engines.verify import (
+    ParityRow,
+    Prediction,
+    compare,
+    labelled_crops,
+    sample_crops,
+    torch_points,
+    verify,
+)
 from canthus.runtime.backends.trt import (
     TensorRTBackend,
     capability_name,
@@ -34,167 +42,175 @@ from canthus.runtime.models import Manifest, find_gpu_model, read_manifest
 if TYPE_CHECKING:
     from torch import Tensor
 
-Kind = Literal["recorded", "eager", "compiled"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
-"""PyTorch replayed as a CUDA graph, as it is, and through torch.compile, which takes longest to begin."""
+TorchMode = Literal["CUDA graph", "eager", "compiled"]
+TORCH_MODES: tuple[TorchMode, ...] = get_args(TorchMode)
+"""How PyTorch runs: captured in a CUDA graph, as usual, or with torch.compile, which takes longest to start."""
 
-REFUSALS = (CanthusError, RuntimeError, ImportError, TypeError, ValueError, AttributeError, OSError)
-"""How one way of many may fail: torch's own errors are RuntimeErrors, the bindings' of TensorRT all kinds."""
+MEASUREMENT_ERRORS = (CanthusError, RuntimeError, ImportError, TypeError, ValueError, AttributeError, OSError)
+"""What a single measurement may raise: torch raises RuntimeErrors, the bindings of TensorRT any of the others."""
 
-OTHER_FRAMES = 100
-"""Of the long run of PyTorch's other ways, which are here for their times, a tenth as many."""
+EAGER_FRAMES = 100
+"""Length of the long run of PyTorch without a CUDA graph, which is measured only for comparison."""
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What is measured."""
+    """What to measure."""
 
-    model: str | None = None
-    checkpoint: Path | None = None  # without: parity beside the model in float32, and PyTorch's times by chance weights
-    wflw: Path | None = None
-    frames: int = 10_000
-    times: int = 200  # behind each median and p99
+    model: str | None = None  # name of a shipped model or a path; None = the default model for GPUs
+    # The reference of the comparison. None = the ONNX model in float32; PyTorch is then timed with random weights.
+    checkpoint: Path | None = None
+    wflw: Path | None = None  # labelled faces for the NME
+    frames: int = 10_000  # of the long run
+    repeats: int = 200  # measurements behind each median and p99
 
 
 def bench(options: BenchOptions, folder: Path, overwrite: bool = False) -> Path:
-    """Measure everything on the GPU at hand; returns the report.
+    """Measure everything on the GPU of this machine and return the path of the report.
 
-    BackendError where there is no GPU, InputError where a report is there already and `overwrite` is not given.
+    Raises BackendError if there is no GPU, InputError if a report exists and `overwrite` is false.
     """
     gpu = find_gpu()
     if gpu is None:
-        raise BackendError("no NVIDIA GPU on this machine, or no cuda-bindings to reach it: nothing to measure")
+        raise BackendError("nothing to measure: no NVIDIA GPU on this machine, or cuda-bindings is not installed")
     model = find_gpu_model(options.model)
     manifest = read_manifest(model)
-    _prepare(folder, overwrite)
-    written = Report(folder)
-    written.add("machine", machine(gpu, model, manifest))
-    found: dict[str, Any] = {}
-    for name, measured in _ways(gpu, options, model, manifest).items():
-        _say(name)
-        found[name] = attempt(measured)
-        written.add("ways", found)
+    _prepare_folder(folder, overwrite)
+    report = Report(folder)
+    report.add("machine", machine(gpu, model, manifest))
+    results: dict[str, Any] = {}
+    for name, run in _measurements(gpu, options, model, manifest).items():
+        print(f"canthus engine bench: {name}", file=sys.stderr, flush=True)
+        results[name] = attempt(run)
+        report.add("backends", results)
     return folder / "report.md"
 
 
-def _ways(gpu: Gpu, options: BenchOptions, model: Path, manifest: Manifest) -> dict[str, Callable[[], dict[str, Any]]]:
-    """What is measured, by name and in order. What does not serve this GPU is asked last: it may end the process."""
-    served: dict[str, Callable[[], dict[str, Any]]] = {}
-    others: dict[str, Callable[[], dict[str, Any]]] = {}
+def _measurements(
+    gpu: Gpu, options: BenchOptions, model: Path, manifest: Manifest
+) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Return the measurements by name, in order. TensorRT without support for this GPU is last: it may crash."""
+    supported: dict[str, Callable[[], dict[str, Any]]] = {}
+    unsupported: dict[str, Callable[[], dict[str, Any]]] = {}
     for flavour in installed_flavours():
         try:
             name = f"{flavour} {flavour_version(flavour)}, fp16"
-            serves = flavour == "tensorrt" or capability_name(gpu) in rtx_targets()
-        except BackendError:  # found, but does not load: its own way tells why
-            name, serves = f"{flavour}, fp16", False
-        (served if serves else others)[name] = partial(tensorrt, flavour, serves, options, model, manifest)
-    by_kind = {f"PyTorch, fp16, {kind}": partial(by_torch, kind, options, manifest) for kind in KINDS}
-    return {**served, **by_kind, **others}
+            supports_gpu = flavour == "tensorrt" or capability_name(gpu) in rtx_targets()
+        except BackendError:  # installed but cannot be loaded; its measurement reports why
+            name, supports_gpu = f"{flavour}, fp16", False
+        group = supported if supports_gpu else unsupported
+        group[name] = partial(measure_tensorrt, flavour, supports_gpu, options, model, manifest)
+    torch = {f"PyTorch, fp16, {mode}": partial(measure_torch, mode, options, manifest) for mode in TORCH_MODES}
+    return {**supported, **torch, **unsupported}
 
 
-def attempt(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was measured, or in `why` why it could not be: the rest of the report goes on."""
+def attempt(measurement: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return the result of a measurement, or {"error": ...} if it fails, so that the others can go on."""
     try:
-        return measure()
-    except REFUSALS as refused:
-        kind = "" if isinstance(refused, CanthusError) else f"{type(refused).__name__}: "
-        return {"why": kind + " ".join(str(refused).split())[:600]}
+        return measurement()
+    except MEASUREMENT_ERRORS as error:
+        kind = "" if isinstance(error, CanthusError) else f"{type(error).__name__}: "
+        return {"error": kind + " ".join(str(error).split())[:600]}
 
 
-def _prepare(folder: Path, overwrite: bool) -> None:
-    """Make the folder; InputError where that cannot be, or a report lies in it that is not to be replaced."""
+def _prepare_folder(folder: Path, overwrite: bool) -> None:
     if (folder / "report.json").exists() and not overwrite:
-        raise InputError(f"{folder}: holds a report already; give --overwrite to replace it")
+        raise InputError(f"{folder}: contains a report already; use --overwrite to replace it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as refused:
-        raise InputError(f"{folder}: cannot be made a folder: {refused.strerror}") from refused
-
-
-def _say(way: str) -> None:
-    print(f"canthus engine bench: {way}", file=sys.stderr, flush=True)
+        raise InputError(f"{folder}: cannot be created: {refused.strerror}") from refused
 
 
 def machine(gpu: Gpu, model: Path, manifest: Manifest) -> dict[str, Any]:
-    """Where and what was measured."""
+    """Return what is measured and on which machine."""
     return {
         "gpu": f"{gpu.name} ({capability_name(gpu)})",
         "system": platform.platform(),
         "tensorrt": installed_flavours(),
         "model": f"{model.stem}: {manifest.network}, {manifest.size} px, SHA-256 {manifest.sha256[:16]}",
-        "besides": BESIDES,
+        "source checks": SOURCE_CHECKS,
     }
 
 
-def tensorrt(flavour: Flavour, serves: bool, options: BenchOptions, model: Path, manifest: Manifest) -> dict[str, Any]:
-    """One flavour: its engine built, timed and compared; CanthusError with TensorRT's words where it does not run."""
-    # Where it does not serve this GPU, TensorRT-RTX itself says so.
-    build_options = BuildOptions(str(model), flavour, targets="current" if serves else None)
+def measure_tensorrt(
+    flavour: Flavour, supports_gpu: bool, options: BenchOptions, model: Path, manifest: Manifest
+) -> dict[str, Any]:
+    """Build, time and compare the engine of one flavour. CanthusError with TensorRT's message if it does not run."""
+    # If the flavour does not support this GPU, build for all targets. TensorRT then reports the reason itself.
+    build_options = BuildOptions(str(model), flavour, targets="current" if supports_gpu else None)
     with tempfile.TemporaryDirectory() as folder:
-        began = time.perf_counter()
+        begin = time.perf_counter()
         engine = build(build_options, Path(folder) / "bench.engine", quiet=True)
-        facts: dict[str, Any] = {"build seconds": round(time.perf_counter() - began, 1)}
-        with TensorRTBackend(engine, anyway=True) as backend:  # so that TensorRT itself says what it cannot do
-            facts |= measure(backend.runner, options.times, options.frames)
+        results: dict[str, Any] = {"build seconds": round(time.perf_counter() - begin, 1)}
+        with TensorRTBackend(engine, anyway=True) as backend:  # skip our own check, for the reason above
+            results |= measure(backend.runner, options.repeats, options.frames)
 
-            def decoding() -> dict[str, Any]:
-                graph = engine_graph(model, "fp16", decoding=True)
-                data, _, _ = compile_network(graph, engine_recipe(build_options, manifest), manifest, quiet=True)
-                return beside(backend.runner, DecodingEngine(backend.runner, flavour, data), options.times)
+            def decodes() -> dict[str, Any]:
+                graph = engine_graph(model, "fp16", with_decode=True)
+                recipe = engine_recipe(build_options, manifest)
+                compiled = compile_engine(graph, recipe, manifest, quiet=True)
+                network = DecodingEngine(backend.runner, flavour, compiled.data)
+                return compare_decodes(backend.runner, network, options.repeats)
 
-            facts["decode"] = attempt(decoding)
-        facts["parity"] = attempt(lambda: rows_of(verify(engine, options.checkpoint, options.wflw), manifest))
-    return facts
-
-
-def rows_of(rows: list[Row], manifest: Manifest) -> dict[str, Any]:
-    """`rows`: as json has them, which knows no NaN, and whether each holds."""
-    told = [
-        {name: None if value != value else value for name, value in dataclasses.asdict(row).items()}
-        | {"holds": row.holds(manifest.size)}
-        for row in rows
-    ]
-    return {"rows": told}
+            results["decode"] = attempt(decodes)
+        results["parity"] = attempt(lambda: rows_as_json(verify(engine, options.checkpoint, options.wflw), manifest))
+    return results
 
 
-def by_torch(kind: Kind, options: BenchOptions, manifest: Manifest) -> dict[str, Any]:
-    """PyTorch between the same two kernels, in fp16; parity only with a checkpoint."""
+def rows_as_json(rows: list[ParityRow], manifest: Manifest) -> dict[str, Any]:
+    """Return {"rows": [...]} for the report. NaN becomes null, because JSON has no NaN."""
+    return {
+        "rows": [
+            {name: None if value != value else value for name, value in dataclasses.asdict(row).items()}
+            | {"within tolerance": row.within_tolerance(manifest.size)}
+            for row in rows
+        ]
+    }
+
+
+def measure_torch(mode: TorchMode, options: BenchOptions, manifest: Manifest) -> dict[str, Any]:
+    """Time PyTorch in fp16 between the same two CUDA kernels. The points are compared only with a checkpoint."""
     from canthus.engines.raw_maps import RawMapsBackend
     from canthus.trainer.networks.head import decode
 
-    network = half_network(options.checkpoint, manifest, compiled=kind == "compiled")
-    maps = recorded(network) if kind == "recorded" else network
+    network = fp16_network(options.checkpoint, manifest, compiled=mode == "compiled")
+    maps = as_cuda_graph(network) if mode == "CUDA graph" else network
     with RawMapsBackend(maps, manifest.size, manifest.points, manifest.stride, "cuda") as backend:
-        if kind == "recorded":
-            points = recorded(lambda crops: decode(network(crops), manifest.stride))
-            facts = measure(backend.runner, options.times, options.frames)
-            facts["decode"] = attempt(
-                lambda: beside(backend.runner, lambda faces: backend.on_crops(points, faces), options.times)
+        if mode == "CUDA graph":
+            points = as_cuda_graph(lambda crops: decode(network(crops), manifest.stride))
+            results = measure(backend.runner, options.repeats, options.frames)
+            results["decode"] = attempt(
+                lambda: compare_decodes(backend.runner, lambda faces: backend.on_crops(points, faces), options.repeats)
             )
         else:
-            facts = measure(backend.runner, max(options.times // 10, 1), min(options.frames, OTHER_FRAMES))
+            results = measure(backend.runner, max(options.repeats // 10, 1), min(options.frames, EAGER_FRAMES))
         if (checkpoint := options.checkpoint) is not None:
 
             def parity() -> dict[str, Any]:
-                faces = read_faces(options.wflw, manifest.size, 64) if options.wflw else sample_faces(manifest.size)
-                runs: list[Run] = [
-                    ("PyTorch, float32", pytorch(checkpoint, manifest, faces.crops), ""),
-                    (f"PyTorch, fp16, {kind}", backend.predict(faces.crops)[0], ""),
+                size = manifest.size
+                crops = labelled_crops(options.wflw, size, 64) if options.wflw else sample_crops(size)
+                predictions = [
+                    Prediction("PyTorch, float32", torch_points(checkpoint, manifest, crops.images)),
+                    Prediction(f"PyTorch, fp16, {mode}", backend.predict(crops.images)[0]),
                 ]
-                return rows_of(compare(faces, runs), manifest)
+                return rows_as_json(compare(crops, predictions), manifest)
 
-            facts["parity"] = attempt(parity)
-    return facts
+            results["parity"] = attempt(parity)
+    return results
 
 
-def half_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) -> "Callable[[Tensor], Tensor]":
-    """Crops on the GPU -> maps in float32, the network in fp16 and channels last; by chance weights if need be."""
+def fp16_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) -> "Callable[[Tensor], Tensor]":
+    """Return a function from crops on the GPU to float32 maps. The network runs in fp16 and channels last.
+
+    Without a checkpoint the weights are random.
+    """
     import torch
 
     from canthus.trainer.networks.checkpoint import load_network
     from canthus.trainer.networks.network import MEAN, STD, as_used
     from canthus.trainer.networks.network import build as build_network
-    from canthus.trainer.train import compile_network as compile_parts
+    from canthus.trainer.train import compile_network
 
     if not torch.cuda.is_available():
         raise BackendError("this PyTorch finds no NVIDIA GPU")
@@ -204,8 +220,8 @@ def half_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
         network = as_used(build_network(manifest.network, manifest.points), manifest.training)
     network = network.eval().cuda().half()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    ready = compile_parts(network) if compiled else network
-    # Here once and not in `normalise`: a copy from the host must not fall into a recording.
+    ready = compile_network(network) if compiled else network
+    # Not `normalise`, which copies its constants from the host: a CUDA graph cannot capture that.
     mean, std = (torch.tensor(values, device="cuda").view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
 
     def run(crops: "Tensor") -> "Tensor":
@@ -216,21 +232,24 @@ def half_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
     return run
 
 
-def recorded(function: "Callable[[Tensor], Any]") -> "Callable[[Tensor], Any]":
-    """A function of crops that lie at one place for good, as a CUDA graph for each number of them."""
+def as_cuda_graph(function: "Callable[[Tensor], Any]") -> "Callable[[Tensor], Any]":
+    """Return a function that replays `function` as a CUDA graph, one graph for each batch size.
+
+    The crops must be at the same address in every call.
+    """
     import torch
 
-    recordings: dict[int, tuple[torch.cuda.CUDAGraph, Any]] = {}
+    graphs: dict[int, tuple[torch.cuda.CUDAGraph, Any]] = {}
 
     def replay(crops: "Tensor") -> Any:
-        if len(crops) not in recordings:
-            for _ in range(3):  # what is made at first use must not fall into the recording
+        if len(crops) not in graphs:
+            for _ in range(3):  # warm up: the first calls allocate memory, which cannot be captured
                 function(crops)
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
                 result = function(crops)
-            recordings[len(crops)] = graph, result
-        graph, result = recordings[len(crops)]
+            graphs[len(crops)] = graph, result
+        graph, result = graphs[len(crops)]
         graph.replay()
         return result
 

@@ -1,7 +1,7 @@
-"""What a TensorRT engine is built from: the graph from crops to maps, its body in fp16 if so asked.
+"""Prepare the ONNX graph that an engine is built from: crops to raw maps, optionally in fp16.
 
-TensorRT takes the types of a graph as they stand (strongly typed), so they are settled here, in the open: the
-normalisation and the maps that leave are float32, and only what lies between may be fp16.
+Engines are built strongly typed: TensorRT computes each layer in the type that the graph has. So the types are set
+here. The normalisation and the output maps are float32; the layers in between are float32 or fp16.
 """
 
 from pathlib import Path
@@ -21,14 +21,18 @@ if TYPE_CHECKING:
 Precision = Literal["fp16", "fp32"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-EXACT_INPUTS = {"Resize": 1}
-"""Operators that want float32 from this input on (a Resize's scales), whatever they compute in."""
+FIRST_FLOAT32_INPUT = {"Resize": 1}
+"""Inputs of an operator from this index on must stay float32 in a fp16 graph: the scales of a Resize."""
 
 
-def engine_graph(model: Path, precision: Precision, decoding: bool = False) -> bytes:
-    """The serialised ONNX from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4) float32.
+def engine_graph(model: Path, precision: Precision, with_decode: bool = False) -> bytes:
+    """Return the serialised ONNX graph from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4) float32.
 
-    decoding: to `points` and `scores` instead, the decode in float32; to be measured beside decode.cu.
+    precision: of the layers between the normalisation and the maps.
+    with_decode: output `points` and `scores`, decoded in float32, instead of the maps. Used to compare the speed of
+    this decode with that of decode.cu.
+
+    Raises ModelError if the model has no such values or its weights do not fit fp16.
     """
     try:
         import onnx
@@ -38,30 +42,32 @@ def engine_graph(model: Path, precision: Precision, decoding: bool = False) -> b
             f"building an engine needs {missing.name}, which is not installed: {install_command('rtx')}"
         ) from missing
     graph = ir.from_proto(onnx.load(model))
-    _cut(graph, model, ("points", "scores") if decoding else ("maps",))
-    _unpack(graph)
-    _convert_first(graph)
+    _extract(graph, model, ("points", "scores") if with_decode else ("maps",))
+    _restore_float32_weights(graph)
+    _cast_crops_first(graph)
     if precision == "fp16":
-        _halve(graph)
+        _convert_to_fp16(graph)
     proto = ir.to_proto(graph)
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())
 
 
 def decode_maps(maps: np.ndarray, manifest: Manifest | EngineManifest) -> tuple[np.ndarray, np.ndarray]:
-    """Raw maps (N, 3K, H, W) -> points (N, K, 2) in crop pixels and scores (N, K), by the NumPy reference."""
+    """Decode raw maps (N, 3K, H, W) with NumPy: points (N, K, 2) in crop pixels and uncalibrated scores (N, K)."""
     parts = maps.reshape(len(maps), 3, manifest.points, *maps.shape[2:])
     return decode(parts[:, 0], parts[:, 1:], manifest.stride)
 
 
-def _cut(model: "ir.Model", path: Path, ends: tuple[str, ...]) -> None:
-    """Leave only what leads to the values named `ends`."""
+def _extract(model: "ir.Model", path: Path, outputs: tuple[str, ...]) -> None:
+    """Make the values named `outputs` the outputs, and remove the nodes and weights that they do not need."""
     graph = model.graph
     named = {value.name: value for node in graph for value in node.outputs}
-    if [value.name for value in graph.inputs] != ["crops"] or not named.keys() >= {"maps", *ends}:
-        raise ModelError(f"{path}: no graph from `crops` to {' and '.join(ends)}; export it with `canthus export`")
+    if [value.name for value in graph.inputs] != ["crops"] or not named.keys() >= {"maps", *outputs}:
+        raise ModelError(
+            f"{path}: no values `crops` and {' and '.join(outputs)} in it; export it with `canthus export`"
+        )
     graph.outputs.clear()
-    graph.outputs.extend(named[end] for end in ends)
+    graph.outputs.extend(named[name] for name in outputs)
     for node in reversed(list(graph)):
         if not any(value.uses() or value in graph.outputs for value in node.outputs):
             graph.remove(node, safe=True)
@@ -69,8 +75,8 @@ def _cut(model: "ir.Model", path: Path, ends: tuple[str, ...]) -> None:
         graph.initializers.pop(name)
 
 
-def _unpack(model: "ir.Model") -> None:
-    """Turn weights stored as fp16 behind a Cast into float32 weights."""
+def _restore_float32_weights(model: "ir.Model") -> None:
+    """Replace each fp16 weight that is followed by a Cast with a float32 weight."""
     graph = model.graph
     for node in list(graph):
         stored = node.inputs[0] if node.op_type == "Cast" else None
@@ -81,8 +87,8 @@ def _unpack(model: "ir.Model") -> None:
             graph.initializers.pop(str(stored.name))
 
 
-def _convert_first(model: "ir.Model") -> None:
-    """Turn uint8 into float before anything else: TensorRT takes uint8 only as what a Cast reads."""
+def _cast_crops_first(model: "ir.Model") -> None:
+    """Move the Cast of the crops to float32 to the front: in TensorRT only a Cast can read uint8."""
     import onnx_ir as ir
 
     graph = model.graph
@@ -91,7 +97,7 @@ def _convert_first(model: "ir.Model") -> None:
     if first.op_type == "Cast":
         return
     ((cast, _),) = first.outputs[0].uses()
-    assert (first.op_type, cast.op_type) == ("Transpose", "Cast"), "the exporter's order changed"
+    assert (first.op_type, cast.op_type) == ("Transpose", "Cast"), "the exporter has changed its first nodes"
     _replace(graph, cast, first.outputs[0])
     early = _cast(crops, ir.DataType.FLOAT, "crops.f32")
     graph.insert_before(first, early)
@@ -99,56 +105,57 @@ def _convert_first(model: "ir.Model") -> None:
     first.outputs[0].dtype = ir.DataType.FLOAT
 
 
-def _halve(model: "ir.Model") -> None:
-    """Compute in fp16 from the first convolution to the last; the maps come out as float32."""
+def _convert_to_fp16(model: "ir.Model") -> None:
+    """Convert the graph to fp16 from the first convolution to the maps, which are cast back to float32."""
     import onnx_ir as ir
 
     graph = model.graph
     (maps,) = (value for node in graph for value in node.outputs if value.name == "maps")
-    halved: set[ir.Value] = set()
-    entered: dict[ir.Value, ir.Value] = {}
+    fp16_values: set[ir.Value] = set()
+    casts: dict[ir.Value, ir.Value] = {}
     for node in list(graph):
-        if node.op_type != "Conv" and not any(value in halved for value in node.inputs):
+        if node.op_type != "Conv" and not any(value in fp16_values for value in node.inputs):
             continue
-        for place, value in enumerate(node.inputs[: EXACT_INPUTS.get(node.op_type)]):
-            if value is None or value in halved or value.dtype != ir.DataType.FLOAT:
+        for index, value in enumerate(node.inputs[: FIRST_FLOAT32_INPUT.get(node.op_type)]):
+            if value is None or value in fp16_values or value.dtype != ir.DataType.FLOAT:
                 continue
-            if value not in entered:
-                entered[value] = _as_half(graph, node, value)
-            node.replace_input_with(place, entered[value])
+            if value not in casts:
+                casts[value] = _as_fp16(graph, node, value)
+            node.replace_input_with(index, casts[value])
         for value in node.outputs:
-            if value.dtype != ir.DataType.FLOAT:  # a Shape's numbers stay whole
+            if value.dtype != ir.DataType.FLOAT:  # the output of a Shape is int64
                 continue
             value.dtype = ir.DataType.FLOAT16
-            if value is not maps:  # what reads the maps reads them as float32
-                halved.add(value)
-    for value in entered:
+            if value is not maps:  # the nodes after the maps compute in float32
+                fp16_values.add(value)
+    for value in casts:
         if value.is_initializer() and not value.uses():
             graph.initializers.pop(str(value.name))
     users = list(maps.uses())
     maps.name = "maps.f16"
-    whole = _cast(maps, ir.DataType.FLOAT, "maps")
+    to_float32 = _cast(maps, ir.DataType.FLOAT, "maps")
     producer = maps.producer()
     assert producer is not None
-    graph.insert_after(producer, whole)
-    for user, place in users:
-        user.replace_input_with(place, whole.outputs[0])
-    for place, value in enumerate(graph.outputs):
+    graph.insert_after(producer, to_float32)
+    for user, index in users:
+        user.replace_input_with(index, to_float32.outputs[0])
+    for index, value in enumerate(graph.outputs):
         if value is maps:
-            graph.outputs[place] = whole.outputs[0]
+            graph.outputs[index] = to_float32.outputs[0]
 
 
-def _as_half(graph: "ir.Graph", before: "ir.Node", value: "ir.Value") -> "ir.Value":
+def _as_fp16(graph: "ir.Graph", before: "ir.Node", value: "ir.Value") -> "ir.Value":
+    """Return a value as fp16: converted weights, or a Cast that is inserted before the given node."""
     import onnx_ir as ir
 
     if value.const_value is None:
         cast = _cast(value, ir.DataType.FLOAT16, f"{value.name}.f16")
         graph.insert_before(before, cast)
         return cast.outputs[0]
-    whole = value.const_value.numpy()
-    if np.abs(whole).max(initial=0) > np.finfo(np.float16).max:
-        raise ModelError(f"the weights {value.name} do not fit fp16; build with --precision fp32")
-    return _constant(graph, f"{value.name}.f16", whole, np.float16)
+    weights = value.const_value.numpy()
+    if np.abs(weights).max(initial=0) > np.finfo(np.float16).max:
+        raise ModelError(f"the weights {value.name} are too large for fp16; build with --precision fp32")
+    return _constant(graph, f"{value.name}.f16", weights, np.float16)
 
 
 def _constant(graph: "ir.Graph", name: str, array: np.ndarray, kind: type) -> "ir.Value":
@@ -164,13 +171,13 @@ def _cast(value: "ir.Value", kind: "ir.DataType", name: str) -> "ir.Node":
     import onnx_ir as ir
 
     node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", int(kind))], name=f"{name}.cast")
-    made = node.outputs[0]
-    made.name, made.dtype, made.shape = name, kind, value.shape
+    output = node.outputs[0]
+    output.name, output.dtype, output.shape = name, kind, value.shape
     return node
 
 
 def _replace(graph: "ir.Graph", node: "ir.Node", value: "ir.Value") -> None:
-    """Let everything read `value` instead of a node's one output, and take the node out."""
-    for user, place in list(node.outputs[0].uses()):
-        user.replace_input_with(place, value)
+    """Remove a node that has one output, and make all users of the output use `value`."""
+    for user, index in list(node.outputs[0].uses()):
+        user.replace_input_with(index, value)
     graph.remove(node, safe=True)

@@ -1,16 +1,18 @@
-"""Parity: how far points move on the way from PyTorch to ONNX to engine, over the same crops."""
+"""Parity: how far the points move from PyTorch to ONNX to the engine, on the same crops."""
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.engines.graph import PRECISIONS, decode_maps, engine_graph
+from canthus.engines.progress import show_steps
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
 from canthus.runtime.backends.trt import TensorRTBackend, capability_name, flavour_version
@@ -22,40 +24,48 @@ from canthus.runtime.models import Manifest, find_model, read_manifest
 from canthus.runtime.types import Roi
 
 NME_TOLERANCE = 0.01
-"""What an engine's NME (%) may differ from its reference's."""
+"""Largest allowed change of the NME, in percentage points."""
 SHIFT_TOLERANCE = 0.25 / 256
-"""Of a crop's side: how far a point may move at most."""
+"""Largest allowed shift of a point, as a fraction of the crop's side."""
 
 PORTRAIT_FACE = Roi(225, 130, 120)
-"""Where the face is in the sample clip's portrait, pixels."""
-SAMPLES = 16  # crops of it, where no faces are given
+"""The face in the portrait that the sample clip is made of, pixels."""
+SAMPLE_CROPS = 16
 
 Points = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Faces:
-    """The crops that all are compared over."""
+class ParityCrops:
+    """The crops on which all backends are compared."""
 
-    crops: NDArray[np.uint8]  # (N, S, S, 3)
-    true: Points | None  # (N, 98, 2) crop pixels; None where no labels are
+    images: NDArray[np.uint8]  # (N, S, S, 3)
+    labels: Points | None  # (N, 98, 2) crop pixels; None if the crops have no labels
+
+
+class Prediction(NamedTuple):
+    """The points of one backend."""
+
+    name: str
+    points: Points | None  # (N, K, 2) crop pixels; None if the backend did not run
+    not_run: str = ""  # why it did not run
 
 
 @dataclass(frozen=True)
-class Row:
-    """One way to run the network beside the reference; distances in crop pixels, NME in %."""
+class ParityRow:
+    """One backend compared with the reference. Distances are in crop pixels, NME is in %."""
 
     name: str
     mean: float
-    most_99: float
+    p99: float
     largest: float
-    nme: float | None
+    nme: float | None  # None without labels
     nme_change: float | None
-    missing: str = ""  # why it could not run here
+    not_run: str = ""  # why it did not run
 
-    def holds(self, size: int) -> bool:
-        """Whether it lies within the tolerances; what did not run breaks none."""
-        if self.missing:
+    def within_tolerance(self, size: int) -> bool:
+        """Return whether shift and NME are within the tolerances for crops of `size` pixels. True if it did not run."""
+        if self.not_run:
             return True
         change = abs(self.nme_change) if self.nme_change is not None else 0.0
         return self.largest <= SHIFT_TOLERANCE * size and change <= NME_TOLERANCE
@@ -66,67 +76,76 @@ def verify(
     checkpoint: Path | None = None,
     wflw: Path | None = None,
     limit: int = 64,
-) -> list[Row]:
-    """Compare an engine with the model it was built from; the first row is the reference.
+) -> list[ParityRow]:
+    """Compare an engine with the model that it was built from. The first row is the reference, the last the engine.
 
-    checkpoint: compare with PyTorch in float32 instead of the model in float32. wflw: labelled faces for real
-    crops and the NME, the first `limit` of them; without, crops of the sample's portrait.
+    checkpoint: use PyTorch in float32 as the reference, instead of the ONNX model in float32.
+    wflw: a folder or shard of labelled faces. Its first `limit` faces are used and the NME is computed. Without it,
+    crops of the sample clip are used.
+
+    Raises EngineError if the engine is damaged or belongs to another model, ModelError for another checkpoint.
     """
     _, manifest = read_engine(engine)
     assert manifest is not None
-    faces = read_faces(wflw, manifest.size, limit) if wflw else sample_faces(manifest.size)
-    runs = list(_runs(engine, manifest, checkpoint, faces.crops))
-    return compare(faces, runs)
+    crops = labelled_crops(wflw, manifest.size, limit) if wflw else sample_crops(manifest.size)
+    return compare(crops, list(_predictions(engine, manifest, checkpoint, crops.images)))
 
 
-Run = tuple[str, Points | None, str]
-"""What ran, its points (N, K, 2) in crop pixels, and why it gave none."""
+def compare(crops: ParityCrops, predictions: list[Prediction]) -> list[ParityRow]:
+    """Compare each prediction with the first one."""
+    reference = predictions[0]
+    if reference.points is None:
+        raise EngineError(f"{reference.name}: did not run, so there is nothing to compare with")
+    return [_row(prediction, reference.points, crops.labels) for prediction in predictions]
 
 
-def compare(faces: Faces, runs: list[Run]) -> list[Row]:
-    """Each run beside the first."""
-    name, reference, _ = runs[0]
-    if reference is None:
-        raise EngineError(f"{name}: gave no points to compare with")
-    return [_row(name, points, why, reference, faces.true) for name, points, why in runs]
-
-
-def _runs(engine: Path, manifest: EngineManifest, checkpoint: Path | None, crops: NDArray[np.uint8]) -> Iterator[Run]:
+def _predictions(
+    engine: Path, manifest: EngineManifest, checkpoint: Path | None, images: NDArray[np.uint8]
+) -> Iterator[Prediction]:
+    """Run each stage from the checkpoint to the engine."""
     model = find_model(manifest.model)
-    told = read_manifest(model)
-    if told.sha256 != manifest.recipe.model_sha256:
-        raise EngineError(
-            f"{engine}: model: built from another {model.name} than is here; rebuild it: {manifest.rebuild}"
-        )
-    if checkpoint is not None:
-        yield "PyTorch, float32", pytorch(checkpoint, told, crops), ""
-    exact = run_exactly(model, crops)
-    yield "ONNX, float32", exact[0] if len(exact) == 2 else decode_maps(exact[0], told)[0], ""
-    if len(exact) == 2:
-        with open_backend(model) as backend:
-            yield f"ONNX, {backend.name}", backend.predict(crops)[0], ""
-    precision = next(known for known in PRECISIONS if known == manifest.recipe.precision)
-    with tempfile.TemporaryDirectory() as folder:
-        graph = Path(folder) / "graph.onnx"
-        graph.write_bytes(engine_graph(model, precision))
-        yield (
-            f"the engine's graph, {precision} weights, on the CPU",
-            decode_maps(run_exactly(graph, crops)[0], told)[0],
-            "",
-        )
+    model_manifest = read_manifest(model)
+    if model_manifest.sha256 != manifest.recipe.model_sha256:
+        raise EngineError(f"{engine}: built from another version of {model.name}; rebuild it: {manifest.rebuild}")
+    with show_steps("comparing", 4 if checkpoint is None else 5) as step:
+        if checkpoint is not None:
+            step("PyTorch")
+            yield Prediction("PyTorch, float32", torch_points(checkpoint, model_manifest, images))
+        step("ONNX in float32")
+        outputs = run_exactly(model, images)
+        has_decode = len(outputs) == 2
+        points = outputs[0] if has_decode else decode_maps(outputs[0], model_manifest)[0]
+        yield Prediction("ONNX, float32", points)
+        step("ONNX")
+        if has_decode:
+            with open_backend(model) as backend:
+                yield Prediction(f"ONNX, {backend.name}", backend.predict(images)[0])
+        step("graph of the engine")
+        precision = next(known for known in PRECISIONS if known == manifest.recipe.precision)
+        with TemporaryDirectory() as folder:
+            graph = Path(folder) / "graph.onnx"
+            graph.write_bytes(engine_graph(model, precision))
+            points = decode_maps(run_exactly(graph, images)[0], model_manifest)[0]
+        yield Prediction(f"graph of the engine, {precision} weights, on the CPU", points)
+        step("engine")
+        yield _engine_prediction(engine, manifest, images)
+
+
+def _engine_prediction(engine: Path, manifest: EngineManifest, images: NDArray[np.uint8]) -> Prediction:
     name = f"engine, {manifest.recipe.flavour}"
-    why = cannot_run(manifest)
-    if why:
-        yield name, None, why
-    else:
-        with TensorRTBackend(engine) as backend:
-            yield name, backend.predict(crops)[0], ""
-            for faces in backend.runner.buckets:  # TensorRT-RTX compiles for each size, and keeps that for the viewer
-                backend.predict(crops[:faces])
+    reason = why_not_runnable(manifest)
+    if reason:
+        return Prediction(name, None, reason)
+    with TensorRTBackend(engine) as backend:
+        points = backend.predict(images)[0]
+        # TensorRT-RTX compiles kernels for each batch size. Run them all, so that the viewer finds them in the cache.
+        for faces in backend.runner.buckets:
+            backend.predict(images[:faces])
+    return Prediction(name, points)
 
 
-def cannot_run(manifest: EngineManifest) -> str:
-    """Why an engine cannot run on this machine; empty when it can."""
+def why_not_runnable(manifest: EngineManifest) -> str:
+    """Return why an engine cannot run on this machine; an empty string if it can."""
     gpu = find_gpu()
     if gpu is None:
         return "no NVIDIA GPU on this machine"
@@ -134,119 +153,119 @@ def cannot_run(manifest: EngineManifest) -> str:
     return misfit(manifest.recipe, version, gpu.name, capability_name(gpu)) or ""
 
 
-def record(engine: Path, rows: list[Row]) -> None:
-    """Write what an engine's own run gave into its manifest, as its self-check."""
+def record_check(engine: Path, rows: list[ParityRow]) -> None:
+    """Write the row of the engine itself (the last one) into its manifest. Does nothing if the engine did not run."""
     _, manifest = read_engine(engine)
     row = rows[-1]
-    if manifest is None or row.missing:
+    if manifest is None or row.not_run:
         return
-    found = {
+    check = {
         "beside": rows[0].name,
-        **{key: value for key, value in dataclasses.asdict(row).items() if value not in (None, "")},
-        "holds": row.holds(manifest.size),
+        **{name: value for name, value in dataclasses.asdict(row).items() if value not in (None, "")},
+        "holds": row.within_tolerance(manifest.size),
     }
-    dataclasses.replace(manifest, check={**manifest.check, "engine": found}).write(engine)
+    dataclasses.replace(manifest, check={**manifest.check, "engine": check}).write(engine)
 
 
-def pytorch(checkpoint: Path, told: Manifest, crops: NDArray[np.uint8]) -> Points:
-    """What PyTorch gives in float32 on the CPU; ModelError when the model was exported from another checkpoint."""
+def torch_points(checkpoint: Path, manifest: Manifest, images: NDArray[np.uint8]) -> Points:
+    """Return the points of PyTorch in float32 on the CPU. ModelError if the model is from another checkpoint."""
     from canthus.engines.raw_maps import RawMapsBackend
     from canthus.trainer.networks.checkpoint import load_network
     from canthus.trainer.networks.network import normalise
 
-    network, facts = load_network(checkpoint)
-    other = [name for name, value in facts.items() if told.training.get(name, value) != value]
-    if other or facts.get("size") != told.size:
+    network, metadata = load_network(checkpoint)
+    different = [name for name, value in metadata.items() if manifest.training.get(name, value) != value]
+    if different or metadata.get("size") != manifest.size:
         raise ModelError(
-            f"{checkpoint}: not the checkpoint that the model was exported from: its {', '.join(other)} differ"
+            f"{checkpoint}: the model was exported from another checkpoint ({', '.join(different) or 'size'} differ)"
         )
     with RawMapsBackend(
-        lambda images: network(normalise(images)), facts["size"], facts["points"], facts.get("stride", 4)
+        lambda crops: network(normalise(crops)), metadata["size"], metadata["points"], metadata.get("stride", 4)
     ) as backend:
-        return backend.predict(crops)[0]
+        return backend.predict(images)[0]
 
 
-def _row(name: str, points: Points | None, why: str, reference: Points, true: Points | None) -> Row:
-    if points is None:
-        return Row(name, math.nan, math.nan, math.nan, None, None, why)
-    distance = np.linalg.norm(points - reference, axis=-1)
+def _row(prediction: Prediction, reference: Points, labels: Points | None) -> ParityRow:
+    if prediction.points is None:
+        return ParityRow(prediction.name, math.nan, math.nan, math.nan, None, None, prediction.not_run)
+    distance = np.linalg.norm(prediction.points - reference, axis=-1)
     error = change = None
-    if true is not None:
+    if labels is not None:
         from canthus.trainer.evaluation.metrics import nme
 
-        error = float(nme(points, true).mean())
-        change = error - float(nme(reference, true).mean())
-    return Row(
-        name,
-        float(distance.mean()),
-        float(np.quantile(distance, 0.99)),
-        float(distance.max()),
-        error,
-        change,
+        error = float(nme(prediction.points, labels).mean())
+        change = error - float(nme(reference, labels).mean())
+    return ParityRow(
+        prediction.name,
+        mean=float(distance.mean()),
+        p99=float(np.quantile(distance, 0.99)),
+        largest=float(distance.max()),
+        nme=error,
+        nme_change=change,
     )
 
 
-def sample_faces(size: int) -> Faces:
-    """Crops of the sample clip's face, each placed, turned and sized a little otherwise; always the same."""
+def sample_crops(size: int) -> ParityCrops:
+    """Return crops of the face in the sample clip with random shift, rotation and scale. The same in every call."""
     from canthus.runtime import sample
     from canthus.runtime.sources import VideoFile
 
     random, motion = np.random.default_rng(98), sample.motion()
-    chosen = np.linspace(0, len(motion) - 1, SAMPLES).round().astype(int)
+    frames = np.linspace(0, len(motion) - 1, SAMPLE_CROPS).round().astype(int)
     crops = []
     with VideoFile(sample.CLIP) as clip:
         for frame in clip:
-            if frame.index not in chosen:
+            if frame.index not in frames:
                 continue
             affine = motion[frame.index]
             side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))
             x, y = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.05, 0.05, 2) * side
-            turn = math.atan2(affine[1, 0], affine[0, 0]) + random.uniform(-0.3, 0.3)
-            crops.append(crop(frame.image, Roi(x, y, side * random.uniform(0.9, 1.15), turn), size))
-    return Faces(np.stack(crops), None)
+            angle = math.atan2(affine[1, 0], affine[0, 0]) + random.uniform(-0.3, 0.3)
+            crops.append(crop(frame.image, Roi(x, y, side * random.uniform(0.9, 1.15), angle), size))
+    return ParityCrops(np.stack(crops), None)
 
 
 def sample_scene() -> tuple[NDArray[np.uint8], list[Roi]]:
-    """The sample clip's first frame (720, 1280, 3) and 16 regions about its face."""
+    """Return the first frame of the sample clip (720, 1280, 3) and 16 regions around its face."""
     from canthus.runtime import sample
     from canthus.runtime.sources import VideoFile
 
     affine, random = sample.motion()[0], np.random.default_rng(98)
     side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))
-    places = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.1, 0.1, (16, 2)) * side
+    centres = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.1, 0.1, (16, 2)) * side
     with VideoFile(sample.CLIP) as clip:
         image = next(iter(clip)).image
-    return image, [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in places]
+    return image, [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in centres]
 
 
-def read_faces(wflw: Path, size: int, limit: int) -> Faces:
-    """The first labelled faces of a WFLW folder, shard folder or tar shard, cut out by their true points."""
+def labelled_crops(wflw: Path, size: int, limit: int) -> ParityCrops:
+    """Return crops around the labels of the first faces of a WFLW folder, shard folder or tar shard."""
     from canthus.trainer.faces.formats import open_set
 
     labelled = open_set(wflw)
-    chosen = labelled.faces[:limit]
-    if not chosen:
-        raise InputError(f"{wflw}: holds no labelled face")
-    crops, true = [], []
-    for face in chosen:
+    faces = labelled.faces[:limit]
+    if not faces:
+        raise InputError(f"{wflw}: contains no labelled faces")
+    crops, labels = [], []
+    for face in faces:
         roi = roi_from_points(face.points)
         crops.append(crop(labelled.image(face.image), roi, size))
-        true.append(transform(invert(to_frame(roi, size)), face.points))
-    return Faces(np.stack(crops), np.stack(true))
+        labels.append(transform(invert(to_frame(roi, size)), face.points))
+    return ParityCrops(np.stack(crops), np.stack(labels))
 
 
-def table(rows: list[Row], size: int) -> str:
-    """The rows as text, for a terminal."""
+def format_table(rows: list[ParityRow], size: int) -> str:
+    """Return the rows as a text table. `size` is the side of a crop, for the tolerance."""
     width = max(len(row.name) for row in rows)
-    lines = [f"{'':<{width}}   mean px   99 % px    max px     NME %    change"]
-    for place, row in enumerate(rows):
-        if row.missing:
-            lines.append(f"{row.name:<{width}}   not run: {row.missing}")
+    lines = [f"{'':<{width}}   mean px    p99 px    max px     NME %    change"]
+    for index, row in enumerate(rows):
+        if row.not_run:
+            lines.append(f"{row.name:<{width}}   not run: {row.not_run}")
             continue
         error, change = (f"{value:10.3f}" if value is not None else f"{'-':>10}" for value in (row.nme, row.nme_change))
-        verdict = "reference" if place == 0 else ""
-        if place == len(rows) - 1:
-            verdict = "holds" if row.holds(size) else "beyond tolerance"
-        shifts = f"{row.mean:10.4f}{row.most_99:10.4f}{row.largest:10.4f}"
+        verdict = "reference" if index == 0 else ""
+        if index == len(rows) - 1:
+            verdict = "within tolerance" if row.within_tolerance(size) else "beyond tolerance"
+        shifts = f"{row.mean:10.4f}{row.p99:10.4f}{row.largest:10.4f}"
         lines.append(f"{row.name:<{width}}{shifts}{error}{change}  {verdict}".rstrip())
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The report about a GPU, on a pretended one: what is measured is measured, and what cannot be says why."""
+"""`canthus engine bench` on a fake GPU: what is measured, how failures are reported, and the report itself."""
 
 import json
 from contextlib import nullcontext
@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 
 from canthus.engines import gpu_bench, gpu_measure
+from canthus.engines.build import CompiledEngine
 from canthus.engines.commands import command
 from canthus.engines.gpu_bench import BenchOptions, bench
-from canthus.engines.gpu_measure import beside, measure, record_ms
+from canthus.engines.gpu_measure import compare_decodes, graph_ms, measure
 from canthus.engines.gpu_report import goals, markdown
-from canthus.engines.verify import Row, sample_scene
+from canthus.engines.verify import ParityRow, sample_scene
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.errors import BackendError, EngineError, InputError
 from canthus.runtime.models import Manifest, sha256
 from support.host_cuda import HostCuda, MarkedMaps, compile_shim
 
-MOST = 2
+MAX_BATCH = 2
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def shim(tmp_path_factory):
 
 @pytest.fixture
 def network(shim):
-    return MarkedMaps(HostCuda(shim), 64, 98, 4, most=MOST)
+    return MarkedMaps(HostCuda(shim), 64, 98, 4, most=MAX_BATCH)
 
 
 @pytest.fixture
@@ -39,62 +40,63 @@ def model(tmp_path):
     return path
 
 
-def test_every_step_is_timed_plain_and_recorded(network):
-    found = measure(network.runner, times=2, frames=10)
-    assert list(found["faces"]) == ["1", "2"]
-    told = found["faces"]["2"]
-    assert list(told["steps"]) == ["frame up", "regions up", "crop", "network", "decode", "points down"]
-    for step in told["steps"].values():
-        assert 0 < step["plain"]["device_median"] <= step["plain"]["device_p99"]
-        assert step["recorded_ms"] > 0
-    for way in told["whole"].values():
-        assert 0 < way["clock_median"] <= way["clock_p99"]
-    assert found["recording equals plain launches"] is True
-    assert found["long run"]["device growth"] == [0, 0]
-    assert found["long run"]["same results"]
-    json.dumps(found)
+def test_each_step_is_timed_as_launch_and_in_a_graph(network):
+    results = measure(network.runner, repeats=2, frames=10)
+    assert list(results["faces"]) == ["1", "2"]
+    times = results["faces"]["2"]
+    assert next(iter(times["steps"])) == "upload frame"
+    assert {"crop", "network", "decode"} <= set(times["steps"])
+    for step in times["steps"].values():
+        assert 0 < step["launches"]["device_median"] <= step["launches"]["device_p99"]
+        assert step["graph_ms"] > 0
+    for total in times["total"].values():
+        assert 0 < total["clock_median"] <= total["clock_p99"]
+    assert results["graph equals launches"] is True
+    assert results["long run"]["device growth"] == [0, 0]
+    assert results["long run"]["same results"]
+    json.dumps(results)
 
 
-def test_what_cannot_be_recorded_is_timed_as_it_is(shim):
+def test_network_that_cannot_be_captured_is_timed_as_launch(shim):
     network = MarkedMaps(HostCuda(shim), 64, 98, 4, most=1, graphs=False)
-    found = measure(network.runner, times=2, frames=4)
-    assert found["faces"]["1"]["whole"]["recorded"] is None
-    assert found["faces"]["1"]["steps"]["network"]["recorded_ms"] is None
-    assert found["recording equals plain launches"] is None
-    assert record_ms(network.cuda, lambda: False, 1) is None
-    times = beside(network.runner, lambda faces: False, 2)
-    assert set(times["1"]) == {"network and decode.cu", "network that decodes"}
-    assert goals(found)["memory does not grow"] in (True, False)
+    results = measure(network.runner, repeats=2, frames=4)
+    assert results["faces"]["1"]["total"]["graph"] is None
+    assert results["faces"]["1"]["steps"]["network"]["graph_ms"] is None
+    assert results["graph equals launches"] is None
+    assert graph_ms(network.cuda, lambda: False, 1) is None
+    times = compare_decodes(network.runner, lambda faces: False, 2)
+    assert set(times["1"]) == {"network + decode.cu", "network with decode"}
+    assert goals(results)["memory does not grow"] in (True, False)
 
 
-def test_what_fails_in_a_recording_is_timed_as_it_is(network):
+def test_step_that_fails_during_capture_has_no_graph_time(network):
     def start():
         if network.cuda.recorded is not None:
-            raise BackendError("did not run: a stream that is captured")
+            raise BackendError("did not run: the stream is being captured")
 
-    assert record_ms(network.cuda, start, 1) is None
+    assert graph_ms(network.cuda, start, 1) is None
 
 
-def test_a_network_that_leaks_or_wavers_does_not_pass_the_long_run(shim):
+def test_memory_leak_and_changing_results_miss_the_goals(shim):
     network = MarkedMaps(HostCuda(shim), 64, 98, 4, most=1, graphs=False)
     compute = network.maps_of
 
-    def leaky(crops):
+    def leak(crops):
         network.cuda.memory(1000)
         return compute(crops) + np.random.default_rng(len(network.cuda.held)).random(1, np.float32)
 
-    network.maps_of = leaky
-    found = measure(network.runner, times=1, frames=10)
-    assert sum(found["long run"]["device growth"]) >= 10_000
-    assert not goals(found)["memory does not grow"]
-    assert not goals(found)["the same results to the end"]
+    network.maps_of = leak
+    results = measure(network.runner, repeats=1, frames=10)
+    assert sum(results["long run"]["device growth"]) >= 10_000
+    assert not goals(results)["memory does not grow"]
+    assert not goals(results)["the results are the same in every frame"]
 
 
 class Decoding:
-    """An engine with points and scores, its runtime, and its contexts: as much as `DecodingEngine` uses."""
+    """Fakes the parts of TensorRT that `DecodingEngine` uses: runtime, engine and context in one."""
 
     def __init__(self, cuda):
-        self.cuda, self.told, self.runs = cuda, [], True
+        self.cuda, self.shapes, self.runs = cuda, [], True
 
     def deserialize_cuda_engine(self, data):
         return self if data == b"good" else None
@@ -110,7 +112,7 @@ class Decoding:
         return self
 
     def set_input_shape(self, name, shape):
-        self.told.append(shape)
+        self.shapes.append(shape)
 
     def set_tensor_address(self, name, address):
         assert address in self.cuda.held
@@ -119,7 +121,7 @@ class Decoding:
         return self.runs
 
 
-def test_an_engine_that_decodes_runs_over_the_runners_crops(network, monkeypatch):
+def test_engine_with_decode_reads_the_crops_of_the_runner(network, monkeypatch):
     engine = Decoding(network.cuda)
     trt = SimpleNamespace(
         ILogger=type("ILogger", (), {"__init__": lambda self: None}),
@@ -128,8 +130,8 @@ def test_an_engine_that_decodes_runs_over_the_runners_crops(network, monkeypatch
     )
     monkeypatch.setattr(gpu_measure, "load_flavour", lambda flavour: trt)
     start = gpu_measure.DecodingEngine(network.runner, "tensorrt-rtx", b"good")
-    assert set(beside(network.runner, start, 2)) == {"1", "2"}
-    assert engine.told == [(1, 64, 64, 3), (2, 64, 64, 3)]
+    assert set(compare_decodes(network.runner, start, 2)) == {"1", "2"}
+    assert engine.shapes == [(1, 64, 64, 3), (2, 64, 64, 3)]
     engine.runs = False
     with pytest.raises(BackendError, match="did not run"):
         start(1)
@@ -137,10 +139,10 @@ def test_an_engine_that_decodes_runs_over_the_runners_crops(network, monkeypatch
         gpu_measure.DecodingEngine(network.runner, "tensorrt-rtx", b"bad")
 
 
-def pretend(monkeypatch, network, backend):
-    row = Row("PyTorch, float32", 0.0, 0.0, 0.0, None, None)
-    ran = Row("ONNX", 0.001, 0.002, 0.003, 9.0, 0.001)
-    missing = Row("engine", float("nan"), float("nan"), float("nan"), None, None, "no GPU")
+def fake_everything(monkeypatch, network, backend):
+    reference = ParityRow("PyTorch, float32", 0.0, 0.0, 0.0, None, None)
+    ran = ParityRow("ONNX", 0.001, 0.002, 0.003, 9.0, 0.001)
+    not_run = ParityRow("engine", float("nan"), float("nan"), float("nan"), None, None, "no GPU")
     for name, value in {
         "find_gpu": lambda: Gpu("NVIDIA X", 90),
         "installed_flavours": lambda: ("tensorrt-rtx",),
@@ -149,119 +151,119 @@ def pretend(monkeypatch, network, backend):
         "build": lambda options, output, quiet: output,
         "engine_graph": lambda *_, **__: b"",
         "engine_recipe": lambda *_: None,
-        "compile_network": lambda *_, **__: (b"", (), {}),
-        "verify": lambda *_: [row, ran, missing],
+        "compile_engine": lambda *_, **__: CompiledEngine(b"", (), {}),
+        "verify": lambda *_: [reference, ran, not_run],
         "DecodingEngine": lambda *_: lambda faces: None,
         "TensorRTBackend": backend,
     }.items():
         monkeypatch.setattr(gpu_bench, name, value)
 
 
-def test_the_report_tells_everything_and_grows_part_by_part(network, model, tmp_path, monkeypatch):
+def test_report_is_complete_and_is_written_after_each_measurement(network, model, tmp_path, monkeypatch):
     opened = []
 
     def backend(engine, anyway):
         opened.append(json.loads((tmp_path / "r" / "report.json").read_text()))
         return nullcontext(SimpleNamespace(runner=network.runner))
 
-    pretend(monkeypatch, network, backend)
-    path = bench(BenchOptions(str(model), frames=10, times=2), tmp_path / "r")
-    assert len(opened[0]["ways"]) == 3  # PyTorch's, written before an engine ran that does not serve this GPU
-    facts = json.loads((tmp_path / "r" / "report.json").read_text(), parse_constant=pytest.fail)
+    fake_everything(monkeypatch, network, backend)
+    path = bench(BenchOptions(str(model), frames=10, repeats=2), tmp_path / "r")
+    assert len(opened[0]["backends"]) == 3  # PyTorch is written before the engine, which does not support this GPU
+    results = json.loads((tmp_path / "r" / "report.json").read_text(), parse_constant=pytest.fail)
     text = path.read_text()
-    assert markdown(facts) == text
+    assert markdown(results) == text
     assert text.startswith("# Engines on NVIDIA X (sm90)")
     for part in (
         "## tensorrt-rtx 1.7, fp16",
         "| 2 | ",
-        "network that decodes",
+        "network with decode",
         "not run: no GPU",
         "memory does not grow",
     ):
         assert part in text
-    assert "bit for bit: yes" in text
-    assert "tolerances of float32: yes" in text
-    assert "compute-sanitizer --error-exitcode 1 pytest" in text
+    assert "same bits as single launches: yes" in text
+    assert "tolerance of float32: yes" in text
+    assert "compute-sanitizer --error-exitcode 1 pytest tests/runtime/test_cuda_kernels.py" in text
     if find_gpu() is None:
-        assert text.count("Not measured. It answered: this PyTorch finds no NVIDIA GPU") == 3
+        assert text.count("Not measured. The error was: this PyTorch finds no NVIDIA GPU") == 3
 
 
-def test_an_engine_that_serves_the_gpu_is_measured_first(network, model, tmp_path, monkeypatch):
-    pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+def test_engine_that_supports_the_gpu_is_measured_first(network, model, tmp_path, monkeypatch):
+    fake_everything(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
     monkeypatch.setattr(gpu_bench, "rtx_targets", lambda: ("sm90",))
-    bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r")
-    facts = json.loads((tmp_path / "r" / "report.json").read_text())
-    assert next(iter(facts["ways"])) == "tensorrt-rtx 1.7, fp16"
+    bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r")
+    results = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert next(iter(results["backends"])) == "tensorrt-rtx 1.7, fp16"
 
 
-def test_what_tensorrt_answers_stands_in_the_report(network, model, tmp_path, monkeypatch):
+def test_report_contains_the_error_of_tensorrt(network, model, tmp_path, monkeypatch):
     def backend(engine, anyway):
         assert anyway
         raise EngineError("bench.engine: tensorrt-rtx refuses it: unsupported SM 9.0")
 
-    pretend(monkeypatch, network, backend)
+    fake_everything(monkeypatch, network, backend)
     text = bench(BenchOptions(str(model)), tmp_path / "r").read_text()
-    assert "It answered: bench.engine: tensorrt-rtx refuses it: unsupported SM 9.0" in text
+    assert "The error was: bench.engine: tensorrt-rtx refuses it: unsupported SM 9.0" in text
 
 
-def test_a_way_that_fails_in_a_new_manner_leaves_the_others(network, model, tmp_path, monkeypatch):
+def test_unexpected_error_of_one_backend_leaves_the_others(network, model, tmp_path, monkeypatch):
     def backend(engine, anyway):
         raise AttributeError("'NoneType' object has no attribute 'serialize'")
 
-    pretend(monkeypatch, network, backend)
+    fake_everything(monkeypatch, network, backend)
     text = bench(BenchOptions(str(model)), tmp_path / "r").read_text()
-    assert "It answered: AttributeError: 'NoneType' object has no attribute 'serialize'" in text
+    assert "The error was: AttributeError: 'NoneType' object has no attribute 'serialize'" in text
     assert "## PyTorch, fp16, compiled" in text
 
 
-def test_a_tensorrt_that_does_not_load_leaves_the_others(model, tmp_path, monkeypatch):
+def test_tensorrt_that_cannot_be_loaded_leaves_the_others(model, tmp_path, monkeypatch):
     def absent(name):
         raise OSError("libtensorrt_rtx.so.1: cannot open shared object file")
 
     monkeypatch.setattr(gpu_bench, "find_gpu", lambda: Gpu("NVIDIA X", 120))
     monkeypatch.setattr(gpu_bench, "installed_flavours", lambda: ("tensorrt-rtx",))
-    monkeypatch.setattr(gpu_bench, "by_torch", lambda *_: {"why": "as it were"})
+    monkeypatch.setattr(gpu_bench, "measure_torch", lambda *_: {"error": "not now"})
     monkeypatch.setattr("canthus.runtime.backends.trt.importlib.import_module", absent)
     text = bench(BenchOptions(str(model)), tmp_path / "r").read_text()
-    assert "It answered: tensorrt-rtx is not installed or does not load (libtensorrt_rtx.so.1: cannot open" in text
-    assert text.count("as it were") == 3
+    assert "The error was: tensorrt-rtx is not installed or does not load (libtensorrt_rtx.so.1: cannot open" in text
+    assert text.count("not now") == 3
 
 
-def test_what_fails_beside_the_times_leaves_the_times(network, model, tmp_path, monkeypatch):
+def test_failed_decode_and_parity_leave_the_times(network, model, tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise EngineError("no decode, no faces")
 
-    pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
-    for name in ("compile_network", "verify"):
+    fake_everything(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+    for name in ("compile_engine", "verify"):
         monkeypatch.setattr(gpu_bench, name, refuse)
-    text = bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r").read_text()
+    text = bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r").read_text()
     assert "| 2 | " in text
-    assert "Decode in the graph: not measured: no decode, no faces" in text
-    assert "Parity: not compared: no decode, no faces" in text
+    assert "Network with decode: not measured. The error was: no decode, no faces" in text
+    assert "Parity: not compared. The error was: no decode, no faces" in text
 
 
-def test_a_report_is_not_replaced_unasked(network, model, tmp_path, monkeypatch):
-    pretend(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
-    bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r")
+def test_existing_report_is_kept_without_overwrite(network, model, tmp_path, monkeypatch):
+    fake_everything(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+    bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r")
     with pytest.raises(InputError, match="--overwrite"):
-        bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r")
-    bench(BenchOptions(str(model), frames=4, times=1), tmp_path / "r", overwrite=True)
-    with pytest.raises(InputError, match="cannot be made a folder"):
+        bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r")
+    bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r", overwrite=True)
+    with pytest.raises(InputError, match="cannot be created"):
         bench(BenchOptions(str(model)), model)
 
 
-def test_what_others_take_of_the_device_is_no_growth_of_ours():
-    way = {
+def test_device_memory_counts_as_growth_only_if_both_halves_grow():
+    backend = {
         "faces": {},
         "long run": {"device growth": [2**20, -4096], "host growth": 0, "same results": True},
-        "recording equals plain launches": None,
+        "graph equals launches": None,
     }
-    assert goals(way)["memory does not grow"]
-    way["long run"]["device growth"] = [2**20, 2**20]
-    assert not goals(way)["memory does not grow"]
+    assert goals(backend)["memory does not grow"]
+    backend["long run"]["device growth"] = [2**20, 2**20]
+    assert not goals(backend)["memory does not grow"]
 
 
-def test_without_a_gpu_one_line_says_so(tmp_path):
+def test_bench_without_a_gpu_fails_and_writes_nothing(tmp_path):
     if find_gpu() is not None:
         pytest.skip("a GPU is here")
     with pytest.raises(BackendError, match="no NVIDIA GPU"):
@@ -269,15 +271,15 @@ def test_without_a_gpu_one_line_says_so(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_the_scene_is_the_samples_frame_with_regions_inside_it():
+def test_sample_scene_is_a_frame_with_regions_on_the_face():
     image, rois = sample_scene()
     assert image.shape == (720, 1280, 3)
     assert len(rois) == 16
     assert all(400 < roi.x < 900 and 100 < roi.y < 550 for roi in rois)
 
 
-@pytest.mark.parametrize("words", [["verify", "KEY", "--limit", "0"], ["bench", "-o", "report", "--frames", "-3"]])
-def test_numbers_that_measure_nothing_are_refused(words, capsys):
+@pytest.mark.parametrize("arguments", [["verify", "KEY", "--limit", "0"], ["bench", "-o", "report", "--frames", "-3"]])
+def test_numbers_below_one_are_refused(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
-        command(words)
+        command(arguments)
     assert "not a positive integer" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""A checkpoint becomes a model that gives what PyTorch gives."""
+"""An exported model gives the same points and scores as PyTorch."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 
-from canthus.engines.export import EXACT, HALF, command, export, synthetic_crops
+from canthus.engines.export import FLOAT32_TOLERANCE, FP16_TOLERANCE, command, export, synthetic_crops
 from canthus.engines.graph import engine_graph
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
@@ -20,7 +20,7 @@ from canthus.trainer.networks.network import Deployed, build
 SIZE, POINTS = 64, 98
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["straight", "mirrored"])
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "flip_tta"])
 def checkpoint(request, tmp_path_factory) -> Path:
     torch.manual_seed(5)
     path = tmp_path_factory.mktemp("run") / "best"
@@ -37,15 +37,15 @@ def model(checkpoint: Path) -> Path:
     return path
 
 
-def test_an_exported_model_gives_what_pytorch_gives_for_one_crop_and_for_five(checkpoint, model):
+def test_exported_model_equals_pytorch_for_one_crop_and_for_five(checkpoint, model):
     network, _ = load_network(checkpoint)
     crops = synthetic_crops(5, SIZE)
     with torch.inference_mode():
         points, scores = (part.numpy() for part in Deployed(network).eval()(torch.from_numpy(crops)))
     for count in (1, 5):
-        got_points, got_scores = run_exactly(model, crops[:count])
-        assert np.quantile(abs(got_points - points[:count]), 0.98) < EXACT
-        np.testing.assert_allclose(got_scores, scores[:count], atol=EXACT)
+        exported_points, exported_scores = run_exactly(model, crops[:count])
+        assert np.quantile(abs(exported_points - points[:count]), 0.98) < FLOAT32_TOLERANCE
+        np.testing.assert_allclose(exported_scores, scores[:count], atol=FLOAT32_TOLERANCE)
     manifest = read_manifest(model)
     assert (manifest.size, manifest.points, manifest.training["step"]) == (SIZE, POINTS, 7)
     with open_backend(model) as backend:
@@ -53,48 +53,48 @@ def test_an_exported_model_gives_what_pytorch_gives_for_one_crop_and_for_five(ch
         assert backend.predict(crops[:0])[0].shape == (0, POINTS, 2)
 
 
-def test_the_maps_decoded_outside_are_the_points_decoded_inside(checkpoint, model, tmp_path):
+def test_decoded_maps_equal_the_points_of_the_model(checkpoint, model, tmp_path):
     export(checkpoint, tmp_path / "maps.onnx", maps=True)
     crops = synthetic_crops(3, SIZE)
     (maps,) = run_exactly(tmp_path / "maps.onnx", crops)
     parts = maps.reshape(3, 3, POINTS, SIZE // 4, SIZE // 4)
     points, scores = decode(parts[:, 0], parts[:, 1:], 4)
-    inside_points, inside_scores = run_exactly(model, crops)
-    np.testing.assert_allclose(points, inside_points, atol=EXACT)
-    np.testing.assert_allclose(scores, inside_scores, atol=EXACT)
+    model_points, model_scores = run_exactly(model, crops)
+    np.testing.assert_allclose(points, model_points, atol=FLOAT32_TOLERANCE)
+    np.testing.assert_allclose(scores, model_scores, atol=FLOAT32_TOLERANCE)
     with pytest.raises(ModelError, match="outputs have the shapes"):
         open_backend(tmp_path / "maps.onnx")
 
 
-def test_in_a_graph_of_fp16_the_decode_is_exact(model, tmp_path):
+def test_decode_in_a_fp16_graph_is_float32(model, tmp_path):
     crops = synthetic_crops(3, SIZE)
-    ends = []
-    for name, decoding in (("maps.onnx", False), ("points.onnx", True)):
-        (tmp_path / name).write_bytes(engine_graph(model, "fp16", decoding))
-        ends.append(run_exactly(tmp_path / name, crops))
-    ((maps,), (points, scores)) = ends
+    outputs = []
+    for name, with_decode in (("maps.onnx", False), ("points.onnx", True)):
+        (tmp_path / name).write_bytes(engine_graph(model, "fp16", with_decode))
+        outputs.append(run_exactly(tmp_path / name, crops))
+    ((maps,), (points, scores)) = outputs
     parts = maps.reshape(3, 3, POINTS, SIZE // 4, SIZE // 4)
-    wanted, wanted_scores = decode(parts[:, 0], parts[:, 1:], 4)
-    np.testing.assert_allclose(points, wanted, atol=EXACT)
-    np.testing.assert_allclose(scores, wanted_scores, atol=1e-6)
+    expected, expected_scores = decode(parts[:, 0], parts[:, 1:], 4)
+    np.testing.assert_allclose(points, expected, atol=FLOAT32_TOLERANCE)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
 
 
-def test_half_weights_halve_the_file_and_hardly_move_a_point(checkpoint, model, tmp_path):
+def test_half_halves_the_file_and_keeps_the_points(checkpoint, model, tmp_path):
     export(checkpoint, tmp_path / "half.onnx", half=True)
     assert (tmp_path / "half.onnx").stat().st_size < 0.55 * model.stat().st_size
     crops = synthetic_crops(3, SIZE)
     whole, half = (run_exactly(path, crops)[0] for path in (model, tmp_path / "half.onnx"))
-    assert np.median(abs(whole - half)) < HALF
+    assert np.median(abs(whole - half)) < FP16_TOLERANCE
 
 
-def test_a_model_tells_nothing_of_the_machine_that_exported_it(model):
+def test_model_contains_no_paths_of_the_machine_that_exported_it(model):
     text = model.read_bytes()
     assert str(Path.cwd()).encode() not in text
     assert b".py" not in text
     assert "maps" in {name for node in onnx.load(model).graph.node for name in node.output}
 
 
-def test_a_model_that_differs_from_pytorch_is_refused_and_nothing_is_written(checkpoint, tmp_path, monkeypatch):
+def test_export_that_differs_from_pytorch_is_refused_and_writes_nothing(checkpoint, tmp_path, monkeypatch):
     def wrong(model: Path, crops: np.ndarray) -> list[np.ndarray]:
         return [value + np.float32(1) for value in run_exactly(model, crops)]
 
@@ -104,16 +104,32 @@ def test_a_model_that_differs_from_pytorch_is_refused_and_nothing_is_written(che
     assert not list(tmp_path.iterdir())
 
 
-def test_a_model_is_not_overwritten_unasked_nor_made_from_nothing(checkpoint, model, tmp_path):
+def test_existing_model_is_kept_without_overwrite(checkpoint, model):
     with pytest.raises(InputError, match="--overwrite"):
         export(checkpoint, model)
+
+
+def test_unrelated_json_is_kept_without_overwrite(checkpoint, tmp_path):
+    unrelated = tmp_path / "m.json"
+    unrelated.write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=r"m\.json: exists already; use --overwrite"):
+        export(checkpoint, tmp_path / "m.onnx")
+    assert unrelated.read_text() == '{"mine": 1}'
+    assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
+    export(checkpoint, tmp_path / "m.onnx", overwrite=True)
+    assert read_manifest(tmp_path / "m.onnx").points == POINTS
+
+
+def test_invalid_paths_are_refused(checkpoint, tmp_path):
     with pytest.raises(InputError, match=r"\.onnx"):
         export(checkpoint, tmp_path / "model.pt")
+    with pytest.raises(InputError, match="no such folder"):
+        export(checkpoint, tmp_path / "absent" / "m.onnx")
     with pytest.raises(ModelError, match="no such file"):
         export(tmp_path / "absent.safetensors", tmp_path / "m.onnx")
 
 
-def test_the_command_says_what_it_made_and_nothing_else(checkpoint, tmp_path, capfd):
+def test_command_prints_the_model_and_its_difference_to_pytorch(checkpoint, tmp_path, capfd):
     assert command([str(checkpoint), "-o", str(tmp_path / "m.onnx"), "--half"]) == 0
     out, err = capfd.readouterr()
     assert out.count("\n") == 3
