@@ -1,15 +1,19 @@
-"""What the dispatcher makes of a command that ends otherwise than by returning."""
+"""How the `canthus` command handles errors, signals and log messages of its sub-commands."""
 
 import argparse
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from tqdm import tqdm
 
 from canthus.runtime import cli
+from canthus.runtime.errors import InputError
 from canthus.runtime.options import add_landmarker_options
 
 NO_GL = "libGL.so.1: cannot open shared object file: No such file or directory"
@@ -17,14 +21,14 @@ NO_GL = "libGL.so.1: cannot open shared object file: No such file or directory"
 
 @pytest.fixture
 def run(monkeypatch):
-    """Runs a function as a command's whole work."""
+    """Return a function that runs another one as the sub-command `canthus work`."""
 
-    def pretend(work):
+    def start(work, *options):
         point = SimpleNamespace(name="work", load=lambda: lambda arguments: work())
         monkeypatch.setattr(cli.metadata, "entry_points", lambda group: [point])
-        return cli.main(["work"])
+        return cli.main(["work", *options])
 
-    return pretend
+    return start
 
 
 def raising(error):
@@ -34,52 +38,52 @@ def raising(error):
     return work
 
 
-def test_what_the_system_refuses_is_one_line(run, capsys):
+def test_system_error_is_one_line(run, capsys):
     assert run(raising(OSError(28, "No space left on device", "out.csv"))) == 1
     assert run(raising(OSError("no reason given"))) == 1
     assert capsys.readouterr().err == "canthus work: out.csv: No space left on device\ncanthus work: no reason given\n"
 
 
 @pytest.mark.parametrize("kind", [ImportError, OSError])
-def test_a_library_that_does_not_load_names_its_packages(run, capsys, kind):
+def test_missing_system_library_is_one_line_with_its_packages(run, capsys, kind):
     assert run(raising(kind(NO_GL))) == 1
-    told = capsys.readouterr().err
-    assert NO_GL in told
-    assert "apt install libegl1 libgl1" in told
-    assert len(told.splitlines()) == 1
+    message = capsys.readouterr().err
+    assert NO_GL in message
+    assert "apt install libegl1 libgl1" in message
+    assert len(message.splitlines()) == 1
 
 
-def test_an_import_that_fails_by_our_mistake_is_shown_whole(run):
+def test_import_error_of_our_own_code_has_a_traceback(run):
     with pytest.raises(ImportError):
         run(raising(ImportError("cannot import name 'x'")))
 
 
-def test_a_missing_system_library_leaves_the_doctor_talking(tmp_path):
+def test_doctor_works_without_a_system_library(tmp_path):
     (tmp_path / "cv2.py").write_text(f"raise ImportError({NO_GL!r})")
-    asked = [sys.executable, "-c", "import sys; from canthus.runtime.cli import main; sys.exit(main())", "doctor"]
-    surroundings = os.environ | {"PYTHONPATH": str(tmp_path)}
-    answer = subprocess.run(asked, capture_output=True, text=True, check=False, env=surroundings)
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert answer.stdout.count(f"does not load: {NO_GL}") == 2
-    assert "models/fast.onnx" in answer.stdout
+    words = [sys.executable, "-c", "import sys; from canthus.runtime.cli import main; sys.exit(main())", "doctor"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    doctor = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert (doctor.returncode, doctor.stderr) == (0, "")
+    assert doctor.stdout.count(f"does not load: {NO_GL}") == 2
+    assert "models/fast.onnx" in doctor.stdout
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_a_signal_ends_a_command_as_ctrl_c_does_and_once(run, capsys, monkeypatch, name):
+def test_signal_ends_a_command_like_ctrl_c_and_only_once(run, capsys, monkeypatch, name):
     number = getattr(signal, name)
     before = signal.signal(number, signal.SIG_DFL)
-    heard = []
+    finished = []
 
     def work():
         try:
             signal.raise_signal(number)
         finally:
-            signal.raise_signal(number)  # must not break into the ending
-            heard.append("finished")
+            signal.raise_signal(number)  # must not interrupt the cleanup
+            finished.append(True)
 
     try:
         assert run(work) == 130
-        assert heard == ["finished"]
+        assert finished == [True]
         assert signal.getsignal(number) is signal.SIG_DFL
         signal.signal(number, signal.SIG_IGN)  # as nohup does
         assert run(lambda: signal.raise_signal(number) or 0) == 0
@@ -88,34 +92,74 @@ def test_a_signal_ends_a_command_as_ctrl_c_does_and_once(run, capsys, monkeypatc
     assert capsys.readouterr().err.strip().endswith("stopped")
 
 
-def test_a_command_that_hears_ctrl_c_itself_hears_the_others_so(run):
+def test_other_signals_reach_the_ctrl_c_handler_of_a_command(run):
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    heard = []
+    received = []
 
     def work():
-        former = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
+        handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
         signal.raise_signal(signal.SIGTERM)
-        signal.signal(signal.SIGINT, former)
+        signal.signal(signal.SIGINT, handler)
         return 0
 
     try:
         assert run(work) == 0
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert heard == [signal.SIGINT]
+    assert received == [signal.SIGINT]
 
 
-def test_a_name_that_is_not_text_can_be_printed():
+def test_file_name_that_is_not_utf8_can_be_printed():
     script = "import os, sys; from canthus.runtime import cli; cli.main(['--version']); print(os.fsdecode(b'\\xff'))"
-    surroundings = os.environ | {"PYTHONIOENCODING": "utf-8"}
-    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=surroundings)
-    assert answer.stdout.endswith(b"\xff\n")
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8"}
+    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, env=environment)
+    assert printed.stdout.endswith(b"\xff\n")
 
 
 @pytest.mark.parametrize("text", ["abc", "0", "-1", "2.5"])
-def test_a_count_that_is_none_is_told(capsys, text):
+def test_number_of_faces_must_be_a_positive_integer(capsys, text):
     parser = argparse.ArgumentParser()
     add_landmarker_options(parser)
     with pytest.raises(SystemExit):
         parser.parse_args(["--max-faces", text])
     assert f"'{text}' is not a positive integer" in capsys.readouterr().err
+
+
+def log_lines():
+    logger = logging.getLogger("canthus.runtime.backends")
+    logger.debug("details")
+    logger.info("the engine is built")
+    logger.warning("no engine for the GPU")
+    return 0
+
+
+def test_log_messages_are_lines_on_stderr(run, capsys):
+    assert run(log_lines) == 0
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err == "canthus work: the engine is built\ncanthus work: no engine for the GPU\n"
+    assert logging.getLogger("canthus").handlers == []
+
+
+def test_debug_shows_debug_messages_and_a_traceback(run, capsys):
+    def work():
+        log_lines()
+        raise InputError("no such file")
+
+    with pytest.raises(InputError):
+        run(work, "--debug")
+    assert "canthus work: details\n" in capsys.readouterr().err
+
+
+def test_log_messages_appear_above_a_progress_bar(run, capsys, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE")
+
+    def work():
+        with tqdm(total=2, desc="frames") as bar:
+            logging.getLogger("canthus").info("the engine is built")
+            bar.update()
+        return 0
+
+    assert run(work) == 0
+    lines = re.split("[\r\n]+", capsys.readouterr().err)
+    assert [line for line in lines if "engine" in line] == ["canthus work: the engine is built"]

@@ -1,4 +1,4 @@
-"""The commands as a person runs them: the sample clip, and everything that can be wrong with an input."""
+"""The commands video, images, bench and doctor on the sample clip, and on inputs that are wrong."""
 
 import csv
 import dataclasses
@@ -32,7 +32,7 @@ def run(*arguments):
 
 
 def failed(capsys, code=1):
-    """The one line that a failed command wrote."""
+    """Return the single line that a failed command wrote to stderr."""
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
@@ -40,7 +40,7 @@ def failed(capsys, code=1):
 
 @pytest.fixture
 def clip(tmp_path):
-    """A second and a half of the sample."""
+    """Return the first 1.5 seconds of the sample clip."""
     import av
 
     path = tmp_path / "clip.mp4"
@@ -54,7 +54,7 @@ def clip(tmp_path):
     return path
 
 
-def test_a_video_becomes_an_overlay_and_a_table(clip, tmp_path, capsys):
+def test_video_gives_an_overlay_and_a_table(clip, tmp_path, capsys):
     overlay, table = tmp_path / "o.mp4", tmp_path / "t.csv"
     assert run("video", clip, "-o", overlay, "--table", table) == 0
     rows = list(csv.DictReader(table.read_text().splitlines()))
@@ -69,9 +69,9 @@ def test_a_video_becomes_an_overlay_and_a_table(clip, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv"]
 
 
-def test_points_lie_on_the_face_of_the_sample(clip, tmp_path):
-    """Pupils, base of the nose, corners of the mouth and chin, read off the portrait by hand under a grid."""
-    by_hand = {
+def test_points_are_on_the_face_of_the_sample(clip, tmp_path):
+    """Compare pupils, base of the nose, mouth corners and chin with their places in the portrait, measured by hand."""
+    measured = {
         96: (203, 101.5),
         97: (246.3, 103.5),
         57: (225, 131.5),
@@ -82,16 +82,16 @@ def test_points_lie_on_the_face_of_the_sample(clip, tmp_path):
     run("video", clip, "--table", tmp_path / "t.csv")
     row = next(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     to_frame = sample.motion()[0]
-    eyes = np.linalg.norm(np.subtract(by_hand[96], by_hand[97])) * np.hypot(*to_frame[:, 0])
-    for point, place in by_hand.items():
-        wanted = to_frame[:, :2] @ place + to_frame[:, 2]
+    eyes = np.linalg.norm(np.subtract(measured[96], measured[97])) * np.hypot(*to_frame[:, 0])
+    for point, position in measured.items():
+        expected = to_frame[:, :2] @ position + to_frame[:, 2]
         found = float(row[f"x_{point}"]), float(row[f"y_{point}"])
-        slack = 0.16 if point == 16 else 0.12  # where along the jaw the chin's point lies is hard to tell
-        assert np.linalg.norm(found - wanted) < slack * eyes, (point, found, wanted)
+        tolerance = 0.16 if point == 16 else 0.12  # the position of the chin along the jaw is ambiguous
+        assert np.linalg.norm(found - expected) < tolerance * eyes, (point, found, expected)
 
 
-def test_a_squeezed_video_is_looked_at_as_it_is_shown(clip):
-    """As DV tapes and HDV hold it; without its shape the points are 3 % off."""
+def test_pixel_aspect_does_not_move_the_points(clip):
+    """DV tapes and HDV store squeezed frames. If the pixel aspect is ignored, the points are 3 % off."""
     with VideoFile(clip) as video:
         frame = next(iter(video))
     height, width = frame.image.shape[:2]
@@ -100,21 +100,21 @@ def test_a_squeezed_video_is_looked_at_as_it_is_shown(clip):
         points = landmarker.update(frame).points[0]
         landmarker.restart()
         found = landmarker.update(Frame(squeezed, 0, 0.0, 11 / 16)).points[0]
-    apart = np.linalg.norm((found + 0.5) * (1, height / len(squeezed)) - 0.5 - points, axis=1).mean()
-    assert apart < 0.005 * np.linalg.norm(points[60] - points[72])
+    distance = np.linalg.norm((found + 0.5) * (1, height / len(squeezed)) - 0.5 - points, axis=1).mean()
+    assert distance < 0.005 * np.linalg.norm(points[60] - points[72])
 
 
-TWO_CLOSED = """
+CLOSE_TWO_MODELS = """
 import gc, signal
 from canthus.runtime.backends import open_backend
 from canthus.runtime.models import find_model
 
-one, other = open_backend(find_model("fast")), open_backend(find_model("accurate"))
-one.close()
-del one
+first, second = open_backend(find_model("fast")), open_backend(find_model("accurate"))
+first.close()
+del first
 gc.collect()
-other.close()
-del other
+second.close()
+del second
 gc.collect()
 try:
     signal.raise_signal(signal.SIGINT)
@@ -123,14 +123,14 @@ except KeyboardInterrupt:
 """
 
 
-def test_ctrl_c_after_two_models_is_no_fault():
-    done = subprocess.run([sys.executable, "-c", TWO_CLOSED], capture_output=True, text=True, check=False)
+def test_ctrl_c_after_two_models_were_closed_does_not_crash():
+    done = subprocess.run([sys.executable, "-c", CLOSE_TWO_MODELS], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "stopped\n")
 
 
 @pytest.mark.parametrize("model", ["fast", "accurate"])
 @pytest.mark.parametrize("light", [0, 3])
-def test_a_face_does_not_stay_on_a_covered_camera(clip, model, light):
+def test_track_ends_when_the_camera_is_covered(clip, model, light):
     rng = np.random.default_rng(0)
     with VideoFile(clip) as video, Landmarker(Settings(model=model, gpu=False)) as landmarker:
         for frame in video:
@@ -141,7 +141,7 @@ def test_a_face_does_not_stay_on_a_covered_camera(clip, model, light):
         assert len(left.ids) == 0
 
 
-def test_a_video_without_faces_gives_a_header_and_a_video(tmp_path):
+def test_video_without_faces_gives_an_empty_table_and_an_overlay(tmp_path):
     source = write_video(tmp_path / "grey.mp4", STILL)
     assert run("video", source, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 0
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 1
@@ -150,21 +150,21 @@ def test_a_video_without_faces_gives_a_header_and_a_video(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["absent.mp4", "text.mp4"])
-def test_a_source_that_is_no_video_is_one_line(tmp_path, capsys, name):
+def test_source_that_is_not_a_video_is_one_clear_error(tmp_path, capsys, name):
     (tmp_path / "text.mp4").write_text("not a video\n")
     assert run("video", tmp_path / name, "-o", tmp_path / "o.mp4") == 1
     assert name in failed(capsys)
     assert not (tmp_path / "o.mp4").exists()
 
 
-def test_an_output_that_exists_is_kept(clip, tmp_path, capsys):
-    (tmp_path / "o.mp4").write_text("precious")
+def test_existing_output_is_not_replaced(clip, tmp_path, capsys):
+    (tmp_path / "o.mp4").write_text("old")
     assert run("video", clip, "-o", tmp_path / "o.mp4") == 1
     assert "--overwrite" in failed(capsys)
-    assert (tmp_path / "o.mp4").read_text() == "precious"
+    assert (tmp_path / "o.mp4").read_text() == "old"
 
 
-def test_the_source_is_never_overwritten(clip, capsys):
+def test_source_is_not_overwritten(clip, capsys):
     before = clip.read_bytes()
     assert run("video", clip, "-o", clip, "--overwrite") == 1
     assert "is the source;" in failed(capsys)
@@ -205,19 +205,19 @@ def test_reader_that_closes_the_table_ends_the_run_quietly(clip):
         assert running.wait(timeout=60) == 1
 
 
-def test_a_sound_that_is_not_whole_is_told(tmp_path, capsys):
-    once = write_video(tmp_path / "once.ts", STILL, sound="aac").read_bytes()
+def test_incomplete_audio_is_reported(tmp_path, capsys):
+    once = write_video(tmp_path / "once.ts", STILL, audio="aac").read_bytes()
     (tmp_path / "twice.ts").write_bytes(once + once)
     assert run("video", tmp_path / "twice.ts", "-o", tmp_path / "o.mp4") == 0
     assert "the audio is incomplete" in failed(capsys)
 
 
-def test_an_unwritable_output_is_told_before_any_work(clip, tmp_path, capsys):
+def test_unwritable_output_is_refused_before_any_work(clip, tmp_path, capsys):
     assert run("video", clip, "--table", tmp_path / "nowhere" / "t.csv") == 1
     assert "cannot be written" in failed(capsys)
 
 
-def test_a_wrong_model_is_one_line(clip, tmp_path, capsys):
+def test_unusable_model_is_one_clear_error(clip, tmp_path, capsys):
     (tmp_path / "text.onnx").write_text("not a model")
     assert run("video", clip, "--table", tmp_path / "t.csv", "--model", tmp_path / "text.onnx") == 1
     assert "text.onnx" in failed(capsys)
@@ -226,7 +226,7 @@ def test_a_wrong_model_is_one_line(clip, tmp_path, capsys):
     assert not (tmp_path / "t.csv").exists()
 
 
-def test_a_model_of_other_points_is_one_line(clip, tmp_path, capsys):
+def test_model_with_another_number_of_points_is_one_clear_error(clip, tmp_path, capsys):
     other = tmp_path / "cofw.onnx"
     other.write_bytes(find_model().read_bytes())
     dataclasses.replace(read_manifest(find_model()), points=29).write(other)
@@ -234,35 +234,35 @@ def test_a_model_of_other_points_is_one_line(clip, tmp_path, capsys):
     assert "29 points" in failed(capsys)
 
 
-def test_a_wrong_detector_model_is_one_line(clip, tmp_path, capsys):
+def test_unusable_detector_model_is_one_clear_error(clip, tmp_path, capsys):
     (tmp_path / "text.tflite").write_text("not a model")
     assert run("video", clip, "--table", tmp_path / "t.csv", "--detector-model", tmp_path / "text.tflite") == 1
     assert "text.tflite" in failed(capsys)
 
 
-def test_a_truncated_video_is_processed_as_far_as_it_goes(tmp_path, capsys):
+def test_truncated_video_is_processed_up_to_its_end(tmp_path, capsys):
     whole = write_video(tmp_path / "whole.mkv", [step / 30 for step in range(90)], size=(320, 240))
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     assert run("video", cut, "-o", tmp_path / "o.mp4") == 0
-    told = int(capsys.readouterr().out.split()[0])
+    frames = int(capsys.readouterr().out.split()[0])
     with VideoFile(tmp_path / "o.mp4") as video:
-        assert len(list(video)) == told > 10
+        assert len(list(video)) == frames > 10
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_a_polite_kill_leave_whole_outputs(tmp_path, end):
+def test_ctrl_c_and_sigterm_leave_complete_outputs(tmp_path, end):
     overlay, table = tmp_path / "o.mp4", tmp_path / "t.csv"
-    asked = [*CANTHUS, "video", str(sample.CLIP), "-o", str(overlay), "--table", str(table)]
-    running = subprocess.Popen(asked, stderr=subprocess.PIPE, text=True)
+    words = [*CANTHUS, "video", str(sample.CLIP), "-o", str(overlay), "--table", str(table)]
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     while running.poll() is None:
         time.sleep(0.05)
         if any(draft.stat().st_size > 50_000 for draft in tmp_path.glob(".canthus-*/t.csv")):
             break
     running.send_signal(end)
-    told = running.communicate(timeout=30)[1]
+    errors = running.communicate(timeout=30)[1]
     assert running.returncode == 130
-    assert told.strip().endswith("stopped")
+    assert errors.strip().endswith("stopped")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert 0 < len(rows) < 300
     assert None not in rows[-1].values()
@@ -271,88 +271,88 @@ def test_ctrl_c_and_a_polite_kill_leave_whole_outputs(tmp_path, end):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv"]
 
 
-def test_pictures_become_a_table_and_marked_pictures(clip, tmp_path, capsys):
+def test_images_give_a_table_and_drawn_images(clip, tmp_path, capsys):
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     with VideoFile(clip) as video:
         image = next(iter(video)).image
     cv2.imwrite(str(folder / "deep" / "face.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     cv2.imwrite(str(folder / "grey.jpg"), np.full((200, 200, 3), 90, np.uint8))
-    (folder / "broken.jpg").write_text("no picture")
-    assert run("images", folder, "--table", tmp_path / "t.csv", "-o", tmp_path / "marked") == 1
+    (folder / "broken.jpg").write_text("not an image")
+    assert run("images", folder, "--table", tmp_path / "t.csv", "-o", tmp_path / "drawn") == 1
     assert "broken.jpg" in failed(capsys)
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     assert [row["picture"] for row in rows] == [str(Path("deep", "face.png"))]
-    marked = cv2.imread(str(tmp_path / "marked" / "deep" / "face.png"))
-    assert (marked != cv2.cvtColor(image, cv2.COLOR_RGB2BGR)).any()
-    assert (tmp_path / "marked" / "grey.jpg").exists()
+    drawn = cv2.imread(str(tmp_path / "drawn" / "deep" / "face.png"))
+    assert (drawn != cv2.cvtColor(image, cv2.COLOR_RGB2BGR)).any()
+    assert (tmp_path / "drawn" / "grey.jpg").exists()
 
 
-def test_a_folder_without_pictures_is_told(tmp_path, capsys):
+def test_folder_without_images_is_one_clear_error(tmp_path, capsys):
     assert run("images", tmp_path, "--table", tmp_path / "t.csv") == 1
     assert "contains no images" in failed(capsys)
 
 
-def test_an_unknown_command_is_told(capsys):
+def test_unknown_command_is_one_clear_error(capsys):
     assert run("vidoe") == 2
     assert "vidoe" in failed(capsys)
 
 
-def test_asking_for_nothing_is_told(clip, capsys):
+def test_command_without_outputs_is_refused(clip, capsys):
     with pytest.raises(SystemExit) as ended:
         run("video", clip)
     assert ended.value.code == 2
     assert "nothing to write" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, to cut the network off")
-def test_it_runs_with_the_network_cut_off(clip, tmp_path):
-    alone = ["unshare", "--map-root-user", "--net"]
-    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, to disable the network")
+def test_video_works_without_a_network(clip, tmp_path):
+    offline = ["unshare", "--map-root-user", "--net"]
+    if subprocess.run([*offline, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine allows no network namespaces")
-    asked = [*alone, *CANTHUS, "video", str(clip), "--table", str(tmp_path / "t.csv")]
-    answer = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
-    assert (answer.returncode, answer.stderr) == (0, "")
+    words = [*offline, *CANTHUS, "video", str(clip), "--table", str(tmp_path / "t.csv")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_nothing_asks_the_network(clip, tmp_path):
-    """Python tells every look-up and connection to an audit hook, also in processes that a library forks."""
-    heard = tmp_path / "heard"
-    watch = f"""
+def test_video_makes_no_network_connections(clip, tmp_path):
+    """An audit hook sees every look-up and connection of Python, also in processes that a library forks."""
+    log = tmp_path / "connections"
+    hook = f"""
 import sys
-def hear(event, told):
+def record(event, args):
     if event in ("socket.getaddrinfo", "socket.connect"):
-        print(event, told, file=open({str(heard)!r}, "a"))
-sys.addaudithook(hear)
+        print(event, args, file=open({str(log)!r}, "a"))
+sys.addaudithook(record)
 """
-    (tmp_path / "sitecustomize.py").write_text(watch)
-    asked = [*CANTHUS, "video", str(clip), "--table", str(tmp_path / "t.csv")]
-    surroundings = os.environ | {"PYTHONPATH": str(tmp_path)}
-    subprocess.run(asked, check=True, capture_output=True, timeout=120, env=surroundings)
+    (tmp_path / "sitecustomize.py").write_text(hook)
+    words = [*CANTHUS, "video", str(clip), "--table", str(tmp_path / "t.csv")]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    subprocess.run(words, check=True, capture_output=True, timeout=120, env=environment)
     probe = [sys.executable, "-c", "import socket; socket.getaddrinfo('localhost', 1)"]
-    assert not heard.exists(), heard.read_text()
-    subprocess.run(probe, check=True, env=surroundings)
-    assert heard.exists(), "the hook itself must work"
+    assert not log.exists(), log.read_text()
+    subprocess.run(probe, check=True, env=environment)
+    assert log.exists(), "the hook itself must work"
 
 
-def test_absent_and_offline_the_detector_model_is_one_line_that_helps(clip, tmp_path):
-    surroundings = os.environ | {
+def test_missing_detector_model_without_a_network_is_one_clear_error(clip, tmp_path):
+    environment = os.environ | {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "PIP_NO_INDEX": "1",
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_FIND_LINKS": "",
     }
-    asked = [*CANTHUS, "video", str(clip), "--table", str(tmp_path / "t.csv")]
-    answer = subprocess.run(asked, capture_output=True, text=True, timeout=120, env=surroundings, check=False)
-    assert answer.returncode == 1
-    assert "--detector-model" in answer.stderr.strip().splitlines()[-1]
+    words = [*CANTHUS, "video", str(clip), "--table", str(tmp_path / "t.csv")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    assert done.returncode == 1
+    assert "--detector-model" in done.stderr.strip().splitlines()[-1]
 
 
-def test_the_bench_prints_its_figures(clip, capsys):
+def test_bench_prints_speed_and_memory(clip, capsys):
     assert run("bench", "--clip", clip) == 0
-    told = capsys.readouterr().out
-    assert "frames per second" in told
-    assert ("memory" in told) == (sys.platform == "linux")
+    lines = capsys.readouterr().out
+    assert "frames per second" in lines
+    assert ("memory" in lines) == (sys.platform == "linux")
 
 
 def test_bench_of_a_clip_without_a_face_says_so(tmp_path, capsys):
@@ -374,14 +374,14 @@ def test_bench_on_a_sample_whose_face_is_not_found_gives_speed_alone(tmp_path, c
     assert "stability cannot be measured: no face found on 20 of 20 frames" in output.err
 
 
-def test_the_doctor_fits_one_screen_and_speaks_json(capsys):
+def test_doctor_fits_one_screen_and_prints_json(capsys):
     assert run("doctor") == 0
     assert len(capsys.readouterr().out.splitlines()) <= 24
     assert run("doctor", "--json") == 0
     assert "openvino" in json.loads(capsys.readouterr().out)["packages"]
 
 
-def test_a_gpu_has_a_default_model_of_its_own(monkeypatch):
+def test_default_model_differs_on_a_gpu(monkeypatch):
     assert (find_model().stem, find_gpu_model().stem) == ("fast", "accurate")
     assert find_gpu_model("fast") == find_model("fast")
     shipped = {"fast": find_model()}
@@ -389,8 +389,8 @@ def test_a_gpu_has_a_default_model_of_its_own(monkeypatch):
     assert find_gpu_model() == find_model()
 
 
-@pytest.mark.parametrize(("system", "told"), [("linux", "none found"), ("win32", "try canthus view --camera 0")])
-def test_the_doctor_says_that_there_is_no_camera_only_where_it_can_know(monkeypatch, system, told):
-    facts = doctor.examine() | {"cameras": []}
+@pytest.mark.parametrize(("system", "text"), [("linux", "none found"), ("win32", "try canthus view --camera 0")])
+def test_doctor_reports_no_camera_only_on_linux(monkeypatch, system, text):
+    report = doctor.examine() | {"cameras": []}
     monkeypatch.setattr(sys, "platform", system)
-    assert told in doctor._screen(facts)
+    assert text in doctor._screen(report)

@@ -1,4 +1,4 @@
-"""Pictures with names and neighbours that are out of the way. What is bright in them is a face."""
+"""`canthus images` on unusual names and folders. Bright areas count as faces here."""
 
 import csv
 import os
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("pretended")
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder with a picture of one face in a sub-folder."""
+    """Return a folder with an image of one face in a sub-folder."""
     image = np.zeros((100, 160, 3), np.uint8)
     image[20:80, 20:70] = 200
     (tmp_path / "photos" / "deep").mkdir(parents=True)
@@ -34,30 +34,29 @@ def names(table):
     return [row["picture"] for row in csv.DictReader(table.read_text(errors="surrogateescape").splitlines())]
 
 
-def test_marked_pictures_are_no_sources_of_the_next_run(photos, tmp_path):
+def test_drawn_images_are_not_read_by_the_next_run(photos, tmp_path):
     for _ in range(2):
-        asked = [photos, "-o", photos / "marked", "--table", tmp_path / "t.csv", "--overwrite"]
-        assert run(*asked) == 0
+        assert run(photos, "-o", photos / "drawn", "--table", tmp_path / "t.csv", "--overwrite") == 0
         assert names(tmp_path / "t.csv") == [str(Path("deep", "face.png"))]
     assert [path.relative_to(photos) for path in sorted(photos.rglob("*.png"))] == [
         Path("deep", "face.png"),
-        Path("marked", "deep", "face.png"),
+        Path("drawn", "deep", "face.png"),
     ]
 
 
-def test_an_output_around_the_source_hides_none_of_it(photos, tmp_path):
+def test_output_folder_may_contain_the_source(photos, tmp_path):
     assert run(photos / "deep", "-o", photos, "--table", tmp_path / "t.csv") == 0
     assert names(tmp_path / "t.csv") == ["face.png"]
     assert (photos / "face.png").is_file()
 
 
-def test_a_folder_is_no_picture_whatever_its_name(photos, tmp_path, capsys):
+def test_folder_named_like_an_image_is_not_read(photos, tmp_path, capsys):
     (photos / "album.jpg").mkdir()
     assert run(photos, "--table", tmp_path / "t.csv") == 0
     assert capsys.readouterr().out == "images: 1, faces: 1\n"
 
 
-def test_nothing_moves_that_could_be_smoothed(photos, tmp_path, capsys):
+def test_images_have_no_smoothing_option(photos, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run(photos, "--table", tmp_path / "t.csv", "--no-smoothing")
     assert "unrecognized arguments: --no-smoothing" in capsys.readouterr().err
@@ -72,39 +71,39 @@ def test_table_does_not_replace_a_source(photos, capsys):
     assert source.read_bytes() == before
 
 
-def test_a_name_that_is_not_text_is_a_name(photos, tmp_path):
+def test_file_name_that_is_not_utf8_is_kept(photos, tmp_path):
     name = os.fsdecode(b"\xff.png")
     (photos / "deep" / "face.png").rename(photos / name)
-    assert run(photos, "-o", tmp_path / "marked", "--table", tmp_path / "t.csv") == 0
+    assert run(photos, "-o", tmp_path / "drawn", "--table", tmp_path / "t.csv") == 0
     assert names(tmp_path / "t.csv") == [name]
-    assert (tmp_path / "marked" / name).is_file()
+    assert (tmp_path / "drawn" / name).is_file()
 
 
-def test_a_marked_webp_is_no_larger_than_a_jpeg(photos, tmp_path, capfd):
+def test_drawn_webp_is_smaller_than_a_jpeg(photos, tmp_path, capfd):
     image = np.random.default_rng(0).integers(0, 90, (100, 160, 3), np.uint8)
     for name in ("noise.webp", "noise.jpg"):
         (photos / name).write_bytes(cv2.imencode(name[5:], image)[1].tobytes())
-    assert run(photos, "-o", tmp_path / "marked") == 0
+    assert run(photos, "-o", tmp_path / "drawn") == 0
     assert capfd.readouterr().err == ""
-    assert (tmp_path / "marked" / "noise.webp").stat().st_size < (tmp_path / "marked" / "noise.jpg").stat().st_size
+    assert (tmp_path / "drawn" / "noise.webp").stat().st_size < (tmp_path / "drawn" / "noise.jpg").stat().st_size
 
 
-def test_what_stands_in_the_way_is_told_before_any_work(photos, tmp_path, capsys):
+def test_unusable_output_folder_is_refused_before_any_work(photos, tmp_path, capsys):
     (photos / "deep" / "face.png").rename(tmp_path / "face")
     assert run(tmp_path / "face", "--table", tmp_path / "t.csv") == 0
-    assert run(tmp_path / "face", "-o", tmp_path / "marked") == 1
+    assert run(tmp_path / "face", "-o", tmp_path / "drawn") == 1
     assert "unsupported output format (supported: .jpg" in capsys.readouterr().err
     (tmp_path / "face").rename(photos / "deep" / "face.png")
-    (tmp_path / "marked").mkdir()
-    (tmp_path / "marked" / "deep").touch()
-    assert run(photos, "-o", tmp_path / "marked", "--overwrite") == 1
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "deep").touch()
+    assert run(photos, "-o", tmp_path / "drawn", "--overwrite") == 1
     assert "deep: this folder cannot be created" in capsys.readouterr().err
     assert run(photos, "-o", tmp_path / "new.csv", "--table", tmp_path / "new.csv") == 1
     assert "is a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("corner", [(0, 0), (80, 0), (0, 130), (80, 130)])
-def test_the_id_of_a_face_at_an_edge_is_in_the_picture(corner):
+def test_id_of_a_face_at_the_edge_is_inside_the_image(corner):
     image = np.zeros((130, 160, 3), np.uint8)
     faces = Faces((SHAPE * 50 + corner)[None].astype(np.float32), np.ones((1, 98), np.float32), np.array([8888]))
     written = (draw(image, faces) != draw(image, faces, ids=False)).any(2)

@@ -10,14 +10,14 @@ import pytest
 
 from canthus.runtime import sample, sources
 from canthus.runtime.errors import InputError
-from canthus.runtime.sources import Camera, VideoFile, read_image
+from canthus.runtime.sources import Camera, VideoFile, find_images, read_image
 from support.fakes import FakeCapture
 from support.videos import write_video
 
 UNEVEN = [0.0, 0.04, 0.2, 0.21, 0.9]
 
 
-def test_frames_come_with_their_true_times(tmp_path):
+def test_frames_have_their_presentation_times(tmp_path):
     with VideoFile(write_video(tmp_path / "uneven.mp4", UNEVEN)) as video:
         frames = list(video)
     assert [frame.seconds for frame in frames] == pytest.approx(UNEVEN, abs=1e-3)
@@ -25,8 +25,8 @@ def test_frames_come_with_their_true_times(tmp_path):
     assert [int(frame.image.mean()) for frame in frames] == pytest.approx([20, 22, 24, 26, 28], abs=2)
 
 
-def test_times_count_from_the_first_frame_and_always_grow(tmp_path):
-    once = write_video(tmp_path / "once.ts", UNEVEN)  # does not begin at 0
+def test_times_start_at_zero_and_always_increase(tmp_path):
+    once = write_video(tmp_path / "once.ts", UNEVEN)  # its first timestamp is not 0
     with VideoFile(once) as video:
         assert video.start > 0.1
         assert [frame.seconds for frame in video] == pytest.approx(UNEVEN, abs=1e-3)
@@ -37,23 +37,23 @@ def test_times_count_from_the_first_frame_and_always_grow(tmp_path):
     assert np.diff(times).min() > 0
 
 
-def test_a_video_can_be_read_twice(tmp_path):
+def test_video_can_be_read_twice(tmp_path):
     with VideoFile(write_video(tmp_path / "twice.mp4", UNEVEN)) as video:
         assert [frame.seconds for frame in video] == [frame.seconds for frame in video]
 
 
-def test_a_frame_cannot_be_drawn_on(tmp_path):
+def test_frame_is_read_only(tmp_path):
     with VideoFile(write_video(tmp_path / "clip.mp4", UNEVEN)) as video:
         frame = next(iter(video))
     with pytest.raises(ValueError, match="read-only"):
         frame.image[0, 0] = 255
 
 
-def noted(path, matrix):
-    """A video with a note where its x and y axes point on the screen, as phones write it."""
+def with_display_matrix(path, matrix):
+    """Write a display matrix into the header of a video, as phones do: where its x and y axes point on the screen."""
     (a, b), (c, d) = matrix
     content = bytearray(path.read_bytes())
-    # The matrix stands 40 bytes into a version 0 track header (ISO 14496-12), big-endian.
+    # The matrix is at byte 40 of a version 0 track header (ISO 14496-12), big-endian.
     place = content.find(b"tkhd") + 44
     content[place : place + 36] = struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
@@ -72,10 +72,10 @@ def noted(path, matrix):
         (((0, 1), (1, 0)), "top left"),
         (((0, -1), (-1, 0)), "bottom right"),
     ],
-    ids=["as it is", "right", "half", "left", "mirror", "mirror half", "mirror left", "mirror right"],
+    ids=["upright", "right", "half", "left", "flip", "flip half", "flip left", "flip right"],
 )
-def test_a_phones_video_is_shown_as_it_was_held(tmp_path, matrix, corner):
-    """Of a picture that is white at its top left, a mirrored one of a front camera included."""
+def test_frames_of_a_phone_are_upright(tmp_path, matrix, corner):
+    """The stored frame is white at its top left. Front cameras store flipped frames."""
     path = tmp_path / "v.mp4"
     with av.open(str(path), "w") as file:
         stream = file.add_stream("libx264", rate=30)
@@ -85,7 +85,7 @@ def test_a_phones_video_is_shown_as_it_was_held(tmp_path, matrix, corner):
         image[:32, :48] = 255
         file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         file.mux(stream.encode(None))
-    with VideoFile(noted(path, matrix)) as video:
+    with VideoFile(with_display_matrix(path, matrix)) as video:
         shown = next(iter(video)).image
         wide = matrix[0][0] != 0
         assert (video.width, video.height) == ((96, 64) if wide else (64, 96))
@@ -95,17 +95,17 @@ def test_a_phones_video_is_shown_as_it_was_held(tmp_path, matrix, corner):
     assert corner == f"{'bottom' if down else 'top'} {'right' if right else 'left'}"
 
 
-def test_a_bare_stream_and_a_single_picture_are_videos(tmp_path):
-    """Neither can be wound back, and the one has no times of its own."""
-    with VideoFile(write_video(tmp_path / "bare.h264", UNEVEN)) as video:
+def test_raw_stream_and_single_image_are_videos(tmp_path):
+    """Neither can be rewound, and the raw stream has no timestamps."""
+    with VideoFile(write_video(tmp_path / "raw.h264", UNEVEN)) as video:
         assert [frame.seconds for frame in video] == pytest.approx([step / video.rate for step in range(5)])
     cv2.imwrite(str(tmp_path / "one.jpg"), np.zeros((64, 96, 3), np.uint8))
     with VideoFile(tmp_path / "one.jpg") as video:
         assert len(list(video)) == 1
 
 
-def test_times_that_are_out_of_order_come_evenly(tmp_path):
-    """H.264 with B-frames in an .avi, which holds no times."""
+def test_frames_without_usable_timestamps_are_evenly_spaced(tmp_path):
+    """H.264 with B-frames in an .avi, which stores no timestamps."""
     with av.open(str(tmp_path / "old.avi"), "w") as file:
         stream = file.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
@@ -119,8 +119,8 @@ def test_times_that_are_out_of_order_come_evenly(tmp_path):
     assert np.diff(times)[1:] == pytest.approx(1 / 25)
 
 
-@pytest.mark.parametrize("space", [8, 10], ids=["YCgCo", "BT.2020 of constant luminance"])
-def test_a_rare_colour_space_costs_no_frame(tmp_path, space):
+@pytest.mark.parametrize("space", [8, 10], ids=["YCgCo", "BT.2020 constant luminance"])
+def test_rare_color_space_does_not_cost_a_frame(tmp_path, space):
     with av.open(str(tmp_path / "rare.mp4"), "w") as file:
         stream = file.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
@@ -132,7 +132,7 @@ def test_a_rare_colour_space_costs_no_frame(tmp_path, space):
         assert next(iter(video)).image.mean() == pytest.approx(90, abs=3)
 
 
-def test_a_truncated_video_gives_what_can_be_decoded(tmp_path):
+def test_truncated_video_gives_the_frames_that_can_be_decoded(tmp_path):
     whole = write_video(tmp_path / "whole.mkv", [step / 30 for step in range(90)], size=(320, 240))
     cut = tmp_path / "cut.mkv"
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -141,7 +141,7 @@ def test_a_truncated_video_gives_what_can_be_decoded(tmp_path):
     assert video.damaged.endswith("of 3.0 seconds")
 
 
-def test_what_cannot_be_decoded_costs_no_frame_behind_it(tmp_path):
+def test_undecodable_packet_does_not_cost_later_frames(tmp_path):
     content = bytearray(sample.CLIP.read_bytes())
     with av.open(str(sample.CLIP)) as file:
         bad = list(file.demux(video=0))[100]
@@ -152,7 +152,7 @@ def test_what_cannot_be_decoded_costs_no_frame_behind_it(tmp_path):
     assert video.damaged == "1 of its packets cannot be decoded"
 
 
-def test_a_video_cut_off_behind_its_header_says_how_much_is_missing(tmp_path):
+def test_video_that_ends_before_its_header_says_is_damaged(tmp_path):
     cut = tmp_path / "cut.mp4"
     cut.write_bytes(sample.CLIP.read_bytes()[:700_000])
     with VideoFile(cut) as video:
@@ -163,8 +163,8 @@ def test_a_video_cut_off_behind_its_header_says_how_much_is_missing(tmp_path):
     assert whole.damaged == ""
 
 
-def test_a_clip_trimmed_without_coding_it_anew_is_whole(tmp_path):
-    """Its file holds the frames before its start too, from a key frame on, and an edit list hides them."""
+def test_clip_trimmed_without_reencoding_is_not_damaged(tmp_path):
+    """Its file contains the frames from the last key frame before its start. An edit list hides them."""
     trimmed = tmp_path / "trimmed.mp4"
     with av.open(str(sample.CLIP)) as source, av.open(str(trimmed), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -179,56 +179,56 @@ def test_a_clip_trimmed_without_coding_it_anew_is_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
         ("absent.mp4", None, "no such file"),
-        ("text.mp4", b"this is no video\n" * 50, "not a readable video"),
+        ("text.mp4", b"not a video\n" * 50, "not a readable video"),
         ("empty.mp4", b"", "not a readable video"),
     ],
 )
-def test_what_is_no_video_is_told(tmp_path, name, content, told):
+def test_file_that_is_not_a_video_is_refused(tmp_path, name, content, message):
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         VideoFile(tmp_path / name)
 
 
-def test_a_folder_is_no_video(tmp_path):
+def test_folder_is_refused_as_a_video(tmp_path):
     with pytest.raises(InputError, match="a folder or a pipe"):
         VideoFile(tmp_path)
 
 
-def test_a_file_of_sound_alone_is_told(tmp_path):
-    path = tmp_path / "sound.mp4"
+def test_file_with_audio_only_is_refused(tmp_path):
+    path = tmp_path / "audio.mp4"
     with av.open(str(path), "w") as file:
         track = file.add_stream("aac", rate=44_100, layout="mono")
-        quiet = av.AudioFrame.from_ndarray(np.zeros((1, 44_100), np.int16), format="s16", layout="mono")
-        quiet.sample_rate, quiet.pts, quiet.time_base = 44_100, 0, Fraction(1, 44_100)
-        file.mux(track.encode(quiet))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 44_100), np.int16), format="s16", layout="mono")
+        silence.sample_rate, silence.pts, silence.time_base = 44_100, 0, Fraction(1, 44_100)
+        file.mux(track.encode(silence))
         file.mux(track.encode(None))
     with pytest.raises(InputError, match="no video stream"):
         VideoFile(path)
 
 
-def test_a_camera_that_is_not_there_is_told_in_one_line(capfd):
+def test_missing_camera_is_one_clear_error(capfd):
     with pytest.raises(InputError, match=r"camera 93 cannot be opened.*group video"):
         Camera(93)
     assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("then", ["end", "silence"])
-def test_a_camera_that_stops_is_told(monkeypatch, then):
+def test_camera_that_stops_is_an_error(monkeypatch, then):
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(then=then))
     monkeypatch.setattr(sources, "CAMERA_TIMEOUT", 0.2)
-    seen = []
+    frames = []
     with Camera(0) as camera, pytest.raises(InputError, match="no more frames"):
         for frame in camera:
-            seen.append(frame)
-    assert seen
-    assert seen[0].image[0, 0].tolist() == [0, 0, 255]
+            frames.append(frame)
+    assert frames
+    assert frames[0].image[0, 0].tolist() == [0, 0, 255]
 
 
-def test_a_slow_consumer_gets_the_newest_picture(monkeypatch):
+def test_slow_consumer_gets_the_newest_frame(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(frames=40))
     with Camera(0) as camera:
         frames = iter(camera)
@@ -238,26 +238,41 @@ def test_a_slow_consumer_gets_the_newest_picture(monkeypatch):
 
 
 def chunk(kind, content):
-    """A piece of a PNG file."""
+    """Return a chunk of a PNG file."""
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-VAST = (
+TOO_LARGE = (
     b"\x89PNG\r\n\x1a\n"
     + chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
     + chunk(b"IDAT", zlib.compress(bytes(1000)))
     + chunk(b"IEND", b"")
 )
-"""A picture of more pixels than OpenCV reads, by its header."""
+"""A PNG whose header gives more pixels than OpenCV reads."""
 
 
 FLOATS = cv2.imencode(".tif", np.zeros((64, 96, 3), np.float32))[1].tobytes()
-"""A picture of a kind that OpenCV reads elsewhere, and grumbles at here."""
+"""A TIFF of floats. OpenCV refuses it here, with a warning on stderr."""
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", VAST, FLOATS], ids=["empty", "text", "vast", "floats"])
-def test_a_broken_picture_is_told(tmp_path, content, capfd):
+@pytest.mark.parametrize(
+    "content", [b"", b"not an image", TOO_LARGE, FLOATS], ids=["empty", "text", "too large", "floats"]
+)
+def test_unreadable_image_is_one_clear_error(tmp_path, content, capfd):
     (tmp_path / "broken.png").write_bytes(content)
     with pytest.raises(InputError, match="not a readable image"):
         read_image(tmp_path / "broken.png")
     assert capfd.readouterr().err == ""
+
+
+def test_images_of_a_folder_come_sorted_without_those_of_the_output(tmp_path):
+    for name in ("b.png", "a/c.JPG", "a/notes.txt", "drawn/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(tmp_path, tmp_path / "drawn") == [tmp_path / "a" / "c.JPG", tmp_path / "b.png"]
+    assert find_images(tmp_path / "b.png") == [tmp_path / "b.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: contains no images"):
+        find_images(tmp_path / "empty")
+    with pytest.raises(InputError, match="absent: no such file or folder"):
+        find_images(tmp_path / "absent")

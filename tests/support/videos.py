@@ -1,4 +1,4 @@
-"""Made-up videos."""
+"""Synthetic videos."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -11,24 +11,27 @@ def write_video(
     path: Path,
     times: list[float],
     size: tuple[int, int] = (96, 64),
-    sound: str | None = None,
+    audio: str | None = None,
     codec: str = "libx264",
     pixels: str = "yuv420p",
     rate: int = 44_100,
     pixel_aspect: Fraction = Fraction(1),
 ) -> Path:
-    """A video whose frame i is a grey of 20 + 2 i, shown from times[i] on, with one second or more of a tone."""
+    """Write a video whose frame i is gray (20 + 2 i) and shown from times[i] seconds on.
+
+    audio: codec of a tone that lasts as long as the video, and one second at least. rate: its sample rate in Hz.
+    """
     tick = Fraction(1, 90_000)
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=30)
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         stream.codec_context.time_base, stream.codec_context.sample_aspect_ratio = tick, pixel_aspect
-        tone = file.add_stream(sound, rate=rate, layout="mono") if sound else None
+        tone = file.add_stream(audio, rate=rate, layout="mono") if audio else None
         for index, seconds in enumerate(times):
             image = np.full((size[1], size[0], 3), 20 + 2 * index, np.uint8)
-            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
-            picture.pts, picture.time_base = round(seconds / tick), tick
-            file.mux(stream.encode(picture))
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+            frame.pts, frame.time_base = round(seconds / tick), tick
+            file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
         if tone:
             wave = 8000 * np.sin(np.arange(round(rate * max(times[-1], 1.0))) / 16)
