@@ -96,7 +96,7 @@ def export(
 
 def _load(checkpoint: Path) -> LoadedCheckpoint:
     try:
-        from canthus.trainer.networks.checkpoint import calibration_of, load_network
+        from canthus.trainer.networks.checkpoint import calibration_from_metadata, load_network
     except ImportError as missing:
         raise BackendError(
             f"exporting needs {missing.name}, which is not installed: {install_command('train')}"
@@ -105,7 +105,7 @@ def _load(checkpoint: Path) -> LoadedCheckpoint:
     missing_fields = [name for name in ("network", "size", "points") if name not in metadata]
     if missing_fields:
         raise ModelError(f"{checkpoint}: its metadata lacks {', '.join(missing_fields)}")
-    calibration = calibration_of(metadata, checkpoint)
+    calibration = calibration_from_metadata(metadata, checkpoint)
     metadata = {name: value for name, value in metadata.items() if name != "calibration"}
     return LoadedCheckpoint(network, metadata, calibration)
 
@@ -220,7 +220,7 @@ def _compare(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, 
     from canthus.engines.verify import sample_scene
     from canthus.runtime.backends.cpu import run_exactly
     from canthus.runtime.geometry import crop_all
-    from canthus.trainer.networks.network import Deployed, normalise
+    from canthus.trainer.networks.network import DecodingNetwork, normalise
 
     image, rois = sample_scene()
     crops = np.concatenate([crop_all(image, rois[:4], manifest.size).images, synthetic_crops(1, manifest.size)])
@@ -229,7 +229,7 @@ def _compare(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, 
         if maps:
             expected = network(normalise(images)).float().numpy()
         else:
-            expected = Deployed(network, manifest.stride).eval()(images)[0].numpy()
+            expected = DecodingNetwork(network, manifest.stride).eval()(images)[0].numpy()
     differences = []
     for batch in (slice(0, 1), slice(0, 5)):
         output = run_exactly(model, crops[batch])[0]

@@ -1,8 +1,8 @@
 """Calibrates scores: fits the curve from the peak of a score map to the probability that its point is accurate.
 
-For each point the network gives a peak s, and the label tells whether the point is accurate: within `WITHIN` % of the
-normalizer from its true place. With x = log(s / (1 - s)) and p = 1 / (1 + exp(-(a * x + b))), a and b minimize the
-negative log-likelihood
+For each point the network gives a peak s, and the label says whether the point is accurate: its error is at most
+ACCURATE_THRESHOLD % of the normalizer. With x = log(s / (1 - s)) and p = 1 / (1 + exp(-(a * x + b))), a and b minimize
+the negative log-likelihood
 
     sum of -(t * log p + (1 - t) * log(1 - p))
 
@@ -24,9 +24,9 @@ from torch import nn
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration, logit
 from canthus.runtime.errors import InputError
 from canthus.trainer.augmentation.augment import NO_AUGMENTATION, Augmentation, augment
-from canthus.trainer.evaluation.metrics import WITHIN, point_errors, reliability
+from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, point_errors, reliability
 from canthus.trainer.networks.checkpoint import load, load_network, save
-from canthus.trainer.networks.network import Deployed
+from canthus.trainer.networks.network import DecodingNetwork
 from canthus.trainer.packs.batches import VALIDATION_BATCH, Batches
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
@@ -79,7 +79,7 @@ def _predict(network: nn.Module, batches: Batches, how: Augmentation) -> Iterato
     Each face is augmented once, with a fixed seed, so that each call gives the same.
     """
     recipe, pack = batches.recipe, batches.validation_pack
-    deployed, device = Deployed(network, recipe.stride).eval(), next(network.parameters()).device
+    deployed, device = DecodingNetwork(network, recipe.stride).eval(), next(network.parameters()).device
     rng = np.random.default_rng(recipe.seed)
     for start in range(0, len(batches.validation_rows), VALIDATION_BATCH):
         rows = batches.validation_rows[start : start + VALIDATION_BATCH].tolist()
@@ -105,7 +105,7 @@ class Fitted:
         a, b = self.calibration
         return (
             f"scores calibrated on {self.points} points: a = {a:.4f}, b = {b:.4f}; "
-            f"mean gap to the share of points within {WITHIN:g} %: {self.after:.4f} (before: {self.before:.4f})"
+            f"expected calibration error {self.after:.4f} (before: {self.before:.4f})"
         )
 
 
@@ -122,11 +122,12 @@ def calibrate(checkpoint: Path, batches: Batches, device: torch.device | None = 
     if not predictions:
         raise InputError(f"{checkpoint}: no validation faces to calibrate scores with; set held_out in the recipe")
     scores, errors = (np.concatenate(part) for part in zip(*predictions, strict=True))
-    calibration = fit_calibration(scores, errors <= WITHIN)
+    calibration = fit_calibration(scores, errors <= ACCURATE_THRESHOLD)
     former = load(checkpoint)
-    save(checkpoint, dataclasses.replace(former, facts={**former.facts, "calibration": list(calibration)}))
+    save(checkpoint, dataclasses.replace(former, metadata={**former.metadata, "calibration": list(calibration)}))
     after = apply_calibration(scores.astype(np.float32), calibration)
-    return Fitted(calibration, len(scores), reliability(scores, errors).gap, reliability(after, errors).gap)
+    before, afterwards = (reliability(one, errors).calibration_error for one in (scores, after))
+    return Fitted(calibration, len(scores), before, afterwards)
 
 
 def calibrate_checkpoint(checkpoint: Path, pack: Pack, recipe: Recipe) -> Fitted:

@@ -32,8 +32,8 @@ from canthus.trainer.networks.checkpoint import (
     save,
 )
 from canthus.trainer.networks.hrnet import Module as Exchange
-from canthus.trainer.networks.network import Colours, Deployed, build, colours_on, normalise
-from canthus.trainer.networks.pretrained import take
+from canthus.trainer.networks.network import ChannelStatistics, DecodingNetwork, build, channel_statistics, normalise
+from canthus.trainer.networks.pretrained import load_pretrained
 from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, load_to_gpu
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, joined, share_norms
@@ -97,7 +97,7 @@ def train(
         batches = Batches(pack, recipe, judged, Process(world.rank, world.ranks), contents)
         run = begin(recipe, pack.points.shape[1], world)
         if pretrained:
-            taken = take(pretrained, run.network)
+            taken = load_pretrained(pretrained, run.network)
             run.average.network.load_state_dict(run.network.state_dict())
             if world.first:
                 print(taken)
@@ -202,7 +202,7 @@ def _loop(
     steps = max(round(recipe.epochs * len(batches.training_rows) / recipe.batch), 1)
     network = world.spread(run.network)
     forward = compile_network(network) if compiled else network
-    colours = colours_on(world.device)
+    colours = channel_statistics(world.device)
     device, quiet = world.device, {} if log else {"disable": True}
     losses: list[Tensor] = []
     seen = 0  # of `losses`, known to be finite
@@ -247,7 +247,9 @@ def compile_network(network: nn.Module) -> Network:
     return network
 
 
-def _step(run: Run, recipe: Recipe, batch: Batch, colours: Colours, forward: Network, loss: Loss, steps: int) -> Tensor:
+def _step(
+    run: Run, recipe: Recipe, batch: Batch, colours: ChannelStatistics, forward: Network, loss: Loss, steps: int
+) -> Tensor:
     """Learn from one batch; returns its loss, on the device."""
     for group in run.optimiser.param_groups:
         group["lr"] = recipe.learning_rate * _schedule(run.step, recipe, steps)
@@ -306,7 +308,7 @@ def _show(run: Run, recipe: Recipe, batches: Batches, log: Log) -> None:
     if batch is not None:
         crops = batch.crops[:6]
         network = run.average.network
-        points, _ = Deployed(network, recipe.stride).eval()(crops.to(next(network.parameters()).device))
+        points, _ = DecodingNetwork(network, recipe.stride).eval()(crops.to(next(network.parameters()).device))
         log.show(run.step, overlay(crops.numpy(), points.float().cpu().numpy(), batch.points[:6].numpy()))
 
 
@@ -334,7 +336,7 @@ def _schedule(step: int, recipe: Recipe, steps: int) -> float:
 @torch.inference_mode()
 def validate(network: nn.Module, batches: Batches, recipe: Recipe, world: World) -> float:
     """Mean NME (%) of the faces that choose the checkpoint, of all processes; not a number where there are none."""
-    deployed = Deployed(network, recipe.stride).eval()
+    deployed = DecodingNetwork(network, recipe.stride).eval()
     total, faces = 0.0, 0
     for batch in batches.validation():
         with torch.autocast(world.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -370,14 +372,14 @@ def _save(path: Path, run: Run, recipe: Recipe, continuable: bool) -> None:
 def continue_from(path: Path, run: Run) -> None:
     """Put a run back to where its checkpoint was written."""
     checkpoint = load(path)
-    if not checkpoint.running:
+    if not checkpoint.training_weights:
         raise ModelError(f"{path}: this checkpoint cannot be continued, only used; take `last`")
     try:
-        run.network.load_state_dict(checkpoint.running)
+        run.network.load_state_dict(checkpoint.training_weights)
         run.average.network.load_state_dict(checkpoint.weights)
     except RuntimeError as other:
         raise ModelError(f"{path}: this run trains another network") from other
-    run.average.count = checkpoint.facts["averaged"]
+    run.average.count = checkpoint.metadata["averaged"]
     restore_optimiser(run.optimiser, checkpoint.optimiser)
-    run.step, best = checkpoint.facts["step"], checkpoint.facts["best"]
+    run.step, best = checkpoint.metadata["step"], checkpoint.metadata["best"]
     run.best = math.inf if best is None else best

@@ -15,7 +15,7 @@ from canthus.runtime.decode import decode
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.models import read_manifest
 from canthus.trainer.networks.checkpoint import Checkpoint, load_network, save
-from canthus.trainer.networks.network import Deployed, build
+from canthus.trainer.networks.network import DecodingNetwork, build
 
 SIZE, POINTS = 64, 98
 
@@ -41,7 +41,7 @@ def test_exported_model_equals_pytorch_for_one_crop_and_for_five(checkpoint, mod
     network, _ = load_network(checkpoint)
     crops = synthetic_crops(5, SIZE)
     with torch.inference_mode():
-        points, scores = (part.numpy() for part in Deployed(network).eval()(torch.from_numpy(crops)))
+        points, scores = (part.numpy() for part in DecodingNetwork(network).eval()(torch.from_numpy(crops)))
     for count in (1, 5):
         exported_points, exported_scores = run_exactly(model, crops[:count])
         assert np.quantile(abs(exported_points - points[:count]), 0.98) < FLOAT32_TOLERANCE

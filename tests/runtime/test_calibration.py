@@ -44,7 +44,7 @@ def checkpoint(tmp_path) -> Path:
 
 def with_fact(checkpoint: Path, calibration: object) -> Path:
     former = load(checkpoint)
-    save(checkpoint, dataclasses.replace(former, facts={**former.facts, "calibration": calibration}))
+    save(checkpoint, dataclasses.replace(former, metadata={**former.metadata, "calibration": calibration}))
     return checkpoint
 
 
@@ -163,8 +163,8 @@ def test_calibrating_is_repeatable_and_rewrites_the_facts_alone(checkpoint, face
     before, batches = load(checkpoint), Batches(faces, TINY)
     found = calibrate(checkpoint, batches)
     after = load(checkpoint)
-    assert after.facts == {**before.facts, "calibration": list(found.calibration)}
-    assert json.loads(checkpoint.with_suffix(".json").read_text()) == after.facts
+    assert after.metadata == {**before.metadata, "calibration": list(found.calibration)}
+    assert json.loads(checkpoint.with_suffix(".json").read_text()) == after.metadata
     assert all(torch.equal(after.weights[name], value) for name, value in before.weights.items())
     assert 0 < found.points <= 2 * 98 * len(batches.validation_rows)
     assert calibrate(checkpoint, batches) == found  # what it wrote does not reach the peaks that it fits
@@ -175,7 +175,7 @@ def test_calibrating_by_command(checkpoint, faces, capsys):
     pack = str(Path(faces.crops.filename).parent)
     assert data_command(["calibrate", str(checkpoint), pack]) == 0
     assert "a = " in capsys.readouterr().out
-    assert "calibration" in load(checkpoint).facts
+    assert "calibration" in load(checkpoint).metadata
     with pytest.raises(InputError, match="its crops have 32 px, those of the recipe 128"):
         data_command(["calibrate", str(checkpoint), pack, "--recipe", "student"])
 

@@ -16,15 +16,15 @@ from canthus.trainer.evaluation.clips import (
     JUMP,
     LONG,
     MOVING,
-    Followed,
-    Stretch,
-    calm,
+    ClipTracks,
+    TrackSegment,
     find_clips,
-    follow_clips,
-    follow_faces,
+    measure_temporal_stability,
+    track_clips,
+    track_faces,
 )
-from canthus.trainer.evaluation.evaluate import Entrant, Share, open_entrant, open_peer
-from canthus.trainer.evaluation.report import clips_line, clips_table, facts
+from canthus.trainer.evaluation.evaluate import Candidate, Worker, open_candidate, open_peer
+from canthus.trainer.evaluation.report import clips_line, clips_table, to_json
 from support.fakes import FakeBackend, bright_boxes, scene
 from support.shape import SHAPE
 from support.videos import write_video
@@ -41,7 +41,7 @@ def followed(raw, smooth=None, seconds=None):
     raw, smooth = (path if path.ndim == 4 else path[None] for path in (raw, smooth))
     seconds = np.arange(raw.shape[1]) / RATE if seconds is None else seconds
     names = tuple(f"model {number}" for number in range(len(raw)))
-    return Followed("clip", names, [0] * len(raw), 0, [Stretch(seconds, raw, smooth)])
+    return ClipTracks("clip", names, [0] * len(raw), 0, [TrackSegment(seconds, raw, smooth)])
 
 
 def still(frames=120):
@@ -60,59 +60,59 @@ def moving(frames=90, seconds=None):
 
 
 def test_the_jitter_of_noise_is_its_own_size():
-    (one,) = calm([followed(still() + noise(0.2), still() + noise(0.1))])
-    for told, spread in ((one.raw, 0.2), (one.smooth, 0.1)):
-        for value in (told.jitter, told.jitter_mean, told.still, told.still_mean):
+    (one,) = measure_temporal_stability([followed(still() + noise(0.2), still() + noise(0.1))])
+    for told, spread in ((one.raw, 0.2), (one.smoothed, 0.1)):
+        for value in (told.median, told.mean, told.still_median, told.still_mean):
             assert value == pytest.approx(math.sqrt(2) * spread, rel=0.05)
     assert (one.frames, one.still_frames) == (118, 118)
     assert "50 %" in clips_table([followed(still() + noise(0.2), still() + noise(0.1))]).splitlines()[2]
 
 
 def test_a_face_s_size_in_the_picture_does_not_matter():
-    small, large = (calm([followed(scale * (still() + noise(0.2)))])[0].raw for scale in (0.2, 3))
-    assert small.jitter == pytest.approx(large.jitter, rel=1e-3)
+    small, large = (measure_temporal_stability([followed(scale * (still() + noise(0.2)))])[0].raw for scale in (0.2, 3))
+    assert small.median == pytest.approx(large.median, rel=1e-3)
 
 
 def test_a_face_in_profile_is_as_large_as_from_the_front():
     profile = FACE * [0.1, 1]
     height = np.ptp(profile[:, 1])
-    (one,) = calm([followed(profile + noise(0.2))])
-    assert one.raw.jitter == pytest.approx(math.sqrt(2) * 0.2 * SIZE / (FRONTAL * height), rel=0.05)
+    (one,) = measure_temporal_stability([followed(profile + noise(0.2))])
+    assert one.raw.median == pytest.approx(math.sqrt(2) * 0.2 * SIZE / (FRONTAL * height), rel=0.05)
 
 
 def test_a_jump_that_most_models_share_is_motion():
     path = still(102)
     path[40, 7, 1] += 1.5 * JUMP * SIZE / 100
-    assert [one.raw.flicker for one in calm([followed([path, path, still(102)])])] == [
+    assert [one.raw.jumps_per_1000 for one in measure_temporal_stability([followed([path, path, still(102)])])] == [
         pytest.approx(0.1020, abs=1e-3)
     ] * 2 + [0]
-    assert [one.raw.flicker for one in calm([followed([path] * 3)])] == [0, 0, 0]
+    assert [one.raw.jumps_per_1000 for one in measure_temporal_stability([followed([path] * 3)])] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("seconds", [np.arange(90) / RATE, np.cumsum(np.random.default_rng(1).uniform(0.02, 0.09, 90))])
 def test_even_motion_is_no_jitter_whatever_the_times_of_its_frames(seconds):
-    (one,) = calm([followed(moving(seconds=seconds), seconds=seconds)])
-    assert one.raw.jitter_mean < 1e-3
-    assert one.raw.flicker == 0
+    (one,) = measure_temporal_stability([followed(moving(seconds=seconds), seconds=seconds)])
+    assert one.raw.mean < 1e-3
+    assert one.raw.jumps_per_1000 == 0
     assert (one.still_frames, one.frames) == (0, 88)
 
 
 def test_frames_count_as_still_by_the_median_over_the_models():
     calmly, wildly = still() + noise(0.1), still() + noise(5)
-    rows = calm([followed([calmly, calmly, wildly])])
+    rows = measure_temporal_stability([followed([calmly, calmly, wildly])])
     assert {one.still_frames for one in rows} == {118}
-    assert rows[2].raw.still > 10 * rows[0].raw.still
-    assert calm([followed([calmly, moving(120), moving(120)])])[0].still_frames == 0
+    assert rows[2].raw.still_median > 10 * rows[0].raw.still_median
+    assert measure_temporal_stability([followed([calmly, moving(120), moving(120)])])[0].still_frames == 0
 
 
 def test_a_jump_of_one_point_is_one_flicker():
     path = still(102)
     path[40, 7, 1] += 1.5 * JUMP * SIZE / 100
-    (one,) = calm([followed(path, still(102))])
-    assert one.raw.flicker == pytest.approx(1000 / (98 * 100))
-    assert one.smooth.flicker == 0
+    (one,) = measure_temporal_stability([followed(path, still(102))])
+    assert one.raw.jumps_per_1000 == pytest.approx(1000 / (98 * 100))
+    assert one.smoothed.jumps_per_1000 == 0
     path[40] = FACE + 1.5 * JUMP * SIZE / 100 * np.array([0.6, 0.8])
-    assert calm([followed(path)])[0].raw.flicker == pytest.approx(1000 * 98 / (98 * 100))
+    assert measure_temporal_stability([followed(path)])[0].raw.jumps_per_1000 == pytest.approx(1000 * 98 / (98 * 100))
 
 
 def test_lag_is_how_late_smoothed_points_come_while_the_head_moves():
@@ -120,9 +120,9 @@ def test_lag_is_how_late_smoothed_points_come_while_the_head_moves():
     path = FACE + np.stack([swing, 0 * swing], 1)[:, None]
     speed = np.abs(np.gradient(swing)) * RATE * 100 / SIZE
     assert (speed > MOVING).sum() > 2 * LONG
-    (one,) = calm([followed(path[1:], path[:-1])])
-    assert one.lag == pytest.approx(1, abs=0.06)
-    assert math.isnan(calm([followed(still())])[0].lag)
+    (one,) = measure_temporal_stability([followed(path[1:], path[:-1])])
+    assert one.lag_frames == pytest.approx(1, abs=0.06)
+    assert math.isnan(measure_temporal_stability([followed(still())])[0].lag_frames)
 
 
 def frames(scenes):
@@ -130,18 +130,18 @@ def frames(scenes):
 
 
 def follow(scenes, *backends, follower=None):
-    entrants = [Entrant(f"model {number}", backend) for number, backend in enumerate(backends)]
-    chief = Entrant("follower", follower or FakeBackend())
-    return follow_faces("clip", frames(scenes), entrants, chief, bright_boxes)
+    candidates = [Candidate(f"model {number}", backend) for number, backend in enumerate(backends)]
+    chief = Candidate("follower", follower or FakeBackend())
+    return track_faces("clip", frames(scenes), candidates, chief, bright_boxes)
 
 
 def test_every_model_follows_the_same_faces():
     told = follow([scene((100 + step, 120), (500, 120)) for step in range(20)], FakeBackend(), FakeBackend())
-    assert [one.raw.shape for one in told.stretches] == [(2, 20, 98, 2)] * 2
+    assert [one.raw.shape for one in told.segments] == [(2, 20, 98, 2)] * 2
     assert (told.lost, told.gaps, told.models) == ([0, 0], 0, ("model 0", "model 1"))
-    np.testing.assert_array_equal(told.stretches[0].raw[0], told.stretches[0].raw[1])
-    assert told.stretches[0].smooth[0, -1, 0, 0] < told.stretches[0].raw[0, -1, 0, 0]  # moves to the right, a bit late
-    np.testing.assert_allclose(told.stretches[0].seconds, np.arange(20) / RATE)
+    np.testing.assert_array_equal(told.segments[0].raw[0], told.segments[0].raw[1])
+    assert told.segments[0].smoothed[0, -1, 0, 0] < told.segments[0].raw[0, -1, 0, 0]  # moves to the right, a bit late
+    np.testing.assert_allclose(told.segments[0].seconds, np.arange(20) / RATE)
 
 
 def test_a_model_of_another_margin_has_its_own_regions():
@@ -153,8 +153,8 @@ def test_a_model_of_another_margin_has_its_own_regions():
             return super().predict(crops)
 
     ours, theirs = Seeing(), Seeing()
-    entrants = [Entrant("ours", ours), Entrant("theirs", theirs, 1.05)]
-    follow_faces("clip", frames([scene((100, 120))] * 4), entrants, Entrant("f", FakeBackend()), bright_boxes)
+    candidates = [Candidate("ours", ours), Candidate("theirs", theirs, 1.05)]
+    track_faces("clip", frames([scene((100, 120))] * 4), candidates, Candidate("f", FakeBackend()), bright_boxes)
     assert theirs.share / ours.share == pytest.approx((1.25 / 1.05) ** 2, rel=0.1)
 
 
@@ -162,18 +162,18 @@ def test_a_cut_ends_a_stretch_and_is_no_jitter():
     bright = scene((180, 120))
     bright[:, 320:] = 100  # another room, a face that overlaps the one before
     told = follow([scene((150, 120))] * 10 + [bright] * 10, FakeBackend())
-    assert [len(one.seconds) for one in told.stretches] == [10, 10]
+    assert [len(one.seconds) for one in told.segments] == [10, 10]
     assert told.gaps == 0
-    (one,) = calm([told])
-    assert (one.raw.flicker, one.frames) == (0, 16)  # the face itself jumps by two thirds of its size
+    (one,) = measure_temporal_stability([told])
+    assert (one.raw.jumps_per_1000, one.frames) == (0, 16)  # the face itself jumps by two thirds of its size
 
 
 def test_a_face_that_is_gone_for_a_moment_is_a_gap():
     there, gone = scene((150, 120)), scene()
     told = follow([there] * 10 + [gone] * 3 + [there] * 10, FakeBackend())
     assert told.gaps == 1
-    assert len(told.stretches[0].seconds) == 10
-    assert len(told.stretches) == 2
+    assert len(told.segments[0].seconds) == 10
+    assert len(told.segments) == 2
 
 
 @pytest.mark.parametrize("away", [lambda points: points + 100, lambda points: 0.2 * points + 25])
@@ -185,21 +185,21 @@ def test_a_model_that_loses_its_face_or_shrinks_onto_a_part_of_it_is_counted_and
 
     told = follow([scene((150, 120))] * 10, FakeBackend(), Straying())
     assert told.lost == [0, 1]
-    steady, straying = told.stretches[0].raw
+    steady, straying = told.segments[0].raw
     assert np.abs(steady - straying).max(axis=(1, 2)).argmax() == 4
     np.testing.assert_array_equal(steady[5:], straying[5:])
-    rows = calm([told])
-    assert rows[1].raw.flicker > 0 == rows[0].raw.flicker
+    rows = measure_temporal_stability([told])
+    assert rows[1].raw.jumps_per_1000 > 0 == rows[0].raw.jumps_per_1000
 
 
 def test_no_face_is_not_a_special_case():
     told = follow([scene()] * 4, FakeBackend())
-    assert told.stretches == []
-    (one,) = calm([told])
-    assert (one.frames, one.lost) == (0, 0)
+    assert told.segments == []
+    (one,) = measure_temporal_stability([told])
+    assert (one.frames, one.lost_frames) == (0, 0)
     assert clips_table([told]).splitlines()[1].split() == ["model", "0", "raw", *"-------", "0"]
-    figures = json.loads(json.dumps(facts([], followed=[told]), allow_nan=False))["clips"]
-    assert figures["all"][0]["raw"]["jitter"] is None
+    figures = json.loads(json.dumps(to_json([], followed=[told]), allow_nan=False))["clips"]
+    assert figures["all"][0]["raw"]["median"] is None
     assert figures["each"][0]["clip"] == "clip"
 
 
@@ -215,8 +215,8 @@ def test_clips_are_files_or_folders_of_them(tmp_path):
 
 def test_processes_share_the_clips(tmp_path):
     paths = [write_video(tmp_path / f"{number}.mp4", [0, 0.1, 0.2]) for number in range(3)]
-    fake = Entrant("fake", FakeBackend())
-    whole = follow_clips(paths, [fake], fake, bright_boxes)
+    fake = Candidate("fake", FakeBackend())
+    whole = track_clips(paths, [fake], fake, bright_boxes)
     assert [one.clip for one in whole] == ["0.mp4", "1.mp4", "2.mp4"]
     parts: list = [None, None]
 
@@ -226,8 +226,8 @@ def test_processes_share_the_clips(tmp_path):
 
     for rank in range(2):
         with pytest.raises(StopIteration):
-            follow_clips(paths, [fake], fake, bright_boxes, Share(rank, 2, keep))
-    shared = follow_clips(paths, [fake], fake, bright_boxes, Share(1, 2, lambda own: parts))
+            track_clips(paths, [fake], fake, bright_boxes, Worker(rank, 2, keep))
+    shared = track_clips(paths, [fake], fake, bright_boxes, Worker(1, 2, lambda own: parts))
     assert [one.clip for one in shared] == ["0.mp4", "1.mp4", "2.mp4"]
 
 
@@ -244,7 +244,7 @@ def test_the_command_tells_of_clips_with_or_without_labelled_faces(tmp_path, mon
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), FakeBackend()))
+    monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate(str(name), FakeBackend()))
     monkeypatch.setattr(detector, "Detector", Detecting)
     clip = write_video(tmp_path / "clip.mp4", [step / 30 for step in range(100)])
     out = tmp_path / "out.json"
@@ -272,10 +272,10 @@ def test_a_model_of_other_points_is_refused_before_a_clip_is_read(tmp_path):
             points, scores = super().predict(crops)
             return points[:, :29], scores[:, :29]
 
-    few, fake = Entrant("few", Few()), Entrant("fake", FakeBackend())
-    for entrant, follower in ((few, few), (few, fake), (fake, few)):
+    few, fake = Candidate("few", Few()), Candidate("fake", FakeBackend())
+    for candidate, follower in ((few, few), (few, fake), (fake, few)):
         with pytest.raises(ModelError, match=r"^few: gives 29 points; .* 98$"):
-            follow_clips([tmp_path / "unread.mp4"], [entrant], follower, bright_boxes)
+            track_clips([tmp_path / "unread.mp4"], [candidate], follower, bright_boxes)
 
 
 @pytest.mark.faces
@@ -284,13 +284,13 @@ def test_smoothing_calms_a_real_face_without_delay(real_faces):
     from canthus.runtime.detector import Detector
 
     clip = real_faces / "videos" / "pyfeat_single_face.mp4"
-    ours, peer = open_entrant("fast"), open_peer(real_faces / "peers" / "PFLD_GhostOne_112_1_opt_sim.onnx")
+    ours, peer = open_candidate("fast"), open_peer(real_faces / "peers" / "PFLD_GhostOne_112_1_opt_sim.onnx")
     with Detector() as found, ours.backend, peer.backend:
-        told = follow_clips([clip], [ours, peer], ours, found.detect)
-    fast, other = calm(told)
+        told = track_clips([clip], [ours, peer], ours, found.detect)
+    fast, other = measure_temporal_stability(told)
     assert (fast.lost, other.lost, told[0].gaps) == (0, 0, 0)
     assert "1 clips, 1 stretches" in clips_line(told)
     for one in (fast, other):
         assert one.frames == 70
-        assert one.smooth.still < 0.7 * one.raw.still
-    assert fast.raw.still < 1.2 * other.raw.still
+        assert one.smoothed.still < 0.7 * one.raw.still_median
+    assert fast.raw.still_median < 1.2 * other.raw.still_median

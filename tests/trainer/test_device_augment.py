@@ -209,7 +209,7 @@ def test_a_run_that_finishes_its_batches_itself_goes_on_as_it_says_to_the_same_w
     monkeypatch.setattr("canthus.trainer.packs.batches.finish", counted)
     monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
     training.train(faces, recipe, unbroken, compiled=False, augment_on="device")
-    assert len(finished) == (steps := load(unbroken / "last").facts["step"]) > 3
+    assert len(finished) == (steps := load(unbroken / "last").metadata["step"]) > 3
     options = ["--workers", "0", "--augment-on", "device"]
     words = [str(Path(faces.crops.filename).parent), "-o", str(broken), "--recipe", str(tmp_path / "recipe.json")]
     with monkeypatch.context() as stopping:
@@ -219,7 +219,7 @@ def test_a_run_that_finishes_its_batches_itself_goes_on_as_it_says_to_the_same_w
     assert shlex.split(told) == [*words[:3], "--resume", *options]
     assert command(shlex.split(told)) == 0
     assert len(finished) == 2 * steps
-    one, other = (load(folder / "last").running for folder in (unbroken, broken))
+    one, other = (load(folder / "last").training_weights for folder in (unbroken, broken))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 

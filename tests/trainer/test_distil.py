@@ -80,7 +80,7 @@ def test_a_teacher_of_other_points_is_refused(teacher):
 
 def test_a_teacher_that_does_not_tell_its_size_is_refused(teacher):
     told = load(teacher)
-    facts = {name: value for name, value in told.facts.items() if name != "size"}
-    save(teacher, dataclasses.replace(told, facts=facts))
+    facts = {name: value for name, value in told.metadata.items() if name != "size"}
+    save(teacher, dataclasses.replace(told, metadata=facts))
     with pytest.raises(ModelError, match="does not tell its 'size'"):
         Teacher(teacher, 98, torch.device("cpu"))

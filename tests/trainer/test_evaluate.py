@@ -13,9 +13,9 @@ from canthus.runtime.types import FaceBox
 from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
-from canthus.trainer.evaluation.evaluate import Entrant, assign, evaluate, open_entrant, open_peer
+from canthus.trainer.evaluation.evaluate import Candidate, assign, evaluate, open_candidate, open_peer
 from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarise
-from canthus.trainer.evaluation.report import facts, table
+from canthus.trainer.evaluation.report import table, to_json
 from canthus.trainer.faces.formats import open_set
 from support.shape import SHAPE
 from support.shards import write_shard
@@ -108,24 +108,24 @@ def test_scores_that_are_chances_have_no_gap_and_those_that_boast_have_theirs():
     errors = np.where(random.random(chance.shape) < chance, 2.0, 8.0)
     told = reliability(chance, errors)
     assert sum(told.points) == chance.size
-    assert told.gap < 0.02
-    np.testing.assert_allclose(told.score, np.arange(BINS) / BINS + 0.5 / BINS, atol=0.01)
-    np.testing.assert_allclose(told.within, told.score, atol=0.05)
-    assert (told.median[0], told.median[-1]) == (8, 2)
-    assert reliability(np.minimum(chance + 0.2, 1), errors).gap == pytest.approx(0.18, abs=0.01)
+    assert told.calibration_error < 0.02
+    np.testing.assert_allclose(told.mean_score, np.arange(BINS) / BINS + 0.5 / BINS, atol=0.01)
+    np.testing.assert_allclose(told.accurate, told.mean_score, atol=0.05)
+    assert (told.median_error[0], told.median_error[-1]) == (8, 2)
+    assert reliability(np.minimum(chance + 0.2, 1), errors).calibration_error == pytest.approx(0.18, abs=0.01)
 
 
 def test_the_rank_tells_whether_lower_scores_err_more():
     scores = np.array([[0.1, 0.5, 0.5, 1.0, np.nan]])
-    assert reliability(scores, np.array([[9.0, 5, 5, 1, 3]])).rank == pytest.approx(1)
-    assert reliability(scores, np.array([[1.0, 5, 5, 9, 3]])).rank == pytest.approx(-1)
-    assert math.isnan(reliability(np.ones((1, 5)), scores).rank)
+    assert reliability(scores, np.array([[9.0, 5, 5, 1, 3]])).rank_correlation == pytest.approx(1)
+    assert reliability(scores, np.array([[1.0, 5, 5, 9, 3]])).rank_correlation == pytest.approx(-1)
+    assert math.isnan(reliability(np.ones((1, 5)), scores).rank_correlation)
 
 
 def test_reliability_of_no_face_found():
     told = reliability(np.full((2, 98), np.nan), np.full((2, 98), np.nan))
-    assert sum(told.points) == told.gap == 0
-    assert math.isnan(told.rank)
+    assert sum(told.points) == told.calibration_error == 0
+    assert math.isnan(told.rank_correlation)
 
 
 def test_each_detection_shows_one_face_at_most_and_the_best_pair_goes_first():
@@ -144,7 +144,7 @@ def test_a_model_that_knows_has_no_error_in_either_kind_of_boxes(tmp_path):
     boxes = iter(points)
     results = evaluate(
         [open_set(tmp_path)],
-        [Entrant("knowing", Knowing())],
+        [Candidate("knowing", Knowing())],
         lambda picture: [box_of(next(boxes))],
         ("truth", "detector"),
     )
@@ -170,7 +170,7 @@ def test_a_rough_box_is_mended_by_a_second_look(tmp_path):
 
     def measured():
         looks.clear()
-        (one,) = evaluate([open_set(tmp_path)], [Entrant("drawn", Drawn())], lambda _: [rough], ["detector"])
+        (one,) = evaluate([open_set(tmp_path)], [Candidate("drawn", Drawn())], lambda _: [rough], ["detector"])
         assert looks == [1, 1, 2]
         return one.all.nme * np.linalg.norm(face[60] - face[72]) / 100  # pixels
 
@@ -186,7 +186,7 @@ def test_a_rough_box_is_mended_by_a_second_look(tmp_path):
 def test_a_face_that_the_detector_misses_is_a_failure_and_leaves_the_mean_alone(tmp_path):
     points = write_shard(tmp_path)
     answers = iter([[box_of(points[0])], [], *([box_of(face)] for face in points[2:])])
-    (one,) = evaluate([open_set(tmp_path)], [Entrant("knowing", Knowing())], lambda _: next(answers), ["detector"])
+    (one,) = evaluate([open_set(tmp_path)], [Candidate("knowing", Knowing())], lambda _: next(answers), ["detector"])
     assert (one.all.faces, one.all.missed) == (6, 1)
     assert one.all.nme < EXACT
     assert one.all.fr10 == pytest.approx(100 / 6)
@@ -212,31 +212,31 @@ def test_the_mean_over_a_crop_and_its_mirror_image_undoes_a_one_sided_error(tmp_
             return np.repeat(points[None], len(crops), 0), np.ones((len(crops), 98), np.float32)
 
     faces = [open_set(tmp_path)]
-    assert evaluate(faces, [Entrant("aside", Knowing(aside=3))])[0].all.nme > 3
-    assert evaluate(faces, [Entrant("both", Both())], flip=True)[0].all.nme < EXACT
+    assert evaluate(faces, [Candidate("aside", Knowing(aside=3))])[0].all.nme > 3
+    assert evaluate(faces, [Candidate("both", Both(), flip_tta=True)])[0].all.nme < EXACT
 
 
 def test_a_model_of_another_margin_sees_its_own_regions(tmp_path):
     write_shard(tmp_path)
     ours, theirs = Knowing(), Knowing(margin=1.1)
-    results = evaluate([open_set(tmp_path)], [Entrant("ours", ours), Entrant("theirs", theirs, 1.1)])
+    results = evaluate([open_set(tmp_path)], [Candidate("ours", ours), Candidate("theirs", theirs, 1.1)])
     assert [one.all.nme < EXACT for one in results] == [True, True]
     assert not np.array_equal(ours.seen[0], theirs.seen[0])
 
 
 def test_figures_are_told_as_a_table_and_as_strict_json(tmp_path):
     write_shard(tmp_path)
-    results = evaluate([open_set(tmp_path)], [Entrant("a", Knowing()), Entrant("b b", Knowing(aside=1))])
+    results = evaluate([open_set(tmp_path)], [Candidate("a", Knowing()), Candidate("b b", Knowing(aside=1))])
     lines = table(results).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split()[-6:] == ["-", "0.00", "-", "-", "-", "0.00"]  # all are expression and blur
     first = "model boxes NME 95 % FR@10 AUC@10 faces missed"
     assert " ".join(lines[0].split()) == " ".join([first, *ATTRIBUTES])
-    told = json.loads(json.dumps(facts(results), allow_nan=False))
+    told = json.loads(json.dumps(to_json(results), allow_nan=False))
     assert {"nme", "fr10", "auc10", "faces", "missed", "interval", "attributes"} <= set(told)
     assert told["attributes"]["pose"] is None  # no such face
     assert told["reliability"]["points"][-1] == 6 * 98
-    assert told["reliability"]["median"][0] is None
+    assert told["reliability"]["median_error"][0] is None
     assert told["attributes"]["blur"] == told["nme"]
     assert [one["model"] for one in told["results"]] == ["a", "b b"]
     assert told["results"][1]["nme"] > told["results"][0]["nme"] == told["nme"]
@@ -244,7 +244,7 @@ def test_figures_are_told_as_a_table_and_as_strict_json(tmp_path):
 
 def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
     write_shard(tmp_path)
-    monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     out = tmp_path / "figures.json"
     assert command(["--model", "one", "two", "--wflw", str(tmp_path), "--json", str(out)]) == 0
     printed = capsys.readouterr().out
@@ -256,7 +256,7 @@ def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     with pytest.raises(InputError, match="neither"):
         command(["--wflw", str(tmp_path)])
     write_shard(tmp_path)
@@ -273,9 +273,9 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
 
 def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(ModelError, match="absent"):
-        open_entrant("absent")
+        open_candidate("absent")
     with pytest.raises(ModelError, match="no such file"):
-        open_entrant(str(tmp_path / "absent.safetensors"))
+        open_candidate(str(tmp_path / "absent.safetensors"))
     with pytest.raises(ModelError, match="no such file"):
         open_peer(tmp_path / "absent.onnx")
     (tmp_path / "other.onnx").write_bytes(b"no network")

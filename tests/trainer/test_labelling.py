@@ -8,11 +8,11 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import FaceBox
 from canthus.trainer.commands.label import command
 from canthus.trainer.evaluation import evaluate
-from canthus.trainer.evaluation.evaluate import Entrant
+from canthus.trainer.evaluation.evaluate import Candidate
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import frame_name, is_held_out
 from canthus.trainer.labels import labelling
-from canthus.trainer.labels.labelling import Label, ShardWriter, label, pictures_of
+from canthus.trainer.labels.labelling import PseudoLabel, ShardWriter, images_of, label_image
 from canthus.trainer.packs.pack import write_pack
 from support.data_sets import SHAPES
 from support.fakes import FakeBackend, bright_boxes
@@ -38,7 +38,7 @@ def picture_with(*places: tuple[int, int]) -> np.ndarray:
 
 
 def test_a_face_is_found_where_it_is_and_looks_agree():
-    found = label(picture_with((60, 70), (260, 90)), bright_boxes, [Entrant("fine", Fine())])
+    found = label_image(picture_with((60, 70), (260, 90)), bright_boxes, [Candidate("fine", Fine())])
     assert len(found) == 2
     for one, corner in zip(found, ((60, 70), (260, 90)), strict=True):
         span = (SHAPE - SHAPE.min(0)) / np.ptp(SHAPE, axis=0)
@@ -56,7 +56,7 @@ def test_looks_that_agree_have_no_spread_and_those_that_do_not_have():
             return points + np.random.default_rng(len(crops)).normal(0, 2, points.shape).astype(np.float32), scores
 
     picture = picture_with((60, 70))
-    calm, shaky = (label(picture, bright_boxes, [Entrant("a", one)])[0] for one in (Knowing(), Trembling()))
+    calm, shaky = (label_image(picture, bright_boxes, [Candidate("a", one)])[0] for one in (Knowing(), Trembling()))
     assert calm.spread < shaky.spread
 
 
@@ -66,7 +66,7 @@ def test_a_detection_that_scores_low_is_no_face():
             points, scores = super().predict(crops)
             return points, 0.2 * scores
 
-    assert label(picture_with((60, 70)), bright_boxes, [Entrant("doubting", Doubting())]) == []
+    assert label_image(picture_with((60, 70)), bright_boxes, [Candidate("doubting", Doubting())]) == []
 
 
 def test_two_boxes_on_one_face_give_one_label():
@@ -74,23 +74,23 @@ def test_two_boxes_on_one_face_give_one_label():
         (box,) = bright_boxes(image)
         return [box, FaceBox(box.x0 + 3, box.y0, box.x1 + 3, box.y1, 0.8)]
 
-    assert len(label(picture_with((60, 70)), twice, [Entrant("a", Knowing())])) == 1
-    assert label(picture_with(), bright_boxes, [Entrant("a", Knowing())]) == []
+    assert len(label_image(picture_with((60, 70)), twice, [Candidate("a", Knowing())])) == 1
+    assert label_image(picture_with(), bright_boxes, [Candidate("a", Knowing())]) == []
 
 
 def test_a_model_with_other_points_cannot_label():
     with pytest.raises(ModelError, match="gives 29 points"):
-        label(picture_with((60, 70)), bright_boxes, [Entrant("few", Knowing(SHAPES["COFW"]))])
-    both = [Entrant("all", Knowing()), Entrant("few", Knowing(SHAPES["COFW"]))]
+        label_image(picture_with((60, 70)), bright_boxes, [Candidate("few", Knowing(SHAPES["COFW"]))])
+    both = [Candidate("all", Knowing()), Candidate("few", Knowing(SHAPES["COFW"]))]
     with pytest.raises(ModelError, match="few: gives 29 points, all gives 98"):
-        label(picture_with((60, 70)), bright_boxes, both)
+        label_image(picture_with((60, 70)), bright_boxes, both)
 
 
 def test_a_written_shard_is_read_back_with_its_faces_in_place(tmp_path):
     picture = picture_with((60, 70))
     points = (np.array([60, 70]) + SHAPE * 80).astype(np.float32)
     with ShardWriter(tmp_path) as shard:
-        shard.write("clip/000010", picture, [Label(points, 0.0123, 0.9)])
+        shard.write("clip/000010", picture, [PseudoLabel(points, 0.0123, 0.9)])
         shard.write("clip/000020", picture, [])
     assert shard.faces == 1
     one = open_set(tmp_path)
@@ -107,7 +107,7 @@ def test_pictures_of_one_name_keep_their_own_faces(tmp_path):
     with ShardWriter(tmp_path) as shard:
         for x, faces in ((60, 2), (200, 1)):
             points = (np.array([x, 70]) + SHAPE * 80).astype(np.float32)
-            shard.write("1.jpg", picture_with((60, 70)), faces * [Label(points, 0.01, 0.9)])
+            shard.write("1.jpg", picture_with((60, 70)), faces * [PseudoLabel(points, 0.01, 0.9)])
     one = open_set(tmp_path)
     assert [face.image for face in one.faces] == [f"1.jpg_{number}.jpg" for number in range(3)]
     assert [one.image(face.image).max() > 128 for face in one.faces] == [True, True, False]
@@ -137,13 +137,13 @@ def test_pictures_and_every_so_manyth_frame_are_taken(tmp_path):
     cv2.imwrite(str(folder / "a.png"), picture_with((60, 70)))
     (folder / "b.jpg").write_text("no picture")
     unreadable: list[str] = []
-    taken = [name for name, _ in pictures_of(tmp_path / "photos", 1, unreadable)]
+    taken = [name for name, _ in images_of(tmp_path / "photos", 1, unreadable)]
     assert taken == ["deep/a.png"]
     assert len(unreadable) == 1
     assert "b.jpg" in unreadable[0]
-    assert [name for name, _ in pictures_of(folder / "a.png", 1, unreadable)] == ["a.png"]
+    assert [name for name, _ in images_of(folder / "a.png", 1, unreadable)] == ["a.png"]
     clip = write_video(tmp_path / "clip.mp4", [0.1 * index for index in range(12)])
-    frames = dict(pictures_of(clip, 5, unreadable))
+    frames = dict(images_of(clip, 5, unreadable))
     assert list(frames) == [frame_name("clip", index) for index in (0, 5, 10)]
     assert frames[frame_name("clip", 5)].mean() == pytest.approx(30, abs=3)
 
@@ -163,33 +163,33 @@ def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, ca
             pass
 
     monkeypatch.setattr("canthus.runtime.detector.Detector", Detector)
-    monkeypatch.setattr(evaluate, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    monkeypatch.setattr(evaluate, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(3):
         cv2.imwrite(str(photos / f"{number}.png"), picture_with((60, 70), (250, 80)))
     words = [str(photos), "-o", str(tmp_path / "shard"), "--max-spread", "1"]
     assert command(words) == 0
-    assert "6 faces; 0 doubtful ones" in capsys.readouterr().out
+    assert "6 faces; dropped 0 with uncertain labels" in capsys.readouterr().out
     assert len(open_set(tmp_path / "shard").faces) == 6
     with pytest.raises(InputError, match="another folder"):
         command(words)
     assert command([str(photos), "-o", str(tmp_path / "strict"), "--max-spread", "0"]) == 0
-    assert "0 faces; 6 doubtful ones" in capsys.readouterr().out
+    assert "0 faces; dropped 6 with uncertain labels" in capsys.readouterr().out
     (photos / "x.png").write_text("no picture")
     assert command([str(photos), "-o", str(tmp_path / "more")]) == 1
     assert "left out" in capsys.readouterr().err
     with pytest.raises(InputError, match="no such file"):
         command([str(tmp_path / "absent"), "-o", str(tmp_path / "other")])
 
-    looks = iter([label])
+    looks = iter([label_image])
 
-    def stopped_after_one(*asked: object) -> list[Label]:
+    def stopped_after_one(*asked: object) -> list[PseudoLabel]:
         for look in looks:
             return look(*asked)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(labelling, "label", stopped_after_one)
+    monkeypatch.setattr(labelling, "label_image", stopped_after_one)
     assert command([str(photos), "-o", str(tmp_path / "stopped"), "--max-spread", "1"]) == 130
     assert "stopped; the faces written so far are a complete shard" in capsys.readouterr().err
     assert len(open_set(tmp_path / "stopped").faces) == 2

@@ -15,7 +15,7 @@ from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw
 from canthus.trainer.networks.head import SkpsHead, decode, split_maps
 from canthus.trainer.networks.hrnet import HRNet
-from canthus.trainer.networks.network import Deployed, Mirrored, as_used, build, normalise
+from canthus.trainer.networks.network import DecodingNetwork, FlipTTANetwork, build, normalise, with_flip_tta
 from canthus.trainer.networks.student import Student
 from canthus.trainer.train import compile_network
 
@@ -231,7 +231,7 @@ def test_each_kind_of_hrnets_modules_is_compiled_once_and_the_weights_keep_their
 
     compile_part = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda part: compile_part(part, backend=backend))
-    network = as_used(HRNet(98), {"flip_tta": mirrored, "points": 98}).eval()
+    network = with_flip_tta(HRNet(98), {"flip_tta": mirrored, "points": 98}).eval()
     names, images = list(network.state_dict()), torch.zeros(1, 3, 32, 32)
     with torch.no_grad():
         wanted = network(images)
@@ -279,7 +279,7 @@ def test_a_deployed_network_takes_crops_and_gives_points():
     torch.manual_seed(0)
     network = build("student", 5)
     crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    deployed = Deployed(network).eval()
+    deployed = DecodingNetwork(network).eval()
     points, scores = deployed(crops)
     wanted, _ = decode(network.eval()(normalise(crops)), 4)
     torch.testing.assert_close(points, wanted)
@@ -313,7 +313,7 @@ def test_a_look_in_the_mirror_finds_the_same_points_and_averages_errors_away():
     images = torch.zeros(2, 3, 64, 64)
     images[:, 0, 21, 13] = images[:, 0, 30, 47] = images[:, 2, 40, 28] = 1
     network = Seeing()
-    plain, mirrored = network(images), Mirrored(network, WFLW.points, 4)(images)
+    plain, mirrored = network(images), FlipTTANetwork(network, WFLW.points, 4)(images)
     np.testing.assert_allclose(mirrored, plain, atol=1e-5)
 
     class Leaning(nn.Module):
@@ -322,15 +322,15 @@ def test_a_look_in_the_mirror_finds_the_same_points_and_averages_errors_away():
             maps[:, WFLW.points : 2 * WFLW.points] += 0.5  # half a cell too far to the right, everywhere
             return maps
 
-    wrong, averaged = Leaning()(images), Mirrored(Leaning(), WFLW.points, 4)(images)
+    wrong, averaged = Leaning()(images), FlipTTANetwork(Leaning(), WFLW.points, 4)(images)
     assert (decode(wrong, 4)[0] - decode(plain, 4)[0]).abs().max() > 1
     np.testing.assert_allclose(decode(averaged, 4)[0], decode(plain, 4)[0], atol=1e-3)
 
 
 def test_a_network_looks_in_the_mirror_where_its_checkpoint_says_so():
     network = Student(98)
-    assert as_used(network, {"points": 98}) is network
-    assert as_used(network, {"points": 98, "flip_tta": False}) is network
-    both = as_used(network, {"points": 98, "flip_tta": True})
-    assert isinstance(both, Mirrored)
+    assert with_flip_tta(network, {"points": 98}) is network
+    assert with_flip_tta(network, {"points": 98, "flip_tta": False}) is network
+    both = with_flip_tta(network, {"points": 98, "flip_tta": True})
+    assert isinstance(both, FlipTTANetwork)
     assert both.network is network

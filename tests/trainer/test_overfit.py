@@ -33,7 +33,7 @@ def learn(faces: LabelledSet, folder: Path) -> float:
     few = replace(faces, faces=faces.faces[:FACES], published=0)
     often = write_pack([few] * REPEATED, folder / "often", 192).pack
     train(often, BY_HEART, folder / "run", compiled=False, judged=write_pack([few], folder / "once", 192).pack)
-    best = load(folder / "run" / "best").facts["best"]
+    best = load(folder / "run" / "best").metadata["best"]
     assert best is not None
     return float(best)
 

@@ -50,8 +50,8 @@ def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
         time.sleep(0.02)
     first.send_signal(signal.SIGTERM)  # as Slurm does
     first.communicate(timeout=120)
-    stopped = load(shared / "last").facts["step"]
-    assert load(alone / "last").facts["step"] > stopped >= 2
+    stopped = load(shared / "last").metadata["step"]
+    assert load(alone / "last").metadata["step"] > stopped >= 2
     second = torchrun(faces, shared, "--resume")
     told, _ = second.communicate(timeout=120)
     assert second.returncode == 0, told
@@ -103,7 +103,7 @@ def test_ctrl_c_leaves_the_workers_to_the_training(faces, tmp_path, monkeypatch)
     monkeypatch.setattr(training, "_schedule", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         training.train(faces, Recipe(**SETTINGS), tmp_path, compiled=False, workers=2)
-    assert load(tmp_path / "last").facts["step"] == 3
+    assert load(tmp_path / "last").metadata["step"] == 3
     monkeypatch.undo()
     training.train(faces, Recipe(**SETTINGS), tmp_path, resume=True, compiled=False, workers=2)
 

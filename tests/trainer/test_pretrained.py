@@ -11,7 +11,7 @@ from torch import nn
 from canthus.runtime.errors import ModelError
 from canthus.trainer.networks.checkpoint import Checkpoint, save
 from canthus.trainer.networks.network import build
-from canthus.trainer.networks.pretrained import take
+from canthus.trainer.networks.pretrained import load_pretrained
 from support.training import Harm
 
 
@@ -36,7 +36,7 @@ def test_the_common_layouts_of_hrnet_fit(tmp_path, theirs, prefix, nest):
     held = {prefix + name: value for name, value in theirs.items()}
     torch.save({nest: held, "epoch": 3} if nest else held, tmp_path / "net.pth")
     network = build("hrnet_w18", 98)
-    taken = take(tmp_path / "net.pth", network)
+    taken = load_pretrained(tmp_path / "net.pth", network)
     assert_taken(network, theirs)
     assert {name.split(".")[0] for name in taken.new} == {"head"}
     assert set(taken.unused) == {"classifier.weight", "incre_modules.0.0.conv1.weight"}
@@ -49,12 +49,12 @@ def test_the_common_layouts_of_hrnet_fit(tmp_path, theirs, prefix, nest):
 def test_safetensors_fit_too_and_a_checkpoint_for_other_points(tmp_path, theirs):
     save_file(theirs, tmp_path / "timm.safetensors")
     network = build("hrnet_w18", 98)
-    take(tmp_path / "timm.safetensors", network)
+    load_pretrained(tmp_path / "timm.safetensors", network)
     assert_taken(network, theirs)
     student = build("student", 29).state_dict()
     save(tmp_path / "ours", Checkpoint(student, {}, {}, {}))
     other = build("student", 98)
-    taken = take(tmp_path / "ours.safetensors", other)
+    taken = load_pretrained(tmp_path / "ours.safetensors", other)
     assert {name.split(".")[0] for name in taken.new} == {"head"}
     assert torch.equal(next(iter(other.state_dict().values())), next(iter(student.values())))
 
@@ -64,7 +64,7 @@ def test_the_weights_of_another_network_are_refused(tmp_path, theirs):
     network = build("student", 98)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     with pytest.raises(ModelError, match=r"only \d+ of the network's \d+ tensors fit"):
-        take(tmp_path / "hrnet.safetensors", network)
+        load_pretrained(tmp_path / "hrnet.safetensors", network)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
@@ -74,7 +74,7 @@ def test_a_malicious_pickle_is_one_line_and_runs_nothing(tmp_path):
     torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}, "meta": harm}, tmp_path / "new.pth")
     for name in ("old.pth", "new.pth"):
         with pytest.raises(ModelError, match=rf"{name}: .*could run code: not opened") as refused:
-            take(tmp_path / name, build("student", 98))
+            load_pretrained(tmp_path / name, build("student", 98))
         assert "\n" not in str(refused.value)
     assert not (tmp_path / "harm").exists()
 
@@ -89,10 +89,10 @@ def test_a_damaged_file_is_one_line(tmp_path, name, content):
         content = path.read_bytes()[:-3000]
     path.write_bytes(content)
     with pytest.raises(ModelError, match=name) as refused:
-        take(path, build("student", 98))
+        load_pretrained(path, build("student", 98))
     assert "\n" not in str(refused.value)
     with pytest.raises(ModelError, match="no such file"):
-        take(tmp_path / "absent.pth", build("student", 98))
+        load_pretrained(tmp_path / "absent.pth", build("student", 98))
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ModelError, match="holds no weights"):
-        take(tmp_path / "list.pth", build("student", 98))
+        load_pretrained(tmp_path / "list.pth", build("student", 98))

@@ -10,10 +10,10 @@ import pytest
 from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation import evaluate
-from canthus.trainer.evaluation.evaluate import Entrant
+from canthus.trainer.evaluation.evaluate import Candidate
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import is_held_out
-from canthus.trainer.labels.relabel import relabel
+from canthus.trainer.labels.relabel import RelabelOptions, relabel
 from canthus.trainer.packs.pack import copy_pack, open_pack, write_pack
 from support.shape import SHAPE
 from support.shards import write_shard
@@ -38,8 +38,8 @@ def packs(tmp_path):
 @pytest.mark.parametrize("share", [0.5, 1.0])
 def test_wrong_labels_move_towards_what_the_model_knows(packs, tmp_path, share):
     right, wrong = packs
-    done = relabel(tmp_path / "wrong", [Entrant("knowing", Knowing())], tmp_path / "new", share, 0, max_spread=1)
-    assert (done.changed, done.kept_aside, done.doubtful) == (6, 0, 0)
+    done = relabel(tmp_path / "wrong", [Candidate("knowing", Knowing())], tmp_path / "new", RelabelOptions(share, 0, 1))
+    assert (done.changed, done.held_out, done.uncertain) == (6, 0, 0)
     new = open_pack(tmp_path / "new")
     left = new.points - right.points
     np.testing.assert_allclose(left[:, WRONG] - (1 - share) * WAY, 0, atol=2 * SLACK)
@@ -79,14 +79,14 @@ def test_a_disk_that_is_too_small_is_told_before_models_look_and_nothing_is_left
     monkeypatch.setattr(Path, "hardlink_to", refuse)
     monkeypatch.setattr(shutil, "copyfile", fill)
     with pytest.raises(InputError, match=r"new: the crops need 0\.000664 GB \(No space left on device\)"):
-        relabel(tmp_path / "wrong", [], tmp_path / "new", 0.5, 0, max_spread=1)
+        relabel(tmp_path / "wrong", [], tmp_path / "new", RelabelOptions(0.5, 0, 1))
     assert not (tmp_path / "new").exists()
 
 
 def test_models_of_other_points_are_refused(packs, tmp_path):
     few = Knowing(SHAPE[:29])
-    with pytest.raises(ModelError, match=r"few: gives 29 points, the faces of .*wrong have 98"):
-        relabel(tmp_path / "wrong", [Entrant("few", few)], tmp_path / "new", 0.5, 0, max_spread=1)
+    with pytest.raises(ModelError, match=r"few: predicts 29 points, the faces of .*wrong have 98"):
+        relabel(tmp_path / "wrong", [Candidate("few", few)], tmp_path / "new", RelabelOptions(0.5, 0, 1))
     assert not (tmp_path / "new").exists()
 
 
@@ -97,23 +97,23 @@ def test_held_out_and_doubted_faces_stay_as_they_are(packs, tmp_path):
             return points, scores * 0.2
 
     _, wrong = packs
-    done = relabel(tmp_path / "wrong", [Entrant("doubting", Doubting())], tmp_path / "same", 0.5, 0, max_spread=1)
-    assert (done.changed, done.doubtful, done.moved) == (0, 6, 0)
+    done = relabel(tmp_path / "wrong", [Candidate("unsure", Doubting())], tmp_path / "same", RelabelOptions(0.5, 0, 1))
+    assert (done.changed, done.uncertain, done.moved) == (0, 6, 0)
     np.testing.assert_array_equal(open_pack(tmp_path / "same").points, wrong.points)
 
     aside = np.array([is_held_out(name, 3) for name in wrong.names])
     assert 0 < aside.sum() < 6
-    done = relabel(tmp_path / "wrong", [Entrant("knowing", Knowing())], tmp_path / "some", 1.0, 3, max_spread=1)
-    assert done.kept_aside == aside.sum()
+    done = relabel(tmp_path / "wrong", [Candidate("knowing", Knowing())], tmp_path / "some", RelabelOptions(1.0, 3, 1))
+    assert done.held_out == aside.sum()
     moved = (open_pack(tmp_path / "some").points != wrong.points).any((1, 2))
     np.testing.assert_array_equal(moved, ~aside)
 
 
 def test_the_command_tells_what_moved_and_refuses_what_it_cannot(packs, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluate, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    monkeypatch.setattr(evaluate, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     words = ["relabel", str(tmp_path / "wrong"), "--held-out", "0", "--max-spread", "1", "-o"]
     assert command([*words, str(tmp_path / "new")]) == 0
-    assert "6 faces labelled again" in capsys.readouterr().out
+    assert "relabelled 6 faces" in capsys.readouterr().out
     with pytest.raises(InputError, match="--overwrite replaces it"):
         command([*words, str(tmp_path / "new")])
     assert command([*words, str(tmp_path / "new"), "--overwrite"]) == 0

@@ -19,7 +19,7 @@ from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation import report
 from canthus.trainer.evaluation import speed as timing
-from canthus.trainer.evaluation.evaluate import Entrant, Share, evaluate, in_order
+from canthus.trainer.evaluation.evaluate import Candidate, Worker, evaluate, faces_in_order
 from canthus.trainer.evaluation.metrics import reliability, summarise
 from canthus.trainer.evaluation.report import (
     CASES,
@@ -31,7 +31,7 @@ from canthus.trainer.evaluation.report import (
     worst_sheet,
 )
 from canthus.trainer.evaluation.speed import measure_speed
-from canthus.trainer.evaluation.stability import SCALE, SHIFT, TURN, measure_stability
+from canthus.trainer.evaluation.stability import SCALE, SHIFT, TURN, measure_box_stability
 from canthus.trainer.faces.contact_sheet import CAPTION, TILE
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
@@ -61,7 +61,7 @@ class Following(Knowing):
 def test_a_model_that_ignores_its_picture_moves_with_its_box(tmp_path):
     write_shard(tmp_path)
     faces = [open_set(tmp_path)]
-    (steady,) = measure_stability(faces, [Entrant("blind", Knowing())])
+    (steady,) = measure_box_stability(faces, [Candidate("blind", Knowing())])
     over = np.mean(
         [roi_from_points(f.points).side / np.linalg.norm(f.points[60] - f.points[72]) for f in faces[0].faces]
     )
@@ -78,8 +78,8 @@ def test_a_model_that_follows_the_picture_hardly_moves(tmp_path):
     for picture in (tmp_path / "images/some").iterdir():
         face = cv2.imread(str(picture))
         cv2.imwrite(str(picture), np.where(face > 225, 255, 0).astype(np.uint8))
-    blind, following = measure_stability(
-        [open_set(tmp_path)], [Entrant("blind", Knowing()), Entrant("following", Following())]
+    blind, following = measure_box_stability(
+        [open_set(tmp_path)], [Candidate("blind", Knowing()), Candidate("following", Following())]
     )
     assert following.shift < 0.25 * blind.shift
     assert following.scale < 0.5 * blind.scale
@@ -103,7 +103,9 @@ def test_models_are_timed_in_turn_and_beside_the_first(tmp_path, monkeypatch):
             return super().predict(crops)
 
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: now))
-    slow, slower = measure_speed([open_set(tmp_path)], [Entrant("slow", Slow(0.002)), Entrant("slower", Slow(0.005))])
+    slow, slower = measure_speed(
+        [open_set(tmp_path)], [Candidate("slow", Slow(0.002)), Candidate("slower", Slow(0.005))]
+    )
     assert (slow.ms, slow.times, slower.ms, slower.times) == pytest.approx((2, 1, 5, 2.5))
     assert speed_table([slow, slower]).splitlines()[2].split() == ["slower", "5.00", "2.50"]
 
@@ -120,9 +122,9 @@ def test_the_curve_ends_at_those_that_did_not_fail_and_its_area_is_auc():
     assert curve(np.array([math.inf]))[1].tolist() == [0, 0]
 
 
-def results_of(folder, flip=False):
+def results_of(folder):
     sets = [open_set(folder)]
-    return sets, evaluate(sets, [Entrant("knowing", Knowing())], flip=flip)
+    return sets, evaluate(sets, [Candidate("knowing", Knowing())])
 
 
 def test_markdown_has_the_published_columns(tmp_path):
@@ -140,7 +142,7 @@ def test_markdown_has_the_published_columns(tmp_path):
 def test_results_keep_every_face_s_error_and_points_in_order(tmp_path):
     points = write_shard(tmp_path, 12)  # "face 10" is sorted before "face 2"
     sets, (one,) = results_of(tmp_path)
-    order = [int(face.image.split()[1].removesuffix(".png")) for _, face in in_order(sets)]
+    order = [int(face.image.split()[1].removesuffix(".png")) for _, face in faces_in_order(sets)]
     assert order[2] == 10
     np.testing.assert_allclose(one.points, points[order], atol=0.1)
     assert one.errors.shape == (12,)
@@ -184,7 +186,7 @@ def test_errors_of_another_set_have_its_own_ruler_and_no_subsets_of_wflw(tmp_pat
     sets = [open_set(tmp_path)]
     shifted = Knowing(SHAPES["COFW"])
     shifted.points[:, 0] += 1
-    plain, aside = evaluate(sets, [Entrant("plain", Knowing(SHAPES["COFW"])), Entrant("aside", shifted)])
+    plain, aside = evaluate(sets, [Candidate("plain", Knowing(SHAPES["COFW"])), Candidate("aside", shifted)])
     assert plain.all.nme < EXACT
     regions = np.array([roi_from_points(face).side for face in points])
     ocular = np.linalg.norm(points[:, 8] - points[:, 9], axis=-1)
@@ -194,17 +196,17 @@ def test_errors_of_another_set_have_its_own_ruler_and_no_subsets_of_wflw(tmp_pat
     write_300w(tmp_path / "w" / "ibug")
     write_300w(tmp_path / "w" / "helen/testset")
     write_300w(tmp_path / "w" / "lfpw/testset")
-    (one,) = evaluate([open_set(tmp_path / "w")], [Entrant("c", Knowing(SHAPES["300W"]))])
+    (one,) = evaluate([open_set(tmp_path / "w")], [Candidate("c", Knowing(SHAPES["300W"]))])
     assert {name: summary.faces for name, summary in one.attributes.items()} == {"common": 8, "challenge": 4}
 
 
 def test_a_model_with_other_points_than_the_faces_is_refused(tmp_path):
     write_cofw(tmp_path / "cofw.mat")
     with pytest.raises(ModelError, match="wide: gives 98 points, the faces have 29"):
-        evaluate([open_set(tmp_path / "cofw.mat")], [Entrant("wide", Knowing())])
+        evaluate([open_set(tmp_path / "cofw.mat")], [Candidate("wide", Knowing())])
     write_shard(tmp_path / "shard")
     with pytest.raises(InputError, match="one number of points at a time"):
-        evaluate([open_set(tmp_path / "cofw.mat"), open_set(tmp_path / "shard")], [Entrant("wide", Knowing())])
+        evaluate([open_set(tmp_path / "cofw.mat"), open_set(tmp_path / "shard")], [Candidate("wide", Knowing())])
 
 
 def test_flipping_by_the_set_s_own_pairs(tmp_path):
@@ -221,13 +223,13 @@ def test_flipping_by_the_set_s_own_pairs(tmp_path):
             points = (plain if self.calls % 2 else mirrored) + [3, 0]
             return np.repeat(points[None].astype(np.float32), len(crops), 0), np.ones((len(crops), 29), np.float32)
 
-    (one,) = evaluate([open_set(tmp_path / "cofw.mat")], [Entrant("both", Both(SHAPES["COFW"]))], flip=True)
+    (one,) = evaluate([open_set(tmp_path / "cofw.mat")], [Candidate("both", Both(SHAPES["COFW"]), flip_tta=True)])
     assert one.all.nme < EXACT
 
 
 def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
     write_shard(tmp_path)
-    monkeypatch.setattr(evaluating, "open_entrant", lambda name: Entrant(str(name), Knowing()))
+    monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     out, drawn, worst = tmp_path / "a.json", tmp_path / "curve.png", tmp_path / "worst.png"
     scores, cases = tmp_path / "scores.png", tmp_path / "cases.png"
     words = [
@@ -291,7 +293,7 @@ def test_a_part_of_a_set_keeps_its_kind(tmp_path):
 def test_processes_that_share_the_pictures_find_what_one_finds(tmp_path):
     write_shard(tmp_path, 7)
     sets, whole = results_of(tmp_path)
-    entrants = [Entrant("knowing", Knowing())]
+    candidates = [Candidate("knowing", Knowing())]
     parts: list = [None, None, None]
 
     def keep(own):
@@ -300,9 +302,9 @@ def test_processes_that_share_the_pictures_find_what_one_finds(tmp_path):
 
     for rank in range(3):
         with pytest.raises(StopIteration):
-            evaluate(sets, entrants, share=Share(rank, 3, keep))
+            evaluate(sets, candidates, worker=Worker(rank, 3, keep))
     assert [len(part[0]) for part in parts] == [3, 2, 2]
-    (shared,) = evaluate(sets, entrants, share=Share(1, 3, lambda own: parts))
+    (shared,) = evaluate(sets, candidates, worker=Worker(1, 3, lambda own: parts))
     np.testing.assert_array_equal(shared.points, whole[0].points)
     assert shared.all == whole[0].all
 
@@ -334,7 +336,7 @@ def test_torchrun_measures_as_one_process_does(tmp_path):
 def test_more_gpus_than_there_are_are_refused(tmp_path):
     pytest.importorskip("torch")
     write_shard(tmp_path)
-    with pytest.raises(InputError, match=r"--gpus 99: torch finds \d+ .* -m canthus\.trainer\.eval_command"):
+    with pytest.raises(InputError, match=r"--gpus 99: torch finds \d+ .* -m canthus\.trainer\.commands eval"):
         command(["--wflw", str(tmp_path), "--gpus", "99"])
     with pytest.raises(SystemExit, match="2"):
         command(["--wflw", str(tmp_path), "--gpus", "0"])

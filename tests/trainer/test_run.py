@@ -29,7 +29,7 @@ from canthus.trainer.networks.checkpoint import (
     restore_optimiser,
     save,
 )
-from canthus.trainer.networks.network import Deployed, build
+from canthus.trainer.networks.network import DecodingNetwork, build
 from canthus.trainer.recipe import Recipe, change, default_recipe, load_recipe
 from support.training import TINY, Harm
 
@@ -52,7 +52,7 @@ def checkpoint(tmp_path) -> Path:
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     """Everything in a checkpoint, by part and name."""
     found = load(folder / name)
-    parts = {"weights": found.weights, "optimiser": found.optimiser, "running": found.running}
+    parts = {"weights": found.weights, "optimiser": found.optimiser, "running": found.training_weights}
     return {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
 
 
@@ -78,7 +78,7 @@ def test_a_checkpoint_runs_behind_the_backend_contract(checkpoint):
         points, scores = backend.predict(crops)
         assert backend.size == 32
         assert backend.predict(crops[:0])[0].shape == (0, 98, 2)
-    wanted, _ = Deployed(load_network(checkpoint)[0]).eval()(torch.from_numpy(crops))
+    wanted, _ = DecodingNetwork(load_network(checkpoint)[0]).eval()(torch.from_numpy(crops))
     np.testing.assert_allclose(points, wanted.detach(), atol=1e-5)
     assert scores.shape == (3, 98)
 
@@ -169,17 +169,17 @@ def test_a_run_leaves_what_it_should(unbroken):
     assert load_recipe(unbroken / "recipe.json") == TINY
     rows = list(csv.DictReader((unbroken / "log.csv").read_text().splitlines()))
     steps = [int(row["step"]) for row in rows]
-    assert steps[-1] == load(unbroken / "last").facts["step"]
+    assert steps[-1] == load(unbroken / "last").metadata["step"]
     assert len(steps) >= 3
     assert all(float(row["images_per_second"]) > 0 and 0 <= float(row["waited"]) <= 1 for row in rows)
     losses = [float(row["loss"]) for row in rows]
     assert losses[-1] < losses[0]
     best = load(unbroken / "best")
     assert not best.optimiser
-    assert best.facts["best"] == pytest.approx(min(float(row["held_out_nme"]) for row in rows), abs=1e-3)
-    assert load(unbroken / "last").facts["best"] == best.facts["best"]
-    assert best.facts["calibration"][0] > 0
-    assert "calibration" not in load(unbroken / "last").facts
+    assert best.metadata["best"] == pytest.approx(min(float(row["held_out_nme"]) for row in rows), abs=1e-3)
+    assert load(unbroken / "last").metadata["best"] == best.metadata["best"]
+    assert best.metadata["calibration"][0] > 0
+    assert "calibration" not in load(unbroken / "last").metadata
 
 
 def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(faces, unbroken, tmp_path):
@@ -187,24 +187,24 @@ def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(
     training.train(faces, every, tmp_path / "last", compiled=False)
     best, last = load(tmp_path / "last" / "best"), load(tmp_path / "last" / "last")
     assert_same(best.weights, last.weights)
-    assert best.facts["best"] is None
-    assert "calibration" not in best.facts  # no face to tell by
+    assert best.metadata["best"] is None
+    assert "calibration" not in best.metadata  # no face to tell by
     training.train(faces, change(every, {"held_out": 4}), tmp_path / "chosen", compiled=False, judged=faces)
     assert load_recipe(tmp_path / "chosen" / "recipe.json").held_out == 0  # where others choose, all are trained on
     (row,) = csv.DictReader((tmp_path / "chosen" / "log.csv").read_text().splitlines())
-    assert load(tmp_path / "chosen" / "best").facts["best"] == pytest.approx(float(row["held_out_nme"]), abs=1e-3)
+    assert load(tmp_path / "chosen" / "best").metadata["best"] == pytest.approx(float(row["held_out_nme"]), abs=1e-3)
     assert_same(weights(tmp_path / "chosen"), weights(tmp_path / "last"))
 
 
 def test_no_averaging_keeps_the_weights_as_they_are(faces, tmp_path):
     training.train(faces, change(TINY, {"ema_decay": 0, "epochs": 1.0}), tmp_path, compiled=False)
     last = load(tmp_path / "last")
-    assert_same(last.weights, last.running)
+    assert_same(last.weights, last.training_weights)
 
 
 def test_the_shortest_run_has_a_step(faces, tmp_path):
     assert training.train(faces, change(TINY, {"epochs": 0.01}), tmp_path, compiled=False).name == "best"
-    assert load(tmp_path / "best").facts["step"] == 1
+    assert load(tmp_path / "best").metadata["step"] == 1
 
 
 def test_a_run_is_the_same_each_time(faces, unbroken, tmp_path):
@@ -224,7 +224,7 @@ def test_a_run_stopped_by_ctrl_c_resumes_to_exactly_the_same(faces, unbroken, tm
     monkeypatch.setattr(training, "_schedule", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         training.train(faces, TINY, tmp_path, compiled=False)
-    assert load(tmp_path / "last").facts["step"] == at + 1  # the step was finished
+    assert load(tmp_path / "last").metadata["step"] == at + 1  # the step was finished
     assert capfd.readouterr().err.count("ending after this step") == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.undo()

@@ -90,8 +90,8 @@ def test_a_run_stopped_by_slurm_goes_on_in_the_next_job_and_is_measured_by_a_thi
         time.sleep(0.02)
     slurm("scancel", "--signal=TERM", first)  # as `--signal` in the batch file has Slurm do before the time limit
     assert slurm.end(first) == "FAILED"
-    stopped = load(tmp_path / "run" / "last").facts["step"]
-    assert 2 <= stopped < load(tmp_path / "alone" / "last").facts["step"], slurm.told(first)
+    stopped = load(tmp_path / "run" / "last").metadata["step"]
+    assert 2 <= stopped < load(tmp_path / "alone" / "last").metadata["step"], slurm.told(first)
     assert slurm.end(second) == "COMPLETED", slurm.told(second)
     assert slurm.told(second).count("the best checkpoint") == 1
     one, two = figures(tmp_path / "alone"), figures(tmp_path / "run")

@@ -67,7 +67,7 @@ def _turn(args: argparse.Namespace) -> int:
     from canthus.trainer.labels.labelling import ShardWriter
 
     try:
-        from canthus.trainer.labels.turn import Wish, turned
+        from canthus.trainer.labels.profiles import TurnOptions, generate_turned_faces
     except ImportError as missing:
         raise BackendError(
             f"`canthus data turn` needs {missing.name}, which is not installed: {install_command('train')}"
@@ -75,7 +75,7 @@ def _turn(args: argparse.Namespace) -> int:
 
     sets = [open_set(path, "train") for path in args.sets]
     unreadable: list[str] = []
-    faces = turned(sets, Wish((args.yaw[0], args.yaw[1]), args.seed), unreadable)
+    faces = generate_turned_faces(sets, TurnOptions((args.yaw[0], args.yaw[1]), args.seed), unreadable)
     first = next(faces)  # raises an error in the sets before the folder of the shard is made
     stopped = False
     with ShardWriter(args.output) as shard, contextlib.closing(faces):
@@ -132,16 +132,17 @@ def _relabel(args: argparse.Namespace) -> int:
         args.fail("-o must name another folder than the pack to read")
     refuse_existing(args.output, PACK_FILES, "--overwrite replaces it", args.overwrite)
 
-    from canthus.trainer.evaluation.evaluate import open_entrant
-    from canthus.trainer.labels.relabel import relabel
+    from canthus.trainer.evaluation.evaluate import open_candidate
+    from canthus.trainer.labels.relabel import RelabelOptions, relabel
 
     with contextlib.ExitStack() as opened:
-        entrants = [open_entrant(name) for name in args.model]
-        for entrant in entrants:
-            opened.enter_context(entrant.backend)
-        done = relabel(args.pack, entrants, args.output, args.share, args.held_out, args.max_spread)
+        candidates = [open_candidate(name) for name in args.model]
+        for candidate in candidates:
+            opened.enter_context(candidate.backend)
+        options = RelabelOptions(args.share, args.held_out, args.max_spread)
+        done = relabel(args.pack, candidates, args.output, options)
     print(
         f"{args.output}: relabelled {done.changed} faces; their points moved by {100 * done.moved:.2f} % of the face "
-        f"size on average; unchanged: {done.kept_aside} validation faces, {done.doubtful} uncertain faces"
+        f"size on average; unchanged: {done.held_out} validation faces, {done.uncertain} uncertain faces"
     )
     return 0

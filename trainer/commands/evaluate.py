@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -15,10 +16,10 @@ from canthus.runtime.extras import install_command
 from canthus.trainer.commands.shared import make_parser, report_errors_once, start_processes
 
 if TYPE_CHECKING:
-    from canthus.trainer.evaluation.clips import Followed
-    from canthus.trainer.evaluation.evaluate import Entrant, Result, Share
+    from canthus.trainer.evaluation.clips import ClipTracks
+    from canthus.trainer.evaluation.evaluate import Candidate, Result, Worker
     from canthus.trainer.evaluation.speed import Speed
-    from canthus.trainer.evaluation.stability import Stability
+    from canthus.trainer.evaluation.stability import BoxStability
     from canthus.trainer.faces.labelled import LabelledSet
 
 PICTURES = (".png", ".jpg")
@@ -52,9 +53,9 @@ def command(arguments: list[str]) -> int:
 
     if args.gpus and LAUNCHED not in os.environ:
         _start(arguments, args.gpus)
-    with _shared() as share:
-        measured = _measure(args, share)
-        if share.rank == 0:
+    with _shared() as worker:
+        measured = _measure(args, worker)
+        if worker.rank == 0:
             _tell(args, measured)
     return 0
 
@@ -160,12 +161,12 @@ def _start(arguments: list[str], gpus: int) -> None:
 
 
 @contextlib.contextmanager
-def _shared() -> "Iterator[Share]":
+def _shared() -> "Iterator[Worker]":
     """This process's share of the pictures: all, unless torchrun started several."""
-    from canthus.trainer.evaluation.evaluate import Share
+    from canthus.trainer.evaluation.evaluate import Worker
 
     if LAUNCHED not in os.environ:
-        yield Share()
+        yield Worker()
         return
     from torch import distributed
 
@@ -179,7 +180,7 @@ def _shared() -> "Iterator[Share]":
                 distributed.all_gather_object(everyone, own, group=world.control)
             return everyone
 
-        yield Share(world.rank, world.ranks, gather)
+        yield Worker(world.rank, world.ranks, gather)
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,17 +189,17 @@ class _Measured:
 
     sets: "list[LabelledSet]"
     results: "list[Result]"
-    stability: "list[Stability]"
+    stability: "list[BoxStability]"
     speed: "list[Speed]"
-    followed: "list[Followed]"
+    followed: "list[ClipTracks]"
 
 
-def _measure(args: argparse.Namespace, share: "Share") -> _Measured:
+def _measure(args: argparse.Namespace, worker: "Worker") -> _Measured:
     from canthus.runtime.detector import Detector
     from canthus.trainer.evaluation import evaluate as measuring
-    from canthus.trainer.evaluation.clips import find_clips, follow_clips
+    from canthus.trainer.evaluation.clips import find_clips, track_clips
     from canthus.trainer.evaluation.speed import measure_speed
-    from canthus.trainer.evaluation.stability import measure_stability
+    from canthus.trainer.evaluation.stability import measure_box_stability
     from canthus.trainer.faces.formats import open_set
 
     sets = [open_set(path, args.split) for path in args.sets]
@@ -213,38 +214,39 @@ def _measure(args: argparse.Namespace, share: "Share") -> _Measured:
         "both": ("truth", "detector"),
     }
     results: list[Result] = []
-    stability: list[Stability] = []
+    stability: list[BoxStability] = []
     speed: list[Speed] = []
-    followed: list[Followed] = []
+    followed: list[ClipTracks] = []
     with contextlib.ExitStack() as opened:
-        entrants = _entrants(args, opened)
+        candidates = _candidates(args, opened)
         finds = clips or (sets and args.boxes != "truth")
         detector = opened.enter_context(Detector(args.detector_model)) if finds else None
         if sets:
             detect = functools.partial(detector.detect, exhaustive=True) if detector and args.boxes != "truth" else None
-            results = measuring.evaluate(sets, entrants, detect, kinds[args.boxes], args.flip, share)
+            results = measuring.evaluate(sets, candidates, detect, kinds[args.boxes], worker)
         if args.stability:
-            stability = measure_stability(sets, entrants, args.flip, share)
+            stability = measure_box_stability(sets, candidates, worker)
         if args.speed:
-            speed = measure_speed(sets, entrants)
+            speed = measure_speed(sets, candidates)
         if clips:
             assert detector
-            follower = entrants[0]
+            follower = candidates[0]
             if not args.model:  # others' networks have no scores to lose a face by
-                follower = measuring.open_entrant(None)
+                follower = measuring.open_candidate(None)
                 opened.enter_context(follower.backend)
-            followed = follow_clips(clips, entrants, follower, detector.detect_in_stream, share)
+            followed = track_clips(clips, candidates, follower, detector.detect_in_stream, worker)
     return _Measured(sets, results, stability, speed, followed)
 
 
-def _entrants(args: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Entrant]":
+def _candidates(args: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Candidate]":
     from canthus.trainer.evaluation import evaluate as measuring
 
     names = args.model or ([] if args.peer else [None])
-    entrants = [measuring.open_entrant(name) for name in names] + [measuring.open_peer(path) for path in args.peer]
-    for entrant in entrants:
-        opened.enter_context(entrant.backend)
-    return entrants
+    candidates = [measuring.open_candidate(name) for name in names] + [measuring.open_peer(path) for path in args.peer]
+    candidates = [dataclasses.replace(candidate, flip_tta=args.flip) for candidate in candidates]
+    for candidate in candidates:
+        opened.enter_context(candidate.backend)
+    return candidates
 
 
 def _tell(args: argparse.Namespace, measured: _Measured) -> None:
@@ -264,7 +266,7 @@ def _tell(args: argparse.Namespace, measured: _Measured) -> None:
         print(("\n" if results else "") + report.clips_line(measured.followed))
         print(report.clips_table(measured.followed))
     if args.json:
-        facts = report.facts(results, measured.stability, measured.speed, measured.followed)
+        facts = report.to_json(results, measured.stability, measured.speed, measured.followed)
         try:
             args.json.write_text(json.dumps(facts, indent=2) + "\n")
         except OSError as unwritable:

@@ -45,16 +45,16 @@ def _label(args: argparse.Namespace) -> int:
     dropped, stopped = 0, False
     unreadable: list[str] = []
     with contextlib.ExitStack() as opened:
-        entrants = [evaluate.open_entrant(name) for name in args.model]
-        for entrant in entrants:
-            opened.enter_context(entrant.backend)
+        candidates = [evaluate.open_candidate(name) for name in args.model]
+        for candidate in candidates:
+            opened.enter_context(candidate.backend)
         detector = opened.enter_context(Detector(args.detector_model))
         detect = functools.partial(detector.detect, exhaustive=True)
         shard = opened.enter_context(labelling.ShardWriter(args.output))
         try:
             for source in args.sources:
-                for name, picture in labelling.pictures_of(source, args.every, unreadable):
-                    labels = labelling.label(picture, detect, entrants)
+                for name, picture in labelling.images_of(source, args.every, unreadable):
+                    labels = labelling.label_image(picture, detect, candidates)
                     certain = [one for one in labels if one.spread <= args.max_spread]
                     shard.write(name, picture, certain)
                     dropped += len(labels) - len(certain)

@@ -24,7 +24,7 @@ from canthus.runtime.temporal import lag_in_frames
 from canthus.runtime.tracker import Detect, Tracker
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.wflw import OUTER_CANTHI
-from canthus.trainer.evaluation.evaluate import ALONE, SAME_FACE, Entrant, Share, find
+from canthus.trainer.evaluation.evaluate import SAME_FACE, SINGLE_PROCESS, Candidate, Worker, find
 from canthus.trainer.faces.schemes import WFLW
 
 VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
@@ -47,51 +47,51 @@ LONG = 15
 
 
 @dataclass(frozen=True, eq=False)
-class Stretch:
+class TrackSegment:
     """One face on frames in a row, as each of M models sees it."""
 
     seconds: NDArray[np.float64]  # (T,)
     raw: NDArray[np.float32]  # (M, T, 98, 2) frame pixels
-    smooth: NDArray[np.float32]  # the same, smoothed
+    smoothed: NDArray[np.float32]  # the same, smoothed
 
 
 @dataclass
-class Followed:
+class ClipTracks:
     """The faces of one clip."""
 
     clip: str
     models: tuple[str, ...]
     lost: list[int]  # on how many frames each model lost a face that the follower kept
     gaps: int = 0  # how often the follower lost a face for a moment
-    stretches: list[Stretch] = field(default_factory=list)
+    segments: list[TrackSegment] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Tremor:
-    """How much points tremble, over frames of followed faces, in % of the face's size; NaN without such frames.
+class Jitter:
+    """How much points tremble, over frames of tracked faces, in % of the face's size; NaN without such frames.
 
-    The size of a face is the distance of its outer canthi, the median over the models and its stretch, and at least
+    The size of a face is the distance of its outer canthi, the median over the models and its segment, and at least
     what its points' box makes that of a face from the front: one in profile is no smaller. Jitter is the distance of
     points from the line between their neighbours in time, root of the mean square over the points of a face, scaled so
     that noise which is new in each frame measures its own.
     """
 
-    jitter: float  # median over frames
-    jitter_mean: float
-    still: float  # the same over frames in which the face hardly moves, by the median over the models
+    median: float  # over frames
+    mean: float
+    still_median: float  # the same over frames in which the face hardly moves, by the median over the models
     still_mean: float
-    flicker: float  # how many points in 1,000, each frame's counted, jump where most other models' do not
+    jumps_per_1000: float  # how many points in 1,000, each frame's counted, jump where most other models' do not
 
 
 @dataclass(frozen=True)
-class Calm:
+class TemporalStability:
     """How calm one model is, and what smoothing does for it."""
 
     model: str
-    raw: Tremor
-    smooth: Tremor
-    lag: float  # of smoothed points behind raw ones while the head moves, frames; NaN where none does for long
-    lost: int
+    raw: Jitter
+    smoothed: Jitter
+    lag_frames: float  # of smoothed points behind raw ones while the head moves, frames; NaN where none does for long
+    lost_frames: int
     frames: int
     still_frames: int
 
@@ -108,27 +108,31 @@ def find_clips(paths: Iterable[Path]) -> list[Path]:
     return clips
 
 
-def follow_clips(
-    clips: Sequence[Path], entrants: Sequence[Entrant], follower: Entrant, detect: Detect, share: Share = ALONE
-) -> list[Followed]:
+def track_clips(
+    clips: Sequence[Path],
+    candidates: Sequence[Candidate],
+    follower: Candidate,
+    detect: Detect,
+    worker: Worker = SINGLE_PROCESS,
+) -> list[ClipTracks]:
     """Follow the faces of every clip with every model, each frame read once; ModelError unless all give 98 points."""
-    for one in (follower, *entrants):
+    for one in (follower, *candidates):
         nothing = np.zeros((0, one.backend.size, one.backend.size, 3), np.uint8)
         if (given := one.backend.predict(nothing)[0].shape[1]) != WFLW.points:
             raise ModelError(f"{one.name}: gives {given} points; faces on clips are followed by {WFLW.points}")
-    mine = clips[share.rank :: share.ranks]
+    mine = clips[worker.rank :: worker.world_size]
     total = 0
     for clip in mine:
         with VideoFile(clip) as video:
             total += video.frames
     own = []
-    with tqdm(total=total, unit="frame", leave=False, disable=None if share.rank == 0 else True) as bar:
+    with tqdm(total=total, unit="frame", leave=False, disable=None if worker.rank == 0 else True) as bar:
         for clip in mine:
             bar.set_description(clip.name)
             with VideoFile(clip) as video:
-                own.append(follow_faces(clip.name, _counted(video, bar), entrants, follower, detect))
-    everyone = share.gather(own)
-    return [everyone[number % share.ranks][number // share.ranks] for number in range(len(clips))]
+                own.append(track_faces(clip.name, _counted(video, bar), candidates, follower, detect))
+    everyone = worker.gather(own)
+    return [everyone[number % worker.world_size][number // worker.world_size] for number in range(len(clips))]
 
 
 def _counted(frames: Iterable[Frame], bar: tqdm) -> Iterator[Frame]:
@@ -137,29 +141,29 @@ def _counted(frames: Iterable[Frame], bar: tqdm) -> Iterator[Frame]:
         bar.update()
 
 
-def follow_faces(
-    clip: str, frames: Iterable[Frame], entrants: Sequence[Entrant], follower: Entrant, detect: Detect
-) -> Followed:
-    """Follow the faces of one clip; a stretch ends where its face is lost, as at a cut."""
-    told = Followed(clip, tuple(entrant.name for entrant in entrants), [0] * len(entrants))
+def track_faces(
+    clip: str, frames: Iterable[Frame], candidates: Sequence[Candidate], follower: Candidate, detect: Detect
+) -> ClipTracks:
+    """Follow the faces of one clip; a segment ends where its face is lost, as at a cut."""
+    told = ClipTracks(clip, tuple(candidate.name for candidate in candidates), [0] * len(candidates))
     tracker = Tracker(detect, follower.backend)
-    smoothers = [Smoother() for _ in entrants]
-    lasts: list[dict[int, NDArray[np.float32]]] = [{} for _ in entrants]  # each model's points by face
+    smoothers = [Smoother() for _ in candidates]
+    lasts: list[dict[int, NDArray[np.float32]]] = [{} for _ in candidates]  # each model's points by face
     runs: dict[int, list[tuple[float, NDArray, NDArray]]] = {}
     met: set[int] = set()
     for frame in frames:
         faces = tracker.update(frame.image, frame.seconds)
         ids = faces.ids.tolist()
         for gone in set(runs) - set(ids):
-            told.stretches.append(_stretch(runs.pop(gone)))
+            told.segments.append(_segment(runs.pop(gone)))
         told.gaps += sum(face in met and face not in runs for face in ids)
         met.update(ids)
 
         raw, smooth = [], []
-        for place, entrant in enumerate(entrants):
+        for place, candidate in enumerate(candidates):
             known = [lasts[place].get(face, points) for face, points in zip(ids, faces.points, strict=True)]
             regions = [roi_from_points(points, roll_from_points(points)) for points in known]
-            seen = Faces(*find(entrant, frame.image, regions, WFLW), faces.ids)
+            seen = Faces(*find(candidate, frame.image, regions, WFLW), faces.ids)
             raw.append(seen.points)
             smooth.append(smoothers[place].smooth(seen, frame.seconds).points)
             pairs = zip(seen.points, faces.points, strict=True)
@@ -172,18 +176,18 @@ def follow_faces(
         for row, face in enumerate(ids):
             now = (frame.seconds, np.stack([one[row] for one in raw]), np.stack([one[row] for one in smooth]))
             runs.setdefault(face, []).append(now)
-    told.stretches += [_stretch(run) for run in runs.values()]
+    told.segments += [_segment(run) for run in runs.values()]
     return told
 
 
-def _stretch(run: list[tuple[float, NDArray, NDArray]]) -> Stretch:
+def _segment(run: list[tuple[float, NDArray, NDArray]]) -> TrackSegment:
     seconds, raw, smooth = zip(*run, strict=True)
-    return Stretch(np.array(seconds), np.stack(raw, 1), np.stack(smooth, 1))
+    return TrackSegment(np.array(seconds), np.stack(raw, 1), np.stack(smooth, 1))
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A stretch measured: its T frames less the first and the last, by (raw or smoothed, M models)."""
+    """A segment measured: its T frames less the first and the last, by (raw or smoothed, M models)."""
 
     jitter: NDArray[np.float64]  # (2, M, T - 2) % of the face's size
     jumps: NDArray[np.int64]  # (2, M); how many points in all frames
@@ -191,12 +195,12 @@ class _Seen:
     lags: list[list[float]]  # of each model
 
 
-def _look(stretch: Stretch) -> _Seen:
-    across = np.linalg.norm(np.subtract(*(stretch.raw[:, :, end] for end in OUTER_CANTHI)), axis=-1)
-    size = max(float(np.median(across)), FRONTAL * float(np.median(np.ptp(stretch.raw, axis=2).max(-1))), 1.0)
-    points = np.stack([stretch.raw, stretch.smooth]).astype(np.float64) * (100 / size)  # (2, M, T, 98, 2)
-    passed = stretch.seconds[2:] - stretch.seconds[:-2]
-    part = (stretch.seconds[1:-1] - stretch.seconds[:-2]) / passed  # of the way from one neighbour to the other
+def _look(segment: TrackSegment) -> _Seen:
+    across = np.linalg.norm(np.subtract(*(segment.raw[:, :, end] for end in OUTER_CANTHI)), axis=-1)
+    size = max(float(np.median(across)), FRONTAL * float(np.median(np.ptp(segment.raw, axis=2).max(-1))), 1.0)
+    points = np.stack([segment.raw, segment.smoothed]).astype(np.float64) * (100 / size)  # (2, M, T, 98, 2)
+    passed = segment.seconds[2:] - segment.seconds[:-2]
+    part = (segment.seconds[1:-1] - segment.seconds[:-2]) / passed  # of the way from one neighbour to the other
     before, now, after = points[:, :, :-2], points[:, :, 1:-1], points[:, :, 2:]
     way = part[:, None, None]
     apart = np.linalg.norm(now - (1 - way) * before - way * after, axis=-1)  # (2, M, T - 2, 98)
@@ -205,7 +209,7 @@ def _look(stretch: Stretch) -> _Seen:
     speed = np.median(np.linalg.norm(after[0] - before[0], axis=-1), axis=(0, 2)) / passed
     return _Seen(
         np.sqrt(np.square(apart).mean(-1) / (1 + part**2 + (1 - part) ** 2)),
-        (jumped & (2 * others < len(stretch.raw))).sum((2, 3)),
+        (jumped & (2 * others < len(segment.raw))).sum((2, 3)),
         speed,
         [
             [lag_in_frames(late[moving], raw[moving]) for moving in _runs(speed > MOVING)]
@@ -221,18 +225,18 @@ def _runs(true: NDArray[np.bool_]) -> list[slice]:
     return [slice(start, end) for start, end in runs if end - start >= LONG]
 
 
-def calm(followed: Sequence[Followed]) -> list[Calm]:
-    """Each model's figures over all stretches of some clips."""
-    seen = [_look(stretch) for clip in followed for stretch in clip.stretches if len(stretch.seconds) > 2]
+def measure_temporal_stability(followed: Sequence[ClipTracks]) -> list[TemporalStability]:
+    """Each model's figures over all segments of some clips."""
+    seen = [_look(segment) for clip in followed for segment in clip.segments if len(segment.seconds) > 2]
     still = np.array([slow for one in seen for slow in one.speed < STILL], np.bool_)
     jumps = sum((one.jumps for one in seen), np.zeros((2, len(followed[0].models)), np.int64))
     return [
-        Calm(
+        TemporalStability(
             model=model,
-            raw=_tremor([one.jitter[0, place] for one in seen], still, int(jumps[0, place])),
-            smooth=_tremor([one.jitter[1, place] for one in seen], still, int(jumps[1, place])),
-            lag=_of(np.median, np.array([frames for one in seen for frames in one.lags[place]])),
-            lost=sum(clip.lost[place] for clip in followed),
+            raw=_jitter([one.jitter[0, place] for one in seen], still, int(jumps[0, place])),
+            smoothed=_jitter([one.jitter[1, place] for one in seen], still, int(jumps[1, place])),
+            lag_frames=_of(np.median, np.array([frames for one in seen for frames in one.lags[place]])),
+            lost_frames=sum(clip.lost[place] for clip in followed),
             frames=len(still),
             still_frames=int(still.sum()),
         )
@@ -240,14 +244,14 @@ def calm(followed: Sequence[Followed]) -> list[Calm]:
     ]
 
 
-def _tremor(jitter: list[NDArray[np.float64]], still: NDArray[np.bool_], jumps: int) -> Tremor:
+def _jitter(jitter: list[NDArray[np.float64]], still: NDArray[np.bool_], jumps: int) -> Jitter:
     each = np.concatenate([np.zeros(0), *jitter])
-    return Tremor(
-        jitter=_of(np.median, each),
-        jitter_mean=_of(np.mean, each),
-        still=_of(np.median, each[still]),
+    return Jitter(
+        median=_of(np.median, each),
+        mean=_of(np.mean, each),
+        still_median=_of(np.median, each[still]),
         still_mean=_of(np.mean, each[still]),
-        flicker=1000 * jumps / (WFLW.points * len(each)) if len(each) else math.nan,
+        jumps_per_1000=1000 * jumps / (WFLW.points * len(each)) if len(each) else math.nan,
     )
 
 

@@ -33,24 +33,25 @@ Low on purpose: a box that lies badly on a face then counts by the error it caus
 
 
 @dataclass(frozen=True)
-class Share:
+class Worker:
     """Which pictures this process measures, of several processes that measure together."""
 
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
     gather: Callable[[Any], list[Any]] = lambda own: [own]  # what every process has, in the order of their ranks
 
 
-ALONE = Share()
+SINGLE_PROCESS = Worker()
 
 
 @dataclass(frozen=True)
-class Entrant:
+class Candidate:
     """A model to measure; `margin` is the side of its regions over the longer side of the points' box."""
 
     name: str
     backend: Backend
     margin: float = geometry.MARGIN
+    flip_tta: bool = False  # average the points of a crop and of its mirror image
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,71 +62,69 @@ class Result:
     boxes: Boxes
     all: Summary
     attributes: dict[str, Summary]  # by name, as the scheme's subsets
-    errors: NDArray[np.floating]  # (N,) NME in %, infinite where the face was missed; faces as `in_order` has them
+    errors: NDArray[np.floating]  # (N,) NME in %, infinite for a missed face; in the order of `faces_in_order`
     points: NDArray[np.float32]  # (N, K, 2) pixels of the picture, NaN where the face was missed
     reliability: Reliability
 
 
-def open_entrant(name: str | None) -> Entrant:
+def open_candidate(name: str | None) -> Candidate:
     """Open a shipped model by name, a .onnx with its manifest, or a checkpoint (.safetensors) with torch."""
     if name is None or not name.endswith(".safetensors"):
         path = find_model(name)
-        return Entrant(name or path.stem, open_backend(path))
+        return Candidate(name or path.stem, open_backend(path))
     try:
         from canthus.trainer.networks.checkpoint import CheckpointBackend
     except ImportError as missing:
         raise BackendError(
             f"{name}: a checkpoint needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
-    return Entrant(name, CheckpointBackend(Path(name), gpu=True))
+    return Candidate(name, CheckpointBackend(Path(name), gpu=True))
 
 
-def open_peer(path: Path) -> Entrant:
+def open_peer(path: Path) -> Candidate:
     """Open a foreign network of the PFLD family."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
-    return Entrant(path.stem, peers.Peer(path), peers.MARGIN)
+    return Candidate(path.stem, peers.Peer(path), peers.MARGIN)
 
 
 def evaluate(
     sets: Sequence[LabelledSet],
-    entrants: Sequence[Entrant],
+    candidates: Sequence[Candidate],
     detect: Detect | None = None,
     boxes: Sequence[Boxes] = ("truth",),
-    flip: bool = False,
-    share: Share = ALONE,
+    worker: Worker = SINGLE_PROCESS,
 ) -> list[Result]:
     """Measure every model with every kind of boxes ("detector" needs `detect`), reading each picture once.
 
-    A labelled face that the detector misses has an infinite error. With `flip`, points are the mean over a crop
-    and its mirror image. All processes that share the work get all results.
+    A labelled face that the detector misses has an infinite error. All processes that share the work get all results.
     """
     assert detect is not None or "detector" not in boxes
     scheme = common_scheme(sets)
-    rows = [(entrant, kind) for kind in boxes for entrant in entrants]
+    rows = [(candidate, kind) for kind in boxes for candidate in candidates]
     found: list[list[Landmarks]] = [[] for _ in rows]
-    for picture, faces in pictures(sets, "measuring", share):
+    for picture, faces in images_with_progress(sets, "measuring", worker):
         true = np.stack([face.points for face in faces])
         regions: dict[Boxes, list[Roi | None]] = {"truth": [roi_from_points(points) for points in true]}
         if detect is not None:
             regions["detector"] = assign([roi_from_box(box) for box in detect(picture)], true)
-        for row, (entrant, kind) in zip(found, rows, strict=True):
-            row.append(find(entrant, picture, regions[kind], scheme, flip, rough=kind == "detector"))
-    everyone: list[list[list[Landmarks]]] = share.gather(found)
+        for row, (candidate, kind) in zip(found, rows, strict=True):
+            row.append(find(candidate, picture, regions[kind], scheme, rough=kind == "detector"))
+    everyone: list[list[list[Landmarks]]] = worker.gather(found)
     count = sum(len(rows[0]) for rows in everyone)
-    ordered = in_order(sets)
+    ordered = faces_in_order(sets)
     truth = np.stack([face.points for _, face in ordered])
     marks = np.stack([face.attributes for _, face in ordered])
     return [
         _result(
-            entrant.name,
+            candidate.name,
             kind,
-            [everyone[number % share.ranks][row][number // share.ranks] for number in range(count)],
+            [everyone[number % worker.world_size][row][number // worker.world_size] for number in range(count)],
             truth,
             marks,
             scheme,
         )
-        for row, (entrant, kind) in enumerate(rows)
+        for row, (candidate, kind) in enumerate(rows)
     ]
 
 
@@ -153,26 +152,25 @@ def common_scheme(sets: Sequence[LabelledSet]) -> Scheme:
     return sets[0].scheme
 
 
-def in_order(sets: Sequence[LabelledSet]) -> list[tuple[LabelledSet, LabelledFace]]:
+def faces_in_order(sets: Sequence[LabelledSet]) -> list[tuple[LabelledSet, LabelledFace]]:
     """Every face with its set, in the order in which they are measured."""
     return [(one, face) for one in sets for face in sorted(one.faces, key=lambda face: face.image)]
 
 
-def pictures(
-    sets: Sequence[LabelledSet], doing: str, share: Share = ALONE
+def images_with_progress(
+    sets: Sequence[LabelledSet], doing: str, worker: Worker = SINGLE_PROCESS
 ) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
     """This process's pictures with their faces, each read once, and the first process's progress bar."""
-    total = sum(len({face.image for face in one.faces}) for one in sets) // share.ranks
-    mine = group_by_image(sets, share.rank, share.ranks)
-    yield from tqdm(mine, doing, total, unit="picture", leave=False, disable=None if share.rank == 0 else True)
+    total = sum(len({face.image for face in one.faces}) for one in sets) // worker.world_size
+    mine = group_by_image(sets, worker.rank, worker.world_size)
+    yield from tqdm(mine, doing, total, unit="picture", leave=False, disable=None if worker.rank == 0 else True)
 
 
 def find(
-    entrant: Entrant,
+    candidate: Candidate,
     picture: NDArray[np.uint8],
     regions: Sequence[Roi | None],
     scheme: Scheme,
-    flip: bool = False,
     rough: bool = False,
 ) -> Landmarks:
     """Points (N, K, 2) of every face of a picture, in its pixels, and scores (N, K); NaN where a face has no region.
@@ -186,9 +184,9 @@ def find(
         rois = [region for region in regions if region is not None]
 
         def seen(rois: Sequence[Roi]) -> Landmarks:
-            seen = locate(entrant, picture, rois, flip)
+            seen = locate(candidate, picture, rois)
             if (points := seen.points.shape[1]) != scheme.points:
-                raise ModelError(f"{entrant.name}: gives {points} points, the faces have {scheme.points}")
+                raise ModelError(f"{candidate.name}: gives {points} points, the faces have {scheme.points}")
             return seen
 
         points, scores = (
@@ -198,28 +196,28 @@ def find(
     return Landmarks(answer, sure)
 
 
-def locate(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], flip: bool = False) -> Landmarks:
+def locate(candidate: Candidate, picture: NDArray[np.uint8], regions: Sequence[Roi]) -> Landmarks:
     """Points (N, K, 2) in pixels of the picture and scores (N, K), one face a region.
 
-    With `flip`, both are the mean over the crop and its mirror image.
+    With the candidate's `flip_tta`, both are the mean over the crop and its mirror image.
     """
-    points, scores = look(entrant, picture, regions)
-    if flip:
-        mirrored, seen = look(entrant, picture, regions, mirrored=True)
+    points, scores = look(candidate, picture, regions)
+    if candidate.flip_tta:
+        mirrored, seen = look(candidate, picture, regions, mirrored=True)
         return Landmarks(np.float32(0.5) * (points + mirrored), np.float32(0.5) * (scores + seen))
     return Landmarks(points, scores)
 
 
-def look(entrant: Entrant, picture: NDArray[np.uint8], regions: Sequence[Roi], mirrored: bool = False) -> Landmarks:
+def look(candidate: Candidate, picture: NDArray[np.uint8], regions: Sequence[Roi], mirrored: bool = False) -> Landmarks:
     """As `locate`, from the crops or from their mirror images alone."""
-    scale = entrant.margin / geometry.MARGIN
+    scale = candidate.margin / geometry.MARGIN
     rois = [dataclasses.replace(region, side=region.side * scale) for region in regions]
-    size = entrant.backend.size
+    size = candidate.backend.size
     crops = crop_all(picture, rois, size)
     if not mirrored:
-        points, scores = entrant.backend.predict(crops.images)
+        points, scores = candidate.backend.predict(crops.images)
         return Landmarks(transform(crops.to_frame, points), scores)
-    points, scores = entrant.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
+    points, scores = candidate.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
     mirror = scheme_of(points.shape[1]).mirror
     points, scores = points[:, mirror], scores[:, mirror]
     points[..., 0] = size - 1 - points[..., 0]

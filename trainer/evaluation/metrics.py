@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from canthus.trainer.faces.schemes import scheme_of
 
-FAILURE = 10.0
+FAILURE_THRESHOLD = 10.0
 """A face counts as failed above this NME (%): FR@10 and AUC@10."""
 
-WITHIN = 5.0
+ACCURATE_THRESHOLD = 5.0
 """A point sits well up to this error (%): what its score should foretell."""
 
 BINS = 20
@@ -24,10 +24,10 @@ def nme(predicted: Floats, true: Floats) -> Floats:
 
     predicted, true: (N, K, 2), same pixels; K tells the scheme. Returns (N,).
     """
-    return apart(predicted, true, true)
+    return mean_distance(predicted, true, true)
 
 
-def apart(one: Floats, other: Floats, true: Floats) -> Floats:
+def mean_distance(one: Floats, other: Floats, true: Floats) -> Floats:
     """How far two answers (N, K, 2) for the same faces lie apart, (N,) in % of the true ruler."""
     mean: Floats = point_errors(one, other, true).mean(-1)
     return mean
@@ -67,8 +67,8 @@ def summarise(errors: Floats, seed: int = 0, resamples: int = 2000) -> Summary:
     low, high = np.percentile(found[draws].mean(1), [2.5, 97.5])
     return Summary(
         nme=float(found.mean()),
-        fr10=float(100 * (errors > FAILURE).mean()),
-        auc10=float(np.clip(1 - errors / FAILURE, 0, 1).mean()),
+        fr10=float(100 * (errors > FAILURE_THRESHOLD).mean()),
+        auc10=float(np.clip(1 - errors / FAILURE_THRESHOLD, 0, 1).mean()),
         faces=len(errors),
         missed=len(errors) - len(found),
         interval=(float(low), float(high)),
@@ -80,11 +80,11 @@ class Reliability:
     """What the scores of points foretell, in `BINS` equal parts of 0 to 1; NaN in a part without points."""
 
     points: tuple[int, ...]  # how many have such a score
-    score: tuple[float, ...]  # their mean score
-    within: tuple[float, ...]  # the share of them whose error is at most `WITHIN`
-    median: tuple[float, ...]  # their median error, %
-    gap: float  # mean distance of score and that share over all points: the expected calibration error
-    rank: float  # Spearman's correlation of score and smallness of the error; NaN where all scores are equal
+    mean_score: tuple[float, ...]  # their mean score
+    accurate: tuple[float, ...]  # the share of them whose error is at most `ACCURATE_THRESHOLD`
+    median_error: tuple[float, ...]  # their median error, %
+    calibration_error: float  # mean distance of score and that share over all points: the expected calibration error
+    rank_correlation: float  # Spearman's, of score and negative error; NaN if all scores are equal
 
 
 def reliability(scores: Floats, errors: Floats) -> Reliability:
@@ -95,7 +95,7 @@ def reliability(scores: Floats, errors: Floats) -> Reliability:
     count = np.bincount(part, minlength=BINS)
     with np.errstate(invalid="ignore"):
         score = np.bincount(part, sure, BINS) / count
-        within = np.bincount(part, wrong <= WITHIN, BINS) / count
+        within = np.bincount(part, wrong <= ACCURATE_THRESHOLD, BINS) / count
     median = [float(np.median(wrong[part == one])) if count[one] else float("nan") for one in range(BINS)]
     gap = np.abs(score - within)[count > 0] @ count[count > 0] / max(len(sure), 1)
     told = len(np.unique(sure)) > 1 and len(np.unique(wrong)) > 1

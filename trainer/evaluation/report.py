@@ -13,11 +13,11 @@ from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.extras import install_command
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.evaluation.clips import Followed, calm
-from canthus.trainer.evaluation.evaluate import Result, in_order
-from canthus.trainer.evaluation.metrics import BINS, FAILURE, WITHIN
+from canthus.trainer.evaluation.clips import ClipTracks, measure_temporal_stability
+from canthus.trainer.evaluation.evaluate import Result, faces_in_order
+from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, BINS, FAILURE_THRESHOLD
 from canthus.trainer.evaluation.speed import Speed
-from canthus.trainer.evaluation.stability import Stability
+from canthus.trainer.evaluation.stability import BoxStability
 from canthus.trainer.faces.contact_sheet import (
     LABEL_COLOR,
     PREDICTION_COLOR,
@@ -63,7 +63,7 @@ def table(results: Sequence[Result]) -> str:
     return _aligned(rows, left=2)
 
 
-def stability_table(measured: Sequence[Stability]) -> str:
+def stability_table(measured: Sequence[BoxStability]) -> str:
     """How far points move, in % of the ruler, when the box is changed a little."""
     rows = [["model", "shifted", "turned", "scaled"]]
     rows += [[one.model, *(_number(value) for value in (one.shift, one.rotation, one.scale))] for one in measured]
@@ -76,27 +76,29 @@ def speed_table(measured: Sequence[Speed]) -> str:
     return _aligned(rows, left=1)
 
 
-def clips_table(followed: Sequence[Followed]) -> str:
+def clips_table(followed: Sequence[ClipTracks]) -> str:
     """How calm points are on clips, raw and smoothed; `less` is what smoothing takes from the jitter of still faces."""
     rows = [["model", "points", "jitter", "mean", "still", "mean", "less", "flicker", "lag", "lost"]]
-    for one in calm(followed):
-        less = f"{100 * (1 - one.smooth.still / one.raw.still):.0f} %" if one.raw.still > 0 else "-"
+    for one in measure_temporal_stability(followed):
+        less = (
+            f"{100 * (1 - one.smoothed.still_median / one.raw.still_median):.0f} %" if one.raw.still_median > 0 else "-"
+        )
         for kind, told, ends in (
-            ("raw", one.raw, ("-", "-", str(one.lost))),
-            ("smoothed", one.smooth, (less, _number(one.lag), "-")),
+            ("raw", one.raw, ("-", "-", str(one.lost_frames))),
+            ("smoothed", one.smoothed, (less, _number(one.lag_frames), "-")),
         ):
-            jitter = (told.jitter, told.jitter_mean, told.still, told.still_mean)
+            jitter = (told.median, told.mean, told.still_median, told.still_mean)
             fine = (_number(value, 3) for value in jitter)
-            rows.append([one.model, kind, *fine, ends[0], _number(told.flicker), *ends[1:]])
+            rows.append([one.model, kind, *fine, ends[0], _number(told.jumps_per_1000), *ends[1:]])
     return _aligned(rows, left=2)
 
 
-def clips_line(followed: Sequence[Followed]) -> str:
+def clips_line(followed: Sequence[ClipTracks]) -> str:
     """What the figures of clips are over."""
-    one = calm(followed)[0]
-    faces, gaps = (sum(values) for values in zip(*((len(each.stretches), each.gaps) for each in followed), strict=True))
+    one = measure_temporal_stability(followed)[0]
+    faces, gaps = (sum(values) for values in zip(*((len(each.segments), each.gaps) for each in followed), strict=True))
     return (
-        f"{len(followed)} clips, {faces} stretches of followed faces, {one.frames} frames of them, {one.still_frames} "
+        f"{len(followed)} clips, {faces} segments of followed faces, {one.frames} frames of them, {one.still_frames} "
         f"still; a face lost for a moment: {gaps}. Jitter in % of the canthi's distance, flicker of 1,000 points"
     )
 
@@ -137,38 +139,38 @@ def _number(value: float, digits: int = 2) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def facts(
+def to_json(
     results: Sequence[Result],
-    stability: Iterable[Stability] = (),
+    stability: Iterable[BoxStability] = (),
     speed: Iterable[Speed] = (),
-    followed: Sequence[Followed] = (),
+    followed: Sequence[ClipTracks] = (),
 ) -> dict[str, Any]:
     """The first result's figures, and all of them under `results`, as json has them; a figure of no faces is null."""
-    told = [_facts(one) for one in results]
+    told = [_result_json(one) for one in results]
     steady, timed = ([dataclasses.asdict(one) for one in measured] for measured in (stability, speed))
     return {
         **(told[0] if told else {}),
         "results": told,
         **({"stability": steady} if steady else {}),
         **({"speed": timed} if timed else {}),
-        **({"clips": _clip_facts(followed)} if followed else {}),
+        **({"clips": _clips_json(followed)} if followed else {}),
     }
 
 
-def _clip_facts(followed: Sequence[Followed]) -> dict[str, Any]:
+def _clips_json(followed: Sequence[ClipTracks]) -> dict[str, Any]:
     """Over all clips, and of each."""
     each = [
-        {"clip": one.clip, "stretches": len(one.stretches), "gaps": one.gaps, "figures": _calm_facts([one])}
+        {"clip": one.clip, "segments": len(one.segments), "gaps": one.gaps, "figures": _stability_json([one])}
         for one in followed
     ]
-    return {"all": _calm_facts(followed), "each": each}
+    return {"all": _stability_json(followed), "each": each}
 
 
-def _calm_facts(followed: Sequence[Followed]) -> Any:
-    return _null_for_nan([dataclasses.asdict(one) for one in calm(followed)])
+def _stability_json(followed: Sequence[ClipTracks]) -> Any:
+    return _null_for_nan([dataclasses.asdict(one) for one in measure_temporal_stability(followed)])
 
 
-def _facts(one: Result) -> dict[str, Any]:
+def _result_json(one: Result) -> dict[str, Any]:
     told = {"model": one.model, "boxes": one.boxes, **dataclasses.asdict(one.all)}
     told["attributes"] = {name: summary.nme for name, summary in one.attributes.items()}
     told["reliability"] = dataclasses.asdict(one.reliability)
@@ -194,7 +196,7 @@ def draw_curve(results: Sequence[Result], path: Path) -> None:
         errors, share = curve(one.errors)
         axes.step(errors, share, where="post", label=f"{one.model}, {one.boxes} boxes: AUC@10 {one.all.auc10:.3f}")
     axes.set(
-        xlim=(0, FAILURE),
+        xlim=(0, FAILURE_THRESHOLD),
         ylim=(0, 100),
         xlabel="NME, %",
         ylabel="faces below, %",
@@ -228,13 +230,15 @@ def draw_reliability(results: Sequence[Result], path: Path) -> None:
     figure = _empty_figure(path)
     well, wrong, many = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 1))
     well.plot((0, 1), (0, 100), "--", color="grey", linewidth=1, label="where a score is the chance itself")
-    for one in (one for one in results if not math.isnan(one.reliability.rank)):
+    for one in (one for one in results if not math.isnan(one.reliability.rank_correlation)):
         told = one.reliability
-        name = f"{one.model}, {one.boxes} boxes: gap {told.gap:.3f}, rank {_number(told.rank)}"
-        well.plot(told.score, 100 * np.array(told.within), "o-", markersize=3, label=name)
-        wrong.plot(told.score, told.median, "o-", markersize=3)
+        name = (
+            f"{one.model}, {one.boxes} boxes: gap {told.calibration_error:.3f}, rank {_number(told.rank_correlation)}"
+        )
+        well.plot(told.mean_score, 100 * np.array(told.accurate), "o-", markersize=3, label=name)
+        wrong.plot(told.mean_score, told.median_error, "o-", markersize=3)
         many.step(np.arange(BINS + 1) / BINS, [*told.points, told.points[-1]], where="post")
-    well.set(xlim=(0, 1), ylim=(0, 100), ylabel=f"within {WITHIN:g} %, %", title="What scores foretell")
+    well.set(xlim=(0, 1), ylim=(0, 100), ylabel=f"within {ACCURATE_THRESHOLD:g} %, %", title="What scores foretell")
     wrong.set(ylim=(0, None), ylabel="median error, %")
     many.set(yscale="log", ylabel="points", xlabel="score")
     for axes in (well, wrong, many):
@@ -245,14 +249,14 @@ def draw_reliability(results: Sequence[Result], path: Path) -> None:
 
 def curve(errors: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Errors up to 10 % in order, from 0 on, and the share of all faces (%) up to each."""
-    reached = np.sort(errors[errors <= FAILURE])
+    reached = np.sort(errors[errors <= FAILURE_THRESHOLD])
     share = 100 * np.arange(len(reached) + 1) / max(len(errors), 1)
-    return np.concatenate([[0.0], reached, [FAILURE]]), np.concatenate([share, share[-1:]])
+    return np.concatenate([[0.0], reached, [FAILURE_THRESHOLD]]), np.concatenate([share, share[-1:]])
 
 
 def worst_sheet(sets: Sequence[LabelledSet], result: Result, count: int = WORST) -> NDArray[np.uint8]:
     """The faces with the largest errors, missed ones first: truth in green, what was found in red."""
-    faces = in_order(sets)
+    faces = faces_in_order(sets)
     tiles = []
     for row in np.argsort(-result.errors, kind="stable")[:count]:
         one, face = faces[row]
@@ -276,7 +280,7 @@ def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES)
     Truth in green, what was found over it in red, the face's NME below. Missed faces, which have no points, are left
     out, and no picture is named: the sheet may be shown where the pictures may not.
     """
-    faces = in_order(sets)
+    faces = faces_in_order(sets)
     order = np.argsort(result.errors, kind="stable")[: int(np.isfinite(result.errors).sum())]
     middle = max((len(order) - count) // 2, 0)
     tiles = []

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.geometry import roi_from_points
 from canthus.runtime.types import Roi
-from canthus.trainer.evaluation.evaluate import Entrant, look, pictures
+from canthus.trainer.evaluation.evaluate import Candidate, images_with_progress, look
 from canthus.trainer.faces.labelled import LabelledSet
 
 TURN = 20
@@ -28,31 +28,31 @@ class Speed:
     times: float  # that of the first model: median over the rounds
 
 
-def measure_speed(sets: Sequence[LabelledSet], entrants: Sequence[Entrant]) -> list[Speed]:
+def measure_speed(sets: Sequence[LabelledSet], candidates: Sequence[Candidate]) -> list[Speed]:
     """Time each model on the first faces of the sets, one face at a time, the models in turn."""
     faces = _some(sets)
-    taken = np.zeros((ROUNDS + 1, len(entrants), len(faces)))
+    taken = np.zeros((ROUNDS + 1, len(candidates), len(faces)))
     for turn in taken:
-        for row, entrant in zip(turn, entrants, strict=True):
+        for row, candidate in zip(turn, candidates, strict=True):
             for place, (picture, region) in enumerate(faces):
                 started = time.perf_counter()
-                look(entrant, picture, [region])
+                look(candidate, picture, [region])
                 row[place] = 1000 * (time.perf_counter() - started)
     warm = taken[1:]  # in the first round everything is opened and filled
-    medians = np.median(warm, axis=2)  # (rounds, entrants)
+    medians = np.median(warm, axis=2)  # (rounds, candidates)
     return [
         Speed(
-            entrant.name,
+            candidate.name,
             round(float(np.median(warm[:, place])), 3),
             round(float(np.median(medians[:, place] / medians[:, 0])), 2),
         )
-        for place, entrant in enumerate(entrants)
+        for place, candidate in enumerate(candidates)
     ]
 
 
 def _some(sets: Sequence[LabelledSet]) -> list[tuple[NDArray[np.uint8], Roi]]:
     faces: list[tuple[NDArray[np.uint8], Roi]] = []
-    for picture, marked in pictures(sets, "speed"):
+    for picture, marked in images_with_progress(sets, "speed"):
         faces += [(picture, roi_from_points(face.points)) for face in marked]
         if len(faces) >= TURN:
             break

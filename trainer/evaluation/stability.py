@@ -8,8 +8,15 @@ import numpy as np
 
 from canthus.runtime.geometry import roi_from_points
 from canthus.runtime.types import Roi
-from canthus.trainer.evaluation.evaluate import ALONE, Entrant, Share, common_scheme, find, pictures
-from canthus.trainer.evaluation.metrics import apart
+from canthus.trainer.evaluation.evaluate import (
+    SINGLE_PROCESS,
+    Candidate,
+    Worker,
+    common_scheme,
+    find,
+    images_with_progress,
+)
+from canthus.trainer.evaluation.metrics import mean_distance
 from canthus.trainer.faces.labelled import LabelledSet
 
 SHIFT = 0.05
@@ -19,7 +26,7 @@ SCALE = 1.1
 
 
 @dataclass(frozen=True)
-class Stability:
+class BoxStability:
     """How far points move when the box is changed: mean over faces and changes, in % of the ruler."""
 
     model: str
@@ -41,30 +48,30 @@ def changed(region: Roi) -> dict[str, list[Roi]]:
     }
 
 
-def measure_stability(
-    sets: Sequence[LabelledSet], entrants: Sequence[Entrant], flip: bool = False, share: Share = ALONE
-) -> list[Stability]:
+def measure_box_stability(
+    sets: Sequence[LabelledSet], candidates: Sequence[Candidate], worker: Worker = SINGLE_PROCESS
+) -> list[BoxStability]:
     """Compare each model's points from the box of the true points with those from changed boxes."""
     scheme = common_scheme(sets)
-    moved: list[dict[str, list[float]]] = [{"shift": [], "rotation": [], "scale": []} for _ in entrants]
-    for picture, faces in pictures(sets, "stability", share):
+    moved: list[dict[str, list[float]]] = [{"shift": [], "rotation": [], "scale": []} for _ in candidates]
+    for picture, faces in images_with_progress(sets, "stability", worker):
         true = np.stack([face.points for face in faces])
         regions = [roi_from_points(points) for points in true]
         variants = [changed(region) for region in regions]
-        for entrant, row in zip(entrants, moved, strict=True):
-            still, _ = find(entrant, picture, regions, scheme, flip)
+        for candidate, row in zip(candidates, moved, strict=True):
+            still, _ = find(candidate, picture, regions, scheme)
             for kind, distances in row.items():
                 for same_change in zip(*(variant[kind] for variant in variants), strict=True):
-                    points, _ = find(entrant, picture, same_change, scheme, flip)
-                    distances += apart(points, still, true).tolist()
-    everyone = share.gather(moved)
+                    points, _ = find(candidate, picture, same_change, scheme)
+                    distances += mean_distance(points, still, true).tolist()
+    everyone = worker.gather(moved)
     return [
-        Stability(
-            entrant.name,
+        BoxStability(
+            candidate.name,
             *(
                 float(np.mean(np.concatenate([theirs[place][kind] for theirs in everyone])))
                 for kind in ("shift", "rotation", "scale")
             ),
         )
-        for place, entrant in enumerate(entrants)
+        for place, candidate in enumerate(candidates)
     ]

@@ -28,7 +28,7 @@ from canthus.runtime.geometry import (
 )
 from canthus.runtime.sources import IMAGE_SUFFIXES, VideoFile, find_images, read_image
 from canthus.runtime.types import FaceBox, Roi
-from canthus.trainer.evaluation.evaluate import Detect, Entrant, find, look
+from canthus.trainer.evaluation.evaluate import Candidate, Detect, find, look
 from canthus.trainer.faces.formats import SHARD_LIST, SHARD_QUALITY, format_list_line
 from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
@@ -36,7 +36,7 @@ from canthus.trainer.faces.schemes import WFLW
 VIEWS = ((0.0, 1.0), (math.radians(8), 1.0), (math.radians(-8), 1.0), (0.0, 0.93), (0.0, 1.08))
 """How the region is turned and scaled for each look; every view is also looked at in the mirror."""
 
-LEAST_SCORE = 0.25
+MIN_FACE_SCORE = 0.25
 """Below this mean score of its points a detection is no face."""
 
 SAME_FACE = 0.5
@@ -50,7 +50,7 @@ QUALITY = 95
 
 
 @dataclass(frozen=True, eq=False)
-class Label:
+class PseudoLabel:
     """A face that models found."""
 
     points: NDArray[np.float32]  # (98, 2) pixels of the picture, the mean over all looks
@@ -58,38 +58,38 @@ class Label:
     score: float
 
 
-def label(picture: NDArray[np.uint8], detect: Detect, entrants: Sequence[Entrant]) -> list[Label]:
+def label_image(picture: NDArray[np.uint8], detect: Detect, candidates: Sequence[Candidate]) -> list[PseudoLabel]:
     """Every face of a picture (H, W, 3), each once, by all models together; ModelError unless they give 98 points."""
     regions = [roi_from_box(box) for box in detect(picture) if box.score >= MIN_SCORE]
-    first, _ = find(entrants[0], picture, regions, WFLW, rough=True)
-    labels: list[Label] = []
+    first, _ = find(candidates[0], picture, regions, WFLW, rough=True)
+    labels: list[PseudoLabel] = []
     for points in first:
-        found = look_around(picture, roi_from_points(points, WFLW.roll(points)), entrants)
+        found = label_face(picture, roi_from_points(points, WFLW.roll(points)), candidates)
         box = _box(found.points)
-        if found.score >= LEAST_SCORE and all(
+        if found.score >= MIN_FACE_SCORE and all(
             intersection_over_minimum(box, _box(other.points)) < SAME_FACE for other in labels
         ):
             labels.append(found)
     return labels
 
 
-def look_around(picture: NDArray[np.uint8], region: Roi, entrants: Sequence[Entrant]) -> Label:
+def label_face(picture: NDArray[np.uint8], region: Roi, candidates: Sequence[Candidate]) -> PseudoLabel:
     """The face in a region of a picture (H, W, 3), by all models and from all sides.
 
     ModelError unless all give the same number of points.
     """
     views = [dataclasses.replace(region, angle=region.angle + turn, side=region.side * times) for turn, times in VIEWS]
-    looks = [look(entrant, picture, views, mirrored) for entrant in entrants for mirrored in (False, True)]
+    looks = [look(candidate, picture, views, mirrored) for candidate in candidates for mirrored in (False, True)]
     wanted = looks[0][0].shape[1]
-    for entrant, (one, _) in zip(entrants, looks[::2], strict=True):
+    for candidate, (one, _) in zip(candidates, looks[::2], strict=True):
         if one.shape[1] != wanted:
-            raise ModelError(f"{entrant.name}: gives {one.shape[1]} points, {entrants[0].name} gives {wanted}")
+            raise ModelError(f"{candidate.name}: gives {one.shape[1]} points, {candidates[0].name} gives {wanted}")
     points = np.concatenate([one for one, _ in looks])  # (looks, 98, 2)
     mean = points.mean(0)
     apart = np.sqrt(((points - mean) ** 2).sum(-1).mean(0)).mean()
     size = float(np.ptp(mean, axis=0).max())
     score = float(np.mean([scores for _, scores in looks]))
-    return Label(mean.astype(np.float32), float(apart) / max(size, 1.0), score)
+    return PseudoLabel(mean.astype(np.float32), float(apart) / max(size, 1.0), score)
 
 
 def _box(points: NDArray[np.float32]) -> FaceBox:
@@ -114,7 +114,7 @@ class ShardWriter(Closeable):
         except OSError as refused:
             raise InputError(f"{folder}: cannot be made a folder ({refused.strerror})") from refused
 
-    def write(self, name: str, picture: NDArray[np.uint8], labels: Iterable[Label]) -> None:
+    def write(self, name: str, picture: NDArray[np.uint8], labels: Iterable[PseudoLabel]) -> None:
         """Keep each face of a picture as one of its own, named after it; a name that comes again is numbered on."""
         pictures = self.folder / "images"
         free = (number for number in itertools.count() if not (pictures / f"{name}_{number}.jpg").exists())
@@ -148,7 +148,7 @@ class ShardWriter(Closeable):
             table.writerows(self._rows)
 
 
-def pictures_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+def images_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Pictures by name: those of a folder, one picture, or one frame in `every` of a video.
 
     A picture that cannot be read is told in `unreadable` and passed over.

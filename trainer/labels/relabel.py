@@ -13,50 +13,61 @@ from tqdm import tqdm
 
 from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import roi_from_points
-from canthus.trainer.evaluation.evaluate import Entrant
+from canthus.trainer.evaluation.evaluate import Candidate
 from canthus.trainer.faces.labelled import is_held_out
 from canthus.trainer.faces.schemes import scheme_of
-from canthus.trainer.labels.labelling import LEAST_SCORE, look_around
+from canthus.trainer.labels.labelling import MIN_FACE_SCORE, label_face
 from canthus.trainer.packs.pack import copy_pack
 
 
 @dataclass(frozen=True)
+class RelabelOptions:
+    """Which labels move, and how far."""
+
+    share: float = 0.5  # of the way to the models' mean: 0 keeps the labels, 1 replaces them
+    held_out: int = 32  # leave the faces unchanged that training holds out with this value; 0 = none
+    max_spread: float = 0.02  # leave a face unchanged whose predictions are further apart, as a fraction of its size
+
+
+@dataclass(frozen=True)
 class Relabelled:
-    """What became of the faces of a pack; `moved` is the mean way of the changed faces' points, over face size."""
+    """Counts of a pack's faces; `moved` is the mean distance that points of changed faces moved, over face size."""
 
     changed: int
-    kept_aside: int
-    doubtful: int
+    held_out: int
+    uncertain: int
     moved: float
 
 
-def relabel(
-    folder: Path, entrants: Sequence[Entrant], output: Path, share: float, held_out: int, max_spread: float
-) -> Relabelled:
-    """Write the pack in `folder` to `output` with every label moved by `share` (0 to 1) of the way to the models' mean.
+def relabel(folder: Path, candidates: Sequence[Candidate], output: Path, options: RelabelOptions) -> Relabelled:
+    """Copy the pack in `folder` to `output` and move its labels towards the mean of the models' predictions.
 
-    Faces that training with `held_out` keeps aside stay as they are, so that NME on them means what it meant. So do
-    those that the models doubt: a mean score below LEAST_SCORE, or looks that lie further apart than `max_spread` of
-    the face's size.
+    Held-out faces are copied unchanged, so that validation NME stays comparable. So are faces on which the models are
+    uncertain: a mean score below MIN_FACE_SCORE, or predictions that are further apart than `options.max_spread`.
+
+    Raises:
+        InputError: `folder` is not a pack, or `output` cannot be written.
+        ModelError: The models predict another number of points than the pack has.
     """
-    aside = doubtful = 0
+    held_out = uncertain = 0
     moved: list[float] = []
     with copy_pack(folder, output) as pack:
         scheme = scheme_of(pack.points.shape[1])
-        for row, name in enumerate(tqdm(pack.names, "looking again", unit="face", disable=None)):
-            if held_out and is_held_out(name, held_out):
-                aside += 1
+        for row, name in enumerate(tqdm(pack.names, "relabelling", unit="face", disable=None)):
+            if options.held_out and is_held_out(name, options.held_out):
+                held_out += 1
                 continue
             before = pack.points[row].copy()
-            found = look_around(pack.crops[row], roi_from_points(before, scheme.roll(before)), entrants)
+            found = label_face(pack.crops[row], roi_from_points(before, scheme.roll(before)), candidates)
             if found.points.shape != before.shape:
                 raise ModelError(
-                    f"{entrants[0].name}: gives {len(found.points)} points, the faces of {folder} have {scheme.points}"
+                    f"{candidates[0].name}: predicts {len(found.points)} points, "
+                    f"the faces of {folder} have {scheme.points}"
                 )
-            if found.score < LEAST_SCORE or found.spread > max_spread:
-                doubtful += 1
+            if found.score < MIN_FACE_SCORE or found.spread > options.max_spread:
+                uncertain += 1
                 continue
-            pack.points[row] += share * (found.points - before)
-            way = np.linalg.norm(pack.points[row] - before, axis=-1).mean() / np.ptp(before, axis=0).max()
-            moved.append(float(way))
-    return Relabelled(len(moved), aside, doubtful, float(np.mean(moved)) if moved else 0.0)
+            pack.points[row] += options.share * (found.points - before)
+            distance = np.linalg.norm(pack.points[row] - before, axis=-1).mean() / np.ptp(before, axis=0).max()
+            moved.append(float(distance))
+    return Relabelled(len(moved), held_out, uncertain, float(np.mean(moved)) if moved else 0.0)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from canthus.runtime.backends.torch import TorchBackend
 from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
-from canthus.trainer.networks.network import Deployed, as_used, build
+from canthus.trainer.networks.network import DecodingNetwork, build, with_flip_tta
 from canthus.trainer.renamed_keys import rename_keys
 
 Tensors = dict[str, Tensor]
@@ -24,9 +24,9 @@ class Checkpoint:
     """A network's weights and what is needed to use or continue it."""
 
     weights: Tensors
-    facts: dict[str, Any]  # network, points, size, step, calibration, ...
+    metadata: dict[str, Any]  # network, points, size, step, calibration, ...
     optimiser: Tensors  # empty unless the run can be continued from here
-    running: Tensors  # weights before averaging; empty likewise
+    training_weights: Tensors  # before averaging; empty likewise
 
 
 def flatten_optimiser(optimiser: torch.optim.Optimizer) -> Tensors:
@@ -61,7 +61,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     parts = {
         "weights": checkpoint.weights,
         "optimiser": checkpoint.optimiser,
-        "running": checkpoint.running,
+        "running": checkpoint.training_weights,
     }
     tensors = {
         f"{part}/{name}": value.detach().cpu().contiguous().clone()
@@ -71,8 +71,8 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     weights, facts = path.with_suffix(".safetensors"), path.with_suffix(".json")
     drafts = weights.with_suffix(".part"), facts.with_suffix(".json.part")
     try:
-        drafts[0].write_bytes(serialise(tensors, {"facts": json.dumps(checkpoint.facts)}))
-        drafts[1].write_text(json.dumps(checkpoint.facts, indent=2) + "\n")
+        drafts[0].write_bytes(serialise(tensors, {"facts": json.dumps(checkpoint.metadata)}))
+        drafts[1].write_text(json.dumps(checkpoint.metadata, indent=2) + "\n")
         for draft, whole in zip(drafts, (weights, facts), strict=True):
             draft.replace(whole)
     except OSError as refused:
@@ -107,18 +107,18 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     """The network of a checkpoint, ready to be used, and the checkpoint's facts."""
     checkpoint = load(path)
     try:
-        network = build(checkpoint.facts["network"], checkpoint.facts["points"])
+        network = build(checkpoint.metadata["network"], checkpoint.metadata["points"])
         network.load_state_dict(checkpoint.weights)
     except KeyError as lacking:
         raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its {lacking}") from lacking
     except RuntimeError as other:
-        raise ModelError(f"{path}: the weights do not fit {checkpoint.facts['network']}") from other
-    if "size" not in checkpoint.facts:
+        raise ModelError(f"{path}: the weights do not fit {checkpoint.metadata['network']}") from other
+    if "size" not in checkpoint.metadata:
         raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its 'size'")
-    return as_used(network, checkpoint.facts).eval(), checkpoint.facts
+    return with_flip_tta(network, checkpoint.metadata).eval(), checkpoint.metadata
 
 
-def calibration_of(facts: dict[str, Any], path: Path) -> Calibration:
+def calibration_from_metadata(facts: dict[str, Any], path: Path) -> Calibration:
     """How a checkpoint's scores are calibrated, by its facts; ModelError names `path`."""
     try:
         return read_calibration(facts.get("calibration", IDENTITY))
@@ -135,8 +135,8 @@ class CheckpointBackend(TorchBackend):
     def __init__(self, path: Path, gpu: bool = False) -> None:
         network, facts = load_network(path)
         super().__init__(
-            Deployed(network, int(facts.get("stride", 4))),
+            DecodingNetwork(network, int(facts.get("stride", 4))),
             int(facts["size"]),
-            calibration_of(facts, path),
+            calibration_from_metadata(facts, path),
             "cuda" if gpu and torch.cuda.is_available() else "cpu",
         )

@@ -1,7 +1,7 @@
 """Networks by name, and the deployable form: uint8 crops in, points and scores out."""
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ def build(architecture: str, points: int) -> nn.Module:
             raise ModelError(f"{architecture}: the networks are {', '.join(get_args(Architecture))}")
 
 
-class Mirrored(nn.Module):
+class FlipTTANetwork(nn.Module):
     """A network that looks at each face twice, as it is and in the mirror, and gives the mean of both maps.
 
     The mirror image is moved by `stride` - 1 pixels, so that its cells lie where the cells of the picture lie.
@@ -58,29 +58,33 @@ class Mirrored(nn.Module):
         return both
 
 
-def as_used(network: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
+def with_flip_tta(network: nn.Module, facts: Mapping[str, Any]) -> nn.Module:
     """A trained network as it is to be used, by the facts of its checkpoint: some look in the mirror too."""
     if not facts.get("flip_tta"):
         return network
-    return Mirrored(network, int(facts["points"]), int(facts.get("stride", 4)))
+    return FlipTTANetwork(network, int(facts["points"]), int(facts.get("stride", 4)))
 
 
-Colours = tuple[Tensor, Tensor]
+class ChannelStatistics(NamedTuple):
+    """Mean and standard deviation of each colour channel, (1, 3, 1, 1) float32 in grey levels 0 to 255."""
+
+    mean: Tensor
+    std: Tensor
 
 
-def colours_on(device: torch.device) -> Colours:
-    """MEAN and STD as (1, 3, 1, 1), in grey levels; bringing them to a GPU waits for all that it has to do."""
+def channel_statistics(device: torch.device) -> ChannelStatistics:
+    """Return MEAN and STD on a device. The copy to a GPU synchronises with it, so call this once, not every step."""
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
-    return mean, std
+    return ChannelStatistics(mean, std)
 
 
-def normalise(crops: Tensor, colours: Colours | None = None) -> Tensor:
+def normalise(crops: Tensor, statistics: ChannelStatistics | None = None) -> Tensor:
     """Crops (B, S, S, 3) uint8 RGB -> images (B, 3, S, S) float32, zero mean and unit deviation."""
-    mean, std = colours or colours_on(crops.device)
+    mean, std = statistics or channel_statistics(crops.device)
     return (crops.permute(0, 3, 1, 2).float() - mean) / std
 
 
-class Deployed(nn.Module):
+class DecodingNetwork(nn.Module):
     """What a backend runs: crops (B, S, S, 3) uint8 -> points (B, K, 2) crop pixels, scores (B, K)."""
 
     def __init__(self, network: nn.Module, stride: int = 4) -> None:

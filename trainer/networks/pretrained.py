@@ -20,7 +20,7 @@ NESTS = ("state_dict_ema", "state_dict", "model")
 
 
 @dataclass(frozen=True)
-class Taken:
+class LoadedWeights:
     """Which tensors of the network came from the file."""
 
     path: Path
@@ -36,7 +36,7 @@ class Taken:
         return told + (f"; not used are {_by_part(self.unused)}" if self.unused else "")
 
 
-def take(path: Path, network: nn.Module) -> Taken:
+def load_pretrained(path: Path, network: nn.Module) -> LoadedWeights:
     """Load what fits by name and shape into a network: .safetensors, or a .pth read as weights only.
 
     The names may carry any prefix (`backbone.`, `module.`), so ImageNet's HRNet of its authors, of timm and of
@@ -55,7 +55,7 @@ def take(path: Path, network: nn.Module) -> Taken:
         )
     network.load_state_dict(fitting, strict=False)
     unused = [name for name in stripped if name not in fitting and not name.endswith("num_batches_tracked")]
-    return Taken(path, tuple(fitting), tuple(name for name in own if name not in fitting), tuple(unused))
+    return LoadedWeights(path, tuple(fitting), tuple(name for name in own if name not in fitting), tuple(unused))
 
 
 def _same_shape(one: Tensor | None, other: Tensor) -> bool:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-import canthus.trainer.labels.turn as turning
+import canthus.trainer.labels.profiles as turning
 from canthus.runtime import wflw
 from canthus.runtime.cli import main
 from canthus.runtime.downloads import Download, find_downloads
@@ -17,10 +17,10 @@ from canthus.runtime.types import Roi
 from canthus.trainer.commands.data import command
 from canthus.trainer.faces.formats import format_list_line, open_set
 from canthus.trainer.faces.labelled import LabelledFace, is_held_out, yaw_estimate
-from canthus.trainer.labels import mesh
-from canthus.trainer.labels.labelling import ROOM, Label, ShardWriter
-from canthus.trainer.labels.raster import fill, rasterise
-from canthus.trainer.labels.relief import DRAWN, MIDDLE, SIDE, Pose, Upright, prepare, turn, turn_points, upright
+from canthus.trainer.labels import face_mesh
+from canthus.trainer.labels.head_surface import DRAWN, MIDDLE, SIDE, Pose, Upright, prepare, turn, turn_points, upright
+from canthus.trainer.labels.labelling import ROOM, PseudoLabel, ShardWriter
+from canthus.trainer.labels.rendering import fill, rasterise
 from canthus.trainer.packs.pack import open_pack, write_pack
 from support.data_sets import write_cofw
 from support.shape import SHAPE
@@ -35,13 +35,13 @@ SIDES = {127: (-0.95, -0.2), 356: (0.95, -0.2), 234: (-0.98, 0.0), 454: (0.98, 0
 MIDDLES = {168: (0.0, -0.3), 5: (0.0, -0.6)}
 
 
-def seen(points: np.ndarray, shape: tuple[int, int]) -> mesh.Seen:
+def seen(points: np.ndarray, shape: tuple[int, int]) -> face_mesh.Seen:
     """A head like an egg around points (98, 2): half an ellipsoid for a face, and a body below."""
     size = np.ptp(points, axis=0).max()
     middle, half = (points.min(0) + points.max(0)) / 2, size * np.array([0.5, 0.52])
     flat = np.zeros((468, 2))
-    marks = {ours: (points[theirs] - middle) / half for ours, theirs in mesh.SAME} | SIDES | MIDDLES
-    marks[mesh.TOP] = -marks[mesh.CHIN]
+    marks = {ours: (points[theirs] - middle) / half for ours, theirs in face_mesh.SAME} | SIDES | MIDDLES
+    marks[face_mesh.TOP] = -marks[face_mesh.CHIN]
     others = [place for place in range(468) if place not in marks]
     number = np.arange(len(others) // 2)
     wide, turned = 0.97 * np.sqrt((number + 0.5) / len(number)), np.pi * (3 - np.sqrt(5)) * number
@@ -50,12 +50,12 @@ def seen(points: np.ndarray, shape: tuple[int, int]) -> mesh.Seen:
     for place, mark in marks.items():
         flat[place] = mark
     depth = -0.45 * size * np.sqrt(1 - (flat**2).sum(1))
-    depth[mesh.TOP] -= math.tan(mesh.LEAN) * 2 * half[1] * marks[mesh.CHIN][1]  # the face looks straight
+    depth[face_mesh.TOP] -= math.tan(face_mesh.LEAN) * 2 * half[1] * marks[face_mesh.CHIN][1]  # the face looks straight
     person = np.zeros(shape, np.float32)
     x, y = (int(edge) for edge in middle)
     cv2.ellipse(person, (x, y), (round(0.62 * size), round(0.75 * size)), 0, 0, 360, 1.0, -1)
     person[y + round(0.7 * size) :, x - round(0.9 * size) : x + round(0.9 * size)] = 1
-    return mesh.Seen(np.column_stack([middle + flat * half, depth]), person, 1.0)
+    return face_mesh.Seen(np.column_stack([middle + flat * half, depth]), person, 1.0)
 
 
 def square(marks: tuple[int, ...] = ()) -> Upright:
@@ -271,7 +271,7 @@ def test_the_same_seed_turns_the_same(tmp_path, pretend):
     shard = open_set(write_shard(tmp_path / "in", 2))
     runs = []
     for seed in (3, 3, 4):
-        flow = turning.turned([shard], turning.Wish(seed=seed), [])
+        flow = turning.generate_turned_faces([shard], turning.TurnOptions(seed=seed), [])
         runs.append([next(flow) for _ in range(2)])
         flow.close()
     for (name, picture, label), (other, again, same) in zip(runs[0], runs[1], strict=True):
@@ -286,7 +286,7 @@ def test_faces_that_training_holds_out_are_never_turned(tmp_path, monkeypatch, p
     shard = open_set(write_shard(tmp_path / "in", 6))
     aside = {face.image for face in shard.faces if is_held_out(face.image, 3)}
     assert aside
-    flow = turning.turned([shard], turning.Wish(), [])
+    flow = turning.generate_turned_faces([shard], turning.TurnOptions(), [])
     names = [next(flow)[0] for _ in range(24)]
     sources = {"/".join(name.split("/")[1:]).rsplit("_", 1)[0] + ".png" for name in names}
     assert sources
@@ -379,16 +379,16 @@ def test_nothing_is_fetched_for_a_cache_that_cannot_keep_it(tmp_path, monkeypatc
 def test_real_faces_are_turned(real_faces, tmp_path):
     """The labels of a turned face agree with what the mesh sees in it, as far as a mesh sees profiles."""
     try:
-        find_downloads([mesh.FACE_MODEL, mesh.PERSON_MODEL], fetch=False)
+        find_downloads([face_mesh.FACE_MODEL, face_mesh.PERSON_MODEL], fetch=False)
     except ModelError as missing:
         pytest.skip(str(missing))
     faces = open_set(real_faces / "pseudo98" / "pseudo98-wflwimg-0.tar")
-    flow = turning.turned([faces], turning.Wish((25.0, 45.0)), [])
-    with ShardWriter(tmp_path / "shard") as shard, mesh.Looker() as looker:
+    flow = turning.generate_turned_faces([faces], turning.TurnOptions((25.0, 45.0)), [])
+    with ShardWriter(tmp_path / "shard") as shard, face_mesh.Looker() as looker:
         apart = []
         for _ in range(6):
             name, picture, label = next(flow)
-            assert isinstance(label, Label)
+            assert isinstance(label, PseudoLabel)
             again = looker.look(picture, label.points)
             apart.append(float(np.median(again.disagreement(label.points))))
             shard.write(name, picture, [label])

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from canthus.runtime.geometry import invert, roi_from_points, roll_from_points, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.runtime.wflw import CONTOUR, NOSE_BRIDGE, POINTS
+from canthus.trainer.labels.face_mesh import BROW, CHIN, EARS, TEMPLES, Seen
 from canthus.trainer.labels.labelling import ROOM
-from canthus.trainer.labels.mesh import BROW, CHIN, EARS, TEMPLES, Seen
-from canthus.trainer.labels.raster import Floats, Image, disc, draw_sheet, fill, mirror_edge, smoothstep, to_bytes
+from canthus.trainer.labels.rendering import Floats, Image, disc, draw_sheet, fill, mirror_edge, smoothstep, to_bytes
 
 SIDE = 432
 DRAWN = 384

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import InputError
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, is_held_out, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
-from canthus.trainer.labels.labelling import Label
-from canthus.trainer.labels.mesh import Looker, Seen
-from canthus.trainer.labels.raster import Floats, Image
-from canthus.trainer.labels.relief import Pose, Source, prepare, turn, upright
+from canthus.trainer.labels.face_mesh import Looker, Seen
+from canthus.trainer.labels.head_surface import Pose, Source, prepare, turn, upright
+from canthus.trainer.labels.labelling import PseudoLabel
+from canthus.trainer.labels.rendering import Floats, Image
 from canthus.trainer.recipe import Recipe
 
 HELD_OUT = Recipe().held_out
@@ -46,14 +46,16 @@ TURNED_SPREAD = 0.008
 
 
 @dataclass(frozen=True)
-class Wish:
+class TurnOptions:
     """How faces are to be turned."""
 
     yaw: tuple[float, float] = (25.0, 85.0)  # degrees, to either side
     seed: int = 0
 
 
-def turned(sets: Sequence[LabelledSet], wish: Wish, unreadable: list[str]) -> Generator[tuple[str, Image, Label]]:
+def generate_turned_faces(
+    sets: Sequence[LabelledSet], wish: TurnOptions, unreadable: list[str]
+) -> Generator[tuple[str, Image, PseudoLabel]]:
     """Turned faces of the sets in equal parts, without end: name, picture and label.
 
     Each face comes again when all had their turn. A picture that cannot be read is told in `unreadable`. InputError
@@ -79,7 +81,7 @@ def turned(sets: Sequence[LabelledSet], wish: Wish, unreadable: list[str]) -> Ge
                     ground = grounds[rng.integers(len(grounds))] if rng.random() < ELSEWHERE else source.ground
                     picture, points = turn(source, pose, rng.uniform(*BODY), ground, _light(rng))
                     spread = face.spread + TURNED_SPREAD * abs(math.sin(pose.yaw))
-                    yield _named(face.image, made), picture, Label(points, spread, 1.0)
+                    yield _named(face.image, made), picture, PseudoLabel(points, spread, 1.0)
     told = ", ".join(one.name for one in sets)
     why = f" ({unreadable[0]})" if unreadable else ""
     raise InputError(f"{told}: no frontal face that could be turned{why}")
