@@ -1,16 +1,19 @@
-"""NVRTC: the kernels' source -> machine code for one compute capability, kept in the cache folder."""
+"""Compile the CUDA kernels with NVRTC for one compute capability, and cache the machine code."""
 
+import contextlib
 import hashlib
-import os
-import tempfile
+import logging
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, cast
 
-from canthus.runtime.errors import BackendError
+from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.extras import install_command
+from canthus.runtime.files import write_file
 from canthus.runtime.models import cache_folder
+
+_log = logging.getLogger(__name__)
 
 HEADER = "face.cuh"
 SOURCES = ("crop.cu", "decode.cu")
@@ -18,18 +21,21 @@ OPTIONS = ("--std=c++17", "--restrict")
 
 
 def source(name: str) -> str:
-    """The text of a kernel file."""
+    """Return the source text of a kernel file."""
     return resources.files("canthus.runtime.cuda").joinpath(name).read_text(encoding="utf-8")
 
 
 def supported_capabilities() -> tuple[int, ...]:
-    """What this NVRTC compiles for: 86 is compute capability 8.6."""
+    """Return the compute capabilities that this NVRTC compiles for; 86 means 8.6."""
     nvrtc = _nvrtc()
     return tuple(_checked(nvrtc, nvrtc.nvrtcGetSupportedArchs())[0])
 
 
 def compile_kernel(name: str, capability: int, form: Literal["ptx", "cubin"] = "cubin") -> bytes:
-    """Compile one of `SOURCES` for a capability (86 = 8.6); BackendError tells the compiler's words."""
+    """Compile one of `SOURCES` for a compute capability (86 means 8.6).
+
+    Raises BackendError with the compiler's log if the source does not compile.
+    """
     nvrtc = _nvrtc()
     (program,) = _checked(
         nvrtc,
@@ -38,44 +44,48 @@ def compile_kernel(name: str, capability: int, form: Literal["ptx", "cubin"] = "
     kind = "sm" if form == "cubin" else "compute"
     options = [f"--gpu-architecture={kind}_{capability}".encode(), *(option.encode() for option in OPTIONS)]
     try:
-        (answer,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
-        if answer != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        (status,) = nvrtc.nvrtcCompileProgram(program, len(options), options)
+        if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
             (length,) = _checked(nvrtc, nvrtc.nvrtcGetProgramLogSize(program))
             log = bytearray(length)
             nvrtc.nvrtcGetProgramLog(program, log)
             text = log.decode(errors="replace").strip("\0\n")
             raise BackendError(f"{name} does not compile for capability {capability}: {text}")
-        measure, fetch = (
+        get_size, get_code = (
             (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
             if form == "cubin"
             else (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
         )
-        (length,) = _checked(nvrtc, measure(program))
+        (length,) = _checked(nvrtc, get_size(program))
         code = bytearray(length)
-        _checked(nvrtc, fetch(program, code))
+        _checked(nvrtc, get_code(program, code))
         return bytes(code)
     finally:
         nvrtc.nvrtcDestroyProgram(program)
 
 
 def cached_kernel(name: str, capability: int) -> bytes:
-    """The machine code of a kernel, compiled on first use; what the cache kept is checked when read."""
+    """Return the machine code of a kernel from the cache, or compile it.
+
+    The cached code starts with its SHA-256 and is compiled again if that differs. If the cache cannot be read or
+    written, the kernel is compiled at every start.
+    """
     nvrtc = _nvrtc()
     version = _checked(nvrtc, nvrtc.nvrtcVersion())
-    told = "\0".join((source(name), source(HEADER), *OPTIONS, str(capability), str(version)))
-    key = hashlib.sha256(told.encode()).hexdigest()[:24]
-    folder = cache_folder() / "kernels"
-    path = folder / f"{Path(name).stem}-sm{capability}-{key}.cubin"
-    if path.is_file():
-        digest, code = path.read_bytes()[:32], path.read_bytes()[32:]
+    inputs = "\0".join((source(name), source(HEADER), *OPTIONS, str(capability), str(version)))
+    key = hashlib.sha256(inputs.encode()).hexdigest()[:24]
+    path = cache_folder() / "kernels" / f"{Path(name).stem}-sm{capability}-{key}.cubin"
+    with contextlib.suppress(OSError):
+        content = path.read_bytes()
+        digest, code = content[:32], content[32:]
         if hashlib.sha256(code).digest() == digest:
             return code
     code = compile_kernel(name, capability)
-    folder.mkdir(parents=True, exist_ok=True)
-    number, draft = tempfile.mkstemp(dir=folder)
-    with os.fdopen(number, "wb") as file:
-        file.write(hashlib.sha256(code).digest() + code)
-    Path(draft).replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, hashlib.sha256(code).digest() + code)
+    except (OSError, InputError) as refused:
+        _log.warning("the compiled CUDA kernel cannot be cached, so it is compiled at every start: %s", refused)
     return code
 
 
@@ -92,9 +102,9 @@ def _nvrtc() -> ModuleType:
     return cast(ModuleType, nvrtc)
 
 
-def _checked(nvrtc: ModuleType, answer: tuple) -> tuple:
-    """What an NVRTC call gives besides its status."""
-    status, *values = answer
+def _checked(nvrtc: ModuleType, result: tuple) -> tuple:
+    """Return the results of an NVRTC call without its status. Raises BackendError if it failed."""
+    status, *values = result
     if status != nvrtc.nvrtcResult.NVRTC_SUCCESS:
         raise BackendError(f"NVRTC: {status.name}")
     return tuple(values)
