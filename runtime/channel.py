@@ -1,4 +1,4 @@
-"""Hand-over between two threads, bounded: live, the newest item wins; from a file, nothing is lost."""
+"""Pass items from one thread to another through a bounded queue. Live, the newest wins; from a file, none is lost."""
 
 import threading
 from collections import deque
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Channel(Generic[T]):
-    """One producer puts, one consumer iterates.
+    """A queue for one producer, which calls `put`, and one consumer, which iterates.
 
-    A full channel makes the producer wait, or, with `newest_wins`, drops its oldest item. An error given to `close`
-    is raised in the consumer after the items before it. `leave` by the consumer releases the producer at once.
+    If the channel is full, the producer waits. With `newest_wins` the oldest item is dropped instead, and `dropped`
+    counts these.
     """
 
     def __init__(self, capacity: int, newest_wins: bool = False) -> None:
@@ -26,7 +26,7 @@ class Channel(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Hand an item over; False once the consumer has left, and the producer should end."""
+        """Append an item. Returns False after the consumer has left: the producer should end."""
         with self._changed:
             if self._newest_wins and len(self._items) >= self._capacity:
                 self._items.popleft()
@@ -39,14 +39,14 @@ class Channel(Generic[T]):
             return True
 
     def close(self, error: BaseException | None = None) -> None:
-        """No more items will come, because of `error` if one is given."""
+        """End the channel. An `error` is raised in the consumer after the items before it."""
         with self._changed:
             self._closed = True
             self._error = self._error or error
             self._changed.notify_all()
 
     def leave(self) -> None:
-        """The consumer wants no more."""
+        """End the channel for the consumer: a producer that waits is released, and the items are dropped."""
         with self._changed:
             self._left = True
             self._items.clear()
@@ -61,14 +61,22 @@ class Channel(Generic[T]):
                 item = self._items.popleft()
                 self._changed.notify_all()
             yield item
-        if self._error is not None and not self._left:
+        if not self._left:
+            self.raise_error()
+
+    def raise_error(self) -> None:
+        """Raise the error that the channel was closed with, if there is one."""
+        if self._error is not None:
             raise self._error
 
 
 class Stage(Generic[T]):
-    """A generator that runs in a thread of its own; iterate over the stage to take what it makes.
+    """Runs a generator in a thread. Iterate over the stage to take its items.
 
-    Used as a context manager: at the end of the block the thread is released and gone.
+    As a context manager: the thread starts with the block and has ended after it.
+
+        with Stage(lambda: decode(path), "decode") as frames:
+            for frame in frames: ...
     """
 
     def __init__(self, make: Callable[[], Iterable[T]], name: str, capacity: int = 4) -> None:
@@ -88,7 +96,7 @@ class Stage(Generic[T]):
                 close = getattr(items, "close", None)
                 if close:
                     close()
-        except BaseException as raised:  # noqa: BLE001 - handed to the consumer, who raises it
+        except BaseException as raised:  # noqa: BLE001 - raised again in the consumer
             error = raised
         self._channel.close(error)
 

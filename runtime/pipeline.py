@@ -20,6 +20,7 @@ from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
+from canthus.runtime.stream import Stream, is_address
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
 from canthus.runtime.wflw import POINTS
@@ -122,31 +123,49 @@ def _timed_detection(detector: Detector, seconds: dict[str, float], image: NDArr
 
 
 def follow(
-    source: str | Path | int | Iterable[Frame], settings: Settings | None = None
+    source: str | Path | int | Iterable[Frame] | Iterable[NDArray[np.uint8]],
+    settings: Settings | None = None,
+    *,
+    frame_rate: float | None = None,
 ) -> Iterator[tuple[Frame, Faces]]:
-    """Each frame of a video file, a camera (by number) or an iterable of frames, with its faces.
+    """Iterate over the frames of a source, each with its faces.
 
         for frame, faces in follow("clip.mp4"):
             print(frame.seconds, faces.ids, faces.points.shape)
 
-    Files and iterables are read in a thread of their own, and no frame is lost; of a camera comes the newest, and what
-    came while you were busy is left out. Raises CanthusError: InputError for a source that cannot be read, ModelError
-    for a model that cannot be found.
+    source: the path of a video file, the number of a camera, the address of a stream ("rtsp://…", "http://…"), an
+        iterable of `Frame`, or an iterable of arrays (H, W, 3) uint8 RGB.
+    settings: the model and other options.
+    frame_rate: frames per second of the arrays. Only for arrays, which have no times of their own.
+
+    No frame of a file or an iterable is lost: both are read ahead in a thread. Cameras and streams yield the newest
+    frame, and frames that arrive while the caller is busy are dropped.
+
+    Raises InputError if the source cannot be read, and ModelError if a model is missing or damaged.
     """
-    with Landmarker(settings) as landmarker, _open(source) as frames:
+    with Landmarker(settings) as landmarker, _open(source, frame_rate) as frames:
         for frame in frames:
             yield frame, landmarker.update(frame)
 
 
-def _open(source: str | Path | int | Iterable[Frame]) -> AbstractContextManager[Iterable[Frame]]:
+def _open(source: object, frame_rate: float | None) -> AbstractContextManager[Iterable[Frame]]:
+    if frame_rate is not None and not (isinstance(frame_rate, int | float) and frame_rate > 0):
+        raise InputError(f"frame_rate must be a number above 0, got {describe_value(frame_rate)}")
+    if frame_rate is not None and isinstance(source, int | np.integer | str | Path):
+        raise InputError(f"frame_rate is only for arrays: {describe_value(source)} has its own times")
     match source:
         case int() | np.integer():
             return Camera(int(source))
+        case str() if is_address(source):
+            return Stream(source)
         case str() | Path():
             return Stage(lambda: _read(source), "decode")
         case Iterable():
-            return Stage(lambda: _checked(source), "decode")
-    raise InputError(f"follow wants a video's path, a camera's number or Frames, not {describe_value(source)}")
+            return Stage(lambda: _to_frames(source, frame_rate), "decode")
+    raise InputError(
+        "follow expects the path of a video, the number of a camera, an address, frames or arrays, "
+        f"got {describe_value(source)}"
+    )
 
 
 def _read(path: str | Path) -> Iterator[Frame]:
@@ -154,8 +173,14 @@ def _read(path: str | Path) -> Iterator[Frame]:
         yield from video
 
 
-def _checked(frames: Iterable[Frame]) -> Iterator[Frame]:
-    for frame in frames:
-        if not isinstance(frame, Frame):
-            raise InputError(f"follow wants each picture as Frame(image, index, seconds), not {describe_value(frame)}")
-        yield frame
+def _to_frames(images: Iterable[object], frame_rate: float | None) -> Iterator[Frame]:
+    """Yield frames as they are, and arrays as frames with the times of the frame rate."""
+    for index, image in enumerate(images):
+        if isinstance(image, Frame):
+            yield image
+        elif not isinstance(image, np.ndarray):
+            raise InputError(f"follow expects frames or arrays in an iterable, got {describe_value(image)}")
+        elif frame_rate is None:
+            raise InputError("follow needs the frame rate of arrays: follow(arrays, frame_rate=30)")
+        else:
+            yield Frame(image, index, index / frame_rate)

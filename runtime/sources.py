@@ -56,6 +56,13 @@ def error_reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).strip()
 
 
+def to_rgb(decoded: av.VideoFrame) -> NDArray[np.uint8]:
+    """Convert a decoded frame to (H, W, 3) RGB."""
+    if decoded.colorspace not in CONVERTIBLE_COLOR_SPACES:
+        decoded.colorspace = Colorspace.ITU709
+    return np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
+
+
 class VideoFile(Closeable):
     """Iterates over the frames of a video file, upright as a player shows them, with their presentation times.
 
@@ -162,9 +169,7 @@ class VideoFile(Closeable):
             expected = last + 1 / self.rate
             seconds = expected if ticks is None else float(ticks * (stored.time_base or 0)) - self.start
             last = seconds if seconds > last else expected
-            if stored.colorspace not in CONVERTIBLE_COLOR_SPACES:
-                stored.colorspace = Colorspace.ITU709
-            image = np.asarray(stored.to_ndarray(format="rgb24"), np.uint8)
+            image = to_rgb(stored)
             upright = np.rot90(image[:, ::-1] if self._mirrored else image, self._turns)
             yield Frame(np.ascontiguousarray(upright), index, last, float(self.pixel_aspect))
         self.end = self._video_end - self.start
