@@ -1,37 +1,60 @@
 """Frames in, faces out: the public Python API.
 
-`follow` gives the faces of a video or camera, `Landmarker.landmark` those of one picture; `read_image` reads one, and
-`draw_faces` draws on it.
+`follow` yields the frames of a video, a camera, a stream or arrays, each with its faces. `Landmarker.landmark` returns
+the faces of a single image. `read_image` reads an image file, and `draw_faces` draws faces on an image.
 """
 
+import warnings
+from importlib import import_module
 from typing import TYPE_CHECKING
+
+__all__ = [
+    "BackendError",
+    "CanthusError",
+    "EngineError",
+    "Face",
+    "FaceBox",
+    "Faces",
+    "Frame",
+    "InputError",
+    "Landmarker",
+    "ModelError",
+    "Settings",
+    "draw_faces",
+    "follow",
+    "read_image",
+]
 
 if TYPE_CHECKING:
     from canthus.runtime.draw import draw as draw_faces
+    from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError, ModelError
     from canthus.runtime.pipeline import Landmarker, Settings, follow
     from canthus.runtime.sources import read_image
-    from canthus.runtime.types import FaceBox, Faces, Frame
+    from canthus.runtime.types import Face, FaceBox, Faces, Frame
 
-__all__ = ["FaceBox", "Faces", "Frame", "Landmarker", "Settings", "draw_faces", "follow", "read_image"]
+    read_picture = read_image
+else:
+    # Imported on first use, so that `canthus --help` loads neither OpenCV nor FFmpeg. Type checkers do not see this
+    # branch, so they report names that do not exist.
+    _MODULES = {
+        "draw": ("draw_faces",),
+        "errors": ("BackendError", "CanthusError", "EngineError", "InputError", "ModelError"),
+        "pipeline": ("Landmarker", "Settings", "follow"),
+        "sources": ("read_image",),
+        "types": ("Face", "FaceBox", "Faces", "Frame"),
+    }
+    _RENAMED = {"draw_faces": "draw"}  # canthus.runtime.draw is the module
+
+    def __getattr__(name):
+        """Import a public name on first use."""
+        if name == "read_picture":
+            warnings.warn("read_picture is now read_image", DeprecationWarning, stacklevel=2)
+            name = "read_image"
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(import_module(f"{__name__}.{module}"), _RENAMED.get(name, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __getattr__(name: str) -> object:
-    """Import what is asked for only now, so that `canthus --help` loads neither OpenCV nor FFmpeg."""
-    match name:
-        case "follow" | "Landmarker" | "Settings":
-            from canthus.runtime import pipeline
-
-            return getattr(pipeline, name)
-        case "Faces" | "Frame" | "FaceBox":
-            from canthus.runtime import types
-
-            return getattr(types, name)
-        case "read_image" | "read_picture":  # the second is the old name
-            from canthus.runtime.sources import read_image
-
-            return read_image
-        case "draw_faces":  # the bare name is taken by the file
-            from canthus.runtime.draw import draw
-
-            return draw
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,4 +1,4 @@
-"""The Python API as its users meet it, and what it answers to what it cannot take."""
+"""The Python API as users call it, and its messages for values that it cannot use."""
 
 import subprocess
 import sys
@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from canthus import runtime
-from canthus.runtime import Faces, Frame, Landmarker, Settings, draw_faces, follow, read_image
-from canthus.runtime.errors import InputError
+from canthus.runtime import CanthusError, Faces, Frame, InputError, Landmarker, Settings, draw_faces, follow, read_image
 from canthus.runtime.landmarks import VIEW_SCALES
 from support.fakes import FakeCapture
 from support.videos import write_video
@@ -20,15 +19,26 @@ from support.videos import write_video
 pytestmark = pytest.mark.usefixtures("pretended")
 
 
-def picture():
+def image_of_a_face():
     image = np.zeros((100, 160, 3), np.uint8)
     image[20:80, 20:70] = 200
     return image
 
 
-def test_every_name_that_is_exported_is_there():
+def test_every_public_name_exists_and_dir_shows_it():
     for name in runtime.__all__:
         assert callable(getattr(runtime, name)), name
+    assert dir(runtime) == sorted(runtime.__all__)
+    assert issubclass(InputError, CanthusError)
+    with pytest.raises(AttributeError, match="no attribute 'folow'"):
+        _ = runtime.folow
+
+
+def test_read_picture_still_works_with_a_warning():
+    with pytest.warns(DeprecationWarning, match="read_picture is now read_image") as warned:
+        from canthus.runtime import read_picture
+    assert read_picture is read_image
+    assert warned[0].filename == __file__
 
 
 def test_importing_the_api_loads_nothing_heavy():
@@ -36,51 +46,51 @@ def test_importing_the_api_loads_nothing_heavy():
     assert subprocess.check_output([sys.executable, "-c", script], text=True) == "[]\n"
 
 
-def test_one_picture_is_read_landmarked_and_drawn_on(tmp_path):
-    cv2.imwrite(str(tmp_path / "face.png"), picture())
+def test_image_is_read_landmarked_and_drawn_on(tmp_path):
+    cv2.imwrite(str(tmp_path / "face.png"), image_of_a_face())
     image = read_image(tmp_path / "face.png")
     with Landmarker() as landmarker:
         faces = landmarker.landmark(image)
         assert landmarker.backend.batches[-1] == len(VIEW_SCALES)
-        assert len(landmarker.landmark(image[..., ::-1])) == 1  # as BGR becomes RGB
+        assert len(landmarker.landmark(image[..., ::-1])) == 1  # a BGR view, not contiguous
     assert len(faces) == 1
     assert (draw_faces(image, faces) != image).any()
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("value", "description"),
     [
-        (np.zeros((10, 12, 4), np.uint8), r"\(10, 12, 4\) of uint8"),
-        (np.zeros((10, 12), np.uint8), r"\(10, 12\) of uint8"),
-        (np.zeros((10, 12, 3), np.float32), r"\(10, 12, 3\) of float32"),
-        (np.zeros((2, 10, 12, 3), np.uint8), r"\(2, 10, 12, 3\) of uint8"),
+        (np.zeros((10, 12, 4), np.uint8), r"\(10, 12, 4\) (of )?uint8"),
+        (np.zeros((10, 12), np.uint8), r"\(10, 12\) (of )?uint8"),
+        (np.zeros((10, 12, 3), np.float32), r"\(10, 12, 3\) (of )?float32"),
+        (np.zeros((2, 10, 12, 3), np.uint8), r"\(2, 10, 12, 3\) (of )?uint8"),
         ("face.png", "'face.png'"),
     ],
     ids=["rgba", "grey", "float", "batch", "path"],
 )
-def test_what_is_no_rgb_picture_is_refused(given, told):
-    with Landmarker() as landmarker, pytest.raises(InputError, match=f"got .*{told}"):
-        landmarker.landmark(given)
-    with pytest.raises(InputError, match=f"got .*{told}"):
-        Frame(given, 0, 0.0)
-    with pytest.raises(InputError, match=f"got .*{told}"):
-        draw_faces(given, Faces.none())
+def test_value_that_is_no_rgb_image_is_refused(value, description):
+    with Landmarker() as landmarker, pytest.raises(InputError, match=description):
+        landmarker.landmark(value)
+    with pytest.raises(InputError, match=description):
+        Frame(value, 0, 0.0)
+    with pytest.raises(InputError, match=description):
+        draw_faces(value, Faces.none())
 
 
-def test_a_picture_in_place_of_a_frame_is_told():
+def test_array_in_place_of_a_frame_is_refused():
     with Landmarker() as landmarker, pytest.raises(InputError, match=r"update expects Frame.*, got an array"):
-        landmarker.update(picture())
+        landmarker.update(image_of_a_face())
 
 
-def test_a_landmarker_that_nobody_closed_is_freed_with_its_last_name():
+def test_landmarker_without_close_is_freed_with_its_last_reference():
     landmarker = Landmarker()
-    landmarker.update(Frame(picture(), 0, 0.0))
-    alone = weakref.ref(landmarker)
+    landmarker.update(Frame(image_of_a_face(), 0, 0.0))
+    reference = weakref.ref(landmarker)
     del landmarker
-    assert alone() is None
+    assert reference() is None
 
 
-def test_settings_that_are_none_are_told():
+def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match=r"Settings\(model=.*, got 'accurate'"):
         Landmarker("accurate")
     for count in (0, "3", 2.0):
@@ -89,36 +99,48 @@ def test_settings_that_are_none_are_told():
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "options", "message"),
     [
-        ([picture()], r"Frame\(image, index, seconds\), not an array"),
-        (1.5, "not 1.5"),
-        (None, "not None"),
-        (-1, "from 0"),
+        ([image_of_a_face()], {}, r"needs the frame rate of arrays: follow\(arrays, frame_rate=30\)"),
+        ([image_of_a_face()], {"frame_rate": 0}, "frame_rate must be a number above 0, got 0"),
+        ([image_of_a_face()], {"frame_rate": "30"}, "frame_rate must be a number above 0, got '30'"),
+        ([np.zeros((10, 12), np.uint8)], {"frame_rate": 30}, r"\(10, 12\) (of )?uint8"),
+        (["a.png"], {"frame_rate": 30}, "frames or arrays in an iterable, got 'a.png'"),
+        ("clip.mp4", {"frame_rate": 30}, "frame_rate is only for arrays"),
+        (1.5, {}, "got 1.5"),
+        (None, {}, "got None"),
+        (-1, {}, "-1"),
     ],
-    ids=["arrays", "number", "nothing", "negative"],
 )
-def test_what_cannot_be_followed_is_refused(source, told):
-    with pytest.raises(InputError, match=told):
-        next(follow(source))
+def test_source_that_cannot_be_followed_is_refused(source, options, message):
+    with pytest.raises(InputError, match=message):
+        next(follow(source, **options))
 
 
-@pytest.mark.parametrize("kind", [str, lambda path: path])
-def test_a_path_may_be_text(tmp_path, kind):
+@pytest.mark.parametrize("kind", [str, lambda path: path], ids=["str", "Path"])
+def test_video_is_followed_by_its_path(tmp_path, kind):
     video = write_video(tmp_path / "v.mp4", [0.0, 0.1, 0.2])
     assert [frame.index for frame, _ in follow(kind(video))] == [0, 1, 2]
 
 
+def test_arrays_are_followed_with_the_times_of_their_frame_rate():
+    images = [image_of_a_face() for _ in range(4)]
+    found = list(follow(images, frame_rate=20))
+    assert [(frame.index, frame.seconds) for frame, _ in found] == [(0, 0.0), (1, 0.05), (2, 0.1), (3, 0.15)]
+    assert [faces.ids.tolist() for _, faces in found] == [[0]] * 4
+    assert len(list(follow(np.stack(images), frame_rate=20))) == 4  # a video (N, H, W, 3)
+
+
 class EndlessCapture(FakeCapture):
-    """A camera of 100 pictures a second."""
+    """A camera of 100 frames per second."""
 
     def read(self):
         time.sleep(0.01)
-        return True, picture()
+        return True, image_of_a_face()
 
 
 @pytest.mark.parametrize("number", [0, np.int64(0)])
-def test_of_a_camera_comes_the_newest_frame(monkeypatch, number):
+def test_camera_yields_the_newest_frame(monkeypatch, number):
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: EndlessCapture())
     times, before = [], threading.enumerate()
     for _, (frame, faces) in zip(range(5), follow(number), strict=False):
@@ -129,18 +151,18 @@ def test_of_a_camera_comes_the_newest_frame(monkeypatch, number):
     assert set(threading.enumerate()) <= set(before)
 
 
-def test_no_frame_of_ones_own_is_lost():
-    def own():
+def test_no_frame_of_an_iterable_is_lost():
+    def frames():
         for index in range(20):
-            yield Frame(picture(), index, index / 30)
+            yield Frame(image_of_a_face(), index, index / 30)
 
-    for place, (frame, _) in enumerate(follow(own())):
+    for place, (frame, _) in enumerate(follow(frames())):
         time.sleep(0.005)
         assert frame.index == place
     assert place == 19
 
 
-def test_a_command_goes_on_without_stderr_and_tells_its_errors_to_nobody():
+def test_command_works_without_stderr():
     script = "from canthus.runtime.cli import main; print(main(['nothing']))"
-    ask = ["sh", "-c", f'"{sys.executable}" -c "{script}" 2>&-']
-    assert subprocess.check_output(ask, text=True) == "2\n"
+    words = ["sh", "-c", f'"{sys.executable}" -c "{script}" 2>&-']
+    assert subprocess.check_output(words, text=True) == "2\n"
