@@ -1,53 +1,188 @@
-"""The overlay: points, lines and ids drawn onto a copy of a frame, for files and pictures."""
+"""Draw faces onto a copy of an image: lines, points and ids, as the viewer paints them.
+
+Each face is drawn on a transparent layer that covers only its part of the image. The layer of a small face has a higher
+resolution than the image and is scaled down, so its dots and lines may be thinner than a pixel.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime import wflw
-from canthus.runtime.types import Faces, check_image
+from canthus.runtime.types import Face, Faces, check_image
 
 Colour = tuple[int, int, int]
 
 POINT_COLOURS: tuple[Colour, ...] = tuple(
     next(colour for points, colour in wflw.COLOURS if point in points) for point in range(wflw.POINTS)
 )
+OUTLINE: Colour = (8, 12, 18)
+"""Colour under dots, lines and ids, so that they are visible on every skin tone and background."""
+
+TEXT: Colour = (244, 247, 250)
+
+FAINT_BELOW = 0.7
+"""Points with a lower score, such as those behind a hand, are drawn without outline and translucent."""
+
+FOREHEAD = 0.5
+"""Height from the brows, the highest points, to above the hair, relative to the height of the points' box."""
+
+LAYER_SIZE = 160
+MAX_LAYER_SCALE = 8
+"""The layer of a face is about this large, in pixels, or this many times as large as the face in the image."""
+
+ROUND_DOT = 6.0
+"""OpenCV draws smaller dots as polygons with few corners. So they are drawn at twice their size, in pixels."""
 
 _SHIFT = 4
-"""OpenCV draws at 1/16 pixel."""
+"""OpenCV's coordinates are integers; here in 1/16 pixel."""
 
 
 def draw(image: NDArray[np.uint8], faces: Faces, lines: bool = True, ids: bool = True) -> NDArray[np.uint8]:
-    """A copy of an RGB image (H, W, 3) with the faces drawn on it; points of low score are smaller.
+    """Return a copy of an RGB image (H, W, 3) with the faces drawn on it.
 
-    Raises InputError for an image of another kind.
+    Sizes follow the size of each face. Points with a score below `FAINT_BELOW` are faint. The id of a face is above it,
+    if the centre of the face is in the image. Raises InputError for an image of another shape or dtype.
     """
     check_image(image)
     canvas = image.copy()
-    for points, scores, face in zip(faces.points, faces.scores, faces.ids, strict=True):
-        size = float(max(np.ptp(points[:, 0]), np.ptp(points[:, 1])))
-        radius = max(size / 160, 0.9)
-        fixed = np.round(points * (1 << _SHIFT)).astype(np.int32)
-        if lines:
-            thickness = max(round(size / 300), 1)
-            for chain in wflw.LINES:
-                colour = tuple(int(0.6 * part) for part in POINT_COLOURS[chain[0]])
-                path = fixed[list(chain)].reshape(1, -1, 2)
-                cv2.polylines(canvas, path, False, colour, thickness, cv2.LINE_AA, _SHIFT)
-        for (x, y), score, colour in zip(fixed.tolist(), scores, POINT_COLOURS, strict=True):
-            grown = round(radius * (0.5 + 0.5 * float(score)) * (1 << _SHIFT))
-            cv2.circle(canvas, (x, y), grown, colour, -1, cv2.LINE_AA, _SHIFT)
-        if ids:
-            _label(canvas, points, int(face), size)
+    shown = [face for face in faces if np.isfinite(face.points).all()]
+    for face in shown:
+        _draw_face(canvas, face, lines)
+    if ids:  # last, so that no face covers the id of another
+        for face in shown:
+            _draw_id(canvas, face)
     return canvas
 
 
-def _label(canvas: NDArray[np.uint8], points: NDArray[np.float32], face: int, size: float) -> None:
-    scale = min(max(size / 260, 0.4), 1.2)
-    (width, height), _ = cv2.getTextSize(str(face), cv2.FONT_HERSHEY_SIMPLEX, scale, 3)
-    # Above the face, and within the picture.
-    left = min(max(float(points[:, 0].min()), 0.0), canvas.shape[1] - width)
-    foot = min(max(float(points[:, 1].min()) - 6 * scale, height), canvas.shape[0])
-    place = (round(left), round(foot))
-    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
-        cv2.putText(canvas, str(face), place, cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA)
+def _dot_size(face: Face) -> float:
+    """Return the diameter of the dots in pixels: 1/75 of the face, a little less for large faces."""
+    size = _span(face) / 75
+    return size if size < 5 else (size + 5) / 2
+
+
+def _span(face: Face) -> float:
+    return float(np.ptp(face.points, axis=0).max())
+
+
+def _draw_face(canvas: NDArray[np.uint8], face: Face, lines: bool) -> None:
+    size = _dot_size(face)
+    dot, line = max(size, 0.8), max(0.42 * size, 0.5)
+    outline = 1.6 * min(size / 2, 1)  # how much wider the outline is than the dot or line on it
+    scale = max(math.ceil(LAYER_SIZE / max(_span(face), 1)), 1 if dot >= ROUND_DOT else 2)
+    layer = _Layer(canvas, face.points.min(0) - dot - 2, face.points.max(0) + dot + 2, min(scale, MAX_LAYER_SCALE))
+    if not layer.visible:
+        return
+    points = layer.place(face.points)
+    if lines:
+        for width, alpha, colour in ((line + outline, 0.35, OUTLINE), (line, 0.8, None)):
+            for chain in wflw.LINES:
+                layer.line(points[list(chain)], width, colour or POINT_COLOURS[chain[0]], alpha)
+    confident = face.scores >= FAINT_BELOW
+    layer.dots(points[~confident], dot, list(itertools.compress(POINT_COLOURS, ~confident)), 0.35)
+    layer.dots(points[confident], dot + outline, [OUTLINE] * int(confident.sum()), 0.67)
+    layer.dots(points[confident], dot, list(itertools.compress(POINT_COLOURS, confident)), 1.0)
+    layer.blend()
+
+
+def _draw_id(canvas: NDArray[np.uint8], face: Face) -> None:
+    """Draw the id on a dark label above the head, inside the image."""
+    (left, top), (right, bottom) = face.points.min(0).tolist(), face.points.max(0).tolist()
+    x, y = (left + right) / 2, (top + bottom) / 2
+    height, width = canvas.shape[:2]
+    if not (0 <= x < width and 0 <= y < height):
+        return
+    text = _text_mask(str(face.id), max(round(6 + 1.6 * _dot_size(face)), 8))
+    padding = round(0.45 * text.shape[0])
+    label_height = text.shape[0] + 2 * padding
+    label_width = max(text.shape[1] + 3 * padding, label_height)
+    x0 = round(min(max(x - label_width / 2, 1), max(width - label_width - 1, 0)))
+    y0 = round(min(max(top - FOREHEAD * (bottom - top) - label_height, 1), max(height - label_height - 1, 0)))
+    _blend(canvas, x0, y0, _label_mask(label_width, label_height), OUTLINE, 0.67)
+    text_x, text_y = x0 + (label_width - text.shape[1]) // 2, y0 + padding
+    _blend(canvas, text_x, text_y, text, TEXT, 1.0)
+
+
+class _Layer:
+    """A transparent image over a part of a canvas, with `scale` times its resolution.
+
+    Colours are premultiplied by alpha, so OpenCV's anti-aliasing over transparent pixels is correct.
+    """
+
+    def __init__(
+        self, canvas: NDArray[np.uint8], low: NDArray[np.floating], high: NDArray[np.floating], scale: int
+    ) -> None:
+        height, width = canvas.shape[:2]
+        x0, y0 = (int(min(max(math.floor(edge), 0), size)) for edge, size in zip(low, (width, height), strict=True))
+        x1, y1 = (int(min(max(math.ceil(edge) + 1, 0), size)) for edge, size in zip(high, (width, height), strict=True))
+        self._part = canvas[y0:y1, x0:x1]
+        self._origin = x0, y0
+        self._scale = scale
+        self._pixels = np.zeros((max(y1 - y0, 0) * scale, max(x1 - x0, 0) * scale, 4), np.uint8)
+        self.visible = bool(self._pixels.size)
+
+    def place(self, points: NDArray[np.floating]) -> NDArray[np.int32]:
+        """Return points (..., 2) of the canvas in the layer's coordinates, in 1/16 pixel."""
+        placed = (points - self._origin + 0.5) * self._scale - 0.5
+        return np.round(placed * (1 << _SHIFT)).astype(np.int32)
+
+    def line(self, points: NDArray[np.int32], width: float, colour: Colour, alpha: float) -> None:
+        """Draw a line through points (K, 2) from `place`; `width` in pixels of the canvas."""
+        thickness = max(round(width * self._scale), 1)
+        cv2.polylines(self._pixels, [points], False, _premultiplied(colour, alpha), thickness, cv2.LINE_AA, _SHIFT)
+
+    def dots(self, points: NDArray[np.int32], diameter: float, colours: Sequence[Colour], alpha: float) -> None:
+        """Draw a dot at each of the points (K, 2) from `place`; `diameter` in pixels of the canvas."""
+        radius = round(diameter / 2 * self._scale * (1 << _SHIFT))
+        for point, colour in zip(points.tolist(), colours, strict=True):
+            cv2.circle(self._pixels, point, radius, _premultiplied(colour, alpha), -1, cv2.LINE_AA, _SHIFT)
+
+    def blend(self) -> None:
+        """Draw the layer on the canvas."""
+        height, width = self._part.shape[:2]
+        pixels = cv2.resize(self._pixels, (width, height), interpolation=cv2.INTER_AREA)  # unchanged if equal
+        transparency = cv2.bitwise_not(cv2.extractChannel(pixels, 3))
+        below = cv2.multiply(self._part, cv2.merge([transparency] * 3), scale=1 / 255)
+        self._part[:] = cv2.add(below, cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB))
+
+
+@functools.cache
+def _premultiplied(colour: Colour, alpha: float) -> tuple[float, ...]:
+    return (*(alpha * part for part in colour), 255 * alpha)
+
+
+def _blend(canvas: NDArray[np.uint8], x: int, y: int, mask: NDArray[np.uint8], colour: Colour, alpha: float) -> None:
+    """Blend a colour with the canvas, weighted by a mask (h, w) whose upper left corner is at (x, y)."""
+    part = canvas[y : y + mask.shape[0], x : x + mask.shape[1]]
+    weight = mask[: part.shape[0], : part.shape[1], None].astype(np.float32) * np.float32(alpha / 255)
+    part[:] = np.round(part + (np.array(colour, np.float32) - part) * weight)
+
+
+@functools.lru_cache(maxsize=256)
+def _text_mask(text: str, height: int) -> NDArray[np.uint8]:
+    """Return digits as a mask of `height` rows; drawn large and scaled down, as OpenCV's small text is illegible."""
+    font, font_scale, thickness = cv2.FONT_HERSHEY_SIMPLEX, 4.0, 8
+    (text_width, ascent), descent = cv2.getTextSize(text, font, font_scale, thickness)
+    large = np.zeros((ascent + descent + 2 * thickness, text_width + 4 * thickness), np.uint8)
+    cv2.putText(large, text, (2 * thickness, ascent + thickness), font, font_scale, 255, thickness, cv2.LINE_AA)
+    x, y, large_width, large_height = cv2.boundingRect(large)
+    size = max(round(large_width * height / large_height), 1), height
+    mask = cv2.resize(large[y : y + large_height, x : x + large_width], size, interpolation=cv2.INTER_AREA)
+    return mask.astype(np.uint8, copy=False)
+
+
+@functools.lru_cache(maxsize=256)
+def _label_mask(width: int, height: int) -> NDArray[np.uint8]:
+    """Return the mask of a rectangle with round ends."""
+    scale = 4
+    radius = height * scale // 2
+    mask = np.zeros((height * scale, width * scale), np.uint8)
+    for x in (radius, width * scale - radius):
+        cv2.circle(mask, (x, radius), radius, 255, -1)
+    mask[:, radius : width * scale - radius] = 255
+    return cv2.resize(mask, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

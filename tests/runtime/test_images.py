@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 
 from canthus.runtime.cli import main
-from canthus.runtime.draw import draw
-from canthus.runtime.types import Faces
-from support.shape import SHAPE
 
 pytestmark = pytest.mark.usefixtures("pretended")
 
@@ -100,17 +97,6 @@ def test_unusable_output_folder_is_refused_before_any_work(photos, tmp_path, cap
     assert "deep: this folder cannot be created" in capsys.readouterr().err
     assert run(photos, "-o", tmp_path / "new.csv", "--table", tmp_path / "new.csv") == 1
     assert "is a folder" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("corner", [(0, 0), (80, 0), (0, 130), (80, 130)])
-def test_id_of_a_face_at_the_edge_is_inside_the_image(corner):
-    image = np.zeros((130, 160, 3), np.uint8)
-    faces = Faces((SHAPE * 50 + corner)[None].astype(np.float32), np.ones((1, 98), np.float32), np.array([8888]))
-    written = (draw(image, faces) != draw(image, faces, ids=False)).any(2)
-    alone = Faces(faces.points + np.float32(300), faces.scores, faces.ids)
-    wide = np.zeros((600, 600, 3), np.uint8)
-    whole = (draw(wide, alone) != draw(wide, alone, ids=False)).any(2)
-    assert written.sum() > 0.9 * whole.sum()
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p.feather", "p.xyz", "p"])
