@@ -84,9 +84,13 @@ def invert(affine: NDArray[np.float64]) -> NDArray[np.float64]:
 def to_square_pixels(image: NDArray[np.uint8], pixel_aspect: float) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """Stretch an image (H, W, 3) until its pixels are square, and return it with the (2, 3) affine back to its pixels.
 
+    An image that has square pixels is returned as it is.
+
     pixel_aspect: width of a pixel on the screen over its height. It is clipped to 1/4 ... 4, as damaged files have
     values that would need gigabytes.
     """
+    if pixel_aspect == 1:
+        return image, np.eye(2, 3)
     height, width = image.shape[:2]
     aspect = min(max(pixel_aspect, 1 / 4), 4.0)
     size = round(width * max(aspect, 1.0)), round(height * max(1 / aspect, 1.0))

@@ -80,16 +80,15 @@ class Landmarker(Closeable):
             raise InputError(f"update expects Frame(image, index, seconds), got {describe_value(frame)}")
         self.seconds["detect"] = 0.0
         began = time.perf_counter()
-        image, to_frame = frame.image, None
-        if frame.pixel_aspect != 1:  # the networks know faces as a player shows them
-            image, to_frame = to_square_pixels(frame.image, frame.pixel_aspect)
+        # The networks know faces as a player shows them.
+        image, to_frame = to_square_pixels(frame.image, frame.pixel_aspect)
         faces = self.tracker.update(image, frame.seconds)
         landmarked = time.perf_counter()
         if self._smoother:
             faces = self._smoother.smooth(faces, frame.seconds)
         self.seconds["landmark"] = landmarked - began - self.seconds["detect"]
         self.seconds["smooth"] = time.perf_counter() - landmarked
-        return faces if to_frame is None else replace(faces, points=transform(to_frame, faces.points))
+        return replace(faces, points=transform(to_frame, faces.points))
 
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
         """Return the faces of a single image (H, W, 3) uint8 RGB. Small faces are searched for too.

@@ -3,6 +3,7 @@
 import json
 import math
 
+import cv2
 import numpy as np
 import pytest
 
@@ -190,6 +191,23 @@ def test_a_model_that_loses_its_face_or_shrinks_onto_a_part_of_it_is_counted_and
     np.testing.assert_array_equal(steady[5:], straying[5:])
     rows = measure_temporal_stability([told])
     assert rows[1].raw.jumps_per_1000 > 0 == rows[0].raw.jumps_per_1000
+
+
+def test_squeezed_faces_of_an_anamorphic_clip_are_tracked_in_square_pixels():
+    image = scene((100, 120))
+    squeezed = cv2.resize(image, (image.shape[1] // 2, image.shape[0]), interpolation=cv2.INTER_AREA)
+    candidate = Candidate("model", FakeBackend())
+    square, anamorphic = (
+        track_faces(
+            "clip",
+            [Frame(one, number, number / RATE, aspect) for number in range(4)],
+            [candidate],
+            candidate,
+            bright_boxes,
+        )
+        for one, aspect in ((image, 1.0), (squeezed, 2.0))
+    )
+    np.testing.assert_allclose(anamorphic.segments[0].raw, square.segments[0].raw, atol=2)  # pixels
 
 
 def test_no_face_is_not_a_special_case():

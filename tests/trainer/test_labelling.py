@@ -1,5 +1,7 @@
 """Pseudo-labels: what models see from several sides, written as a shard that the trainer reads."""
 
+from fractions import Fraction
+
 import cv2
 import numpy as np
 import pytest
@@ -146,6 +148,11 @@ def test_pictures_and_every_so_manyth_frame_are_taken(tmp_path):
     frames = dict(images_of(clip, 5, unreadable))
     assert list(frames) == [frame_name("clip", index) for index in (0, 5, 10)]
     assert frames[frame_name("clip", 5)].mean() == pytest.approx(30, abs=3)
+
+
+def test_frames_of_an_anamorphic_video_are_labelled_with_square_pixels(tmp_path):
+    clip = write_video(tmp_path / "dv.mp4", [0.0, 0.1], size=(96, 64), pixel_aspect=Fraction(3, 2))
+    assert [image.shape for _, image in images_of(clip, 1, [])] == [(64, 144, 3)] * 2
 
 
 def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, capsys):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.geometry import intersection_over_union, roi_from_points, roll_from_points
+from canthus.runtime.geometry import intersection_over_union, roi_from_points, roll_from_points, to_square_pixels
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import VideoFile
 from canthus.runtime.temporal import lag_in_frames
@@ -152,7 +152,8 @@ def track_faces(
     runs: dict[int, list[tuple[float, NDArray, NDArray]]] = {}
     met: set[int] = set()
     for frame in frames:
-        faces = tracker.update(frame.image, frame.seconds)
+        image, _ = to_square_pixels(frame.image, frame.pixel_aspect)
+        faces = tracker.update(image, frame.seconds)
         ids = faces.ids.tolist()
         for gone in set(runs) - set(ids):
             told.segments.append(_segment(runs.pop(gone)))
@@ -163,7 +164,7 @@ def track_faces(
         for place, candidate in enumerate(candidates):
             known = [lasts[place].get(face, points) for face, points in zip(ids, faces.points, strict=True)]
             regions = [roi_from_points(points, roll_from_points(points)) for points in known]
-            seen = Faces(*find(candidate, frame.image, regions, WFLW), faces.ids)
+            seen = Faces(*find(candidate, image, regions, WFLW), faces.ids)
             raw.append(seen.points)
             smooth.append(smoothers[place].smooth(seen, frame.seconds).points)
             pairs = zip(seen.points, faces.points, strict=True)

@@ -24,6 +24,7 @@ from canthus.runtime.geometry import (
     roi_from_box,
     roi_from_points,
     to_frame,
+    to_square_pixels,
     transform,
 )
 from canthus.runtime.sources import IMAGE_SUFFIXES, VideoFile, find_images, read_image
@@ -164,6 +165,6 @@ def images_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple
     with VideoFile(source) as video:
         for frame in tqdm(video, source.name, video.frames, unit="frame", disable=None):
             if frame.index % every == 0:
-                yield frame_name(source.stem, frame.index), frame.image
+                yield frame_name(source.stem, frame.index), to_square_pixels(frame.image, frame.pixel_aspect)[0]
         if video.damaged:
             unreadable.append(f"{source}: damaged ({video.damaged})")
