@@ -26,7 +26,7 @@ CAMERA_TIMEOUT = 3.0
 """Seconds without a frame after which a camera counts as disconnected."""
 
 CONVERTIBLE_COLOR_SPACES = (0, 1, 2, 4, 5, 6, 7, 9)
-"""FFmpeg's color spaces that it can convert to RGB. Frames of another one are read as BT.709."""
+"""Numbers of the color spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
 
 AV_TIME_BASE = 1_000_000
 """Ticks per second of a container's duration and start time in FFmpeg."""
@@ -88,7 +88,7 @@ class VideoFile(Closeable):
         self._container, self.stream = self._open()
         self.damaged = ""
         self.end: float | None = None
-        self._video_end = 0.0  # the file's own time at which the last frame so far is no longer shown
+        self._video_end = 0.0  # end of the last frame so far, as the file's own timestamp
         # Some files give the rate of the clock as the average; the guess is that of the densest frames.
         rates = [rate for rate in (self.stream.average_rate, self.stream.guessed_rate) if rate]
         self.rate = float(min(rates, default=30))
@@ -96,7 +96,7 @@ class VideoFile(Closeable):
         if first is None:
             self._container.close()
             raise InputError(f"{path}: no frame can be decoded")
-        self._mirrored, self._turns = _orientation(first)
+        self._flipped, self._turns = _orientation(first)
         self.start = float(first.time or 0)
         self.width, self.height = first.width, first.height
         self.pixel_aspect = Fraction(self.stream.sample_aspect_ratio or 1)
@@ -170,7 +170,7 @@ class VideoFile(Closeable):
             seconds = expected if ticks is None else float(ticks * (stored.time_base or 0)) - self.start
             last = seconds if seconds > last else expected
             image = to_rgb(stored)
-            upright = np.rot90(image[:, ::-1] if self._mirrored else image, self._turns)
+            upright = np.rot90(image[:, ::-1] if self._flipped else image, self._turns)
             yield Frame(np.ascontiguousarray(upright), index, last, float(self.pixel_aspect))
         self.end = self._video_end - self.start
         if self.end <= last:  # the file has no durations
@@ -189,11 +189,12 @@ def _orientation(stored: av.VideoFrame) -> tuple[bool, int]:
     side_data = stored.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return False, 0
-    matrix = np.frombuffer(side_data, np.int32).reshape(3, 3)  # type: ignore[call-overload]  # the stubs do not know that it is a buffer
+    # The stubs do not know that side data is a buffer.
+    matrix = np.frombuffer(side_data, np.int32).reshape(3, 3)  # type: ignore[call-overload]
     # The directions of the stored frame's x and y axes on the screen.
     (x_right, x_down), (y_right, y_down) = matrix[:2, :2].tolist()
-    mirrored = x_right * y_down < x_down * y_right
-    return mirrored, round(-2 * math.atan2(x_down, x_right) / math.pi + 2 * mirrored) % 4
+    flipped = x_right * y_down < x_down * y_right
+    return flipped, round(-2 * math.atan2(x_down, x_right) / math.pi + 2 * flipped) % 4
 
 
 @contextlib.contextmanager
@@ -239,14 +240,14 @@ class Camera(Closeable):
     def _read(self) -> None:
         started = cv2.getTickCount()
         while not self._closing.is_set():
-            read, image = self._capture.read()
+            success, image = self._capture.read()
             seconds = (cv2.getTickCount() - started) / cv2.getTickFrequency()
             while not self._newest.empty():
                 try:
                     self._newest.get_nowait()
                 except queue.Empty:
                     break
-            if not read:
+            if not success:
                 self._newest.put(None)
                 break
             self._newest.put((seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)))
