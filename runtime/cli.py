@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from types import FrameType
 
+from canthus.runtime.console import show_logs
 from canthus.runtime.errors import CanthusError
 
 GROUP = "canthus.commands"
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"canthus: unknown command {name!r} (commands: {', '.join(sorted(commands))})", file=sys.stderr)
         return 2
     try:
-        with _logging_to_stderr(name, debug), _signals_handled_as_ctrl_c():
+        with show_logs(logging.DEBUG if debug else logging.INFO), _signals_handled_as_ctrl_c():
             command: Command = commands[name].load()
             return command(words[1:])
     except CanthusError as error:
@@ -71,36 +72,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"canthus {name}: {_one_line(error)}", file=sys.stderr)
         return 1
-
-
-class _StderrHandler(logging.Handler):
-    """Prints log records on stderr, above a progress bar if one is shown."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            line = self.format(record)
-            bars = sys.modules.get("tqdm")  # no bar is shown if it was never imported
-            if bars is None:
-                print(line, file=sys.stderr)
-            else:
-                bars.tqdm.write(line, file=sys.stderr)
-        except Exception:  # noqa: BLE001 - a log message never stops the program (see logging.Handler)
-            self.handleError(record)
-
-
-@contextlib.contextmanager
-def _logging_to_stderr(command: str, debug: bool) -> Iterator[None]:
-    """Print the log messages of canthus on stderr: from level INFO on, or all of them with --debug."""
-    logger = logging.getLogger("canthus")
-    handler, level = _StderrHandler(), logger.level
-    handler.setFormatter(logging.Formatter(f"canthus {command}: %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG if debug else logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager
