@@ -1,1 +1,1 @@
-"""From a trained network to a file that a runtime loads."""
+"""Export checkpoints to ONNX models, and build and verify TensorRT engines."""

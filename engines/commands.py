@@ -24,17 +24,18 @@ from canthus.runtime.options import positive_int
 
 DESCRIPTION = """Build, list, inspect, verify, measure and remove TensorRT engines.
 
-An engine is a model compiled for one kind of NVIDIA GPU and one version of TensorRT. The other commands build the
-engine that they need in the background when they first run on a GPU. Use this command to build it beforehand, for
+An engine is a model compiled for one kind of NVIDIA GPU and one version of
+TensorRT. The other commands build the engine that they need in the background
+when they first run on a GPU. Use this command to build it beforehand, for
 another model or another GPU, and to check its accuracy and speed."""
 
 EXAMPLES = """examples:
-  canthus engine build                        build the engine of the default model for GPUs
-  canthus engine list                         show the engines in the cache with their keys
-  canthus engine verify KEY                   compare the points of an engine with those of its model
-  canthus engine remove --stale               delete engines that cannot run here any more
+  canthus engine build            build the engine of the default model for GPUs
+  canthus engine list             show the engines in the cache with their keys
+  canthus engine verify KEY       compare an engine with its model
+  canthus engine remove --stale   delete engines that cannot run here any more
 
-`canthus engine ACTION --help` shows the options and more examples of an action.
+`canthus engine ACTION --help` shows the options and examples of an action.
 """
 
 ENGINE_HELP = "a .engine file, or the key of an engine in the cache; the first characters of the key are enough"
@@ -45,8 +46,9 @@ ACTIONS = {
         "build an engine from a model",
         """Build an engine from a model.
 
-The engine is written to the user's cache folder, where the other commands find it, or to the file of -o. A build takes
-from some seconds to some minutes. If a GPU is present, the engine is run and compared with the model.""",
+The engine is written to the user's cache folder, where the other commands find
+it, or to the file of -o. A build takes from some seconds to some minutes. If
+the GPU is present, the engine is then run and compared with the model.""",
         """examples:
   canthus engine build
   canthus engine build --model student.onnx --flavour tensorrt-rtx --target sm86,sm89
@@ -57,13 +59,14 @@ from some seconds to some minutes. If a GPU is present, the engine is run and co
         "list the engines in the cache folder",
         """List the engines in the cache folder, the newest first.
 
-A line shows key, size, model, flavour and version of TensorRT, precision, number of faces, GPU or targets, date and
-state. The state is one of:
-  ready              can run on this machine
+Each line shows the key, size, model, flavour and version of TensorRT,
+precision, number of faces, GPU or targets, date and state. The state is one of:
+  ready              fits this machine
   stale: REASON      built for another GPU or another version of TensorRT
   beyond tolerance   its points differ too much from those of its model
   damaged            the file has changed since it was built
-  no manifest        the .json file beside the engine is missing""",
+  no manifest        the .json file beside the engine is missing
+  ... not installed  the flavour of TensorRT that runs it is not installed""",
         """examples:
   canthus engine list
   canthus engine list --json
@@ -73,7 +76,8 @@ state. The state is one of:
         "show what an engine was built from, its inputs, outputs and layers",
         """Show what an engine was built from, its inputs, outputs and layers.
 
-If the engine can run on this machine, its inputs, outputs and layers are read from the engine itself.""",
+On a machine that can run the engine, they are read from the engine itself, and
+otherwise from its manifest.""",
         """examples:
   canthus engine inspect KEY
   canthus engine inspect student.engine --json
@@ -83,9 +87,12 @@ If the engine can run on this machine, its inputs, outputs and layers are read f
         "compare the points of an engine with those of its model",
         """Compare the points of an engine with those of its model, on the same crops.
 
-The table shows the distance to the reference in crop pixels (mean, 99th percentile, maximum) for the ONNX model, for
-the graph that TensorRT gets, and for the engine, and the NME if labelled faces are given. The result is written into
-the manifest of the engine: an engine beyond the tolerance is not used. The exit code is 1 in that case.""",
+The table shows how far the points are from those of the reference, in crop
+pixels (mean, 99th percentile, maximum): for the ONNX model, for the graph that
+TensorRT gets, and for the engine. With labelled faces it shows the NME too.
+
+The result is written into the manifest of the engine. An engine beyond the
+tolerance is not used by the other commands, and the exit code is 1.""",
         """examples:
   canthus engine verify KEY
   canthus engine verify KEY --checkpoint runs/student/best.safetensors --wflw WFLW
@@ -95,8 +102,9 @@ the manifest of the engine: an engine beyond the tolerance is not used. The exit
         "measure speed, memory and accuracy on this GPU and write a report",
         """Measure speed, memory and accuracy on this GPU and write a report.
 
-Each installed flavour of TensorRT is measured, then PyTorch. The folder gets report.md for people and report.json for
-programs. Both are updated after each measurement, so that a crash loses nothing.""",
+Each installed flavour of TensorRT is measured, and PyTorch. The folder gets
+report.md for people and report.json for programs. Both are updated after each
+measurement, so a crash loses only the current one.""",
         """examples:
   canthus engine bench -o report
   canthus engine bench -o report --checkpoint runs/student/best.safetensors --wflw WFLW
@@ -163,14 +171,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify = parsers["verify"]
     verify.add_argument("engine", metavar="ENGINE", help=ENGINE_HELP)
-    verify.add_argument("--checkpoint", type=Path, metavar="C", help="compare with PyTorch in float32")
-    verify.add_argument("--wflw", type=Path, metavar="DIR", help="use labelled faces and compute the NME")
-    verify.add_argument("--limit", type=positive_int, default=64, metavar="N", help="how many of them (default: 64)")
+    verify.add_argument("--checkpoint", type=Path, metavar="C", help="compare with this checkpoint in PyTorch, float32")
+    verify.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces (WFLW or a shard), to compute the NME")
+    verify.add_argument(
+        "--limit", type=positive_int, default=64, metavar="N", help="number of labelled faces (default: 64)"
+    )
     bench = parsers["bench"]
     bench.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the report")
     bench.add_argument("--model", metavar="M", help=MODEL_HELP)
-    bench.add_argument("--checkpoint", type=Path, metavar="C", help="the model's checkpoint, to compare with PyTorch")
-    bench.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces, to compute the NME")
+    bench.add_argument("--checkpoint", type=Path, metavar="C", help="checkpoint of the model, to compare with PyTorch")
+    bench.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces (WFLW or a shard), to compute the NME")
     bench.add_argument(
         "--frames", type=positive_int, default=10_000, metavar="N", help="frames of the memory test (default: 10000)"
     )
@@ -178,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     remove = parsers["remove"]
     remove.add_argument("engines", nargs="*", metavar="ENGINE", help=ENGINE_HELP)
     remove.add_argument("--stale", action="store_true", help="delete all engines that cannot run on this machine")
-    remove.add_argument("--all", action="store_true", help="delete all engines in the cache folder")
+    remove.add_argument("--all", action="store_true", help="delete everything in the cache folder of engines")
     return parser
 
 
@@ -189,10 +199,10 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         choices=["auto", *FLAVOURS],
         default="auto",
         help="tensorrt builds for the GPU of this machine; tensorrt-rtx builds without a GPU, for GeForce and RTX "
-        "cards (default: an installed one that supports this GPU)",
+        "cards; auto (the default) takes an installed one that supports this GPU",
     )
     parser.add_argument(
-        "--precision", choices=["fp16", "fp32"], default="fp16", help="precision of the network (default: fp16)"
+        "--precision", choices=["fp16", "fp32"], default="fp16", help="type that the layers compute in (default: fp16)"
     )
     parser.add_argument(
         "--max-batch", type=int, default=16, metavar="N", help="largest number of faces at once (default: 16)"
@@ -203,7 +213,9 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         help="compute capabilities to build for, such as sm86,sm89, or `current` for this GPU "
         "(default: all that the flavour supports)",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: a file in the user's cache folder")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help=".engine file to write (default: in the cache folder)"
+    )
     parser.add_argument("--overwrite", action="store_true", help="build again if the engine exists")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
 

@@ -1,6 +1,6 @@
-"""A PyTorch network that gives raw maps, in float32: what the engines are verified against and timed beside.
+"""A backend for a PyTorch network that outputs raw maps. Engines are compared with it in accuracy and speed.
 
-On the CPU the maps are decoded with NumPy. On a GPU they are decoded with the same CUDA kernels as those of TensorRT.
+On the CPU the maps are decoded with NumPy, on a GPU with the CUDA kernels that the TensorRT backend uses.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ from canthus.runtime.geometry import crop_all, transform
 from canthus.runtime.types import Roi
 
 Network = Callable[[Tensor], Tensor]
-"""Crops (N, S, S, 3) uint8 -> maps (N, 3K, S/stride, S/stride) float32, normalisation included."""
+"""From crops (N, S, S, 3) uint8 to raw maps (N, 3K, S/stride, S/stride) float32, including the normalisation."""
 
 MAX_BATCH = 16
 
@@ -26,7 +26,8 @@ MAX_BATCH = 16
 class RawMapsBackend(Closeable):
     """Runs a network from crops to raw maps and decodes them, on the CPU or the first GPU.
 
-    The scores are the peaks of the maps, not calibrated. So this is no `Backend` for users: `TorchBackend` is.
+    The scores are the peaks of the maps and are not calibrated. Use `runtime.backends.torch.TorchBackend` for anything
+    but comparisons.
     """
 
     def __init__(self, network: Network, size: int, points: int, stride: int, device: str = "cpu") -> None:
@@ -46,7 +47,7 @@ class RawMapsBackend(Closeable):
             self._maps = _as_tensor(self.runner.maps, (MAX_BATCH, 3 * points, width, width), "<f4")
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and map peaks (N, K)."""
+        """Return points (N, K, 2) in crop pixels and peaks (N, K) for crops (N, S, S, 3) uint8."""
         if self._cuda is not None:
             return self.runner.predict(crops)
         found = [self._on_cpu(crops[start : start + MAX_BATCH]) for start in range(0, len(crops), MAX_BATCH)]
@@ -61,7 +62,7 @@ class RawMapsBackend(Closeable):
     def predict_regions(
         self, image: NDArray[np.uint8], rois: Sequence[Roi]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and map peaks (N, K)."""
+        """Return points (N, K, 2) in frame pixels and peaks (N, K) for regions of a frame (H, W, 3) uint8."""
         if self._cuda is not None:
             return self.runner.predict_regions(image, rois)
         crops = crop_all(image, rois, self.size)
@@ -82,7 +83,7 @@ class RawMapsBackend(Closeable):
 
     @torch.inference_mode()
     def on_crops(self, start: Callable[[Tensor], object], faces: int) -> bool:
-        """Start another function on the crops on the device, to time it. It cannot be captured in a graph."""
+        """Call `start` with the crops on the device, to time it. Returns False: do not capture it in a CUDA graph."""
         with torch.cuda.stream(self._stream):
             start(self._crops[:faces])
         return False

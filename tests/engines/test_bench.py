@@ -29,7 +29,7 @@ def shim(tmp_path_factory):
 
 @pytest.fixture
 def network(shim):
-    return MarkedMaps(HostCuda(shim), 64, 98, 4, most=MAX_BATCH)
+    return MarkedMaps(HostCuda(shim), 64, 98, 4, max_batch=MAX_BATCH)
 
 
 @pytest.fixture
@@ -58,7 +58,8 @@ def test_each_step_is_timed_as_launch_and_in_a_graph(network):
 
 
 def test_network_that_cannot_be_captured_is_timed_as_launch(shim):
-    network = MarkedMaps(HostCuda(shim), 64, 98, 4, most=1, graphs=False)
+    network = MarkedMaps(HostCuda(shim), 64, 98, 4, max_batch=1)
+    network.graphs = False
     results = measure(network.runner, repeats=2, frames=4)
     assert results["faces"]["1"]["total"]["graph"] is None
     assert results["faces"]["1"]["steps"]["network"]["graph_ms"] is None
@@ -78,7 +79,8 @@ def test_step_that_fails_during_capture_has_no_graph_time(network):
 
 
 def test_memory_leak_and_changing_results_miss_the_goals(shim):
-    network = MarkedMaps(HostCuda(shim), 64, 98, 4, most=1, graphs=False)
+    network = MarkedMaps(HostCuda(shim), 64, 98, 4, max_batch=1)
+    network.graphs = False
     compute = network.maps_of
 
     def leak(crops):

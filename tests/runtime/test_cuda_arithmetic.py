@@ -123,7 +123,7 @@ def test_ties_nothing_and_nan_are_as_in_numpy(shim):
 
 @pytest.fixture
 def network(shim):
-    return MarkedMaps(HostCuda(shim), SIZE, 98, 4, most=16)
+    return MarkedMaps(HostCuda(shim), SIZE, 98, 4, max_batch=16)
 
 
 def test_the_runner_gives_what_numpy_gives_for_any_number_of_faces(network):
@@ -170,7 +170,8 @@ def test_steady_state_replays_a_graph_and_allocates_nothing(network):
 
 
 def test_a_network_that_cannot_be_captured_runs_without_a_graph(shim):
-    network = MarkedMaps(HostCuda(shim), SIZE, 98, 4, most=6, graphs=False)
+    network = MarkedMaps(HostCuda(shim), SIZE, 98, 4, max_batch=6)
+    network.graphs = False
     crops = np.random.default_rng(7).integers(0, 256, (13, SIZE, SIZE, 3), dtype=np.uint8)
     points, _ = network.runner.predict(crops)
     maps = network.maps_of(crops)
@@ -186,7 +187,7 @@ def test_a_network_that_fails_in_a_recording_runs_without(shim):
                 raise BackendError("did not run: a stream that is captured")
             return super().__call__(faces)
 
-    network = Unwilling(HostCuda(shim), SIZE, 98, 4, most=2)
+    network = Unwilling(HostCuda(shim), SIZE, 98, 4, max_batch=2)
     crops = np.random.default_rng(7).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     maps = network.maps_of(crops)
     for _ in range(3):

@@ -130,7 +130,7 @@ def test_an_engine_runs_any_number_of_faces_and_keeps_its_kernels(pretended, tmp
     wanted, _ = decode(maps[:, 0], maps[:, 1:], STRIDE)
     with open_backend(engine) as backend:
         assert backend.size == SIZE
-        assert "CPU in disguise" in backend.name
+        assert "fake GPU" in backend.name
         for count in (0, 1, 3, 21, 3):
             points, scores = backend.predict(crops[:count])
             np.testing.assert_allclose(points, wanted[:count], atol=1e-3)

@@ -1,7 +1,7 @@
-"""The GPU played by the CPU: face.cuh compiled by g++, and a `Cuda` whose device memory is the host's.
+"""A fake GPU: the kernels' arithmetic (face.cuh) compiled for the CPU, and a `Cuda` whose device memory is host memory.
 
-So the kernels' arithmetic and all that FaceRunner does around it run on every machine. Only what the threads
-of a real GPU do among themselves is left to the tests marked `cuda`.
+With it the arithmetic of the kernels and all of FaceRunner are tested on every machine. Only the cooperation of GPU
+threads is left to the tests with the mark `cuda`.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ extern "C" void crop_regions(const View* view, const Region* regions, unsigned c
                 crop_pixel(*view, regions[face], x, y, crops + (((size_t)face * size + y) * size + x) * 3);
 }}
 
-// As the threads of a block do it: strided, then in pairs ever closer, then warp by warp.
+// In the order of decode.cu: a tree of pairs within each warp, then one warp after the other.
 static Say sum(Say says[256]) {{
     for (int warp = 0; warp < 256; warp += 32)
         for (int apart = 16; apart > 0; apart /= 2)
@@ -73,10 +73,10 @@ extern "C" void decode_constants(float constants[3]) {{
 
 
 def compile_shim(folder: Path) -> ctypes.CDLL:
-    """The kernels' arithmetic as a host library; skips where there is no C++ compiler."""
+    """Compile the kernels' arithmetic as a host library. Skips the test if there is no C++ compiler."""
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        pytest.skip("no C++ compiler to run the kernels' arithmetic with")
+        pytest.skip("no C++ compiler (g++ or clang++)")
     (folder / HEADER).write_text(source(HEADER))
     (folder / "shim.cpp").write_text(SHIM)
     library = folder / "shim.so"
@@ -89,10 +89,10 @@ def compile_shim(folder: Path) -> ctypes.CDLL:
 
 
 class HostCuda(Cuda):
-    """Runs at once what a GPU would run, and records it while capturing."""
+    """Runs every operation at once on the CPU. During `capture` it records the operations instead."""
 
     def __init__(self, shim: ctypes.CDLL) -> None:
-        self.gpu = Gpu("the CPU in disguise", 86)
+        self.gpu = Gpu("fake GPU", 86)
         self.shim = shim
         self.held: dict[int, ctypes.Array] = {}
         self.recorded: list | None = None
@@ -133,7 +133,7 @@ class HostCuda(Cuda):
 
     def launch(self, kernel, grid, block, *values) -> None:
         faces = grid[2] if kernel.__name__ == "crop_regions" else grid[1]
-        told = [
+        arguments = [
             ctypes.c_void_p(value)
             if isinstance(value, Address)
             else ctypes.c_float(value)
@@ -141,7 +141,7 @@ class HostCuda(Cuda):
             else ctypes.c_int(value)
             for value in values
         ]
-        self._do(kernel, *told, ctypes.c_int(faces))
+        self._do(kernel, *arguments, ctypes.c_int(faces))
 
     @contextmanager
     def capture(self) -> Iterator[list]:
@@ -159,9 +159,9 @@ class HostCuda(Cuda):
             action(*values)
 
     def seconds_of(self, start) -> float:
-        began = time.perf_counter()
+        begin = time.perf_counter()
         start()
-        return time.perf_counter() - began
+        return time.perf_counter() - begin
 
     def free_memory(self) -> int:
         return 2**30 - sum(len(buffer) for buffer in self.held.values())
@@ -174,16 +174,21 @@ class HostCuda(Cuda):
         self.closed += 1
 
     def synchronise(self) -> None:
-        assert self.recorded is None, "a capture must not wait"
+        assert self.recorded is None, "synchronised during a capture"
 
 
 class MarkedMaps:
-    """A network for tests: the brightest cell of each crop's red channel is every point's peak, offsets 0.25."""
+    """A fake network: the score map of every point is the crop's red channel, averaged over cells; offsets are 0.25.
 
-    def __init__(self, cuda: HostCuda, size: int, points: int, stride: int, most: int, graphs: bool = True) -> None:
+    Callable as the network of its own `runner`. Set `graphs` to False to forbid CUDA graphs; `batches` records the calls.
+    """
+
+    def __init__(
+        self, cuda: HostCuda, size: int, points: int, stride: int, max_batch: int, graphs: bool = True
+    ) -> None:
         self.cuda, self.size, self.points, self.stride = cuda, size, points, stride
-        self.graphs, self.batches = graphs, []
-        self.runner = FaceRunner(cuda, size, points, stride, most, self)
+        self.graphs, self.batches = True, []
+        self.runner = FaceRunner(cuda, size, points, stride, max_batch, self)
 
     def __call__(self, faces: int) -> bool:
         self.batches.append(faces)
@@ -205,6 +210,6 @@ class MarkedMaps:
 
 
 def view_of(address: int, shape: tuple[int, ...], kind: type) -> np.ndarray:
-    """Memory as an array, without copying."""
+    """Return memory as an array, without a copy."""
     size = int(np.prod(shape)) * np.dtype(kind).itemsize
     return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address)).view(kind).reshape(shape)
