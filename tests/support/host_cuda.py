@@ -180,7 +180,7 @@ class HostCuda(Cuda):
 class MarkedMaps:
     """A fake network: the score map of every point is the crop's red channel, averaged over cells; offsets are 0.25.
 
-    Callable as the network of its own `runner`. Set `graphs` to False to forbid CUDA graphs; `batches` records the calls.
+    Callable as the network of its own `runner`. `graphs` allows CUDA graphs; `batches` records the calls.
     """
 
     def __init__(
