@@ -26,10 +26,10 @@ from canthus.trainer.augmentation.augment import (
     Augmentation,
     augment,
     change_appearance,
-    draw,
     flip,
     make_negative,
-    move,
+    random_warp,
+    sample_transform,
 )
 from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.faces.formats import LIST_FOLDER, SHARD_LIST, open_set, parse_list
@@ -184,7 +184,7 @@ def with_black_corner(pack: Pack, how: Augmentation) -> float:
     rng = np.random.default_rng(0)
     seen = []
     for image, points in zip(np.full_like(pack.crops, 255), pack.points, strict=True):
-        seen += [move(image, points, 64, how, rng)[0].min() for _ in range(100)]
+        seen += [random_warp(image, points, 64, how, rng)[0].min() for _ in range(100)]
         for turn, right, down in itertools.product((-45, 45), (-0.05, 0.05), (-0.05, 0.05)):
             side = (region := roi_from_points(points, math.radians(turn))).side * 1.25
             furthest = Roi(region.x + right * side, region.y + down * side, side, region.angle)
@@ -272,7 +272,7 @@ def test_crops_are_made_for_what_trains_here_unless_told(tmp_path, monkeypatch, 
         assert data_command(words) == 0
         told = capsys.readouterr().out
         assert f"3 faces of {size} px" in told
-        assert f"cut for the recipe {name}, the default here (--recipe)\n" in told
+        assert f"crops for recipe {name} (the default here; see --recipe)\n" in told
     assert data_command([*words, "--recipe", "student"]) == 0
     assert "3 faces of 192 px" in capsys.readouterr().out
 
@@ -350,7 +350,9 @@ def test_a_crop_of_more_pixels_is_blurred_over_as_much_of_the_face():
     how = replace(NO_AUGMENTATION, blur_p=1, downscale_p=1)
     points = np.random.default_rng(0).uniform(20, 100, (98, 2)).astype(np.float32)
     for seed in range(40):
-        small, large = (draw(points, size, how, np.random.default_rng(seed)).paint for size in (96, 288))
+        small, large = (
+            sample_transform(points, size, how, np.random.default_rng(seed)).appearance for size in (96, 288)
+        )
         assert MIN_DOWNSCALED_SIDE <= small.downscale <= 96 / 1.3
         assert MIN_DOWNSCALED_SIDE <= large.downscale <= 288 / 1.3
         if isinstance(small.blur, float):

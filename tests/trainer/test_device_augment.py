@@ -14,8 +14,16 @@ import pytest
 import torch
 
 from canthus.trainer import train as training
-from canthus.trainer.augmentation.augment import NO_AUGMENTATION, NO_FACE, Augmentation, augment, draw, move_points
-from canthus.trainer.augmentation.device_augment import finish, gather
+from canthus.trainer.augmentation.augment import (
+    NO_AUGMENTATION,
+    NO_FACE,
+    Augmentation,
+    apply_appearance,
+    augment,
+    move_points,
+    sample_transform,
+)
+from canthus.trainer.augmentation.device_augment import apply_transforms, collate_transforms
 from canthus.trainer.commands.train import command
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.networks.checkpoint import load
@@ -52,8 +60,8 @@ def roomy(room: int) -> tuple[np.ndarray, np.ndarray]:
 def both(how: Augmentation, room: int = 2 * SIZE, size: int = SIZE) -> tuple[np.ndarray, np.ndarray]:
     """Pictures (N, S, S, 3) by torch and by OpenCV, whose points are the same."""
     pictures, points = roomy(room)
-    changes = [draw(one, size, how, np.random.default_rng([1, place])) for place, one in enumerate(points)]
-    made = finish(torch.from_numpy(pictures), gather(changes, size)).numpy()
+    changes = [sample_transform(one, size, how, np.random.default_rng([1, place])) for place, one in enumerate(points)]
+    made = apply_transforms(torch.from_numpy(pictures), collate_transforms(changes, size)).numpy()
     known = []
     for place, (picture, one, change) in enumerate(zip(pictures, points, changes, strict=True)):
         cut, moved = augment(picture, one, size, how, np.random.default_rng([1, place]))
@@ -85,15 +93,50 @@ def test_each_step_paints_as_opencv_does(step):
 def test_noise_has_the_deviation_that_was_drawn_and_no_pattern():
     grey, points = torch.full((FACES, SIZE, SIZE, 3), 128, dtype=torch.uint8), roomy(SIZE)[1]
     how = dataclasses.replace(NO_AUGMENTATION, noise_p=1)
-    changes = [draw(one, SIZE, how, np.random.default_rng(place)) for place, one in enumerate(points)]
-    changes = [dataclasses.replace(change, edge=True) for change in changes]
-    grain = finish(grey, gather(changes, SIZE)).numpy().astype(float) - 128
-    drawn = [change.paint.noise[0] for change in changes]
+    changes = [sample_transform(one, SIZE, how, np.random.default_rng(place)) for place, one in enumerate(points)]
+    changes = [dataclasses.replace(change, replicate_border=True) for change in changes]
+    grain = apply_transforms(grey, collate_transforms(changes, SIZE)).numpy().astype(float) - 128
+    drawn = [change.appearance.noise[0] for change in changes]
     np.testing.assert_allclose(grain.std((1, 2, 3)), drawn, rtol=0.03)
     grain /= np.array(drawn)[:, None, None, None]
     np.testing.assert_allclose(grain.mean((1, 2, 3)), 0, atol=0.03)
     for one, other in ((grain[:, 1:], grain[:, :-1]), (grain[:, :, 1:], grain[:, :, :-1]), (grain[1:], grain[:-1])):
         np.testing.assert_allclose((one * other).mean((1, 2, 3)), 0, atol=0.04)
+
+
+def jpeg(image: np.ndarray, quality: int, implementation: str) -> np.ndarray:
+    """The image (SIZE, SIZE, 3) after JPEG augmentation of this quality."""
+    sampled = sample_transform(40 + SHAPE * 20, SIZE, NO_AUGMENTATION, np.random.default_rng(0))
+    appearance = dataclasses.replace(sampled.appearance, jpeg=quality)
+    if implementation == "opencv":
+        return apply_appearance(image, appearance)
+    sampled = dataclasses.replace(sampled, affine=np.eye(2, 3), appearance=appearance)
+    return apply_transforms(torch.from_numpy(image)[None], collate_transforms([sampled], SIZE))[0].numpy()
+
+
+@pytest.mark.parametrize("implementation", ["opencv", "torch"])
+def test_jpeg_keeps_fine_detail_by_the_luma_weight_of_its_color(implementation):
+    """Of stripes one pixel wide, only the luma is left: JPEG stores chroma at half the resolution.
+
+    The luma is 0.299 red + 0.587 green + 0.114 blue. With red and blue swapped, blue stripes would be clearer than red.
+    """
+    for channel, weight in enumerate((0.299, 0.587, 0.114)):
+        stripes = np.zeros((SIZE, SIZE, 3), np.uint8)
+        stripes[:, ::2, channel] = 255
+        left = jpeg(stripes, 95, implementation).astype(float)
+        contrast = np.abs(np.diff(left, axis=1)).mean((0, 1))
+        np.testing.assert_allclose(contrast[channel], 255 * weight, atol=8, err_msg=f"channel {channel}")
+
+
+@pytest.mark.parametrize("implementation", ["opencv", "torch"])
+@pytest.mark.parametrize("color", [(255, 0, 0), (0, 0, 255), (230, 60, 20)], ids=["red", "blue", "orange"])
+def test_jpeg_errs_in_each_channel_as_a_jpeg_file_of_the_rgb_image(implementation, color):
+    texture = cv2.GaussianBlur(np.random.default_rng(0).random((SIZE, SIZE)), (0, 0), 1)
+    image = (np.clip(5 * texture - 2, 0, 1)[..., None] * color).astype(np.uint8)
+    file = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 20])[1]
+    known = cv2.cvtColor(cv2.imdecode(file, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB).astype(int)
+    made = jpeg(image, 20, implementation)
+    assert np.abs(made - known).mean((0, 1)).max() < 3  # levels; libjpeg clips chroma, torch does not
 
 
 def test_black_holes_are_where_opencv_has_them():
@@ -145,7 +188,7 @@ def test_a_raw_batch_finished_is_the_batch(faces):
     assert other.crops.shape == (32, 96, 96, 3)
     finished = other.augmented()
     assert finished.crops.shape == one.crops.shape == (32, 64, 64, 3)
-    assert finished.changes is None
+    assert finished.transforms is None
     assert torch.equal(one.points, finished.points)
     assert torch.equal(one.weight, finished.weight)
     without = shows_none(one)
@@ -204,9 +247,9 @@ def test_a_run_that_finishes_its_batches_itself_goes_on_as_it_says_to_the_same_w
 
     def counted(*parts: object) -> torch.Tensor:
         finished.append(parts)
-        return finish(*parts)
+        return apply_transforms(*parts)
 
-    monkeypatch.setattr("canthus.trainer.packs.batches.finish", counted)
+    monkeypatch.setattr("canthus.trainer.packs.batches.apply_transforms", counted)
     monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
     training.train(faces, recipe, unbroken, compiled=False, augment_on="device")
     assert len(finished) == (steps := load(unbroken / "last").metadata["step"]) > 3

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from canthus.trainer.augmentation.augment import NO_AUGMENTATION, augment, draw
-from canthus.trainer.augmentation.occluders import SIDE, draw_occluder
+from canthus.trainer.augmentation.augment import NO_AUGMENTATION, augment, sample_transform
+from canthus.trainer.augmentation.occluders import IMAGE_SIDE, draw_occluder
 from canthus.trainer.faces.schemes import COFW, W300, WFLW, Scheme
 from support.shape import SHAPE
 
@@ -29,12 +29,10 @@ def face(scheme: Scheme, size: int) -> np.ndarray:
 @pytest.mark.parametrize("size", [64, 256])
 def test_a_cover_hides_some_of_the_face_most_of_the_time_and_never_all(scheme, size):
     points = face(scheme, size)
-    low, high = (points.min(0) * SIDE / size).astype(int), (points.max(0) * SIDE / size).astype(int)
+    low, high = (points.min(0) * IMAGE_SIDE / size).astype(int), (points.max(0) * IMAGE_SIDE / size).astype(int)
     hidden = []
     for seed in range(DRAWN):
-        opacity = draw_occluder(points, size, np.random.default_rng(seed)).picture[
-            low[1] : high[1], low[0] : high[0], 3
-        ]
+        opacity = draw_occluder(points, size, np.random.default_rng(seed)).image[low[1] : high[1], low[0] : high[0], 3]
         hidden.append(opacity.mean() / 255)
     assert np.mean(np.array(hidden) > 0.02) > 0.8
     assert 0.1 < np.mean(hidden) < 0.4
@@ -43,39 +41,39 @@ def test_a_cover_hides_some_of_the_face_most_of_the_time_and_never_all(scheme, s
 
 def test_what_is_not_covered_stays_as_it_is():
     rng = np.random.default_rng(1)
-    picture = rng.integers(0, 256, (SIDE, SIDE, 3)).astype(np.uint8)
-    points = face(WFLW, SIDE)
+    picture = rng.integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE, 3)).astype(np.uint8)
+    points = face(WFLW, IMAGE_SIDE)
     for seed in range(DRAWN):
-        change = draw(points, SIDE, COVERED, np.random.default_rng(seed))
-        plain, _ = augment(picture, points, SIDE, NO_AUGMENTATION, np.random.default_rng(seed))
-        covered, moved = augment(picture, points, SIDE, COVERED, np.random.default_rng(seed))
-        opacity = change.paint.occluder.picture[..., 3]
+        change = sample_transform(points, IMAGE_SIDE, COVERED, np.random.default_rng(seed))
+        plain, _ = augment(picture, points, IMAGE_SIDE, NO_AUGMENTATION, np.random.default_rng(seed))
+        covered, moved = augment(picture, points, IMAGE_SIDE, COVERED, np.random.default_rng(seed))
+        opacity = change.appearance.occluder.image[..., 3]
         np.testing.assert_array_equal(covered[opacity == 0], plain[opacity == 0])
         assert (covered != plain).any()
         assert np.isfinite(moved).all()
 
 
 def test_a_hand_has_the_colour_of_the_face():
-    points = face(WFLW, SIDE)
+    points = face(WFLW, IMAGE_SIDE)
     seen = 0
     for seed in range(DRAWN):
-        cover = draw_occluder(points, SIDE, np.random.default_rng(seed))
+        cover = draw_occluder(points, IMAGE_SIDE, np.random.default_rng(seed))
         if cover.skin is None:
             continue
         seen += 1
         x, y = cover.skin
         assert (points.min(0) < (x, y)).all()
         assert (points.max(0) > (x, y)).all()
-        whole = cover.picture[cover.picture[..., 3] == 255][:, :3]
+        whole = cover.image[cover.image[..., 3] == 255][:, :3]
         assert whole.std(1).mean() < 20  # no colour but the skin's own
     assert seen > DRAWN / 6
 
 
 def test_a_cover_follows_the_face_when_it_leans():
-    points = face(WFLW, SIDE)
-    middle = (SIDE - 1) / 2
+    points = face(WFLW, IMAGE_SIDE)
+    middle = (IMAGE_SIDE - 1) / 2
     turned = np.stack([2 * middle - points[:, 1], points[:, 0]], 1)  # a quarter turn
     for seed in range(DRAWN):
-        upright = draw_occluder(points, SIDE, np.random.default_rng(seed)).picture[..., 3]
-        leaning = draw_occluder(turned, SIDE, np.random.default_rng(seed)).picture[..., 3]
+        upright = draw_occluder(points, IMAGE_SIDE, np.random.default_rng(seed)).image[..., 3]
+        leaning = draw_occluder(turned, IMAGE_SIDE, np.random.default_rng(seed)).image[..., 3]
         assert np.abs(np.rot90(upright, -1).astype(int) - leaning).mean() < 4

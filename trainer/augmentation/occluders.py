@@ -1,7 +1,8 @@
-"""Things in front of a face, drawn by chance: a hand, hair, glasses, a face mask, another head, some object.
+"""Draw random objects in front of a face: a hand, hair, glasses, a face mask, another head, or a plain object.
 
-Each is a small picture of colour and opacity over the whole crop. Where it lies is told along the face's own axes: u
-from 0 to 1 across the box of its points, v from 0 to 1 down from the brows to the chin.
+An occluder is a small RGBA image, stretched over the whole crop. Its shapes are placed in face coordinates (u, v),
+which follow the roll of the face: u goes from 0 to 1 over the width of the box of the points, v from 0 at the brows to
+1 at the chin.
 """
 
 import math
@@ -14,28 +15,28 @@ from numpy.typing import NDArray
 
 from canthus.trainer.faces.schemes import scheme_of
 
-SIDE = 96
-"""Of the picture of a cover, which is as wide as the crop, pixels."""
+IMAGE_SIDE = 96
+"""Side of an occluder's image, pixels."""
 
-SHIFT = 4
-"""Bits of the fractions of a pixel to which places are painted."""
+FRACTION_BITS = 4
+"""OpenCV draws at multiples of 1/16 pixel."""
 
-MIDDLE = 128.0
-"""The level of a cover's colour that becomes the skin's own, where it has that."""
+NEUTRAL_LEVEL = 128.0
+"""Level of an occluder's color that becomes exactly the skin's color, if the occluder is tinted by skin."""
 
-Colour = NDArray[np.float64]
+Color = NDArray[np.float64]  # (3,) red, green, blue, 0 to 255
 
 
 @dataclass(frozen=True, eq=False)
 class Occluder:
-    """What hides parts of a crop."""
+    """Something that covers parts of a crop."""
 
-    picture: NDArray[np.uint8]  # (SIDE, SIDE, 4) red, green, blue and opacity
-    skin: tuple[int, int] | None  # its colours are those of this pixel of the crop, times theirs over MIDDLE
+    image: NDArray[np.uint8]  # (IMAGE_SIDE, IMAGE_SIDE, 4) red, green, blue, opacity
+    skin: tuple[int, int] | None  # x, y of the crop's pixel whose color, over NEUTRAL_LEVEL, multiplies the image's
 
 
 class _Canvas:
-    """Paints in the face's own axes, softly at the edges."""
+    """An occluder while it is drawn: shapes with soft edges, placed in face coordinates or in crop pixels."""
 
     def __init__(self, points: NDArray[np.floating], size: int, rng: np.random.Generator) -> None:
         self.rng = rng
@@ -44,119 +45,128 @@ class _Canvas:
         roll = self.scheme.roll(points)
         right = np.array([math.cos(roll), math.sin(roll)])
         axes = np.stack([right, [-right[1], right[0]]])  # rows: right and down
-        turned = points @ axes.T
-        low, high = turned.min(0), turned.max(0)
-        self._start, self._span = low @ axes, axes * (high - low)[:, None]
-        self._scale = SIDE / size
-        self.unit = float(max(high - low))  # pixels of the crop
-        self.colours = np.full((SIDE, SIDE, 3), MIDDLE, np.float32)
-        self.opacity = np.zeros((SIDE, SIDE), np.float32)
-        self._mask = np.zeros((SIDE, SIDE), np.uint8)  # of what is being painted
+        rotated = points @ axes.T
+        low, high = rotated.min(0), rotated.max(0)
+        self._origin, self._spans = low @ axes, axes * (high - low)[:, None]
+        self._scale = IMAGE_SIDE / size
+        self.face_side = float(max(high - low))  # crop pixels
+        self.colors = np.full((IMAGE_SIDE, IMAGE_SIDE, 3), NEUTRAL_LEVEL, np.float32)
+        self.opacity = np.zeros((IMAGE_SIDE, IMAGE_SIDE), np.float32)
+        self._mask = np.zeros((IMAGE_SIDE, IMAGE_SIDE), np.uint8)  # of the shape that is being drawn
 
-    def crop_pixels(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
-        """Places (N, 2) in u and v -> pixels of the crop (N, 2)."""
-        pixels: NDArray[np.float64] = self._start + places @ self._span
+    def to_crop_pixels(self, places: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Convert face coordinates (N, 2) to crop pixels (N, 2)."""
+        pixels: NDArray[np.float64] = self._origin + places @ self._spans
         return pixels
 
-    def polygon(self, places: NDArray[np.floating], colour: Colour, opacity: float = 1.0) -> None:
-        """Fill the outline (N, 2) in u and v."""
-        self.outline(self.crop_pixels(places), colour, opacity)
+    def fill(self, outline: NDArray[np.floating], color: Color, opacity: float = 1.0) -> None:
+        """Fill an outline (N, 2) in face coordinates."""
+        self.fill_pixels(self.to_crop_pixels(outline), color, opacity)
 
-    def outline(self, pixels: NDArray[np.floating], colour: Colour, opacity: float = 1.0) -> None:
-        """Fill the outline (N, 2) in pixels of the crop."""
-        fine = self._fine(pixels)
-        cv2.fillPoly(self._mask, [fine], 255, cv2.LINE_AA, SHIFT)
-        self._lay(fine, 1, colour, opacity)
+    def fill_pixels(self, outline: NDArray[np.floating], color: Color, opacity: float = 1.0) -> None:
+        """Fill an outline (N, 2) in crop pixels."""
+        fixed = self._to_fixed_point(outline)
+        cv2.fillPoly(self._mask, [fixed], 255, cv2.LINE_AA, FRACTION_BITS)
+        self._blend(fixed, 1, color, opacity)
 
-    def stroke(self, places: NDArray[np.floating], width: float, colour: Colour, opacity: float = 1.0) -> None:
-        """A line through places (N, 2) in u and v; `width` in sides of the face, with round ends."""
-        self.line(self.crop_pixels(places), width, colour, opacity)
+    def stroke(self, line: NDArray[np.floating], width: float, color: Color, opacity: float = 1.0) -> None:
+        """Draw a line (N, 2) in face coordinates with round ends; `width` is a fraction of the face's side."""
+        self.stroke_pixels(self.to_crop_pixels(line), width, color, opacity)
 
-    def line(self, pixels: NDArray[np.floating], width: float, colour: Colour, opacity: float = 1.0) -> None:
-        """The same through pixels of the crop (N, 2)."""
-        fine, thick = self._fine(pixels), max(1, round(width * self.unit * self._scale))
-        cv2.polylines(self._mask, [fine], False, 255, thick, cv2.LINE_AA, SHIFT)
-        self._lay(fine, thick, colour, opacity)
+    def stroke_pixels(self, line: NDArray[np.floating], width: float, color: Color, opacity: float = 1.0) -> None:
+        """Draw a line (N, 2) in crop pixels with round ends; `width` is a fraction of the face's side."""
+        fixed, thickness = self._to_fixed_point(line), max(1, round(width * self.face_side * self._scale))
+        cv2.polylines(self._mask, [fixed], False, 255, thickness, cv2.LINE_AA, FRACTION_BITS)
+        self._blend(fixed, thickness, color, opacity)
 
-    def ellipse(self, place: NDArray[np.floating], radii: tuple[float, float], colour: Colour) -> None:
-        """Around a place (2,) in u and v, radii in u and v."""
-        turn = np.linspace(0, 2 * math.pi, 24, endpoint=False)
-        self.polygon(place + np.stack([np.cos(turn) * radii[0], np.sin(turn) * radii[1]], 1), colour)
+    def ellipse(self, center: NDArray[np.floating], radii: tuple[float, float], color: Color) -> None:
+        """Fill an ellipse with center (2,) and radii along u and v in face coordinates."""
+        angle = np.linspace(0, 2 * math.pi, 24, endpoint=False)
+        self.fill(center + np.stack([np.cos(angle) * radii[0], np.sin(angle) * radii[1]], 1), color)
 
-    def finished(self, skin: bool) -> Occluder:
-        """With light that falls unevenly on all that was painted."""
-        uneven = cv2.resize(self.rng.uniform(0.75, 1.25, (4, 4)).astype(np.float32), (SIDE, SIDE))
-        colours = np.clip(self.colours * uneven[..., None], 0, 255)
-        picture = np.concatenate([colours, 255 * self.opacity[..., None]], 2).round().astype(np.uint8)
-        return Occluder(picture, self._skin() if skin else None)
+    def finish(self, skin: bool) -> Occluder:
+        """Return the occluder with uneven light on it, tinted by the color of a cheek if `skin`."""
+        light = cv2.resize(self.rng.uniform(0.75, 1.25, (4, 4)).astype(np.float32), (IMAGE_SIDE, IMAGE_SIDE))
+        colors = np.clip(self.colors * light[..., None], 0, 255)
+        image = np.concatenate([colors, 255 * self.opacity[..., None]], 2).round().astype(np.uint8)
+        return Occluder(image, self._cheek() if skin else None)
 
-    def _skin(self) -> tuple[int, int]:
-        """A pixel of the crop on a cheek."""
-        size = SIDE / self._scale
+    def _cheek(self) -> tuple[int, int]:
+        """Choose a pixel (x, y) of the crop on a cheek."""
+        size = IMAGE_SIDE / self._scale
         u = 0.5 + self.rng.choice([-1, 1]) * self.rng.uniform(0.1, 0.22)
-        x, y = np.clip(self.crop_pixels(np.array([[u, self.rng.uniform(0.45, 0.6)]]))[0], 0, size - 1).round()
+        place = self.to_crop_pixels(np.array([[u, self.rng.uniform(0.45, 0.6)]]))[0]
+        x, y = np.clip(place, 0, size - 1).round()
         return int(x), int(y)
 
-    def _fine(self, pixels: NDArray[np.floating]) -> NDArray[np.int32]:
-        small = (pixels + 0.5) * self._scale - 0.5
-        fine: NDArray[np.int32] = np.clip(small * 2**SHIFT, -(2**15), 2**15).round().astype(np.int32)
-        return fine
+    def _to_fixed_point(self, pixels: NDArray[np.floating]) -> NDArray[np.int32]:
+        """Convert crop pixels to the image's pixels, as integers with FRACTION_BITS."""
+        scaled = (pixels + 0.5) * self._scale - 0.5
+        fixed: NDArray[np.int32] = np.clip(scaled * 2**FRACTION_BITS, -(2**15), 2**15).round().astype(np.int32)
+        return fixed
 
-    def _lay(self, fine: NDArray[np.int32], reach: int, colour: Colour, opacity: float) -> None:
-        """Blend in what the mask has, which lies within `reach` pixels of these places, and clear the mask."""
-        low, high = fine.min(0) // 2**SHIFT - reach, fine.max(0) // 2**SHIFT + reach + 2
-        (x0, y0), (x1, y1) = np.clip([low, high], 0, SIDE)
-        there = np.s_[y0:y1, x0:x1]
-        share = self._mask[there] * np.float32(opacity / 255)
-        self.colours[there] += share[..., None] * (colour.astype(np.float32) - self.colours[there])
-        self.opacity[there] += share * (1 - self.opacity[there])
-        self._mask[there] = 0
+    def _blend(self, fixed: NDArray[np.int32], reach: int, color: Color, opacity: float) -> None:
+        """Blend the shape in the mask into the image, and clear the mask.
+
+        Only the rectangle around the shape is touched: its places and `reach` pixels around them.
+        """
+        low, high = fixed.min(0) // 2**FRACTION_BITS - reach, fixed.max(0) // 2**FRACTION_BITS + reach + 2
+        (x0, y0), (x1, y1) = np.clip([low, high], 0, IMAGE_SIDE)
+        area = np.s_[y0:y1, x0:x1]
+        alpha = self._mask[area] * np.float32(opacity / 255)
+        self.colors[area] += alpha[..., None] * (color.astype(np.float32) - self.colors[area])
+        self.opacity[area] += alpha * (1 - self.opacity[area])
+        self._mask[area] = 0
 
 
 def draw_occluder(points: NDArray[np.floating], size: int, rng: np.random.Generator) -> Occluder:
-    """Something in front of a face with these points (K, 2), pixels of a crop of `size`."""
+    """Draw a random occluder of the face with points (K, 2), in pixels of a crop of `size` pixels."""
     canvas = _Canvas(points, size, rng)
-    kinds: list[Callable[[_Canvas], bool]] = [_hand, _hand, _hair, _hair, _glasses, _glasses, _mask, _head, _thing]
-    return canvas.finished(skin=kinds[rng.integers(len(kinds))](canvas))
+    kinds: list[Callable[[_Canvas], bool]] = [_hand, _hand, _hair, _hair, _glasses, _glasses, _mask, _head, _object]
+    return canvas.finish(skin=kinds[rng.integers(len(kinds))](canvas))
 
 
-def apply_occluder(image: NDArray[np.uint8], cover: Occluder) -> NDArray[np.uint8]:
-    """Put a cover over a crop (S, S, 3)."""
+def apply_occluder(image: NDArray[np.uint8], occluder: Occluder) -> NDArray[np.uint8]:
+    """Blend an occluder over a crop (S, S, 3)."""
     size = image.shape[0]
-    laid = cv2.resize(cover.picture, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)
-    colours, opacity = laid[..., :3], laid[..., 3:] / 255
-    if cover.skin is not None:
-        x, y = cover.skin
-        colours = np.minimum(colours * (image[y, x] / np.float32(MIDDLE)), 255)
-    return (image + opacity * (colours - image)).round().astype(np.uint8)
+    enlarged = cv2.resize(occluder.image, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    colors, opacity = enlarged[..., :3], enlarged[..., 3:] / 255
+    if occluder.skin is not None:
+        x, y = occluder.skin
+        colors = np.minimum(colors * (image[y, x] / np.float32(NEUTRAL_LEVEL)), 255)
+    return (image + opacity * (colors - image)).round().astype(np.uint8)
 
 
-def _any_colour(rng: np.random.Generator) -> Colour:
-    """Any, dark ones more often."""
+# The functions below draw one kind of occluder each, and return whether it is tinted by the skin's color.
+
+
+def _random_color(rng: np.random.Generator) -> Color:
+    """Return a random color; dark ones are more frequent."""
     return rng.uniform(0, 255, 3) * rng.uniform(0.2, 1)
 
 
-def _hair_colour(rng: np.random.Generator) -> Colour:
-    """From black over brown to blond and grey."""
+def _hair_color(rng: np.random.Generator) -> Color:
+    """Return a hair color: black, brown, blond or gray."""
     light = rng.uniform(0.05, 1) ** 2
     return np.array([210, 180, 140]) * light + rng.normal(0, 5, 3)
 
 
 def _side(rng: np.random.Generator) -> float:
+    """Return -1 or 1."""
     return float(rng.choice([-1, 1]))
 
 
 def _hand(canvas: _Canvas) -> bool:
-    """Fingers that reach from beside or below into the face, with palm and arm; or a palm flat on it."""
+    """Draw fingers that reach into the face from a side or from below, with palm and arm; or a palm flat on it."""
     rng = canvas.rng
     flat = rng.random() < 0.35
-    turn = rng.uniform(math.radians(-25), math.radians(205))  # where from: 0 = the picture's right, 90 degrees = below
-    out = np.array([math.cos(turn), math.sin(turn)])
+    direction = rng.uniform(math.radians(-25), math.radians(205))  # 0 = to the right, 90 degrees = down
+    out = np.array([math.cos(direction), math.sin(direction)])
     across = np.array([-out[1], out[0]])
     depth = rng.uniform(-0.6, 0) if flat else rng.uniform(0, 0.5)
     tip = np.array([0.5, 0.55]) + depth * out + rng.uniform(-0.2, 0.2) * across
     width, count = (rng.uniform(0.1, 0.16), 4) if flat else (rng.uniform(0.08, 0.13), int(rng.integers(1, 6)))
-    skin = np.full(3, MIDDLE) * rng.uniform(0.75, 1.2) + rng.normal(0, 4, 3)
+    skin = np.full(3, NEUTRAL_LEVEL) * rng.uniform(0.75, 1.2) + rng.normal(0, 4, 3)
     length = rng.uniform(0.25, 0.5)
     palm = tip + out * (length + (0.1 if flat else 0.2))
     canvas.stroke(np.stack([palm, palm + out * 1.2]), width * rng.uniform(2.2, 3.2), skin * rng.uniform(0.5, 1.1))
@@ -176,69 +186,69 @@ def _hand(canvas: _Canvas) -> bool:
 
 
 def _hair(canvas: _Canvas) -> bool:
-    """Strands from the forehead over the brows and eyes, or down one side."""
+    """Draw strands from the forehead over brows and eyes, or down one side of the face."""
     rng = canvas.rng
-    colour, count = _hair_colour(rng), int(rng.integers(8, 40))
-    aside = _side(rng) * rng.uniform(0, 0.75)
+    color, count = _hair_color(rng), int(rng.integers(8, 40))
+    middle = 0.5 + _side(rng) * rng.uniform(0, 0.75)
     broad, length, thick = rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.9), rng.uniform(0.015, 0.06)
     sweep = rng.normal(0, 0.35)
-    if rng.random() < 0.4:  # a fringe that hides all behind it
-        rim = np.linspace(0.5 + aside - broad, 0.5 + aside + broad, 12)
+    if rng.random() < 0.4:  # an opaque fringe
+        rim = np.linspace(middle - broad, middle + broad, 12)
         lower = rng.uniform(-0.05, 0.25) + rng.normal(0, 0.03, 12)
         outline = np.concatenate([np.stack([rim, lower], 1), [[rim[-1] + 0.3, -1], [rim[0] - 0.3, -1]]])
-        canvas.polygon(outline, colour)
+        canvas.fill(outline, color)
     for _ in range(count):
-        start = np.array([0.5 + aside + rng.uniform(-broad, broad), -0.5])
+        start = np.array([middle + rng.uniform(-broad, broad), -0.5])
         down = np.linspace(0, 1, 6)[:, None] * (0.5 + length * rng.uniform(0.5, 1.1))
         bend = sweep * np.linspace(0, 1, 6)[:, None] ** 2 + rng.normal(0, 0.05)
         strand = start + np.concatenate([bend, down], 1)
-        canvas.stroke(strand, thick * rng.uniform(0.4, 1.2), colour * rng.uniform(0.6, 1.35), rng.uniform(0.6, 1))
+        canvas.stroke(strand, thick * rng.uniform(0.4, 1.2), color * rng.uniform(0.6, 1.35), rng.uniform(0.6, 1))
     return False
 
 
 def _glasses(canvas: _Canvas) -> bool:
-    """Sunglasses, or frames with clear or gleaming lenses, over the eyes."""
+    """Draw sunglasses, or glasses with clear or reflecting lenses."""
     rng = canvas.rng
     eyes = [canvas.points[list(group)] for group in canvas.scheme.eyes]
     centres = [eye.mean(0) for eye in eyes]
     between = centres[1] - centres[0]
     reach = float(np.linalg.norm(between))
-    if reach < 0.1 * canvas.unit:  # the eyes of a profile lie too near each other
-        return _thing(canvas)
+    if reach < 0.1 * canvas.face_side:  # in a profile the eyes are too close together
+        return _object(canvas)
     right = between / reach
     down = np.array([-right[1], right[0]])
     dark = rng.random() < 0.5
-    lens = _any_colour(rng) * 0.4 if dark else np.full(3, 235.0)
+    lens = _random_color(rng) * 0.4 if dark else np.full(3, 235.0)
     opacity = rng.uniform(0.75, 1) if dark else rng.choice([0.0, rng.uniform(0.1, 0.6)])
-    frame, width = _any_colour(rng) * 0.6, rng.uniform(0.012, 0.045)
-    corner = rng.uniform(2, 5)  # from an ellipse to a rounded box
-    half = np.array([rng.uniform(0.34, 0.46) * reach, rng.uniform(0.22, 0.4) * canvas.unit * 0.45])
-    turn = np.linspace(0, 2 * math.pi, 29)
-    ring = np.stack([np.cos(turn), np.sin(turn)], 1)
+    frame, width = _random_color(rng) * 0.6, rng.uniform(0.012, 0.045)
+    corner = rng.uniform(2, 5)  # exponent of a superellipse: 2 = ellipse, 5 = rounded rectangle
+    half = np.array([rng.uniform(0.34, 0.46) * reach, rng.uniform(0.22, 0.4) * canvas.face_side * 0.45])
+    angle = np.linspace(0, 2 * math.pi, 29)
+    ring = np.stack([np.cos(angle), np.sin(angle)], 1)
     ring = np.sign(ring) * np.abs(ring) ** (2 / corner) * half
     slip = down * half[1] * rng.uniform(-0.2, 0.4)
     rims = [centre + slip + ring @ np.stack([right, down]) for centre in centres]
     for centre, rim, way in zip(centres, rims, (-1, 1), strict=True):
         if opacity:
-            canvas.outline(rim, lens, opacity)
-        canvas.line(rim, width, frame)
+            canvas.fill_pixels(rim, lens, opacity)
+        canvas.stroke_pixels(rim, width, frame)
         temple = centre + slip + right * way * half[0]
-        canvas.line(np.stack([temple, temple + right * way * 0.4 * reach - down * 0.04 * reach]), width, frame)
+        canvas.stroke_pixels(np.stack([temple, temple + right * way * 0.4 * reach - down * 0.04 * reach]), width, frame)
     inner = np.stack([centres[0] + slip + right * half[0], centres[1] + slip - right * half[0]])
-    canvas.line(inner - down * half[1] * rng.uniform(0, 0.5), width, frame)
+    canvas.stroke_pixels(inner - down * half[1] * rng.uniform(0, 0.5), width, frame)
     return False
 
 
 def _mask(canvas: _Canvas) -> bool:
-    """A mask, scarf or collar over the lower part, up to the nose, the mouth or the chin."""
+    """Draw a face mask, scarf or collar over the lower part of the face, up to the nose, the mouth or the chin."""
     rng = canvas.rng
-    cloth = np.full(3, 225.0) * rng.uniform(0.7, 1.1) if rng.random() < 0.4 else _any_colour(rng)
+    cloth = np.full(3, 225.0) * rng.uniform(0.7, 1.1) if rng.random() < 0.4 else _random_color(rng)
     top = rng.choice([0.42, 0.6, 0.85]) + rng.normal(0, 0.04)
     rise = rng.uniform(0, 0.12) if top < 0.5 else rng.normal(0, 0.04)
     edge = np.linspace(-0.15, 1.15, 9)
     upper = np.stack([edge, top - rise * np.sin(np.clip(edge, 0, 1) * math.pi)], 1)
     low = rng.uniform(1.03, 1.6)
-    canvas.polygon(np.concatenate([upper, [[0.85, low], [0.5, low + 0.06], [0.15, low]]]), cloth)
+    canvas.fill(np.concatenate([upper, [[0.85, low], [0.5, low + 0.06], [0.15, low]]]), cloth)
     for fold in range(rng.integers(0, 4)):
         height = top + 0.12 * (fold + 1)
         canvas.stroke(np.stack([edge, np.full(9, height)], 1)[2:-2], 0.012, cloth * 0.75)
@@ -246,34 +256,34 @@ def _mask(canvas: _Canvas) -> bool:
 
 
 def _head(canvas: _Canvas) -> bool:
-    """Another head or a shoulder, from a side or below."""
+    """Draw another head or a shoulder, at a side or below."""
     rng = canvas.rng
-    turn = rng.choice([0.0, math.pi, math.pi / 2]) + rng.normal(0, 0.4)
-    out = np.array([math.cos(turn), math.sin(turn)])
+    direction = rng.choice([0.0, math.pi, math.pi / 2]) + rng.normal(0, 0.4)
+    out = np.array([math.cos(direction), math.sin(direction)])
     radii = (rng.uniform(0.4, 0.7), rng.uniform(0.5, 0.9))
     middle = np.array([0.5, 0.5]) + out * (rng.uniform(0.15, 0.5) + max(radii))
-    skin = np.full(3, MIDDLE) * rng.uniform(0.6, 1.2)
+    skin = np.full(3, NEUTRAL_LEVEL) * rng.uniform(0.6, 1.2)
     canvas.ellipse(middle, radii, skin)
     if rng.random() < 0.7:
-        # Hair takes the skin's tint too; dark enough, that does not show.
+        # Hair. It gets the skin's tint too, which does not show on dark colors.
         canvas.ellipse(middle - [0, radii[1] * rng.uniform(0.2, 0.6)], radii, np.full(3, rng.uniform(5, 70)))
     return True
 
 
-def _thing(canvas: _Canvas) -> bool:
-    """A cup, a telephone, a microphone or a sheet, held before the face."""
+def _object(canvas: _Canvas) -> bool:
+    """Draw a cup, phone, microphone or sheet of paper in front of the face."""
     rng = canvas.rng
     middle = rng.uniform([-0.1, 0.2], [1.1, 1.1])
     half = rng.uniform(0.06, 0.35, 2)
-    turn = rng.uniform(0, math.pi)
-    axes = np.array([[math.cos(turn), math.sin(turn)], [-math.sin(turn), math.cos(turn)]])
-    colour = _any_colour(rng)
+    angle = rng.uniform(0, math.pi)
+    axes = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+    color = _random_color(rng)
     if rng.random() < 0.5:
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-        canvas.polygon(middle + corners @ axes, colour)
-        canvas.polygon(middle + corners * 0.8 @ axes, _any_colour(rng), float(rng.choice([0.0, 1.0])))
+        canvas.fill(middle + corners @ axes, color)
+        canvas.fill(middle + corners * 0.8 @ axes, _random_color(rng), float(rng.choice([0.0, 1.0])))
     else:
         foot = middle + np.array([0.3 * rng.normal(), 1.2])
-        canvas.stroke(np.stack([middle, foot]), rng.uniform(0.05, 0.15), _any_colour(rng))
-        canvas.ellipse(middle, (half[0], half[0] * rng.uniform(0.8, 1.3)), colour)
+        canvas.stroke(np.stack([middle, foot]), rng.uniform(0.05, 0.15), _random_color(rng))
+        canvas.ellipse(middle, (half[0], half[0] * rng.uniform(0.8, 1.3)), color)
     return False

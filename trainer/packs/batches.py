@@ -24,16 +24,16 @@ from canthus.runtime.errors import InputError
 from canthus.trainer.augmentation.augment import (
     NO_AUGMENTATION,
     NO_FACE,
-    Change,
     Image,
     Points,
+    Transform,
     augment,
-    draw,
     make_negative,
     move_points,
     sample_negative,
+    sample_transform,
 )
-from canthus.trainer.augmentation.device_augment import Changes, finish, gather
+from canthus.trainer.augmentation.device_augment import BatchTransforms, apply_transforms, collate_transforms
 from canthus.trainer.faces.labelled import is_held_out, yaw_estimate
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
@@ -52,7 +52,7 @@ class Batch:
     crops: Tensor  # (B, S, S, 3) uint8; of a raw batch the pack's (B, P, P, 3), or those that no gpu_cache has
     points: Tensor  # (B, K, 2) float32, pixels of the finished crop
     weight: Tensor  # (B,) how much each face counts
-    changes: Changes | None = None
+    transforms: BatchTransforms | None = None
     rows: Tensor | None = None  # (B,) where a gpu_cache has the crops, and
     others: Tensor | None = None  # (n,) which of the batch `crops` (n, P, P, 3) are instead
 
@@ -66,16 +66,16 @@ class Batch:
 
     def augmented(self, gpu_cache: Tensor | None = None) -> "Batch":
         """Apply the changes, on the device of the tensors; a batch with `rows` takes its crops from `gpu_cache`."""
-        if self.changes is None:
+        if self.transforms is None:
             return self
         crops = self.crops
         if gpu_cache is not None and self.rows is not None and self.others is not None:
             crops = gpu_cache[self.rows].index_copy_(0, self.others, crops)
-        return Batch(finish(crops, self.changes), self.points, self.weight)
+        return Batch(apply_transforms(crops, self.transforms), self.points, self.weight)
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> "Batch":
         rows, others = (None if part is None else move(part) for part in (self.rows, self.others))
-        changes = self.changes and self.changes.each(move)
+        changes = self.transforms and self.transforms.map(move)
         return Batch(move(self.crops), move(self.points), move(self.weight), changes, rows, others)
 
 
@@ -197,7 +197,7 @@ class Batches:
             torch.from_numpy(np.array(crops, np.uint8).reshape(-1, *self.pack.crops.shape[1:])),
             torch.from_numpy(np.stack([points for _, points, _ in drawn])),
             self._weight(self.pack, rows),
-            gather([change for *_, change in drawn], self.recipe.size),
+            collate_transforms([change for *_, change in drawn], self.recipe.size),
             torch.from_numpy(rows) if cached else None,
             torch.tensor(others, dtype=torch.int64) if cached else None,
         )
@@ -207,13 +207,13 @@ class Batches:
         how = self.recipe.augmentation
         return change(self.pack.crops[row], self.pack.points[row], self.recipe.size, how, rng)
 
-    def _drawn(self, row: int, rng: np.random.Generator) -> tuple[Image | None, Points, Change]:
+    def _drawn(self, row: int, rng: np.random.Generator) -> tuple[Image | None, Points, Transform]:
         """A roomy crop where it is not the pack's, the points in the finished one, and the change between them."""
         points, size, how = self.pack.points[row], self.recipe.size, self.recipe.augmentation
         if rng.random() < self.recipe.negative_fraction:
             shown, change = sample_negative(self.pack.crops[row], points, size, how, rng)
             return shown, np.full_like(points, NO_FACE), change
-        change = draw(points, size, how, rng)
+        change = sample_transform(points, size, how, rng)
         return None, move_points(points, change, size), change
 
     def validation(self) -> Iterator[Batch]:
