@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -119,3 +119,9 @@ def check_free(path: Path, overwrite: bool) -> None:
             raise InputError(f"{path}: exists already; use --overwrite to replace it")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def check_suffix(path: Path, supported: Sequence[str], what: str) -> None:
+    """Raise InputError if the suffix of `path` is not one of `supported`. `what` names the format in the message."""
+    if path.suffix.lower() not in supported:
+        raise InputError(f"{path}: unsupported {what} (supported: {', '.join(supported)})")

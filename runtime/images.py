@@ -78,8 +78,8 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
 
     from canthus.runtime.draw import draw
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sinks import IMAGE_COLUMNS, TableSink
     from canthus.runtime.sources import find_images, read_image
+    from canthus.runtime.tables import IMAGE_COLUMNS, TableSink
 
     paths = find_images(source, outputs.overlay)
     root = source if source.is_dir() else source.parent
@@ -107,7 +107,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
 
 def _check_outputs(outputs: Outputs, root: Path, paths: list[Path]) -> None:
     """Check that all outputs can be written, and make their folders."""
-    from canthus.runtime.sinks import check_table
+    from canthus.runtime.tables import check_table
 
     if outputs.overlay:
         _check_folder(outputs.overlay, root, [path.relative_to(root) for path in paths], outputs.overwrite)
@@ -147,7 +147,7 @@ def _write_image(path: Path, image: "NDArray[np.uint8]") -> None:
 
 
 def _print_report(outputs: Outputs, report: Report) -> None:
-    from canthus.runtime.sinks import STDOUT
+    from canthus.runtime.tables import STDOUT
 
     print(
         f"images: {report.images}, faces: {report.faces}",

@@ -14,7 +14,7 @@ class Outputs:
     """What a command writes."""
 
     overlay: Path | None  # a video, or a folder of images, with the points drawn
-    table: Path | None  # a table of points; STDOUT of sinks.py is standard output
+    table: Path | None  # a table of points; STDOUT of tables.py is standard output
     overwrite: bool = False
     lines: bool = True  # draw lines between the points
 

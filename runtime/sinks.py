@@ -1,18 +1,13 @@
-"""Write results: a video with the timestamps and the audio of its source, or a table of points."""
+"""Write a video with the timestamps, the colors and the audio of its source."""
 
 import contextlib
-import csv
-import io
 import math
-import os
 import signal
-import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 import av
 import numpy as np
@@ -21,21 +16,14 @@ from numpy.typing import NDArray
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft, check_output
+from canthus.runtime.files import Draft, check_output, check_suffix
 from canthus.runtime.sources import VideoFile, error_reason, main_track, open_media
-from canthus.runtime.types import Faces
-from canthus.runtime.wflw import POINTS
 
 TIME_BASE = Fraction(1, 90_000)
 """Seconds per tick of the written timestamps: fine enough for every common frame rate."""
 
 VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".ts", ".flv")
 """Formats that store a timestamp for each frame. In an .avi or .mpg frames would change their order."""
-
-TABLE_SUFFIXES = (".csv",)
-
-STDOUT = Path("-")
-"""As the path of a table: standard output."""
 
 COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 """Audio codecs that .mp4 and .mkv store unchanged. Other audio is re-encoded as AAC, which every format stores."""
@@ -46,30 +34,11 @@ RGB_TO_YUV_MATRIX = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 MAX_DURATION = 2**31 - 1
 """Longest frame that an .mp4 can store, in ticks. A damaged source may claim days."""
 
-FACE_COLUMNS = [
-    "face", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
-    *(f"{name}_{point}" for point in range(POINTS) for name in ("x", "y", "score")),
-]  # fmt: skip
-FRAME_COLUMNS = ["frame", "seconds", *FACE_COLUMNS]
-IMAGE_COLUMNS = ["picture", *FACE_COLUMNS]
-
 
 def check_video(path: Path, overwrite: bool) -> None:
     """Raise InputError if `VideoSink` cannot write `path`. Call it before long work starts."""
-    _check_suffix(path, VIDEO_SUFFIXES, "output format")
+    check_suffix(path, VIDEO_SUFFIXES, "output format")
     check_output(path, overwrite)
-
-
-def check_table(path: Path, overwrite: bool) -> None:
-    """Raise InputError if `TableSink` cannot write `path`. Call it before long work starts."""
-    if path != STDOUT:
-        _check_suffix(path, TABLE_SUFFIXES, "table format")
-        check_output(path, overwrite)
-
-
-def _check_suffix(path: Path, supported: Sequence[str], what: str) -> None:
-    if path.suffix.lower() not in supported:
-        raise InputError(f"{path}: unsupported {what} (supported: {', '.join(supported)})")
 
 
 class VideoSink(Closeable):
@@ -88,7 +57,7 @@ class VideoSink(Closeable):
     """
 
     def __init__(self, path: Path, source: VideoFile) -> None:
-        _check_suffix(path, VIDEO_SUFFIXES, "output format")
+        check_suffix(path, VIDEO_SUFFIXES, "output format")
         self._width, self._height = source.width // 2 * 2, source.height // 2 * 2
         self._last = -1  # timestamp of the last frame, in ticks
         self._failed = False
@@ -296,91 +265,3 @@ class _AudioCopy(Closeable):
     def close(self) -> None:
         """Close the source."""
         self._source.close()
-
-
-class TableSink(Closeable):
-    """Writes a table with one row for each face.
-
-    A file appears when the sink is closed. It holds every row written until then, also after Ctrl-C. On standard output
-    (path STDOUT) rows appear at once.
-
-    Args:
-        path: A file with a suffix of TABLE_SUFFIXES, or STDOUT.
-        columns: FRAME_COLUMNS or IMAGE_COLUMNS.
-
-    Raises:
-        InputError: If the format is unsupported or the file cannot be written.
-    """
-
-    def __init__(self, path: Path, columns: list[str]) -> None:
-        self._draft: Draft | None = None
-        self._failed = False
-        if path == STDOUT:
-            self._file: IO[str] = _open_stdout()
-        else:
-            _check_suffix(path, TABLE_SUFFIXES, "table format")
-            self._draft = Draft(path)
-            with self._draft.writing():
-                # File names need not be valid UTF-8: surrogateescape writes their bytes unchanged.
-                self._file = self._draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(columns)
-
-    def write(self, index: int, seconds: float, faces: Faces) -> None:
-        """Add the faces of one frame."""
-        self._write([[index, f"{seconds:.6f}", *row] for row in rows(faces)])
-
-    def write_image(self, name: str, faces: Faces) -> None:
-        """Add the faces of one image."""
-        self._write([[name, *row] for row in rows(faces)])
-
-    def _write(self, lines: list[list[int | str]]) -> None:
-        with self._writing():
-            self._writer.writerows(lines)
-            if self._draft is None:
-                self._file.flush()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Convert errors of the system to InputError, and remember them: `close` discards the file then."""
-        try:
-            with self._draft.writing() if self._draft else contextlib.nullcontext():
-                yield
-        except (InputError, OSError):
-            self._failed = True
-            raise
-
-    def close(self) -> None:
-        """Finish the file and move it to its path."""
-        try:
-            with self._writing():
-                self._file.close()
-        finally:
-            if self._draft and self._failed:
-                self._draft.discard()
-            elif self._draft:
-                self._draft.commit()
-
-
-def _open_stdout() -> IO[str]:
-    """Open standard output for csv.writer, which ends lines by itself. Closing it leaves sys.stdout open."""
-    try:
-        sys.stdout.flush()
-        descriptor = sys.stdout.fileno()
-    except (io.UnsupportedOperation, AttributeError) as error:
-        raise InputError("-: there is no standard output to write to; give a file name") from error
-    return os.fdopen(os.dup(descriptor), "w", newline="", encoding="utf-8", errors="surrogateescape")
-
-
-def rows(faces: Faces) -> list[list[int | str]]:
-    """Return the values of FACE_COLUMNS for each face."""
-    table: list[list[int | str]] = []
-    for index, face in enumerate(faces.ids):
-        box = [f"{edge:.2f}" for edge in faces.boxes[index]]
-        points = [
-            text
-            for (x, y), score in zip(faces.points[index], faces.scores[index], strict=True)
-            for text in (f"{x:.2f}", f"{y:.2f}", f"{score:.3f}")
-        ]
-        table.append([int(face), *box, f"{faces.face_scores[index]:.3f}", *points])
-    return table

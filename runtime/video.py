@@ -73,8 +73,9 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
     from canthus.runtime.channel import Stage
     from canthus.runtime.draw import draw
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sinks import FRAME_COLUMNS, TableSink, VideoSink, check_table, check_video
+    from canthus.runtime.sinks import VideoSink, check_video
     from canthus.runtime.sources import VideoFile
+    from canthus.runtime.tables import FRAME_COLUMNS, TableSink, check_table
 
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(VideoFile(source))
@@ -103,7 +104,7 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
 
 
 def _print_report(source: Path, outputs: Outputs, report: Report) -> None:
-    from canthus.runtime.sinks import STDOUT
+    from canthus.runtime.tables import STDOUT
 
     written = " and ".join(str(path) for path in (outputs.overlay, outputs.table) if path and path != STDOUT)
     print(

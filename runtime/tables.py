@@ -1,0 +1,123 @@
+"""Write a table of points: one row for each face."""
+
+import contextlib
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from canthus.runtime.closeable import Closeable
+from canthus.runtime.errors import InputError
+from canthus.runtime.files import Draft, check_output, check_suffix
+from canthus.runtime.types import Faces
+from canthus.runtime.wflw import POINTS
+
+TABLE_SUFFIXES = (".csv",)
+
+STDOUT = Path("-")
+"""The path of a table on standard output."""
+
+FACE_COLUMNS = [
+    "face", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
+    *(f"{name}_{point}" for point in range(POINTS) for name in ("x", "y", "score")),
+]  # fmt: skip
+FRAME_COLUMNS = ["frame", "seconds", *FACE_COLUMNS]
+IMAGE_COLUMNS = ["picture", *FACE_COLUMNS]
+
+
+def check_table(path: Path, overwrite: bool) -> None:
+    """Raise InputError if `TableSink` cannot write `path`. Call it before long work starts."""
+    if path != STDOUT:
+        check_suffix(path, TABLE_SUFFIXES, "table format")
+        check_output(path, overwrite)
+
+
+class TableSink(Closeable):
+    """Writes a table with one row for each face.
+
+    A file appears when the sink is closed. It holds every row written until then, also after Ctrl-C. On standard output
+    (path STDOUT) rows appear at once.
+
+    Args:
+        path: A file with a suffix of TABLE_SUFFIXES, or STDOUT.
+        columns: FRAME_COLUMNS or IMAGE_COLUMNS.
+
+    Raises:
+        InputError: If the format is unsupported or the file cannot be written.
+    """
+
+    def __init__(self, path: Path, columns: list[str]) -> None:
+        self._draft: Draft | None = None
+        self._failed = False
+        if path == STDOUT:
+            self._file: IO[str] = _open_stdout()
+        else:
+            check_suffix(path, TABLE_SUFFIXES, "table format")
+            self._draft = Draft(path)
+            with self._draft.writing():
+                # File names need not be valid UTF-8: surrogateescape writes their bytes unchanged.
+                self._file = self._draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(columns)
+
+    def write(self, index: int, seconds: float, faces: Faces) -> None:
+        """Add the faces of one frame."""
+        self._write([[index, f"{seconds:.6f}", *row] for row in rows(faces)])
+
+    def write_image(self, name: str, faces: Faces) -> None:
+        """Add the faces of one image."""
+        self._write([[name, *row] for row in rows(faces)])
+
+    def _write(self, lines: list[list[int | str]]) -> None:
+        with self._writing():
+            self._writer.writerows(lines)
+            if self._draft is None:
+                self._file.flush()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Convert errors of the system to InputError, and remember them: `close` discards the file then."""
+        try:
+            with self._draft.writing() if self._draft else contextlib.nullcontext():
+                yield
+        except (InputError, OSError):
+            self._failed = True
+            raise
+
+    def close(self) -> None:
+        """Finish the file and move it to its path."""
+        try:
+            with self._writing():
+                self._file.close()
+        finally:
+            if self._draft and self._failed:
+                self._draft.discard()
+            elif self._draft:
+                self._draft.commit()
+
+
+def _open_stdout() -> IO[str]:
+    """Open standard output for csv.writer, which ends lines by itself. Closing it leaves sys.stdout open."""
+    try:
+        sys.stdout.flush()
+        descriptor = sys.stdout.fileno()
+    except (io.UnsupportedOperation, AttributeError) as error:
+        raise InputError("-: there is no standard output to write to; give a file name") from error
+    return os.fdopen(os.dup(descriptor), "w", newline="", encoding="utf-8", errors="surrogateescape")
+
+
+def rows(faces: Faces) -> list[list[int | str]]:
+    """Return the values of FACE_COLUMNS for each face."""
+    table: list[list[int | str]] = []
+    for index, face in enumerate(faces.ids):
+        box = [f"{edge:.2f}" for edge in faces.boxes[index]]
+        points = [
+            text
+            for (x, y), score in zip(faces.points[index], faces.scores[index], strict=True)
+            for text in (f"{x:.2f}", f"{y:.2f}", f"{score:.3f}")
+        ]
+        table.append([int(face), *box, f"{faces.face_scores[index]:.3f}", *points])
+    return table
