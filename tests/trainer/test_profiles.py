@@ -10,7 +10,7 @@ import pytest
 import canthus.trainer.labels.profiles as turning
 from canthus.runtime import wflw
 from canthus.runtime.cli import main
-from canthus.runtime.downloads import Download, find_downloads
+from canthus.runtime.downloads import find_downloads
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
@@ -356,23 +356,6 @@ def test_ctrl_c_leaves_a_whole_shard(tmp_path, pretend, monkeypatch, capsys):
     assert command(["turn", str(shard), "-o", str(tmp_path / "out")]) == 130
     assert "stopped" in capsys.readouterr().err
     assert len(open_set(tmp_path / "out").faces) == 2
-
-
-def test_a_changed_file_in_the_cache_is_not_used(tmp_path, monkeypatch):
-    monkeypatch.setattr("canthus.runtime.downloads.cache_folder", lambda: tmp_path)
-    wanted = Download("the thing", "thing.tflite", "00" * 32, "canthus fetch it")
-    (tmp_path / "thing.tflite").write_text("something else")
-    with pytest.raises(ModelError, match=r"the thing is not in .* run `canthus fetch it`"):
-        find_downloads([wanted], fetch=False)
-    assert not (tmp_path / "thing.tflite").exists()
-
-
-def test_nothing_is_fetched_for_a_cache_that_cannot_keep_it(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setattr("canthus.runtime.downloads.cache_folder", lambda: tmp_path / "file" / "canthus")
-    monkeypatch.setattr("subprocess.run", None)
-    with pytest.raises(ModelError, match=r"the thing cannot be stored here .*; set XDG_CACHE_HOME .*, or ask$"):
-        find_downloads([Download("the thing", "thing.tflite", "00" * 32, "canthus fetch it", "ask")])
 
 
 @pytest.mark.faces
