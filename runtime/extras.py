@@ -2,7 +2,9 @@
 
 import json
 import shlex
-from importlib import metadata
+import shutil
+import sys
+from importlib import metadata, util
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -18,10 +20,20 @@ def install_command(extra: str) -> str:
     source = Path(unquote(urlparse(origin.get("url", "")).path))
     if "dir_info" in origin:
         editable = "-e " if origin["dir_info"].get("editable") else ""
-        return f"pip install -c {shlex.quote(str(source / 'constraints.txt'))} {editable}{_with(source, extra)}"
+        return f"{_installer()} -c {shlex.quote(str(source / 'constraints.txt'))} {editable}{_with(source, extra)}"
     if source.suffix == ".whl":
-        return f"pip install {_with(source, extra)}"
-    return f"pip install {_with(Path(f'canthus-{version}-py3-none-any.whl'), extra)}"
+        return f"{_installer()} {_with(source, extra)}"
+    return f"{_installer()} {_with(Path(f'canthus-{version}-py3-none-any.whl'), extra)}"
+
+
+def _installer() -> str:
+    """Return the start of an install command for this Python environment, which need not be activated."""
+    if util.find_spec("pip") is None:  # as in an environment that uv created
+        return f"uv pip install --python {shlex.quote(sys.executable)}"
+    pip = shutil.which("pip")
+    if pip and Path(pip).parent == Path(sys.executable).parent:
+        return "pip install"
+    return f"{shlex.quote(sys.executable)} -m pip install"
 
 
 def _with(source: Path, extra: str) -> str:
