@@ -210,6 +210,7 @@ def fp16_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
     from canthus.trainer.networks.checkpoint import load_network
     from canthus.trainer.networks.network import MEAN, STD, with_flip_tta
     from canthus.trainer.networks.network import build as build_network
+    from canthus.trainer.renamed_keys import rename_keys
     from canthus.trainer.train import compile_network
 
     if not torch.cuda.is_available():
@@ -217,7 +218,7 @@ def fp16_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
     if checkpoint:
         network, _ = load_network(checkpoint)
     else:
-        network = with_flip_tta(build_network(manifest.network, manifest.points), manifest.training)
+        network = with_flip_tta(build_network(manifest.network, manifest.points), rename_keys(manifest.training))
     network = network.eval().cuda().half()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ready = compile_network(network) if compiled else network

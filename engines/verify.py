@@ -172,9 +172,11 @@ def torch_points(checkpoint: Path, manifest: Manifest, images: NDArray[np.uint8]
     from canthus.engines.raw_maps import RawMapsBackend
     from canthus.trainer.networks.checkpoint import load_network
     from canthus.trainer.networks.network import normalise
+    from canthus.trainer.renamed_keys import rename_keys
 
     network, metadata = load_network(checkpoint)
-    different = [name for name, value in metadata.items() if manifest.training.get(name, value) != value]
+    exported = rename_keys(manifest.training)
+    different = [name for name, value in metadata.items() if exported.get(name, value) != value]
     if different or metadata.get("size") != manifest.size:
         raise ModelError(
             f"{checkpoint}: the model was exported from another checkpoint ({', '.join(different) or 'size'} differ)"

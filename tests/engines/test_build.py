@@ -17,14 +17,14 @@ from canthus.engines.build import BuildOptions, build
 from canthus.engines.commands import command
 from canthus.engines.export import export, synthetic_crops
 from canthus.engines.graph import decode_maps, engine_graph
-from canthus.engines.verify import ParityRow, record_check, sample_crops, verify
+from canthus.engines.verify import ParityRow, record_check, sample_crops, torch_points, verify
 from canthus.runtime import engine_files
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
 from canthus.runtime.backends.trt import flavour_for_here
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import read_engine, read_engine_manifest
-from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError
+from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError, ModelError
 from canthus.runtime.models import read_manifest, shipped_models
 from canthus.trainer.networks.checkpoint import Checkpoint, save
 from canthus.trainer.networks.network import build as build_network
@@ -41,17 +41,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_model(tmp_path_factory.mktemp("model"))
 
 
-def make_model(folder: Path, mirrored: bool = False) -> Path:
+def make_model(folder: Path, flip_tta: bool = False) -> Path:
     """Write a checkpoint with random weights and export it."""
     torch.manual_seed(6)
     network = build_network("student", POINTS)
     with torch.no_grad():  # the maps of a new head are almost 0, too small for fp16
         network.head[3].weight.normal_(0, 0.05)
-    facts = {
-        "network": "student", "points": POINTS, "size": SIZE, "stride": 4, "mirrored": mirrored, "step": 1,
+    metadata = {
+        "network": "student", "points": POINTS, "size": SIZE, "stride": 4, "flip_tta": flip_tta, "step": 1,
         "calibration": list(CALIBRATION),
     }  # fmt: skip
-    save(folder / "best", Checkpoint(network.state_dict(), facts, {}, {}))
+    save(folder / "best", Checkpoint(network.state_dict(), metadata, {}, {}))
     export(folder / "best", folder / "model.onnx", half=True)
     return folder
 
@@ -231,7 +231,7 @@ def test_flavour_is_one_that_supports_the_gpu(capability, flavour, monkeypatch):
     if flavour:
         assert flavour_for_here() == flavour
     else:
-        with pytest.raises(BackendError, match=r"does not serve NVIDIA X \(sm90\).*canthus\[tensorrt\]"):
+        with pytest.raises(BackendError, match=r"NVIDIA X \(sm90\).*\[tensorrt\]"):
             flavour_for_here()
 
 
@@ -254,8 +254,19 @@ def test_verify_compares_pytorch_onnx_and_engine(folder, engine):
     assert manifest.size == SIZE
 
 
+def test_verify_reads_models_that_version_0_1_exported(folder):
+    manifest = read_manifest(folder / "model.onnx")
+    training = {name: value for name, value in manifest.training.items() if name != "flip_tta"}
+    images = sample_crops(SIZE).images[:1]
+    old = dataclasses.replace(manifest, training={**training, "mirrored": False})
+    assert torch_points(folder / "best", old, images).shape == (1, POINTS, 2)
+    other = dataclasses.replace(manifest, training={**training, "mirrored": True})
+    with pytest.raises(ModelError, match="another checkpoint"):
+        torch_points(folder / "best", other, images)
+
+
 def test_network_with_flip_tta_is_built_like_any_other(tmp_path, engine):
-    folder = make_model(tmp_path, mirrored=True)
+    folder = make_model(tmp_path, flip_tta=True)
     both = build(
         BuildOptions(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), folder / "both.engine", quiet=True
     )

@@ -25,8 +25,8 @@ def checkpoint(request, tmp_path_factory) -> Path:
     torch.manual_seed(5)
     path = tmp_path_factory.mktemp("run") / "best"
     network = build("student", POINTS)
-    facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "mirrored": request.param, "step": 7}
-    save(path, Checkpoint(network.state_dict(), facts, {}, {}))
+    metadata = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "flip_tta": request.param, "step": 7}
+    save(path, Checkpoint(network.state_dict(), metadata, {}, {}))
     return path.with_suffix(".safetensors")
 
 
