@@ -22,12 +22,12 @@ from canthus.engines.graph import Precision, decode_maps, engine_graph
 from canthus.engines.progress import show_steps
 from canthus.runtime.backends.trt import (
     capability_name,
-    flavour_for_here,
     flavour_version,
-    last_words,
+    last_error,
     load_flavour,
-    quiet_log,
+    make_logger,
     rtx_targets,
+    select_flavour,
 )
 from canthus.runtime.cuda.launch import find_gpu
 from canthus.runtime.engine_files import (
@@ -151,7 +151,7 @@ def engine_recipe(options: BuildOptions, manifest: Manifest) -> EngineRecipe:
     """Return everything that decides the engine's bytes, for these options on this machine."""
     if not 1 <= options.max_batch <= MAX_BATCH:
         raise InputError(f"--max-batch {options.max_batch}: expected a number from 1 to {MAX_BATCH}")
-    flavour = options.flavour or flavour_for_here()
+    flavour = options.flavour or select_flavour()
     return EngineRecipe(
         model_sha256=manifest.sha256,
         flavour=flavour,
@@ -222,11 +222,11 @@ def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Mani
 def compile_engine(graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet: bool) -> CompiledEngine:
     """Compile a serialised ONNX graph with TensorRT."""
     trt = load_flavour(recipe.flavour)
-    log = quiet_log(trt)
+    log = make_logger(trt)
     try:
         builder = trt.Builder(log)
     except TypeError as refused:  # TensorRT raises it if CUDA cannot be initialised
-        raise BackendError(f"{recipe.flavour} does not start: {last_words(log)}") from refused
+        raise BackendError(f"{recipe.flavour} does not start: {last_error(log)}") from refused
     # Strongly typed: layers compute in the types of the graph. TensorRT 11 knows only this mode and has no flag for it.
     flags = trt.NetworkDefinitionCreationFlag.__members__
     network = builder.create_network(1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0)
@@ -244,7 +244,7 @@ def compile_engine(graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet
     if monitor.interrupted:
         raise KeyboardInterrupt
     if data is None:
-        raise EngineError(f"{recipe.flavour} could not build the engine: {last_words(log)}")
+        raise EngineError(f"{recipe.flavour} could not build the engine: {last_error(log)}")
     if recipe.flavour == "tensorrt" and (cache := config.get_timing_cache()) is not None:
         keep_cache(timings_path(recipe.flavour, recipe.version, recipe.gpu), bytes(cache.serialize()))
     tensors = [

@@ -143,7 +143,7 @@ def measure_tensorrt(
         begin = time.perf_counter()
         engine = build(build_options, Path(folder) / "bench.engine", quiet=True)
         results: dict[str, Any] = {"build seconds": round(time.perf_counter() - begin, 1)}
-        with TensorRTBackend(engine, anyway=True) as backend:  # skip our own check, for the reason above
+        with TensorRTBackend(engine, skip_check=True) as backend:  # skip our own check, for the reason above
             results |= measure(backend.runner, options.repeats, options.frames)
 
             def decodes() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.engines.verify import sample_scene
-from canthus.runtime.backends.trt import last_words, load_flavour, quiet_log
+from canthus.runtime.backends.trt import last_error, load_flavour, make_logger
 from canthus.runtime.cuda.launch import Cuda, FaceRunner
 from canthus.runtime.engine_files import Flavour
 from canthus.runtime.errors import BackendError, EngineError
@@ -54,10 +55,11 @@ def latency(runner: FaceRunner, image: NDArray[np.uint8], rois: list[Roi], repea
     runner.put_regions(rois)
     for _ in range(WARM_UP_RUNS):
         runner.run(faces, cut=True)
-    launches = time_ms(cuda, repeats, lambda: runner.start(faces, True), lambda: runner.run(faces, True, plain=True))
+    run = partial(runner.run, faces, cut=True)
+    launches = time_ms(cuda, repeats, lambda: runner.start(faces, True), partial(run, use_graph=False))
     graph, replays = runner.graph(faces, True), None
     if graph is not None:
-        replays = time_ms(cuda, repeats, lambda: cuda.replay(graph), lambda: runner.run(faces, True))
+        replays = time_ms(cuda, repeats, lambda: cuda.replay(graph), run)
     steps = {"upload frame": lambda: runner.put_frame(image), **runner.steps(faces, True)}
     return {
         "total": {"launches": launches, "graph": replays},
@@ -73,7 +75,7 @@ def time_ms(cuda: Cuda, repeats: int, start: Start, run: Start | None = None) ->
 
     `run` defaults to `start`. The clock stops when the GPU has finished.
     """
-    device = [cuda.seconds_of(start) for _ in range(repeats)]
+    device = [cuda.measure_seconds(start) for _ in range(repeats)]
     clock = []
     for _ in range(repeats):
         begin = time.perf_counter()
@@ -99,7 +101,7 @@ def graph_ms(cuda: Cuda, start: Start, repeats: int) -> float | None:
                 start()
     except BackendError:  # some versions of TensorRT do not say beforehand that they cannot be captured
         return None
-    seconds = [cuda.seconds_of(lambda: cuda.replay(graphs[0])) for _ in range(repeats)]
+    seconds = [cuda.measure_seconds(lambda: cuda.replay(graphs[0])) for _ in range(repeats)]
     return round(1000 * float(np.median(seconds)) / REPEATS_IN_GRAPH, 5)
 
 
@@ -112,7 +114,7 @@ def graph_equals_launches(runner: FaceRunner, image: NDArray[np.uint8], rois: li
     for faces in range(1, len(rois) + 1):
         runner.put_regions(rois[:faces])
         for cut in (True, False):
-            launches, graph = (runner.run(faces, cut, plain) for plain in (True, False))
+            launches, graph = (runner.run(faces, cut, use_graph) for use_graph in (False, True))
             equal.append(np.array_equal(launches.view(np.uint32), graph.view(np.uint32)))
     return all(equal)
 
@@ -171,11 +173,11 @@ class DecodingEngine:
 
     def __init__(self, runner: FaceRunner, flavour: Flavour, data: bytes) -> None:
         trt = load_flavour(flavour)
-        self._cuda, self._log = runner.cuda, quiet_log(trt)
+        self._cuda, self._log = runner.cuda, make_logger(trt)
         self._runtime = trt.Runtime(self._log)
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
-            raise EngineError(f"{flavour} refuses the engine with decode: {last_words(self._log)}")
+            raise EngineError(f"{flavour} refuses the engine with decode: {last_error(self._log)}")
         self._settings: tuple[Any, ...] = ()
         if flavour == "tensorrt-rtx":  # compile kernels at once and keep them, as the backend does
             settings = self._engine.create_runtime_config()
@@ -197,5 +199,5 @@ class DecodingEngine:
             for name, address in self._addresses.items():
                 context.set_tensor_address(name, address)
         if not self._contexts[faces].execute_async_v3(self._cuda.stream):
-            raise BackendError(f"the engine with decode did not run: {last_words(self._log)}")
+            raise BackendError(f"the engine with decode did not run: {last_error(self._log)}")
         return True

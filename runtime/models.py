@@ -89,19 +89,19 @@ def read_model(path: Path) -> Model:
 
     Raises ModelError if the manifest is missing, a field is wrong, or the model is another file.
     """
-    beside = path.with_suffix(".json")
+    manifest_file = path.with_suffix(".json")
     try:
-        manifest = parse_fields(Manifest, json.loads(beside.read_text(encoding="utf-8")))
+        manifest = parse_fields(Manifest, json.loads(manifest_file.read_text(encoding="utf-8")))
     except FileNotFoundError as missing:
         raise ModelError(
-            f"{path}: its manifest {beside.name} is missing; export models with `canthus export`"
+            f"{path}: its manifest {manifest_file.name} is missing; export models with `canthus export`"
         ) from missing
     except FieldError as wrong:
-        raise ModelError(f"{beside}: {wrong}; export the model again with `canthus export`") from wrong
+        raise ModelError(f"{manifest_file}: {wrong}; export the model again with `canthus export`") from wrong
     except (OSError, ValueError) as damaged:
-        raise ModelError(f"{beside}: not a model manifest: {damaged}") from damaged
+        raise ModelError(f"{manifest_file}: not a model manifest: {damaged}") from damaged
     if sha256(path) != manifest.sha256:
-        raise ModelError(f"{path}: not the file that {beside.name} describes (SHA-256 differs); export it again")
+        raise ModelError(f"{path}: not the file that {manifest_file.name} describes (SHA-256 differs); export it again")
     return Model(path, manifest)
 
 

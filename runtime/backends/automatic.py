@@ -19,9 +19,9 @@ from canthus.runtime.backends.engine_build import EngineBuild
 from canthus.runtime.backends.trt import (
     TensorRTBackend,
     capability_name,
-    flavour_for_here,
     flavour_version,
     installed_flavours,
+    select_flavour,
 )
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.cuda.launch import Gpu, find_gpu
@@ -213,7 +213,7 @@ def _find_target() -> Target:
     gpu = find_gpu()
     if gpu is None:
         raise BackendError("CUDA finds no NVIDIA GPU")
-    return Target(flavour_for_here(), gpu)
+    return Target(select_flavour(), gpu)
 
 
 def find_engine(model: Model, target: Target) -> Path | None:

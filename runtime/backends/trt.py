@@ -1,4 +1,4 @@
-"""TensorRT on an NVIDIA GPU, in both flavours; the only file that imports either."""
+"""TensorRT and TensorRT-RTX on an NVIDIA GPU. Only this file imports them."""
 
 import importlib
 import importlib.util
@@ -22,19 +22,19 @@ MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt
 EXTRAS: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
 
 
-class Log(Protocol):
-    """A TensorRT logger that keeps what went wrong instead of printing it."""
+class ErrorLog(Protocol):
+    """A TensorRT logger that collects error messages instead of printing them."""
 
     errors: list[str]
 
 
 def installed_flavours() -> tuple[Flavour, ...]:
-    """Which flavours of TensorRT are installed."""
+    """Return the flavours of TensorRT that are installed."""
     return tuple(flavour for flavour in FLAVOURS if importlib.util.find_spec(MODULES[flavour]))
 
 
 def load_flavour(flavour: Flavour) -> ModuleType:
-    """TensorRT's module; BackendError when it is not installed."""
+    """Import a flavour of TensorRT. Raises BackendError if it is not installed."""
     try:
         return importlib.import_module(MODULES[flavour])
     except (ImportError, OSError) as missing:
@@ -44,23 +44,26 @@ def load_flavour(flavour: Flavour) -> ModuleType:
 
 
 def flavour_version(flavour: Flavour) -> str:
-    """The version of an installed flavour."""
+    """Return the version of an installed flavour."""
     return str(load_flavour(flavour).__version__)
 
 
 def capability_name(gpu: Gpu) -> str:
-    """As TensorRT-RTX names targets: "sm86"."""
+    """Return the compute capability as TensorRT-RTX names it: "sm86"."""
     return f"sm{gpu.capability}"
 
 
 def rtx_targets() -> tuple[str, ...]:
-    """The compute capabilities that the installed TensorRT-RTX serves."""
+    """Return the compute capabilities that the installed TensorRT-RTX supports."""
     names = load_flavour("tensorrt-rtx").ComputeCapability.__members__
     return tuple(name.lower() for name in names if name.startswith("SM"))
 
 
-def flavour_for_here() -> Flavour:
-    """TensorRT-RTX where it is installed and can serve the GPU (or none is here), else TensorRT."""
+def select_flavour() -> Flavour:
+    """Return TensorRT-RTX if it is installed and supports the GPU, or if there is no GPU. Otherwise TensorRT.
+
+    Raises BackendError if neither can be used.
+    """
     installed, gpu = installed_flavours(), find_gpu()
     if not installed:
         raise BackendError(f"no TensorRT is installed: {install_command('rtx')} (or the extra 'tensorrt')")
@@ -69,16 +72,16 @@ def flavour_for_here() -> Flavour:
             return "tensorrt-rtx"
         if "tensorrt" not in installed:
             raise BackendError(
-                f"TensorRT-RTX does not serve {gpu.name} ({capability_name(gpu)}), TensorRT does: "
+                f"TensorRT-RTX does not support {gpu.name} ({capability_name(gpu)}), but TensorRT does: "
                 f"{install_command('tensorrt')}"
             )
     return "tensorrt"
 
 
-def quiet_log(trt: ModuleType) -> Any:
-    """A logger for TensorRT that satisfies `Log`."""
+def make_logger(trt: ModuleType) -> Any:
+    """Return a logger for TensorRT that is an `ErrorLog`."""
 
-    class Kept(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
@@ -87,19 +90,25 @@ def quiet_log(trt: ModuleType) -> Any:
             if int(severity) <= int(trt.ILogger.Severity.ERROR):
                 self.errors.append(" ".join(message.split()))
 
-    return Kept()
+    return Logger()
 
 
-def last_words(log: Log) -> str:
-    """What TensorRT said last, short."""
-    return log.errors[-1][:300] if log.errors else "it does not say why"
+def last_error(log: ErrorLog) -> str:
+    """Return the last error message of TensorRT, shortened."""
+    return log.errors[-1][:300] if log.errors else "no reason given"
 
 
 class Engine:
-    """A deserialised engine and its contract, read from its own bindings."""
+    """A deserialised engine, with the sizes that its bindings define."""
 
-    def __init__(self, path: Path, gpu: Gpu, trust: bool = False, anyway: bool = False) -> None:
-        """`anyway`: let TensorRT itself say what it makes of an engine that was not built for here."""
+    def __init__(self, path: Path, gpu: Gpu, trust: bool = False, skip_check: bool = False) -> None:
+        """Load an engine file for a GPU.
+
+        trust: load an engine without a manifest, whose origin is unknown.
+        skip_check: load an engine that was built for another GPU or version, and leave the refusal to TensorRT.
+
+        Raises EngineError if the engine is damaged or does not fit, BackendError if TensorRT is missing or fails.
+        """
         data, manifest = read_engine(path, trust)
         installed = installed_flavours()
         if manifest is None and not installed:
@@ -108,43 +117,46 @@ class Engine:
         self.flavour = manifest.recipe.flavour if manifest else installed[-1]
         self.trt = load_flavour(self.flavour)
         rebuild = manifest.rebuild if manifest else "canthus engine build"
-        if manifest and not anyway:
+        if manifest and not skip_check:
             why = misfit(manifest.recipe, str(self.trt.__version__), gpu.name, capability_name(gpu))
             if why:
                 raise EngineError(f"{path}: {why}; rebuild it: {rebuild}")
-        self.log = quiet_log(self.trt)
+        self.log = make_logger(self.trt)
         try:
             self._runtime = self.trt.Runtime(self.log)
-        except TypeError as refused:  # how TensorRT says that CUDA does not start
-            raise BackendError(f"{self.flavour} does not start: {last_words(self.log)}") from refused
+        except TypeError as refused:  # raised by TensorRT if CUDA does not start
+            raise BackendError(f"{self.flavour} does not start: {last_error(self.log)}") from refused
         self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
-            raise EngineError(f"{path}: {self.flavour} refuses it: {last_words(self.log)}; rebuild it: {rebuild}")
+            raise EngineError(f"{path}: {self.flavour} refuses it: {last_error(self.log)}; rebuild it: {rebuild}")
         names = [self.engine.get_tensor_name(place) for place in range(self.engine.num_io_tensors)]
         if sorted(names) != ["crops", "maps"]:
             raise EngineError(f"{path}: its bindings are {names}, expected crops and maps; rebuild it: {rebuild}")
         _, self.size, _, _ = self.engine.get_tensor_shape("crops")
         _, channels, cells, _ = self.engine.get_tensor_shape("maps")
         self.points, self.stride = channels // 3, self.size // cells
-        self.most = self.engine.get_tensor_profile_shape("crops", 0)[2][0]
+        self.max_batch = self.engine.get_tensor_profile_shape("crops", 0)[2][0]
         self.calibration = manifest.calibration if manifest else IDENTITY
 
     def describe_layers(self) -> str:
-        """What TensorRT's inspector tells of the engine, JSON."""
+        """Return the layers of the engine as JSON, from TensorRT's inspector."""
         inspector = self.engine.create_engine_inspector()
         return str(inspector.get_engine_information(self.trt.LayerInformationFormat.JSON))
 
 
 class TensorRTBackend(Closeable):
-    """Runs an engine (crops in, maps out) between crop.cu and decode.cu."""
+    """Runs an engine (crops in, maps out) with TensorRT, between the CUDA kernels crop.cu and decode.cu.
+
+    trust, skip_check: see `Engine`.
+    calibration: the model's, if it is known. The engine's manifest may be older.
+    """
 
     def __init__(
-        self, engine: Path, trust: bool = False, anyway: bool = False, calibration: Calibration | None = None
+        self, engine: Path, trust: bool = False, skip_check: bool = False, calibration: Calibration | None = None
     ) -> None:
-        """`calibration`: the model's, where it is at hand; the engine's manifest may be older."""
         self._cuda: Cuda | None = Cuda()
         try:
-            self._engine = Engine(engine, self._cuda.gpu, trust, anyway)
+            self._engine = Engine(engine, self._cuda.gpu, trust, skip_check)
             self.size = self._engine.size
             self._calibration = self._engine.calibration if calibration is None else calibration
             self.name = f"{self._engine.flavour} {self._engine.trt.__version__} on {self._cuda.gpu.name}"
@@ -157,7 +169,7 @@ class TensorRTBackend(Closeable):
                 self.size,
                 self._engine.points,
                 self._engine.stride,
-                self._engine.most,
+                self._engine.max_batch,
                 self._network,
             )
         except BaseException:
@@ -165,6 +177,7 @@ class TensorRTBackend(Closeable):
             raise
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and scores (N, K)."""
         assert self._cuda is not None, "the backend is closed"
         points, scores = self.runner.predict(crops)
         return points, apply_calibration(scores, self._calibration)
@@ -172,31 +185,34 @@ class TensorRTBackend(Closeable):
     def predict_regions(
         self, image: NDArray[np.uint8], rois: Sequence[Roi]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A frame (H, W, 3) and regions -> points (N, 98, 2) in frame pixels and scores (N, 98)."""
+        """Frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
         assert self._cuda is not None, "the backend is closed"
         points, scores = self.runner.predict_regions(image, rois)
         return points, apply_calibration(scores, self._calibration)
 
     def _configure(self) -> tuple[Any, Any]:
-        """TensorRT-RTX compiles kernels when an engine first runs: keep them beside it. (settings, cache)."""
+        """Return the runtime configuration and the kernel cache of TensorRT-RTX, or (None, None) for TensorRT.
+
+        TensorRT-RTX compiles kernels when an engine first runs. `close` saves them beside the engine.
+        """
         if self._engine.flavour == "tensorrt":
             return None, None
         trt = self._engine.trt
         configuration = self._engine.engine.create_runtime_config()
         configuration.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-        # Compiled at once, not in the background: a graph keeps the kernels of when it was recorded.
+        # Compile at once, not in the background: a CUDA graph keeps the kernels that it was captured with.
         configuration.dynamic_shapes_kernel_specialization_strategy = (
             trt.DynamicShapesKernelSpecializationStrategy.EAGER
         )
         kernels = configuration.create_runtime_cache()
-        beside = self._engine.path.with_suffix(".runtime")
-        if beside.is_file():
-            kernels.deserialize(beside.read_bytes())  # another GPU's or version's is refused, and made anew
+        kernel_file = self._engine.path.with_suffix(".runtime")
+        if kernel_file.is_file():
+            kernels.deserialize(kernel_file.read_bytes())  # that of another GPU or version is ignored
         configuration.set_runtime_cache(kernels)
         return configuration, kernels
 
     def _context(self, faces: int) -> Any:
-        """A context of its own for each batch: a recorded graph must not see its context's shapes change."""
+        """Return the execution context of a batch size. Each has its own: a captured graph needs constant shapes."""
         if faces in self._contexts:
             return self._contexts[faces]
         engine, trt = self._engine.engine, self._engine.trt
@@ -204,8 +220,8 @@ class TensorRTBackend(Closeable):
             self._configuration or trt.ExecutionContextAllocationStrategy.USER_MANAGED
         )
         if context is None:
-            raise BackendError(f"{self._engine.path}: cannot be run: {last_words(self._engine.log)}")
-        # One scratch serves all: they run one after the other, on one stream.
+            raise BackendError(f"{self._engine.path}: cannot be run ({last_error(self._engine.log)})")
+        # All contexts share one scratch memory, because they run one after the other on one stream.
         context.set_device_memory(self._scratch, engine.device_memory_size_v2)
         context.set_input_shape("crops", (faces, self.size, self.size, 3))
         context.set_tensor_address("crops", self.runner.crops)
@@ -217,20 +233,21 @@ class TensorRTBackend(Closeable):
         assert self._cuda is not None
         context = self._context(faces)
         if not context.execute_async_v3(self._cuda.stream):
-            raise BackendError(f"{self._engine.path}: did not run: {last_words(self._engine.log)}")
-        if faces not in self._capturable:  # asked once, outside any recording; TensorRT proper has no such question
-            ask: Callable[[int], bool] | None = getattr(context, "is_stream_capturable", None)
-            self._capturable[faces] = ask is None or ask(self._cuda.stream)
+            raise BackendError(f"{self._engine.path}: did not run: {last_error(self._engine.log)}")
+        if faces not in self._capturable:  # read once, outside a capture; only TensorRT-RTX has this method
+            is_capturable: Callable[[int], bool] | None = getattr(context, "is_stream_capturable", None)
+            self._capturable[faces] = is_capturable is None or is_capturable(self._cuda.stream)
         return self._capturable[faces]
 
     def close(self) -> None:
+        """Save the compiled kernels and free the engine. A second call does nothing."""
         if self._cuda is None:
             return
         cuda, self._cuda = self._cuda, None
         if getattr(self, "_contexts", None) and self._kernels is not None:
-            kept = self._kernels.serialize()
-            if kept is not None:  # as TensorRT answers when the device failed
-                keep_cache(self._engine.path.with_suffix(".runtime"), bytes(kept))
+            content = self._kernels.serialize()
+            if content is not None:  # None after a device failure
+                keep_cache(self._engine.path.with_suffix(".runtime"), bytes(content))
         for name in ("_contexts", "_configuration", "_kernels", "_engine", "runner"):
             self.__dict__.pop(name, None)
         cuda.close()

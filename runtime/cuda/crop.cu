@@ -1,4 +1,4 @@
-// Cut every face's square out of the frame: one thread a pixel, one layer of the grid a face.
+// Crop the region of every face from the frame: one thread per pixel, grid.z counts the faces.
 #include "face.cuh"
 
 // crops: (faces, size, size, 3) uint8.

@@ -1,30 +1,31 @@
-// The arithmetic of both kernels, free of threads, so that a plain C++ compiler can run it too: the tests
-// compile it with g++ and compare it with geometry.crop and decode.decode, whose twins these functions are.
+// The arithmetic of both kernels, without threads. A C++ compiler for the CPU can compile it too: the tests do so with
+// g++, and compare the results with geometry.crop and decode.decode, which compute the same.
 #pragma once
 
 #ifdef __CUDACC__
-#define BOTH __host__ __device__ __forceinline__
+#define HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define BOTH static inline
+#define HOST_DEVICE static inline
 #endif
 #ifndef __CUDACC_RTC__
 #include <math.h>
 #endif
 
-// As in decode.py: the share of the peak's score above which cells tell where about a point lies, the deviation of the
-// bell around there in cells, and the weight that every cell has.
+// The same as in decode.py: the share of the peak above which cells count for the centre, the standard deviation of the
+// Gaussian window around the centre in cells, and the weight that is added to every cell.
 #define CORE 0.5f
 #define REACH 3.0f
 #define LEAST 1e-6f
 
-// A frame (height, width, 3) uint8, rows without gaps. It lies on the device so that a captured graph follows it.
+// A frame (height, width, 3) uint8 without padding between rows. The struct is in device memory: a captured CUDA graph
+// keeps its address, and reads another frame when the struct changes.
 struct View {
     const unsigned char* pixels;
     int width, height;
 };
 
-// One face's square. `cut` takes a pixel of the crop drawn `taps` times too large to its frame pixel, `back` a
-// pixel of the crop itself; both are row-major (2, 3) affines. taps = 0: no face here, the crop is black.
+// The square region of one face. Both matrices are affine, (2, 3) in row-major order. `cut` maps a pixel of the crop
+// enlarged `taps` times to the frame, `back` maps a pixel of the crop itself. taps = 0: no face, and the crop is black.
 struct Region {
     float cut[6];
     float back[6];
@@ -32,14 +33,14 @@ struct Region {
     int unused[3];
 };
 
-BOTH float channel_at(const View& view, int x, int y, int channel) {
+HOST_DEVICE float channel_at(const View& view, int x, int y, int channel) {
     if (x < 0 || y < 0 || x >= view.width || y >= view.height) return 0.0f;
     return (float)view.pixels[((size_t)y * view.width + x) * 3 + channel];
 }
 
-// Bilinear samples of the three channels, each rounded as cv2.warpAffine rounds; black lies around the frame.
-BOTH void sample(const View& view, float x, float y, int rgb[3]) {
-    // A place beyond the frame's rim is black, and one beyond int's range must not be converted. NaN goes here too.
+// Bilinear samples of the three channels, rounded like those of cv2.warpAffine. Outside the frame is black.
+HOST_DEVICE void sample(const View& view, float x, float y, int rgb[3]) {
+    // Outside the frame. NaN and coordinates too large for an int also end here, before the conversion to int.
     if (!(x > -1.0f && y > -1.0f && x < (float)view.width && y < (float)view.height)) {
         rgb[0] = rgb[1] = rgb[2] = 0;
         return;
@@ -56,8 +57,8 @@ BOTH void sample(const View& view, float x, float y, int rgb[3]) {
     }
 }
 
-// One pixel of a crop: the mean of taps x taps samples, so that shrinking loses no part of the frame.
-BOTH void crop_pixel(const View& view, const Region& region, int x, int y, unsigned char rgb[3]) {
+// One pixel of a crop: the mean of taps x taps samples, so that a crop smaller than its region is not aliased.
+HOST_DEVICE void crop_pixel(const View& view, const Region& region, int x, int y, unsigned char rgb[3]) {
     int sum[3] = {0, 0, 0};
     int taps = region.taps;
     for (int down = 0; down < taps; ++down) {
@@ -74,41 +75,44 @@ BOTH void crop_pixel(const View& view, const Region& region, int x, int y, unsig
         rgb[channel] = samples ? (unsigned char)((2 * sum[channel] + samples) / (2 * samples)) : 0;
 }
 
-// The higher of two scores. NaN is highest of all, as NumPy's max has it.
-BOTH float higher(float one, float other) { return one != one || one > other ? one : other; }
+// The larger of two scores. NaN is larger than every number, as in NumPy's max.
+HOST_DEVICE float maximum(float one, float other) { return one != one || one > other ? one : other; }
 
-// A score where it is positive, else 0; NaN stays.
-BOTH float positive(float score) { return score < 0.0f ? 0.0f : score; }
+// max(score, 0); NaN stays NaN.
+HOST_DEVICE float positive(float score) { return score < 0.0f ? 0.0f : score; }
 
-// What cells tell about a point: the sum of their weights, and of their weighted places, in cells.
-struct Say {
+// A weighted sum of positions: the weights, and the positions times their weights, in cells.
+struct WeightedSum {
     float weight, x, y;
 };
 
-BOTH Say both(Say one, Say other) { return {one.weight + other.weight, one.x + other.x, one.y + other.y}; }
+HOST_DEVICE WeightedSum add(WeightedSum one, WeightedSum other) {
+    return {one.weight + other.weight, one.x + other.x, one.y + other.y};
+}
 
-// The say of one cell in where about a point lies. scores: one point's map, `top` the highest of it.
-BOTH Say core_of(const float* scores, int cell, int width, float top) {
+// The contribution of one cell to the centre of the peak. scores: the map of one point; top: its maximum.
+HOST_DEVICE WeightedSum center_term(const float* scores, int cell, int width, float top) {
     float weight = positive(scores[cell] - CORE * positive(top)) + LEAST;
     return {weight, weight * (float)(cell % width), weight * (float)(cell / width)};
 }
 
-// The say of one cell in where the point lies; `core` is the sum over all cells of what core_of gives. maps:
-// (3, points, cells) of one face.
-BOTH Say say_of(const float* maps, int points, int cells, int width, int point, int cell, Say core) {
+// The contribution of one cell to the position of the point. maps: (3, points, cells) of one face; center: the sum of
+// center_term over all cells.
+HOST_DEVICE WeightedSum point_term(const float* maps, int points, int cells, int width, int point, int cell,
+                                   WeightedSum center) {
     const float* here = maps + (size_t)point * cells + cell;
     size_t layer = (size_t)points * cells;
     float x = (float)(cell % width), y = (float)(cell / width);
-    float to_x = x - core.x / core.weight, to_y = y - core.y / core.weight;
-    float bell = expf(-(to_x * to_x + to_y * to_y) / (2.0f * REACH * REACH));
-    float weight = (positive(here[0]) + LEAST) * bell;
+    float to_x = x - center.x / center.weight, to_y = y - center.y / center.weight;
+    float window = expf(-(to_x * to_x + to_y * to_y) / (2.0f * REACH * REACH));
+    float weight = (positive(here[0]) + LEAST) * window;
     return {weight, weight * (x + here[layer]), weight * (y + here[2 * layer])};
 }
 
-// Where all cells together put their point. out: x and y through `back`, and the score in [0, 1].
-BOTH void place_point(float top, Say say, float stride, const float back[6], float out[3]) {
-    float x = say.x / say.weight * stride;
-    float y = say.y / say.weight * stride;
+// Write one point to out: x and y, mapped by `back`, and the score in [0, 1]. sum: of point_term over all cells.
+HOST_DEVICE void write_point(float top, WeightedSum sum, float stride, const float back[6], float out[3]) {
+    float x = sum.x / sum.weight * stride;
+    float y = sum.y / sum.weight * stride;
     out[0] = back[0] * x + back[1] * y + back[2];
     out[1] = back[3] * x + back[4] * y + back[5];
     out[2] = top < 0.0f ? 0.0f : top > 1.0f ? 1.0f : top;

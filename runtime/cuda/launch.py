@@ -1,7 +1,7 @@
-"""Pointers, streams and launches: the one place that talks to the CUDA driver.
+"""CUDA driver calls: memory, streams, kernels and graphs. Only this file talks to the CUDA driver.
 
-`Cuda` is the driver with what it hands out; `FaceRunner` is the way of the faces through it: frame up,
-crop, network, decode, points down, all on one stream and, from the second time on, as one captured graph.
+`Cuda` wraps the driver and owns the memory it allocates. `FaceRunner` runs a network on the faces of a frame: upload,
+crop, network, decode and download, all on one stream, and from the second run on as one captured CUDA graph.
 """
 
 import ctypes
@@ -21,28 +21,28 @@ from canthus.runtime.geometry import MAX_TAPS, to_frame
 from canthus.runtime.types import Roi
 
 BUCKETS = (1, 2, 4, 8, 16)
-"""Batches that get a graph of their own; a number between runs as the next larger."""
+"""Batch sizes with a captured graph. Other numbers of faces run as the next larger one."""
 
-# As in face.cuh.
+# The structs of face.cuh.
 VIEW = np.dtype([("pixels", "<u8"), ("width", "<i4"), ("height", "<i4")])
 REGION = np.dtype([("cut", "<f4", 6), ("back", "<f4", 6), ("taps", "<i4"), ("unused", "<i4", 3)])
-REGIONS_AT = 64  # bytes from the view to the regions, which travel together
+REGIONS_OFFSET = 64  # bytes from the view to the regions, which are uploaded in one copy
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
-TILE = 16  # threads along an edge, crop.cu
-THREADS = 256  # a block, decode.cu
+TILE = 16  # threads per block along x and y, crop.cu
+THREADS = 256  # threads per block, decode.cu
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A device as its driver tells it."""
+    """The name and compute capability of a GPU."""
 
     name: str
     capability: int  # 86 = compute capability 8.6
 
 
 def find_gpu() -> Gpu | None:
-    """The first NVIDIA GPU, or None where there is none, no driver, or no cuda-bindings."""
+    """Return the first NVIDIA GPU, or None if there is no GPU, no driver or no cuda-bindings."""
     try:
         driver = _driver()
     except BackendError:
@@ -73,77 +73,77 @@ def _driver() -> ModuleType:
         raise BackendError(
             f"an NVIDIA GPU needs cuda-bindings, which is not installed: {install_command('rtx')}"
         ) from missing
-    except RuntimeError as absent:  # the driver's library is not on this machine
+    except RuntimeError as absent:  # the driver's library is not installed
         raise BackendError("no NVIDIA driver on this machine; use a .onnx model, on the CPU") from absent
     if status != driver.CUresult.CUDA_SUCCESS:
         raise BackendError(f"no usable NVIDIA GPU ({status.name}); use a .onnx model, on the CPU")
     return cast(ModuleType, driver)
 
 
-def _checked(answer: tuple) -> Any:
-    """What a driver call gives besides its status; BackendError when it failed."""
-    status, *values = answer
+def _checked(result: tuple) -> Any:
+    """Return the result of a driver call without its status. Raises BackendError if it failed."""
+    status, *values = result
     if int(status):
         raise BackendError(f"CUDA: {status.name}")
     return values[0] if values else None
 
 
 class Cuda:
-    """The first GPU, in this thread: its primary context, one stream, and all memory taken from it."""
+    """The first GPU, for use in this thread: its primary context, one stream, and the memory allocated through it."""
 
     def __init__(self) -> None:
         self._driver = _driver()
         self._device = _checked(self._driver.cuDeviceGet(0))
         self.gpu = _describe(self._driver, self._device)
-        # The primary context, so that torch, if it is here too, sees the same memory.
+        # The primary context is also PyTorch's, so both can use the same memory.
         context = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
         _checked(self._driver.cuCtxSetCurrent(context))
-        # Waits for nothing on the legacy default stream.
+        # A non-blocking stream does not wait for the legacy default stream.
         self._stream = _checked(self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._memory: list[int] = []
         self._pinned: list[int] = []
         self._graphs: list[Any] = []
         self._modules: list[Any] = []
-        self._events: tuple[Any, Any] | None = None  # made when something is timed
+        self._events: tuple[Any, Any] | None = None  # created by measure_seconds
         self._closed = False
 
     @property
     def stream(self) -> int:
-        """The stream's handle, for TensorRT and torch."""
+        """The handle of the stream, for TensorRT and PyTorch."""
         return int(self._stream)
 
     def memory(self, size: int) -> int:
-        """Device memory of `size` bytes."""
+        """Allocate device memory of `size` bytes; return its address. It is freed by `close` or `free`."""
         address = int(_checked(self._driver.cuMemAlloc(max(size, 1))))
         self._memory.append(address)
         return address
 
     def free(self, address: int) -> None:
-        """Give device memory back early."""
+        """Free device memory before `close`."""
         self._memory.remove(address)
         _checked(self._driver.cuMemFree(address))
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
-        """Host memory that the GPU reads and writes by itself. Valid until `close`."""
+        """Allocate page-locked host memory (size,) uint8, for asynchronous copies. Valid until `close`."""
         address = int(_checked(self._driver.cuMemHostAlloc(max(size, 1), 0)))
         self._pinned.append(address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * max(size, 1)).from_address(address))
 
     def free_pinned(self, array: NDArray[np.uint8]) -> None:
-        """Give pinned memory back early."""
+        """Free page-locked memory before `close`."""
         self._pinned.remove(array.ctypes.data)
         _checked(self._driver.cuMemFreeHost(array.ctypes.data))
 
     def upload(self, address: int, pinned: NDArray, size: int) -> None:
-        """Start to copy the first bytes of pinned memory to the device."""
+        """Start to copy the first `size` bytes of page-locked memory to the device."""
         _checked(self._driver.cuMemcpyHtoDAsync(address, pinned.ctypes.data, size, self._stream))
 
     def download(self, pinned: NDArray, address: int, size: int) -> None:
-        """Start to copy device memory into pinned memory."""
+        """Start to copy `size` bytes of device memory to page-locked memory."""
         _checked(self._driver.cuMemcpyDtoHAsync(pinned.ctypes.data, address, size, self._stream))
 
     def kernel(self, name: str, function: str) -> Any:
-        """A function of a kernel file, compiled for this GPU."""
+        """Return a function of a kernel file, compiled for this GPU."""
         module = _checked(self._driver.cuModuleLoadData(cached_kernel(name, self.gpu.capability)))
         self._modules.append(module)
         return _checked(self._driver.cuModuleGetFunction(module, function.encode()))
@@ -151,15 +151,15 @@ class Cuda:
     def launch(
         self, kernel: Any, grid: tuple[int, int, int], block: tuple[int, int, int], *values: int | float
     ) -> None:
-        """Start a kernel; an `Address` goes as a pointer, another int as int32, a float as float32."""
+        """Launch a kernel. An `Address` is passed as a pointer, another int as int32, a float as float32."""
         kinds = tuple(_kind_of(value) for value in values)
         _checked(self._driver.cuLaunchKernel(kernel, *grid, *block, 0, self._stream, (values, kinds), 0))
 
     @contextmanager
     def capture(self) -> Iterator[list[Any]]:
-        """Record what the body starts instead of running it; the list then holds the graph."""
+        """Capture the work that the block starts in a CUDA graph, without running it. The list receives the graph."""
         graphs: list[Any] = []
-        # Thread-local: what other threads do with CUDA meanwhile neither breaks this nor gets into it.
+        # Thread-local: CUDA calls of other threads neither break the capture nor are part of it.
         mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         _checked(self._driver.cuStreamBeginCapture(self._stream, mode))
         try:
@@ -172,15 +172,15 @@ class Cuda:
         self._graphs += graphs
 
     def replay(self, graph: Any) -> None:
-        """Start what was recorded."""
+        """Launch a captured graph."""
         _checked(self._driver.cuGraphLaunch(graph, self._stream))
 
     def synchronise(self) -> None:
-        """Wait until all that was started has ended."""
+        """Wait until all work on the stream has finished."""
         _checked(self._driver.cuStreamSynchronize(self._stream))
 
-    def seconds_of(self, start: Callable[[], object]) -> float:
-        """How long the device takes over what `start` starts, by two events; waits for its end."""
+    def measure_seconds(self, start: Callable[[], object]) -> float:
+        """Return the device time of the work that `start` starts, from CUDA events. Waits for its end."""
         driver = self._driver
         if self._events is None:
             first, last = (_checked(driver.cuEventCreate(driver.CUevent_flags.CU_EVENT_DEFAULT)) for _ in range(2))
@@ -193,13 +193,13 @@ class Cuda:
         return float(_checked(driver.cuEventElapsedTime(first, last))) / 1000
 
     def free_memory(self) -> int:
-        """Bytes of device memory that nobody has taken."""
-        status, free, _whole = self._driver.cuMemGetInfo()
+        """Return the bytes of device memory that are free."""
+        status, free, _total = self._driver.cuMemGetInfo()
         _checked((status,))
         return int(free)
 
     def close(self) -> None:
-        """Free everything; a second call does nothing."""
+        """Free all memory, the stream and the context. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
@@ -220,7 +220,7 @@ class Cuda:
 
 
 class Address(int):
-    """A device address among a kernel's values."""
+    """A device address among the arguments of a kernel."""
 
 
 def _kind_of(value: int | float) -> type:
@@ -233,18 +233,19 @@ def _kind_of(value: int | float) -> type:
             return ctypes.c_float
 
 
-def region_of(roi: Roi, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """A region as face.cuh has it: the cut's affine, the way back's, and the taps that geometry.crop takes."""
+def to_region(roi: Roi, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
+    """Return the fields of a `Region` in face.cuh: `cut`, `back`, and the taps that geometry.crop uses."""
     taps = min(max(round(roi.side / size), 1), MAX_TAPS)
     cut, back = to_frame(roi, size * taps), to_frame(roi, size)
     return cut.astype(np.float32).ravel(), back.astype(np.float32).ravel(), taps
 
 
 class FaceRunner:
-    """Faces through a network on the GPU; in steady state it allocates nothing and waits only for the result.
+    """Runs a network on the faces of a frame, on the GPU. After the first runs it allocates no memory.
 
-    network(faces) starts the network on `crops` (faces, S, S, 3) uint8, which leaves `maps` (faces, 3K,
-    S/stride, S/stride) float32; it says whether its work may be captured in a graph.
+    max_batch: the largest number of faces per run. More faces are run in parts.
+    network: a function that starts the network for a number of faces. It reads `crops` (faces, S, S, 3) uint8 and
+        writes `maps` (faces, 3K, S/stride, S/stride) float32. It returns whether its work can be captured in a graph.
     """
 
     def __init__(
@@ -253,28 +254,28 @@ class FaceRunner:
         size: int,
         points: int,
         stride: int,
-        most: int,
+        max_batch: int,
         network: Callable[[int], bool],
     ) -> None:
         self.cuda, self._network = cuda, network
         self._size, self._points, self._stride = size, points, stride
         self._width = size // stride
-        self.buckets = (*(bucket for bucket in BUCKETS if bucket < most), most)
+        self.buckets = (*(bucket for bucket in BUCKETS if bucket < max_batch), max_batch)
         self._crop = cuda.kernel("crop.cu", "crop_regions")
         self._decode = cuda.kernel("decode.cu", "decode_maps")
         self._crop_bytes = size * size * 3
-        self.crops = Address(cuda.memory(most * self._crop_bytes))
-        self.maps = Address(cuda.memory(most * 3 * points * self._width**2 * 4))
-        self._told_bytes = REGIONS_AT + most * REGION.itemsize
-        self._told = Address(cuda.memory(self._told_bytes))
-        self._points_out = Address(cuda.memory(most * points * 3 * 4))
-        told = cuda.pinned(self._told_bytes)
-        told[:] = 0
-        self._view = told[: VIEW.itemsize].view(VIEW)
-        self._regions = told[REGIONS_AT:].view(REGION)
-        self._told_pinned = told
-        self._crops_pinned = cuda.pinned(most * self._crop_bytes)
-        self._result = cuda.pinned(most * points * 3 * 4).view(np.float32).reshape(most, points, 3)
+        self.crops = Address(cuda.memory(max_batch * self._crop_bytes))
+        self.maps = Address(cuda.memory(max_batch * 3 * points * self._width**2 * 4))
+        # The view and the regions lie one behind the other, and are uploaded together.
+        layout_bytes = REGIONS_OFFSET + max_batch * REGION.itemsize
+        self._layout = Address(cuda.memory(layout_bytes))
+        self._layout_pinned = cuda.pinned(layout_bytes)
+        self._layout_pinned[:] = 0
+        self._view = self._layout_pinned[: VIEW.itemsize].view(VIEW)
+        self._regions = self._layout_pinned[REGIONS_OFFSET:].view(REGION)
+        self._points_out = Address(cuda.memory(max_batch * points * 3 * 4))
+        self._crops_pinned = cuda.pinned(max_batch * self._crop_bytes)
+        self._result = cuda.pinned(max_batch * points * 3 * 4).view(np.float32).reshape(max_batch, points, 3)
         self._frame = 0
         self._frame_pinned: NDArray[np.uint8] | None = None
         self._graphs: dict[tuple[int, bool], Any] = {}
@@ -304,10 +305,10 @@ class FaceRunner:
         return self._split(found)
 
     def put_regions(self, rois: Sequence[Roi]) -> None:
-        """Tell which regions of the frame the next run cuts, at most as many as the largest bucket."""
-        self._regions["taps"] = 0  # those not told below are black
+        """Set the regions of the next run, at most `max_batch`."""
+        self._regions["taps"] = 0  # the other crops of the batch are black
         for place, roi in enumerate(rois):
-            cut, back, taps = region_of(roi, self._size)
+            cut, back, taps = to_region(roi, self._size)
             self._regions[place] = (cut, back, taps, 0)
 
     def put_frame(self, image: NDArray[np.uint8]) -> None:
@@ -316,17 +317,20 @@ class FaceRunner:
             if self._frame_pinned is not None:
                 self.cuda.free(self._frame)
                 self.cuda.free_pinned(self._frame_pinned)
-            # Graphs stay valid: they find the frame through the view, which travels with the regions.
+            # Graphs stay valid: they read the frame's address from the view, which is uploaded with the regions.
             self._frame = self.cuda.memory(image.size)
             self._frame_pinned = self.cuda.pinned(image.size)
         self._frame_pinned[: image.size].reshape(image.shape)[:] = image
         self.cuda.upload(self._frame, self._frame_pinned, image.size)
         self._view[0] = (self._frame, image.shape[1], image.shape[0])
 
-    def run(self, faces: int, cut: bool, plain: bool = False) -> NDArray[np.float32]:
-        """The faces told last -> (faces, K, 3) x, y and score. `plain`: without the graph, to compare with."""
+    def run(self, faces: int, cut: bool, use_graph: bool = True) -> NDArray[np.float32]:
+        """Run the first faces of the current regions or crops -> (faces, K, 3) x, y and score.
+
+        cut: crop the regions from the frame. If not, `crops` must hold the crops already.
+        """
         bucket = next(bucket for bucket in self.buckets if bucket >= faces)
-        graph = None if plain else self.graph(bucket, cut)
+        graph = self.graph(bucket, cut) if use_graph else None
         if graph is None:
             self.start(bucket, cut)
         else:
@@ -335,15 +339,15 @@ class FaceRunner:
         return self._result[:faces].copy()
 
     def graph(self, bucket: int, cut: bool) -> Any:
-        """The recording of all steps of a bucket, made on first use; None where the network cannot be recorded."""
+        """Return the graph of a batch size, captured on first use, or None if the network cannot be captured."""
         key = (bucket, cut)
         if key not in self._graphs:
-            # Once as it is: what TensorRT makes at first use must not fall into the recording.
+            # One run without capture: TensorRT allocates memory on first use, which a graph cannot hold.
             capturable = self.start(bucket, cut)
             self.cuda.synchronise()
             self._graphs[key] = None
             if capturable:
-                # Not every TensorRT tells beforehand what it cannot record.
+                # Some versions of TensorRT do not report beforehand that they cannot be captured.
                 with suppress(BackendError):
                     with self.cuda.capture() as graphs:
                         self.start(bucket, cut)
@@ -351,18 +355,18 @@ class FaceRunner:
         return self._graphs[key]
 
     def start(self, bucket: int, cut: bool) -> bool:
-        """Start everything between the upload of the pixels and the result; tells whether it may be recorded."""
+        """Start all steps after the upload of the pixels. Returns whether they can be captured in a graph."""
         return False not in [step() for step in self.steps(bucket, cut).values()]
 
     def steps(self, bucket: int, cut: bool) -> dict[str, Callable[[], bool | None]]:
-        """What starts each step, by name and in order; only the network says whether it may be recorded."""
-        cuda, regions = self.cuda, Address(self._told + REGIONS_AT)
-        told_bytes = REGIONS_AT + bucket * REGION.itemsize
+        """Return a function per step, in order, that starts it. The network's returns whether it can be captured."""
+        cuda, regions = self.cuda, Address(self._layout + REGIONS_OFFSET)
+        layout_bytes = REGIONS_OFFSET + bucket * REGION.itemsize
         tiles, cells = -(-self._size // TILE), self._width**2
-        crop = (self._told, regions, self.crops, self._size)
+        crop = (self._layout, regions, self.crops, self._size)
         decode = (self.maps, regions, self._points_out, self._points, cells, self._width, float(self._stride))
         steps: dict[str, Callable[[], bool | None]] = {
-            "regions up": lambda: cuda.upload(self._told, self._told_pinned, told_bytes),
+            "regions up": lambda: cuda.upload(self._layout, self._layout_pinned, layout_bytes),
             "crop": lambda: cuda.launch(self._crop, (tiles, tiles, bucket), (TILE, TILE, 1), *crop),
             "network": lambda: self._network(bucket),
             "decode": lambda: cuda.launch(self._decode, (self._points, bucket, 1), (THREADS, 1, 1), *decode),
@@ -373,5 +377,5 @@ class FaceRunner:
         return steps
 
     def _split(self, found: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        whole = np.concatenate(found) if found else np.zeros((0, self._points, 3), np.float32)
-        return np.ascontiguousarray(whole[..., :2]), np.ascontiguousarray(whole[..., 2])
+        points = np.concatenate(found) if found else np.zeros((0, self._points, 3), np.float32)
+        return np.ascontiguousarray(points[..., :2]), np.ascontiguousarray(points[..., 2])

@@ -164,7 +164,7 @@ def fake_everything(monkeypatch, network, backend):
 def test_report_is_complete_and_is_written_after_each_measurement(network, model, tmp_path, monkeypatch):
     opened = []
 
-    def backend(engine, anyway):
+    def backend(engine, skip_check):
         opened.append(json.loads((tmp_path / "r" / "report.json").read_text()))
         return nullcontext(SimpleNamespace(runner=network.runner))
 
@@ -191,7 +191,9 @@ def test_report_is_complete_and_is_written_after_each_measurement(network, model
 
 
 def test_engine_that_supports_the_gpu_is_measured_first(network, model, tmp_path, monkeypatch):
-    fake_everything(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+    fake_everything(
+        monkeypatch, network, lambda engine, skip_check: nullcontext(SimpleNamespace(runner=network.runner))
+    )
     monkeypatch.setattr(gpu_bench, "rtx_targets", lambda: ("sm90",))
     bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r")
     results = json.loads((tmp_path / "r" / "report.json").read_text())
@@ -199,8 +201,8 @@ def test_engine_that_supports_the_gpu_is_measured_first(network, model, tmp_path
 
 
 def test_report_contains_the_error_of_tensorrt(network, model, tmp_path, monkeypatch):
-    def backend(engine, anyway):
-        assert anyway
+    def backend(engine, skip_check):
+        assert skip_check
         raise EngineError("bench.engine: tensorrt-rtx refuses it: unsupported SM 9.0")
 
     fake_everything(monkeypatch, network, backend)
@@ -209,7 +211,7 @@ def test_report_contains_the_error_of_tensorrt(network, model, tmp_path, monkeyp
 
 
 def test_unexpected_error_of_one_backend_leaves_the_others(network, model, tmp_path, monkeypatch):
-    def backend(engine, anyway):
+    def backend(engine, skip_check):
         raise AttributeError("'NoneType' object has no attribute 'serialize'")
 
     fake_everything(monkeypatch, network, backend)
@@ -235,7 +237,9 @@ def test_failed_decode_and_parity_leave_the_times(network, model, tmp_path, monk
     def refuse(*_, **__):
         raise EngineError("no decode, no faces")
 
-    fake_everything(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+    fake_everything(
+        monkeypatch, network, lambda engine, skip_check: nullcontext(SimpleNamespace(runner=network.runner))
+    )
     for name in ("compile_engine", "verify"):
         monkeypatch.setattr(gpu_bench, name, refuse)
     text = bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r").read_text()
@@ -245,7 +249,9 @@ def test_failed_decode_and_parity_leave_the_times(network, model, tmp_path, monk
 
 
 def test_existing_report_is_kept_without_overwrite(network, model, tmp_path, monkeypatch):
-    fake_everything(monkeypatch, network, lambda engine, anyway: nullcontext(SimpleNamespace(runner=network.runner)))
+    fake_everything(
+        monkeypatch, network, lambda engine, skip_check: nullcontext(SimpleNamespace(runner=network.runner))
+    )
     bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r")
     with pytest.raises(InputError, match="--overwrite"):
         bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r")

@@ -21,7 +21,7 @@ from canthus.engines.verify import ParityRow, record_check, sample_crops, torch_
 from canthus.runtime import engine_files
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
-from canthus.runtime.backends.trt import flavour_for_here
+from canthus.runtime.backends.trt import select_flavour
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import read_engine, read_engine_manifest
 from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError, ModelError
@@ -229,10 +229,10 @@ def test_flavour_is_one_that_supports_the_gpu(capability, flavour, monkeypatch):
     monkeypatch.setattr("canthus.runtime.backends.trt.find_gpu", lambda: Gpu("NVIDIA X", capability))
     monkeypatch.setattr("canthus.runtime.backends.trt.installed_flavours", lambda: ("tensorrt-rtx",))
     if flavour:
-        assert flavour_for_here() == flavour
+        assert select_flavour() == flavour
     else:
         with pytest.raises(BackendError, match=r"NVIDIA X \(sm90\).*\[tensorrt\]"):
-            flavour_for_here()
+            select_flavour()
 
 
 def test_unsupported_gpu_is_not_a_target_of_tensorrt_rtx(folder, tmp_path, monkeypatch):

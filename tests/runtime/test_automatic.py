@@ -69,7 +69,7 @@ class Machine(logging.Handler):
         monkeypatch.setattr(automatic, "open_backend", lambda model, points: self.cpu)
         monkeypatch.setattr(automatic, "gpu_expected", lambda: True)
         monkeypatch.setattr(automatic, "find_gpu", lambda: GPU)
-        monkeypatch.setattr(automatic, "flavour_for_here", lambda: "tensorrt-rtx")
+        monkeypatch.setattr(automatic, "select_flavour", lambda: "tensorrt-rtx")
         monkeypatch.setattr(automatic, "flavour_version", lambda flavour: VERSION)
         monkeypatch.setattr(automatic, "TensorRTBackend", self.open_engine)
         self.set_build("raise SystemExit('no build is expected')")
@@ -230,12 +230,12 @@ def test_engine_whose_points_differ_is_not_built_at_every_start(machine):
 
 def test_gpu_that_tensorrt_does_not_support_is_logged_once_and_the_cpu_is_used(machine, monkeypatch):
     def refuse():
-        raise BackendError("TensorRT-RTX does not serve NVIDIA X (sm90)")
+        raise BackendError("TensorRT-RTX does not support NVIDIA X (sm90)")
 
-    monkeypatch.setattr(automatic, "flavour_for_here", refuse)
+    monkeypatch.setattr(automatic, "select_flavour", refuse)
     with machine.landmarker() as landmarker:
         assert run_some(landmarker) == [CPU_NAME]
-    reason = "TensorRT-RTX does not serve NVIDIA X (sm90)"
+    reason = "TensorRT-RTX does not support NVIDIA X (sm90)"
     assert machine.messages == [f"no engine for the GPU: {reason}; the CPU is used"]
     assert automatic.describe_backend(machine.model) == f"OpenVINO on the CPU: {reason}"
 

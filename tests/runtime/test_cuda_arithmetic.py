@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from canthus.runtime.cuda.launch import BUCKETS, REGION, VIEW, region_of
+from canthus.runtime.cuda.launch import BUCKETS, REGION, VIEW, to_region
 from canthus.runtime.decode import CORE, LEAST, REACH, decode, encode
 from canthus.runtime.errors import BackendError
 from canthus.runtime.geometry import crop, crop_all, to_frame, transform
@@ -28,7 +28,7 @@ def shim(tmp_path_factory):
 
 def host_crop(shim, image, roi, size=SIZE):
     view = np.array([(image.ctypes.data, image.shape[1], image.shape[0])], VIEW)
-    regions = np.array([(*region_of(roi, size), 0)], REGION)
+    regions = np.array([(*to_region(roi, size), 0)], REGION)
     crops = np.full((1, size, size, 3), 77, np.uint8)
     shim.crop_regions(*(pointer(array) for array in (view, regions, crops)), size, 1)
     return crops[0]
@@ -198,7 +198,7 @@ def test_a_network_that_fails_in_a_recording_runs_without(shim):
 
 def test_a_region_takes_a_crop_pixel_where_geometry_takes_it():
     roi = Roi(31.5, 17.25, 150, 0.6)
-    cut, back, taps = region_of(roi, SIZE)
+    cut, back, taps = to_region(roi, SIZE)
     assert taps == 2
     np.testing.assert_allclose(back.reshape(2, 3), to_frame(roi, SIZE), rtol=1e-6)
     np.testing.assert_allclose(cut.reshape(2, 3), to_frame(roi, SIZE * taps), rtol=1e-6)

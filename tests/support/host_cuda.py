@@ -30,14 +30,14 @@ extern "C" void crop_regions(const View* view, const Region* regions, unsigned c
 }}
 
 // In the order of decode.cu: a tree of pairs within each warp, then one warp after the other.
-static Say sum(Say says[256]) {{
+static WeightedSum block_sum(WeightedSum terms[256]) {{
     for (int warp = 0; warp < 256; warp += 32)
-        for (int apart = 16; apart > 0; apart /= 2)
-            for (int lane = 0; lane < apart; ++lane)
-                says[warp + lane] = both(says[warp + lane], says[warp + lane + apart]);
-    Say whole = says[0];
-    for (int warp = 32; warp < 256; warp += 32) whole = both(whole, says[warp]);
-    return whole;
+        for (int offset = 16; offset > 0; offset /= 2)
+            for (int lane = 0; lane < offset; ++lane)
+                terms[warp + lane] = add(terms[warp + lane], terms[warp + lane + offset]);
+    WeightedSum total = terms[0];
+    for (int warp = 32; warp < 256; warp += 32) total = add(total, terms[warp]);
+    return total;
 }}
 
 extern "C" void decode_maps(const float* maps, const Region* regions, float* out, int points, int cells, int width,
@@ -47,20 +47,21 @@ extern "C" void decode_maps(const float* maps, const Region* regions, float* out
             const float* own = maps + (size_t)face * 3 * points * cells;
             const float* scores = own + (size_t)point * cells;
             float top = scores[0];
-            for (int cell = 0; cell < cells; ++cell) top = higher(top, scores[cell]);
-            Say says[256];
+            for (int cell = 0; cell < cells; ++cell) top = maximum(top, scores[cell]);
+            WeightedSum terms[256];
             for (int thread = 0; thread < 256; ++thread) {{
-                says[thread] = Say{{0.0f, 0.0f, 0.0f}};
+                terms[thread] = WeightedSum{{0.0f, 0.0f, 0.0f}};
                 for (int cell = thread; cell < cells; cell += 256)
-                    says[thread] = both(says[thread], core_of(scores, cell, width, top));
+                    terms[thread] = add(terms[thread], center_term(scores, cell, width, top));
             }}
-            Say core = sum(says);
+            WeightedSum center = block_sum(terms);
             for (int thread = 0; thread < 256; ++thread) {{
-                says[thread] = Say{{0.0f, 0.0f, 0.0f}};
+                terms[thread] = WeightedSum{{0.0f, 0.0f, 0.0f}};
                 for (int cell = thread; cell < cells; cell += 256)
-                    says[thread] = both(says[thread], say_of(own, points, cells, width, point, cell, core));
+                    terms[thread] = add(terms[thread], point_term(own, points, cells, width, point, cell, center));
             }}
-            place_point(top, sum(says), stride, regions[face].back, out + ((size_t)face * points + point) * 3);
+            WeightedSum sum = block_sum(terms);
+            write_point(top, sum, stride, regions[face].back, out + ((size_t)face * points + point) * 3);
         }}
 }}
 
@@ -158,7 +159,7 @@ class HostCuda(Cuda):
         for action, values in graph:
             action(*values)
 
-    def seconds_of(self, start) -> float:
+    def measure_seconds(self, start) -> float:
         begin = time.perf_counter()
         start()
         return time.perf_counter() - begin
@@ -183,9 +184,7 @@ class MarkedMaps:
     Callable as the network of its own `runner`. `graphs` allows CUDA graphs; `batches` records the calls.
     """
 
-    def __init__(
-        self, cuda: HostCuda, size: int, points: int, stride: int, max_batch: int, graphs: bool = True
-    ) -> None:
+    def __init__(self, cuda: HostCuda, size: int, points: int, stride: int, max_batch: int) -> None:
         self.cuda, self.size, self.points, self.stride = cuda, size, points, stride
         self.graphs, self.batches = True, []
         self.runner = FaceRunner(cuda, size, points, stride, max_batch, self)
