@@ -97,7 +97,7 @@ def _landmarks() -> str:
     try:
         return describe_backend(find_gpu_model())
     except ModelError as error:
-        return f"nothing: {error}"
+        return f"cannot run: {error}"
 
 
 def _version(package: str) -> str:

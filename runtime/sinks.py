@@ -62,7 +62,7 @@ class VideoSink(Closeable):
         self._last = -1  # timestamp of the last frame, in ticks
         self._failed = False
         self._source = source
-        with contextlib.ExitStack() as cleanup:  # if anything fails
+        with contextlib.ExitStack() as cleanup:  # closes what is open if the rest fails
             self._draft = Draft(path)
             cleanup.callback(self._draft.discard)
             self._audio = cleanup.enter_context(_AudioCopy(source))
