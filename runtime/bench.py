@@ -1,6 +1,5 @@
 """`canthus bench`: measure speed and memory on a video, and jitter, error and lag on the sample clip."""
 
-import argparse
 import dataclasses
 import json
 import os
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.options import add_landmarker_options, settings_from_args
+from canthus.runtime.options import add_landmarker_options, command_parser, settings_from_args
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
@@ -66,12 +65,7 @@ class Stability:
 
 def command(arguments: list[str]) -> int:
     """Measure speed, memory and stability on this machine."""
-    parser = argparse.ArgumentParser(
-        prog="canthus bench",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("canthus bench", DESCRIPTION, EXAMPLES)
     parser.add_argument("--clip", type=Path, metavar="VIDEO", help="measure speed on this video, not the sample clip")
     parser.add_argument("--json", action="store_true", help="print the results as json")
     add_landmarker_options(parser, max_faces=1)

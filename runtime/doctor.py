@@ -1,6 +1,5 @@
 """`canthus doctor`: show what is installed and what was found on this machine."""
 
-import argparse
 import json
 import os
 import platform
@@ -13,6 +12,7 @@ from typing import Any
 
 from canthus.runtime.errors import ModelError
 from canthus.runtime.extras import install_command
+from canthus.runtime.options import command_parser
 
 PACKAGES = (
     "canthus", "numpy", "opencv-contrib-python", "mediapipe", "openvino", "av", "pyqt6", "torch",
@@ -34,12 +34,7 @@ EXAMPLES = """examples:
 
 def command(arguments: list[str]) -> int:
     """Show versions, devices, cameras and models on this machine."""
-    parser = argparse.ArgumentParser(
-        prog="canthus doctor",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("canthus doctor", DESCRIPTION, EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print everything as json")
     parser.add_argument("--fetch", action="store_true", help="download the face detector's model if it is missing")
     args = parser.parse_args(arguments)

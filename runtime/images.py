@@ -1,6 +1,5 @@
 """`canthus images`: find the faces of image files, each on its own; write a table of points, drawn images, or both."""
 
-import argparse
 import contextlib
 import sys
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from canthus.runtime.options import (
     Outputs,
     add_landmarker_options,
     add_output_options,
+    command_parser,
     outputs_from_args,
     settings_from_args,
 )
@@ -49,12 +49,7 @@ class Report:
 
 def command(arguments: list[str]) -> int:
     """Find 98 points on every face of image files."""
-    parser = argparse.ArgumentParser(
-        prog="canthus images",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("canthus images", DESCRIPTION, EXAMPLES)
     parser.add_argument("source", type=Path, help="an image file or a folder")
     add_output_options(parser, "FOLDER", "write the images with points drawn on every face to this folder")
     add_landmarker_options(parser, max_faces=100, tracking=False)

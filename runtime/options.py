@@ -19,6 +19,16 @@ class Outputs:
     lines: bool = True  # draw lines between the points
 
 
+def command_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
+    """Return a parser whose help shows the description and the examples with their line breaks."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def add_landmarker_options(parser: argparse.ArgumentParser, max_faces: int = 8, tracking: bool = True) -> None:
     """Add --model, --detector-model, --cpu, --max-faces and, if faces are tracked, --no-smoothing."""
     parser.add_argument(

@@ -1,6 +1,5 @@
 """`canthus video`: track the faces of a video file; write an overlay video, a table of points, or both."""
 
-import argparse
 import contextlib
 import sys
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from canthus.runtime.options import (
     Outputs,
     add_landmarker_options,
     add_output_options,
+    command_parser,
     outputs_from_args,
     settings_from_args,
 )
@@ -44,12 +44,7 @@ class Report:
 
 def command(arguments: list[str]) -> int:
     """Find 98 points on every face of a video file."""
-    parser = argparse.ArgumentParser(
-        prog="canthus video",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_parser("canthus video", DESCRIPTION, EXAMPLES)
     parser.add_argument("source", type=Path, help="the video file")
     add_output_options(parser, "OVERLAY.mp4", "write the video with points drawn on every face")
     add_landmarker_options(parser)
