@@ -151,3 +151,8 @@ def test_no_test_file_imports_another():
     ]:
         for name in imports(path):
             assert not set(name.split(".")) & {*tests, "tests", "conftest"}, f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_package_is_marked_as_typed(room):
+    assert (REPOSITORY / room / "py.typed").is_file()

@@ -1,4 +1,7 @@
-"""Checks the types of every room. mypy cannot see through an editable install, so it is given a link as its path."""
+"""Run mypy over the four packages.
+
+mypy cannot see through an editable install. It gets a folder with a link `canthus` to the repository as its path.
+"""
 
 import os
 import subprocess
@@ -11,9 +14,9 @@ ROOMS = ("runtime", "trainer", "engines", "gui")
 repository = Path(__file__).resolve().parent.parent.parent
 with tempfile.TemporaryDirectory() as folder:
     (Path(folder) / "canthus").symlink_to(repository)
-    asked = [sys.executable, "-m", "mypy", "--config-file", str(repository / "pyproject.toml")]
-    asked += ["--cache-dir", str(repository / ".mypy_cache")]
+    command = [sys.executable, "-m", "mypy", "--config-file", str(repository / "pyproject.toml")]
+    command += ["--cache-dir", str(repository / ".mypy_cache")]
     for room in ROOMS:
-        asked += ["-p", f"canthus.{room}"]
-    found = subprocess.run(asked, cwd=folder, env=os.environ | {"MYPYPATH": folder}, check=False)
-sys.exit(found.returncode)
+        command += ["-p", f"canthus.{room}"]
+    result = subprocess.run(command, cwd=folder, env=os.environ | {"MYPYPATH": folder}, check=False)
+sys.exit(result.returncode)

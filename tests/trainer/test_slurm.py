@@ -64,8 +64,8 @@ class Slurm:
 
 @pytest.fixture
 def slurm(tmp_path) -> Iterator[Slurm]:
-    if lacking := slurm_node.lacking():
-        pytest.skip(f"no Slurm here: {lacking}")
+    if missing := slurm_node.missing_requirement():
+        pytest.skip(f"no Slurm here: {missing}")
     with slurm_node.slurm_node() as environment:
         yield Slurm(environment, tmp_path)
 
@@ -109,8 +109,8 @@ def test_a_run_stopped_by_slurm_goes_on_in_the_next_job_and_is_measured_by_a_thi
 
 
 def test_nothing_is_left_of_the_node():
-    if lacking := slurm_node.lacking():
-        pytest.skip(f"no Slurm here: {lacking}")
+    if missing := slurm_node.missing_requirement():
+        pytest.skip(f"no Slurm here: {missing}")
     before = set(Path("/tmp").iterdir())
     with slurm_node.slurm_node() as environment:
         answer = subprocess.run(["srun", "hostname"], env=environment, capture_output=True, text=True, check=False)
