@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+BAR_FORMAT = "{bar:20} {n_fmt}/{total_fmt} {desc}"
+"""Without tqdm's estimate of the remaining time: the steps are not equally long."""
+
 
 @contextmanager
 def show_steps(title: str, total: int, quiet: bool = False) -> Iterator[Callable[[str], None]]:
@@ -12,13 +15,13 @@ def show_steps(title: str, total: int, quiet: bool = False) -> Iterator[Callable
 
     Yields a function. Call it with the name of a step when the step begins.
     """
-    with tqdm(total=total, desc=title, unit="step", leave=False, disable=quiet or None) as bar:
-        started = False
+    with tqdm(total=total, desc=title, bar_format=BAR_FORMAT, leave=False, disable=quiet or None) as bar:
+        begun = 0
 
         def begin(step: str) -> None:
-            nonlocal started
-            bar.update(started)  # the previous step is done
-            started = True
-            bar.set_postfix_str(step, refresh=True)
+            nonlocal begun
+            bar.update(begun - bar.n)  # all steps before this one are done
+            begun += 1
+            bar.set_description_str(f"{title}: {step}")
 
         yield begin
