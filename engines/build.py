@@ -35,9 +35,9 @@ from canthus.runtime.engine_files import (
     EngineRecipe,
     Flavour,
     engine_path,
-    keep_cache,
     read_engine_manifest,
     timings_path,
+    write_cache,
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
 from canthus.runtime.files import DRAFT_PREFIX, Draft
@@ -246,7 +246,7 @@ def compile_engine(graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet
     if data is None:
         raise EngineError(f"{recipe.flavour} could not build the engine: {last_error(log)}")
     if recipe.flavour == "tensorrt" and (cache := config.get_timing_cache()) is not None:
-        keep_cache(timings_path(recipe.flavour, recipe.version, recipe.gpu), bytes(cache.serialize()))
+        write_cache(timings_path(recipe.flavour, recipe.version, recipe.gpu), bytes(cache.serialize()))
     tensors = [
         *(network.get_input(index) for index in range(network.num_inputs)),
         *(network.get_output(index) for index in range(network.num_outputs)),

@@ -11,8 +11,8 @@ from canthus.runtime.engine_files import (
     EngineManifest,
     engine_folder,
     engine_path,
+    find_mismatch,
     list_engines,
-    misfit,
     read_engine,
     read_engine_manifest,
     remove_engines,
@@ -269,7 +269,7 @@ def _state(engine: Path) -> str:
         manifest = read_engine_manifest(engine)
     except EngineError:
         return "damaged"
-    if not manifest.holds:
+    if not manifest.passed_check:
         return "beyond tolerance"
     recipe = manifest.recipe
     try:
@@ -277,7 +277,7 @@ def _state(engine: Path) -> str:
     except BackendError:
         return f"{recipe.flavour} is not installed"
     gpu = find_gpu()
-    reason = misfit(recipe, version, gpu.name if gpu else "", capability_name(gpu) if gpu else "")
+    reason = find_mismatch(recipe, version, gpu.name if gpu else "", capability_name(gpu) if gpu else "")
     return f"stale: {reason}" if reason else "ready"
 
 

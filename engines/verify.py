@@ -17,7 +17,7 @@ from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
 from canthus.runtime.backends.trt import TensorRTBackend, capability_name, flavour_version
 from canthus.runtime.cuda.launch import find_gpu
-from canthus.runtime.engine_files import EngineManifest, misfit, read_engine
+from canthus.runtime.engine_files import EngineManifest, find_mismatch, read_engine
 from canthus.runtime.errors import EngineError, InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.models import Manifest, find_model, read_manifest
@@ -106,7 +106,9 @@ def _predictions(
     model = find_model(manifest.model)
     model_manifest = read_manifest(model)
     if model_manifest.sha256 != manifest.recipe.model_sha256:
-        raise EngineError(f"{engine}: built from another version of {model.name}; rebuild it: {manifest.rebuild}")
+        raise EngineError(
+            f"{engine}: built from another version of {model.name}; rebuild it: {manifest.rebuild_command}"
+        )
     with show_steps("comparing", 4 if checkpoint is None else 5) as step:
         if checkpoint is not None:
             step("PyTorch")
@@ -150,7 +152,7 @@ def why_not_runnable(manifest: EngineManifest) -> str:
     if gpu is None:
         return "no NVIDIA GPU on this machine"
     version = flavour_version(manifest.recipe.flavour)
-    return misfit(manifest.recipe, version, gpu.name, capability_name(gpu)) or ""
+    return find_mismatch(manifest.recipe, version, gpu.name, capability_name(gpu)) or ""
 
 
 def record_check(engine: Path, rows: list[ParityRow]) -> None:

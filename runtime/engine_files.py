@@ -1,23 +1,24 @@
-"""Engines on disk: KEY.engine with KEY.json in the user's cache folder, and the check before TensorRT.
+"""TensorRT engines on disk: KEY.engine with its manifest KEY.json in the user's cache folder.
 
-An engine is native code for one kind of GPU and one version of TensorRT. So its SHA-256 is compared with its
-manifest's before TensorRT sees a byte of it, and what it was built for is compared with what is here.
+An engine is native code for one type of GPU and one version of TensorRT. Before TensorRT reads an engine, its SHA-256
+is compared with the manifest's, and this machine with the one that the engine was built for.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import re
 import shlex
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, get_args
 
+from canthus.runtime import fields
 from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
-from canthus.runtime.errors import EngineError
+from canthus.runtime.errors import EngineError, InputError
+from canthus.runtime.files import write_file
 from canthus.runtime.models import cache_folder
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
@@ -26,15 +27,15 @@ FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 
 @dataclass(frozen=True)
 class EngineRecipe:
-    """What decides an engine's bytes; its hash is the engine's name."""
+    """Everything that the content of an engine depends on. Its hash is the engine's name."""
 
     model_sha256: str
     flavour: Flavour
     version: str  # of TensorRT
-    gpu: str  # its name; "" = any GPU of the targets
+    gpu: str  # name; "" = any GPU of the targets
     targets: tuple[str, ...]  # compute capabilities: "sm86"
     precision: str
-    batch: tuple[int, int, int]  # faces: fewest, usual, most
+    batch: tuple[int, int, int]  # minimum, usual and maximum number of faces
 
     @property
     def key(self) -> str:
@@ -43,156 +44,165 @@ class EngineRecipe:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def _parse_check(value: object) -> dict[str, Any]:
+    """Parse the results of the engine's check. Raises ValueError if they are not mappings."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("engine", {}), Mapping):
+        raise ValueError(f"expected an object with named fields, and one in its field engine, got {value!r:.60}")
+    return dict(value)
+
+
 @dataclass(frozen=True)
 class EngineManifest:
-    """What stands beside an engine."""
+    """What an engine is. `layers` is for people; the other fields are checked or used."""
 
     sha256: str  # of the engine
     recipe: EngineRecipe
-    model: str  # a shipped model's name or a path, for the command that rebuilds
-    size: int  # side of a crop, pixels
-    points: int
-    stride: int  # crop pixels a map cell
+    model: str  # name of a shipped model or a path, for `rebuild_command`
+    size: int = field(metadata=fields.check(at_least=1))  # side of a crop, pixels
+    points: int = field(metadata=fields.check(at_least=1))
+    stride: int = field(metadata=fields.check(at_least=1))  # crop pixels per map cell
     built: str  # UTC, ISO 8601
     bindings: tuple[str, ...]  # "crops: uint8 (N, 128, 128, 3)", "maps: float32 (N, 294, 32, 32)"
-    layers: dict[str, int] = field(default_factory=dict)  # kind -> how many, as TensorRT read the network
-    check: dict[str, Any] = field(default_factory=dict)  # accuracy beside the model, crop pixels
-    calibration: Calibration = IDENTITY  # the model's, when it was built
+    layers: dict[str, int] = field(default_factory=dict)  # type -> count, as TensorRT read the network
+    check: dict[str, Any] = field(  # deviation from the model in crop pixels; "engine": of the engine itself
+        default_factory=dict, metadata=fields.check(parse=_parse_check)
+    )
+    calibration: Calibration = field(  # of the model, when the engine was built
+        default=IDENTITY, metadata=fields.check(parse=read_calibration)
+    )
 
     @property
-    def rebuild(self) -> str:
-        """The command that builds it anew, with what serves the GPU that is here then."""
+    def rebuild_command(self) -> str:
+        """The command that builds the engine again, for the GPU that is present then."""
         return (
             f"canthus engine build --model {shlex.quote(self.model)} --precision {self.recipe.precision} "
             f"--max-batch {self.recipe.batch[2]}"
         )
 
     @property
-    def holds(self) -> bool:
-        """Whether its own run was within the tolerances, as far as it was ever run beside its model."""
+    def passed_check(self) -> bool:
+        """Whether the results of the engine were within the tolerances. True if it was not checked yet."""
         return bool(self.check.get("engine", {}).get("holds", True))
 
     def write(self, engine: Path) -> None:
-        """Write beside an engine, aside first: whoever reads meanwhile sees the former or the new one."""
-        part = engine.with_suffix(f".part{os.getpid()}")
-        part.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
-        part.replace(engine.with_suffix(".json"))
+        """Write the manifest beside an engine. Raises InputError if it cannot be written."""
+        write_file(engine.with_suffix(".json"), (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
+
+
+class EngineData(NamedTuple):
+    """The content of an engine, verified with its manifest."""
+
+    data: bytes
+    manifest: EngineManifest | None  # None only for a trusted engine without a manifest
+
+
+class CachedEngine(NamedTuple):
+    """An engine in the cache folder."""
+
+    path: Path
+    manifest: EngineManifest
 
 
 def engine_folder() -> Path:
-    """Where engines lie, for this user."""
+    """Return the user's folder for engines."""
     return cache_folder() / "engines"
 
 
 def engine_path(recipe: EngineRecipe) -> Path:
-    """Where the engine of a recipe lies, or would."""
+    """Return the path of a recipe's engine, whether it exists or not."""
     return engine_folder() / f"{recipe.key}.engine"
 
 
 def list_engines() -> Iterator[Path]:
-    """The engines in the cache folder, newest first."""
+    """Yield the engines in the cache folder, newest first."""
     found = engine_folder().glob("*.engine")
     yield from sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def read_engine_manifest(engine: Path) -> EngineManifest:
-    """The manifest beside an engine; EngineError when it is missing or damaged."""
+    """Read the manifest beside an engine, and check the type of each field.
+
+    Raises EngineError if the engine or the manifest is missing, or a field is wrong.
+    """
     beside = engine.with_suffix(".json")
     if not engine.is_file():
-        raise EngineError(f"{engine}: no such engine; `canthus engine list` shows which there are")
+        raise EngineError(f"{engine}: no such engine; `canthus engine list` shows the engines in the cache")
     try:
-        told = json.loads(beside.read_text())
-        recipe = told.pop("recipe")
-        recipe |= {"targets": tuple(recipe["targets"]), "batch": tuple(recipe["batch"])}
-        told["bindings"] = tuple(told["bindings"])
-        told["calibration"] = read_calibration(told.get("calibration", IDENTITY))
-        manifest = EngineManifest(recipe=EngineRecipe(**recipe), **told)
-        _check_kinds(manifest)
-        _check_kinds(manifest.recipe)
-        if manifest.recipe.flavour not in FLAVOURS or len(manifest.recipe.batch) != 3:
-            raise ValueError("its flavour or its batch is none that is known here")
-        if not isinstance(manifest.check.get("engine", {}), dict):
-            raise TypeError("the engine's check must be dict")
-        return manifest
-    except FileNotFoundError as missing:
+        return fields.parse_fields(EngineManifest, json.loads(beside.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
         raise EngineError(
-            f"{engine}: its manifest {beside.name} is missing, and an engine is native code of "
-            "unknown origin then; build one with `canthus engine build`, or look into one that you built yourself "
-            "with `canthus engine inspect --trust`"
-        ) from missing
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as damaged:
-        raise EngineError(f"{beside}: not the manifest of an engine: {damaged}") from damaged
+            f"{engine}: its manifest {beside.name} is missing, so this may be any native code; build an engine with "
+            "`canthus engine build`, or inspect one that you built yourself with `canthus engine inspect --trust`"
+        ) from error
+    except fields.FieldError as error:
+        raise EngineError(f"{beside}: {error}; build the engine again with `canthus engine build`") from error
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"{beside}: not an engine manifest ({error}); build the engine again with `canthus engine build`"
+        ) from error
 
 
-def _check_kinds(told: EngineManifest | EngineRecipe) -> None:
-    """TypeError where a field is not of the kind that it is declared as."""
-    for name, kind in get_type_hints(type(told)).items():
-        plain, value = get_origin(kind) or kind, getattr(told, name)
-        if isinstance(plain, type) and not isinstance(value, plain):
-            raise TypeError(f"{name} must be {plain.__name__}, got {value!r:.40}")
+def read_engine(path: Path, trust: bool = False) -> EngineData:
+    """Read an engine, and compare its SHA-256 with the manifest.
 
-
-def read_engine(engine: Path, trust: bool = False) -> tuple[bytes, EngineManifest | None]:
-    """An engine's bytes, proven to be those that its manifest describes, and the manifest.
-
-    With `trust` an engine without a manifest is read too, and None returned for it. The bytes that were
-    hashed are the bytes returned, so nothing can change them in between.
+    With `trust`, an engine without a manifest is read too. The bytes that were hashed are returned, so a change of the
+    file in between has no effect. Raises EngineError if the manifest is missing or the SHA-256 differs.
     """
-    if trust and engine.is_file() and not engine.with_suffix(".json").exists():
-        return engine.read_bytes(), None
-    manifest = read_engine_manifest(engine)
-    data = engine.read_bytes()
+    if trust and path.is_file() and not path.with_suffix(".json").exists():
+        return EngineData(path.read_bytes(), None)
+    manifest = read_engine_manifest(path)
+    data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != manifest.sha256:
         raise EngineError(
-            f"{engine}: damaged or replaced since it was built (SHA-256 differs); rebuild it: {manifest.rebuild}"
+            f"{path}: changed since it was built (SHA-256 differs); build it again: {manifest.rebuild_command}"
         )
-    return data, manifest
+    return EngineData(data, manifest)
 
 
-def misfit(recipe: EngineRecipe, version: str, gpu: str, capability: str) -> str | None:
-    """What keeps an engine from running with this `version` on this `gpu` and `capability` ("sm86"), or None.
+def find_mismatch(recipe: EngineRecipe, version: str, gpu: str, capability: str) -> str | None:
+    """Return why an engine cannot run with this TensorRT `version`, `gpu` and `capability` ("sm86"), or None.
 
-    An empty `gpu` means that none is known: then only the version counts.
+    If `gpu` is empty, only the version is compared.
     """
     if recipe.version != version:
-        return f"version: built with {recipe.flavour} {recipe.version}, {version} is installed"
+        return f"version: built with {recipe.flavour} {recipe.version}, but {version} is installed"
     if gpu and recipe.gpu not in ("", gpu):
-        return f"gpu: built for {recipe.gpu}, here is {gpu}"
+        return f"gpu: built for {recipe.gpu}, but this machine has {gpu}"
     if gpu and capability not in recipe.targets:
-        return f"targets: built for {', '.join(recipe.targets)}, here is {capability} ({gpu})"
+        return f"targets: built for {', '.join(recipe.targets)}, but this machine has {capability} ({gpu})"
     return None
 
 
-def fitting_engines(
+def find_matching_engines(
     model_sha256: str, flavour: Flavour, version: str, gpu: str, capability: str
-) -> Iterator[tuple[Path, EngineManifest]]:
-    """The engines of a model in the cache that fit, newest first, whether they passed their self-check or not."""
-    for engine in list_engines():
+) -> Iterator[CachedEngine]:
+    """Yield a model's engines in the cache that can run here, newest first, also those that failed their check."""
+    for path in list_engines():
         try:
-            manifest = read_engine_manifest(engine)
+            manifest = read_engine_manifest(path)
         except EngineError:
             continue
         recipe = manifest.recipe
         same = (recipe.model_sha256, recipe.flavour) == (model_sha256, flavour)
-        if same and misfit(recipe, version, gpu, capability) is None:
-            yield engine, manifest
+        if same and find_mismatch(recipe, version, gpu, capability) is None:
+            yield CachedEngine(path, manifest)
 
 
-def give_up(engine: Path, why: str) -> None:
+def mark_failed(engine: Path, reason: str) -> None:
     """Note in an engine's manifest that it does not run here, so that it is not tried at every start."""
     manifest = read_engine_manifest(engine)
-    dataclasses.replace(manifest, check={**manifest.check, "engine": {"holds": False, "why": why}}).write(engine)
+    dataclasses.replace(manifest, check={**manifest.check, "engine": {"holds": False, "why": reason}}).write(engine)
 
 
 def remove_engines(engines: Sequence[Path]) -> None:
-    """Delete engines with what lies beside them."""
+    """Delete engines, their manifests and their kernel caches."""
     for engine in engines:
-        for suffix in (".engine", ".json", ".runtime"):  # .runtime: kernels that TensorRT-RTX made for it
+        for suffix in (".engine", ".json", ".runtime"):  # .runtime: kernels that TensorRT-RTX compiled for it
             engine.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def timings_path(flavour: Flavour, version: str, gpu: str) -> Path:
-    """Where TensorRT's timing cache for a version and a GPU lies, or would."""
+    """Return the path of TensorRT's timing cache for a version and a GPU, whether it exists or not."""
     return engine_folder() / f"{flavour}-{version}-{re.sub(r'[^a-z0-9]+', '-', gpu.lower())}.timings"
 
 
@@ -202,11 +212,7 @@ def remove_timings() -> None:
         timings.unlink(missing_ok=True)
 
 
-def keep_cache(path: Path, data: bytes) -> None:
-    """Write what only saves time, through a name of its own; where that fails, the next start takes longer."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as draft:
-            draft.write(data)
-        Path(draft.name).replace(path)
-    except OSError:
-        return
+def write_cache(path: Path, data: bytes) -> None:
+    """Write a file that only saves time. If it cannot be written, nothing happens and the next start takes longer."""
+    with contextlib.suppress(InputError):
+        write_file(path, data)

@@ -25,7 +25,7 @@ from canthus.runtime.backends.trt import (
 )
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.cuda.launch import Gpu, find_gpu
-from canthus.runtime.engine_files import Flavour, fitting_engines, give_up
+from canthus.runtime.engine_files import Flavour, find_matching_engines, mark_failed
 from canthus.runtime.errors import BackendError, CanthusError, EngineError
 from canthus.runtime.models import Model, find_gpu_model, find_model, read_model
 from canthus.runtime.types import Roi
@@ -153,7 +153,7 @@ class AutomaticBackend(Closeable):
             try:
                 gpu = self._gpu = self._open(engine)
             except EngineError as error:
-                give_up(engine, str(error))  # otherwise it would be built again at every start
+                mark_failed(engine, str(error))  # otherwise it would be built again at every start
                 raise
         except CanthusError as error:
             _warn_no_engine(error)
@@ -223,14 +223,14 @@ def find_engine(model: Model, target: Target) -> Path | None:
     """
     flavour, gpu = target
     sha256 = model.manifest.sha256
-    fitting = list(fitting_engines(sha256, flavour, flavour_version(flavour), gpu.name, capability_name(gpu)))
+    fitting = list(find_matching_engines(sha256, flavour, flavour_version(flavour), gpu.name, capability_name(gpu)))
     for engine, manifest in fitting:
-        if manifest.holds:
+        if manifest.passed_check:
             return engine
     if fitting:
         engine, manifest = fitting[0]
         why = manifest.check["engine"].get("why", "its points differ from the model's")
-        raise EngineError(f"{engine.name} failed its check ({why}); `{manifest.rebuild}` builds it again")
+        raise EngineError(f"{engine.name} failed its check ({why}); `{manifest.rebuild_command}` builds it again")
     return None
 
 

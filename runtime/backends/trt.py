@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
-from canthus.runtime.engine_files import FLAVOURS, Flavour, keep_cache, misfit, read_engine
+from canthus.runtime.engine_files import FLAVOURS, Flavour, find_mismatch, read_engine, write_cache
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.extras import install_command
 from canthus.runtime.types import Roi
@@ -116,9 +116,9 @@ class Engine:
         self.path = path
         self.flavour = manifest.recipe.flavour if manifest else installed[-1]
         self.trt = load_flavour(self.flavour)
-        rebuild = manifest.rebuild if manifest else "canthus engine build"
+        rebuild = manifest.rebuild_command if manifest else "canthus engine build"
         if manifest and not skip_check:
-            why = misfit(manifest.recipe, str(self.trt.__version__), gpu.name, capability_name(gpu))
+            why = find_mismatch(manifest.recipe, str(self.trt.__version__), gpu.name, capability_name(gpu))
             if why:
                 raise EngineError(f"{path}: {why}; rebuild it: {rebuild}")
         self.log = make_logger(self.trt)
@@ -247,7 +247,7 @@ class TensorRTBackend(Closeable):
         if getattr(self, "_contexts", None) and self._kernels is not None:
             content = self._kernels.serialize()
             if content is not None:  # None after a device failure
-                keep_cache(self._engine.path.with_suffix(".runtime"), bytes(content))
+                write_cache(self._engine.path.with_suffix(".runtime"), bytes(content))
         for name in ("_contexts", "_configuration", "_kernels", "_engine", "runner"):
             self.__dict__.pop(name, None)
         cuda.close()

@@ -292,6 +292,6 @@ def test_tolerance_applies_to_the_largest_shift_and_is_recorded(engine, tmp_path
     shutil.copy(engine, copy)
     shutil.copy(engine.with_suffix(".json"), copy.with_suffix(".json"))
     record_check(copy, [near, far])
-    assert not read_engine_manifest(copy).holds
+    assert not read_engine_manifest(copy).passed_check
     record_check(copy, [near, dataclasses.replace(near, largest=0.01)])
-    assert read_engine_manifest(copy).holds
+    assert read_engine_manifest(copy).passed_check

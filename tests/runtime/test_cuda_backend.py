@@ -151,7 +151,7 @@ def test_an_engine_runs_any_number_of_faces_and_keeps_its_kernels(pretended, tmp
     ("changes", "why"),
     [
         ({"version": "1.6"}, r"version: built with tensorrt-rtx 1\.6.*rebuild it: canthus engine build --model fast"),
-        ({"targets": ("sm89", "sm120")}, "targets: built for sm89, sm120, here is sm86"),
+        ({"targets": ("sm89", "sm120")}, "targets: built for sm89, sm120, but this machine has sm86"),
         ({"gpu": "NVIDIA H100"}, "gpu: built for NVIDIA H100"),
     ],
 )

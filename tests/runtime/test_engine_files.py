@@ -1,4 +1,4 @@
-"""An engine is read only when it is the one that its manifest describes."""
+"""Engines on disk: only an engine that its manifest describes is read."""
 
 import dataclasses
 import hashlib
@@ -13,14 +13,14 @@ from canthus.runtime.calibration import IDENTITY
 from canthus.runtime.engine_files import (
     EngineManifest,
     EngineRecipe,
-    fitting_engines,
-    give_up,
-    keep_cache,
+    find_matching_engines,
+    find_mismatch,
     list_engines,
-    misfit,
+    mark_failed,
     read_engine,
     read_engine_manifest,
     remove_engines,
+    write_cache,
 )
 from canthus.runtime.errors import EngineError
 
@@ -42,7 +42,15 @@ def write(folder: Path, recipe: EngineRecipe, data: bytes) -> Path:
     return path
 
 
-def test_an_engine_is_read_back_with_its_manifest(engine):
+def change_manifest(engine: Path, **changes: object) -> None:
+    """Replace fields of an engine's manifest; those of `recipe` one by one."""
+    path = engine.with_suffix(".json")
+    values = json.loads(path.read_text())
+    values["recipe"] |= changes.pop("recipe", {})
+    path.write_text(json.dumps(values | changes))
+
+
+def test_engine_is_read_back_with_its_manifest(engine):
     data, manifest = read_engine(engine)
     assert data == b"native code" * 50
     assert manifest is not None
@@ -51,22 +59,22 @@ def test_an_engine_is_read_back_with_its_manifest(engine):
     assert list(list_engines()) == [engine]
 
 
-def test_one_flipped_bit_or_a_cut_end_is_refused_with_the_command_that_rebuilds(engine):
+def test_changed_or_truncated_engine_is_refused_with_the_rebuild_command(engine):
     data = engine.read_bytes()
     for changed in (bytes([data[0] ^ 1]) + data[1:], data[:-1], b""):
         engine.write_bytes(changed)
         with pytest.raises(EngineError, match=r"SHA-256 differs.*canthus engine build --model fast"):
             read_engine(engine)
         with pytest.raises(EngineError):
-            read_engine(engine, trust=True)  # trust is for a missing manifest, not for a broken engine
+            read_engine(engine, trust=True)  # trust is for a missing manifest, not for a changed engine
 
 
-def test_the_command_that_rebuilds_is_quoted_for_the_shell(engine):
+def test_rebuild_command_is_quoted_for_the_shell(engine):
     manifest = dataclasses.replace(read_engine_manifest(engine), model="/my models/m.onnx")
-    assert shlex.split(manifest.rebuild)[3:5] == ["--model", "/my models/m.onnx"]
+    assert shlex.split(manifest.rebuild_command)[3:5] == ["--model", "/my models/m.onnx"]
 
 
-def test_an_engine_without_a_manifest_needs_trust(engine):
+def test_engine_without_a_manifest_is_read_only_with_trust(engine):
     engine.with_suffix(".json").unlink()
     with pytest.raises(EngineError, match="--trust"):
         read_engine(engine)
@@ -75,46 +83,57 @@ def test_an_engine_without_a_manifest_needs_trust(engine):
         read_engine(engine.with_name("other.engine"), trust=True)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"recipe": 3}', '{"recipe": {}, "more": 1}'])
-def test_a_damaged_manifest_says_so(engine, text):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not an engine manifest"),
+        ("[]", "expected an object"),
+        ("{}", "sha256: missing"),
+        ('{"sha256": "", "recipe": 3}', "recipe: expected an object"),
+        ('{"more": 1}', "more: unknown field"),
+    ],
+)
+def test_damaged_manifest_is_refused(engine, text, reason):
     engine.with_suffix(".json").write_text(text)
-    with pytest.raises(EngineError, match="not the manifest"):
+    with pytest.raises(EngineError, match=f"json: {reason}.*canthus engine build"):
         read_engine_manifest(engine)
-    assert not list(fitting_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "", ""))
+    assert not list(find_matching_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "", ""))
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "reason"),
     [
-        {"size": "128"},
-        {"points": None},
-        {"layers": []},
-        {"check": "x"},
-        {"check": {"engine": "x"}},
-        {"recipe": {"batch": [1]}},
-        {"recipe": {"flavour": "cuda"}},
-        {"recipe": {"version": 1.7}},
+        ({"size": "64"}, "size: expected int, got '64'"),
+        ({"size": 0}, "size: expected at least 1, got 0"),
+        ({"points": None}, "points: expected int, got None"),
+        ({"layers": []}, r"layers: expected .*, got \[\]"),
+        ({"bindings": [1]}, r"bindings\[0\]: expected str, got 1"),
+        ({"check": "x"}, "check: expected .*, got 'x'"),
+        ({"check": {"engine": "x"}}, "check: expected .*'x'"),
+        ({"calibration": [0, 1]}, r"calibration: expected .*, got \[0, 1\]"),
+        ({"recipe": {"batch": [1]}}, r"recipe.batch: expected a list of 3 .*, got \[1\]"),
+        ({"recipe": {"flavour": "cuda"}}, "recipe.flavour: expected one of .*, got 'cuda'"),
+        ({"recipe": {"version": 1.7}}, "recipe.version: expected str, got 1.7"),
     ],
     ids=str,
 )
-def test_a_manifest_of_odd_kinds_is_damaged(engine, change):
-    told = json.loads(engine.with_suffix(".json").read_text())
-    change = {**change, "recipe": told["recipe"] | change.get("recipe", {})}
-    engine.with_suffix(".json").write_text(json.dumps(told | change))
-    with pytest.raises(EngineError, match="not the manifest of an engine"):
+def test_wrong_field_is_named_with_file_expected_and_actual_value(engine, change, reason):
+    change_manifest(engine, **change)
+    with pytest.raises(EngineError, match=f"{RECIPE.key}.json: {reason}") as error:
         read_engine_manifest(engine)
+    assert "\n" not in str(error.value)
 
 
-def test_an_engine_carries_its_models_calibration(engine):
+def test_manifest_keeps_the_calibration_of_the_model(engine):
     manifest = read_engine_manifest(engine)
     dataclasses.replace(manifest, calibration=(1.5, -1.0)).write(engine)
     assert read_engine_manifest(engine).calibration == (1.5, -1.0)
-    told = json.loads(engine.with_suffix(".json").read_text())
-    engine.with_suffix(".json").write_text(json.dumps({**told, "calibration": [0, 1]}))
-    with pytest.raises(EngineError, match="two finite numbers"):
-        read_engine_manifest(engine)
-    del told["calibration"]  # an engine that was built before models had any
-    engine.with_suffix(".json").write_text(json.dumps(told))
+
+
+def test_manifest_of_an_engine_built_before_calibration_is_read(engine):
+    values = json.loads(engine.with_suffix(".json").read_text())
+    del values["calibration"]
+    engine.with_suffix(".json").write_text(json.dumps(values))
     assert read_engine_manifest(engine).calibration == IDENTITY
 
 
@@ -130,40 +149,53 @@ def test_an_engine_carries_its_models_calibration(engine):
         {"batch": (1, 4, 8)},
     ],
 )
-def test_whatever_changes_the_engine_changes_its_key(change):
+def test_every_field_of_the_recipe_changes_the_key(change):
     assert dataclasses.replace(RECIPE, **change).key != RECIPE.key
     assert dataclasses.replace(RECIPE).key == RECIPE.key
 
 
-def test_what_does_not_fit_is_named():
+def test_mismatch_names_the_field_and_both_values():
     bound = dataclasses.replace(RECIPE, flavour="tensorrt", gpu="NVIDIA A10", targets=("sm86",))
-    assert misfit(RECIPE, "1.7", "GeForce RTX 4090", "sm89") is None
-    assert misfit(RECIPE, "1.7", "", "") is None
-    assert "version: built with tensorrt-rtx 1.7, 1.8 is" in str(misfit(RECIPE, "1.8", "", ""))
-    assert "targets: built for sm86, sm89, here is sm120" in str(misfit(RECIPE, "1.7", "RTX 5090", "sm120"))
-    assert "gpu: built for NVIDIA A10, here is NVIDIA A40" in str(misfit(bound, "1.7", "NVIDIA A40", "sm86"))
+    assert find_mismatch(RECIPE, "1.7", "GeForce RTX 4090", "sm89") is None
+    assert find_mismatch(RECIPE, "1.7", "", "") is None
+    assert find_mismatch(RECIPE, "1.8", "", "") == "version: built with tensorrt-rtx 1.7, but 1.8 is installed"
+    targets = str(find_mismatch(RECIPE, "1.7", "RTX 5090", "sm120"))
+    assert targets == "targets: built for sm86, sm89, but this machine has sm120 (RTX 5090)"
+    gpu = str(find_mismatch(bound, "1.7", "NVIDIA A40", "sm86"))
+    assert gpu == "gpu: built for NVIDIA A10, but this machine has NVIDIA A40"
 
 
-def test_the_engine_that_fits_is_found_and_removed_whole(engine, tmp_path):
+def test_only_matching_engines_are_found(engine, tmp_path):
     write(tmp_path, dataclasses.replace(RECIPE, version="1.6"), b"old")
-    (found,) = fitting_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "RTX 3090", "sm86")
+    (found,) = find_matching_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "RTX 3090", "sm86")
     assert found == (engine, read_engine_manifest(engine))
-    assert not list(fitting_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "RTX 5090", "sm120"))
-    assert not list(fitting_engines("00" * 32, "tensorrt-rtx", "1.7", "", ""))
+    assert not list(find_matching_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "RTX 5090", "sm120"))
+    assert not list(find_matching_engines("00" * 32, "tensorrt-rtx", "1.7", "", ""))
+
+
+def test_engines_are_removed_with_all_their_files(engine, tmp_path):
+    engine.with_suffix(".runtime").touch()
     remove_engines(list(list_engines()))
     assert not list(tmp_path.iterdir())
 
 
-def test_an_engine_that_was_given_up_tells_why(engine):
-    give_up(engine, "TensorRT refuses it")
+def test_failed_engine_is_marked_with_the_reason(engine):
+    assert read_engine_manifest(engine).passed_check
+    mark_failed(engine, "TensorRT refuses it")
     manifest = read_engine_manifest(engine)
-    assert not manifest.holds
+    assert not manifest.passed_check
     assert manifest.check["engine"]["why"] == "TensorRT refuses it"
 
 
-def test_a_cache_is_written_whole_or_not_at_all(tmp_path):
-    kept = tmp_path / "kept.timings"
-    keep_cache(kept, b"old")
-    keep_cache(kept, b"new")
+def test_cache_file_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "a.timings"
+    write_cache(path, b"old")
+    write_cache(path, b"new")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"new"]
-    keep_cache(tmp_path / "nowhere" / "kept.timings", b"new")  # costs time at the next start, and nothing else
+
+
+def test_failed_cache_write_is_ignored_and_leaves_no_temporary_file(tmp_path):
+    write_cache(tmp_path / "no folder" / "a.timings", b"new")
+    (tmp_path / "a.timings").mkdir()  # a folder cannot be replaced by a file
+    write_cache(tmp_path / "a.timings", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.timings"]
