@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from canthus.runtime import pipeline
-from support.fakes import FakeBackend, PretendedDetector
+from support.fakes import FakeBackend, FakeDetector
 from support.repository import FACES
 from support.shards import write_shard
 
@@ -59,10 +59,10 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
 
 
 @pytest.fixture
-def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the network and the detector by fakes for which every bright blob is a face."""
+def fake_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace the network and the detector by fakes for which every bright area is a face."""
     monkeypatch.setattr(pipeline, "open_automatic", lambda *_: FakeBackend())
-    monkeypatch.setattr(pipeline, "Detector", lambda model: PretendedDetector())
+    monkeypatch.setattr(pipeline, "Detector", lambda model: FakeDetector())
 
 
 @pytest.fixture(autouse=True, scope="session")

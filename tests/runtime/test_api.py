@@ -16,7 +16,7 @@ from canthus.runtime.landmarks import VIEW_SCALES
 from support.fakes import FakeCapture
 from support.videos import write_video
 
-pytestmark = pytest.mark.usefixtures("pretended")
+pytestmark = pytest.mark.usefixtures("fake_networks")
 
 
 def image_of_a_face():

@@ -23,7 +23,7 @@ from canthus.runtime.errors import BackendError, EngineError, ModelError
 from canthus.runtime.models import Manifest, read_model, sha256
 from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.types import Frame, Roi
-from support.fakes import FakeBackend, PretendedDetector
+from support.fakes import FakeBackend, FakeDetector
 
 GPU = Gpu("NVIDIA X", 86)
 VERSION = "1.7"
@@ -65,7 +65,7 @@ class Machine(logging.Handler):
         self.calibrations: list[Calibration] = []  # of the engines that were opened
         Manifest(sha256(self.model), "student", 64, 98, 4, CURVE).write(self.model)
         monkeypatch.setattr(engine_files, "engine_folder", lambda: folder)
-        monkeypatch.setattr(pipeline, "Detector", lambda model: PretendedDetector())
+        monkeypatch.setattr(pipeline, "Detector", lambda model: FakeDetector())
         monkeypatch.setattr(automatic, "open_backend", lambda model, points: self.cpu)
         monkeypatch.setattr(automatic, "gpu_expected", lambda: True)
         monkeypatch.setattr(automatic, "find_gpu", lambda: GPU)

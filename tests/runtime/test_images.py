@@ -10,7 +10,7 @@ import pytest
 
 from canthus.runtime.cli import main
 
-pytestmark = pytest.mark.usefixtures("pretended")
+pytestmark = pytest.mark.usefixtures("fake_networks")
 
 
 @pytest.fixture

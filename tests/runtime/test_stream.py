@@ -78,7 +78,7 @@ def test_slow_consumer_gets_the_newest_frame(tmp_path, serve):
     assert max(after - before for before, after in itertools.pairwise(indices)) >= 3
 
 
-@pytest.mark.usefixtures("pretended")
+@pytest.mark.usefixtures("fake_networks")
 def test_follow_reads_an_address(serve):
     found = follow(f"{serve(CLIP.parent)}/{CLIP.name}")
     frame, _ = next(found)

@@ -52,7 +52,7 @@ def bright_boxes(image: np.ndarray) -> list[FaceBox]:
     return boxes
 
 
-class PretendedDetector:
+class FakeDetector:
     """Finds what is bright."""
 
     def detect(self, image: np.ndarray, exhaustive: bool = False) -> list[FaceBox]:
