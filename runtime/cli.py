@@ -104,8 +104,8 @@ def _signals_handled_as_ctrl_c() -> Iterator[None]:
 def _one_line(error: OSError | ImportError) -> str:
     if MISSING_LIBRARY in str(error):
         return f"a system library is missing ({error}); on Debian or Ubuntu: apt install {DEBIAN_PACKAGES}"
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 

@@ -50,6 +50,7 @@ class TableSink(Closeable):
     """
 
     def __init__(self, path: Path, columns: list[str]) -> None:
+        self._path = path
         self._draft: Draft | None = None
         self._failed = False
         if path == STDOUT:
@@ -81,11 +82,13 @@ class TableSink(Closeable):
     def _writing(self) -> Iterator[None]:
         """Convert errors of the system to InputError, and remember them: `close` discards the file then."""
         try:
-            with self._draft.writing() if self._draft else contextlib.nullcontext():
-                yield
-        except (InputError, OSError):
+            yield
+        except BrokenPipeError:  # the reader of standard output has closed it, which is not an error of ours
             self._failed = True
             raise
+        except OSError as error:
+            self._failed = True
+            raise InputError(f"{self._path}: cannot be written ({error.strerror or error})") from error
 
     def close(self) -> None:
         """Finish the file and move it to its path."""

@@ -205,6 +205,14 @@ def test_reader_that_closes_the_table_ends_the_run_quietly(clip):
         assert running.wait(timeout=60) == 1
 
 
+def test_table_on_a_full_standard_output_is_one_clear_error(clip):
+    words = [*CANTHUS, "video", str(clip), "--table", "-"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "canthus video: -: cannot be written (No space left on device)\n"
+
+
 def test_incomplete_audio_is_reported(tmp_path, capsys):
     once = write_video(tmp_path / "once.ts", STILL, audio="aac").read_bytes()
     (tmp_path / "twice.ts").write_bytes(once + once)
