@@ -366,11 +366,11 @@ class FaceRunner:
         crop = (self._layout, regions, self.crops, self._size)
         decode = (self.maps, regions, self._points_out, self._points, cells, self._width, float(self._stride))
         steps: dict[str, Callable[[], bool | None]] = {
-            "regions up": lambda: cuda.upload(self._layout, self._layout_pinned, layout_bytes),
+            "upload regions": lambda: cuda.upload(self._layout, self._layout_pinned, layout_bytes),
             "crop": lambda: cuda.launch(self._crop, (tiles, tiles, bucket), (TILE, TILE, 1), *crop),
             "network": lambda: self._network(bucket),
             "decode": lambda: cuda.launch(self._decode, (self._points, bucket, 1), (THREADS, 1, 1), *decode),
-            "points down": lambda: cuda.download(self._result, self._points_out, bucket * self._points * 3 * 4),
+            "download points": lambda: cuda.download(self._result, self._points_out, bucket * self._points * 3 * 4),
         }
         if not cut:
             del steps["crop"]
