@@ -31,7 +31,7 @@ from canthus.trainer.networks.checkpoint import (
     restore_optimiser,
     save,
 )
-from canthus.trainer.networks.hrnet import Module as Exchange
+from canthus.trainer.networks.hrnet import HighResolutionModule
 from canthus.trainer.networks.network import ChannelStatistics, DecodingNetwork, build, channel_statistics, normalise
 from canthus.trainer.networks.pretrained import load_pretrained
 from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, load_to_gpu
@@ -238,7 +238,7 @@ def _loop(
 
 def compile_network(network: nn.Module) -> Network:
     """Through torch.compile; of HRNet its modules of exchange, each kind once, which begins in half the time."""
-    exchanges = [part for part in network.modules() if isinstance(part, Exchange)]
+    exchanges = [part for part in network.modules() if isinstance(part, HighResolutionModule)]
     if not exchanges:
         whole: Network = torch.compile(network)
         return whole

@@ -271,7 +271,7 @@ def test_networks_give_maps_at_a_quarter_and_learn_everywhere(name):
 
 
 def test_an_unknown_network_is_refused():
-    with pytest.raises(ModelError, match="hrnet_w18, student"):
+    with pytest.raises(ModelError, match="expected hrnet_w18 or student"):
         build("resnet", 98)
 
 

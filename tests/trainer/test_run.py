@@ -91,7 +91,7 @@ def test_a_full_disk_is_one_line_and_the_former_checkpoint_stays(tmp_path, check
 
     before = checkpoint.read_bytes()
     monkeypatch.setattr(Path, "write_bytes", fill)
-    with pytest.raises(ModelError, match=r"net\.safetensors: cannot be written \(No space left on device\)"):
+    with pytest.raises(InputError, match=r"net\.safetensors: cannot be written \(No space left on device\)"):
         save(checkpoint, Checkpoint({}, {}, {}, {}))
     assert checkpoint.read_bytes() == before
     assert not list(tmp_path.glob("*.part"))
@@ -107,10 +107,10 @@ def test_a_checkpoint_cut_short_is_refused(checkpoint, kept):
 def test_a_checkpoint_of_another_network_is_refused(tmp_path, checkpoint):
     tensors = load(checkpoint).weights
     for facts, why in (
-        ({"network": "hrnet_w18", "points": 98}, "do not fit hrnet_w18"),
-        ({"network": "student", "points": 68}, "do not fit student"),
-        ({"network": "resnet", "points": 98}, "the networks are"),
-        ({"points": 98}, "does not tell its 'network'"),
+        ({"network": "hrnet_w18", "points": 98, "size": 32}, "do not fit the network hrnet_w18"),
+        ({"network": "student", "points": 68, "size": 32}, "do not fit the network student"),
+        ({"network": "resnet", "points": 98, "size": 32}, "unknown network 'resnet'"),
+        ({"points": 98}, "lacks network, size"),
     ):
         save(tmp_path / "other", Checkpoint(tensors, facts, {}, {}))
         with pytest.raises(ModelError, match=why):

@@ -1,1 +1,1 @@
-"""The networks, their weights, and what they become when they are used."""
+"""The networks, their checkpoints, and the form in which backends run them."""

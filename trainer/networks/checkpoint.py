@@ -1,4 +1,7 @@
-"""Checkpoints: one safetensors file each, its facts as json inside and beside. No pickle, so nothing runs."""
+"""Checkpoints: a .safetensors file with its metadata inside, and the metadata again as json beside it.
+
+No pickle is read or written, so loading a checkpoint runs no code.
+"""
 
 import json
 from dataclasses import dataclass
@@ -13,130 +16,144 @@ from torch import Tensor, nn
 from canthus.runtime.backends.torch import TorchBackend
 from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
+from canthus.runtime.files import Draft
 from canthus.trainer.networks.network import DecodingNetwork, build, with_flip_tta
 from canthus.trainer.renamed_keys import rename_keys
 
 Tensors = dict[str, Tensor]
 
+HEADER, OLD_HEADER = "metadata", "facts"
+"""Key of the metadata in the header of the safetensors file, now and in version 0.1."""
+
+RENAMED_PARTS = {"running": "training_weights"}
+"""Parts of a checkpoint: name in version 0.1, name now. Each tensor is stored as "PART/NAME"."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A network's weights and what is needed to use or continue it."""
+    """The weights of a network, and what is needed to use it or to resume its training."""
 
-    weights: Tensors
+    weights: Tensors  # moving average, used for inference
     metadata: dict[str, Any]  # network, points, size, step, calibration, ...
-    optimiser: Tensors  # empty unless the run can be continued from here
-    training_weights: Tensors  # before averaging; empty likewise
+    optimiser: Tensors  # empty if training cannot be resumed from this checkpoint
+    training_weights: Tensors  # without averaging; empty if training cannot be resumed
 
 
 def flatten_optimiser(optimiser: torch.optim.Optimizer) -> Tensors:
-    """The optimiser's tensors, named "<parameter number>.<kind>"."""
+    """Return the state of an optimiser as tensors named "PARAMETER_INDEX.KEY"."""
     return {
-        f"{number}.{kind}": value
-        for number, state in optimiser.state_dict()["state"].items()
-        for kind, value in state.items()
+        f"{index}.{key}": value
+        for index, state in optimiser.state_dict()["state"].items()
+        for key, value in state.items()
     }
 
 
 def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Put back what `flatten_optimiser` took."""
+    """Load the tensors of `flatten_optimiser` into an optimiser of the same parameters."""
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
-        number, kind = name.split(".")
-        parameter = parameters[int(number)]
+        index, key = name.split(".")
+        parameter = parameters[int(index)]
         if value.shape == parameter.shape:
-            # The fused optimiser walks raw memory: its averages must lie as the weights do (channels last).
+            # The fused optimiser ignores strides: its state must have the memory format of the weights.
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
-        state.setdefault(int(number), {})[kind] = value
+        state.setdefault(int(index), {})[key] = value
     optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write PATH.safetensors, which holds everything, and PATH.json, its facts for people.
+    """Write PATH.safetensors, which holds everything, and PATH.json, a copy of the metadata for people.
 
-    Each is written aside and then renamed, so a break leaves the former file whole or the new one. ModelError where
-    they cannot be written.
+    Each file is replaced at once: after an error or a crash it is the old or the new one, complete.
+
+    Raises:
+        InputError: A file cannot be written.
     """
     parts = {
         "weights": checkpoint.weights,
         "optimiser": checkpoint.optimiser,
-        "running": checkpoint.training_weights,
+        "training_weights": checkpoint.training_weights,
     }
     tensors = {
         f"{part}/{name}": value.detach().cpu().contiguous().clone()
         for part, values in parts.items()
         for name, value in values.items()
     }
-    weights, facts = path.with_suffix(".safetensors"), path.with_suffix(".json")
-    drafts = weights.with_suffix(".part"), facts.with_suffix(".json.part")
-    try:
-        drafts[0].write_bytes(serialise(tensors, {"facts": json.dumps(checkpoint.metadata)}))
-        drafts[1].write_text(json.dumps(checkpoint.metadata, indent=2) + "\n")
-        for draft, whole in zip(drafts, (weights, facts), strict=True):
-            draft.replace(whole)
-    except OSError as refused:
-        for draft in drafts:
-            draft.unlink(missing_ok=True)
-        raise ModelError(
-            f"{weights}: cannot be written ({refused.strerror}); what was saved there before is whole"
-        ) from refused
+    with Draft(path.with_suffix(".json")) as copy, Draft(path.with_suffix(".safetensors")) as draft:
+        draft.file.write_bytes(serialise(tensors, {HEADER: json.dumps(checkpoint.metadata)}))
+        copy.file.write_text(json.dumps(checkpoint.metadata, indent=2) + "\n")
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; ModelError tells what is wrong with it."""
+    """Read a checkpoint, of this version or of version 0.1.
+
+    path: the .safetensors file; the suffix may be left out.
+
+    Raises:
+        ModelError: The file is missing, damaged, or in another format.
+    """
     if path.suffix not in ("", ".safetensors"):
-        raise ModelError(f"{path}: not a .safetensors file; other checkpoints are not opened, as a pickle can run code")
+        raise ModelError(
+            f"{path}: not a checkpoint (expected a .safetensors file); other formats are not read, as a pickle can "
+            "run code"
+        )
     path = path.with_suffix(".safetensors")
     if not path.is_file():
-        raise ModelError(f"{path}: no such file (a checkpoint is a .safetensors)")
+        raise ModelError(f"{path}: no such file (expected a checkpoint)")
     try:
         with safe_open(path, "pt") as file:
-            told = rename_keys(json.loads((file.metadata() or {}).get("facts", "{}")))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, TypeError, ValueError, OSError) as damaged:
-        raise ModelError(f"{path}: not a readable checkpoint: {damaged}") from damaged
-    parts: dict[str, Tensors] = {"weights": {}, "optimiser": {}, "running": {}}
+            header = file.metadata() or {}
+            metadata = rename_keys(json.loads(header.get(HEADER, header.get(OLD_HEADER, "{}"))))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, AttributeError, TypeError, ValueError, OSError) as error:
+        raise ModelError(f"{path}: not a readable checkpoint: {error}") from error
+    parts: dict[str, Tensors] = {"weights": {}, "optimiser": {}, "training_weights": {}}
     for name, value in tensors.items():
         part, _, inner = name.partition("/")
-        parts.setdefault(part, {})[inner] = value
-    return Checkpoint(parts["weights"], told, parts["optimiser"], parts["running"])
+        parts.setdefault(RENAMED_PARTS.get(part, part), {})[inner] = value
+    return Checkpoint(parts["weights"], metadata, parts["optimiser"], parts["training_weights"])
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a checkpoint, ready to be used, and the checkpoint's facts."""
+    """Return the network of a checkpoint, in evaluation mode, and the metadata of the checkpoint.
+
+    The network includes flip test-time augmentation if the checkpoint was trained for it.
+
+    Raises:
+        ModelError: The file is not a checkpoint of canthus, or its weights do not fit its network.
+    """
     checkpoint = load(path)
+    metadata = checkpoint.metadata
+    if missing := [key for key in ("network", "points", "size") if key not in metadata]:
+        raise ModelError(f"{path}: not a checkpoint of canthus: its metadata lacks {', '.join(missing)}")
+    network = build(metadata["network"], metadata["points"])
     try:
-        network = build(checkpoint.metadata["network"], checkpoint.metadata["points"])
         network.load_state_dict(checkpoint.weights)
-    except KeyError as lacking:
-        raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its {lacking}") from lacking
-    except RuntimeError as other:
-        raise ModelError(f"{path}: the weights do not fit {checkpoint.metadata['network']}") from other
-    if "size" not in checkpoint.metadata:
-        raise ModelError(f"{path}: not a checkpoint of canthus: it does not tell its 'size'")
-    return with_flip_tta(network, checkpoint.metadata).eval(), checkpoint.metadata
+    except RuntimeError as error:
+        raise ModelError(f"{path}: its weights do not fit the network {metadata['network']}") from error
+    return with_flip_tta(network, metadata).eval(), metadata
 
 
-def calibration_from_metadata(facts: dict[str, Any], path: Path) -> Calibration:
-    """How a checkpoint's scores are calibrated, by its facts; ModelError names `path`."""
+def calibration_from_metadata(metadata: dict[str, Any], path: Path) -> Calibration:
+    """Return the calibration of a checkpoint's scores. Raises ModelError, with `path`, if it is invalid."""
     try:
-        return read_calibration(facts.get("calibration", IDENTITY))
-    except ValueError as wrong:
-        raise ModelError(f"{path}: calibration: {wrong}; fit it again: canthus data calibrate") from wrong
+        return read_calibration(metadata.get("calibration", IDENTITY))
+    except ValueError as error:
+        raise ModelError(f"{path}: calibration: {error}; fit it again: canthus data calibrate") from error
 
 
 class CheckpointBackend(TorchBackend):
     """Runs a checkpoint with PyTorch: the reference for every exported form.
 
-    With `gpu` it runs on a CUDA GPU if there is one; results differ there by rounding.
+    gpu: use a CUDA GPU if there is one. Its results differ from those of the CPU by rounding.
     """
 
     def __init__(self, path: Path, gpu: bool = False) -> None:
-        network, facts = load_network(path)
+        network, metadata = load_network(path)
         super().__init__(
-            DecodingNetwork(network, int(facts.get("stride", 4))),
-            int(facts["size"]),
-            calibration_from_metadata(facts, path),
+            DecodingNetwork(network, int(metadata.get("stride", 4))),
+            int(metadata["size"]),
+            calibration_from_metadata(metadata, path),
             "cuda" if gpu and torch.cuda.is_available() else "cpu",
         )

@@ -1,4 +1,7 @@
-"""The "skps" head: for each point one score map and two offset maps."""
+"""The "skps" head: for each point one score map and two offset maps, and their decode in PyTorch.
+
+runtime/decode.py describes the maps and is the reference for the decode.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +10,7 @@ from canthus.runtime.decode import CORE, LEAST, REACH
 
 
 class SkpsHead(nn.Sequential):
-    """Features (B, C, H, W) -> maps (B, 3K, H, W): K score maps, K x offsets, K y offsets."""
+    """Features (B, C, H, W) -> maps (B, 3K, H, W): K score maps, K maps of x offsets, K maps of y offsets."""
 
     def __init__(self, width: int, points: int) -> None:
         super().__init__(
@@ -24,46 +27,46 @@ class SkpsHead(nn.Sequential):
 
 
 def split_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps (B, 3K, H, W) -> scores (B, K, H, W) and offsets (B, 2, K, H, W) in cells, x then y."""
+    """Split maps (B, 3K, H, W) into scores (B, K, H, W) and offsets (B, 2, K, H, W) in cells, x before y."""
     batch, channels, height, width = maps.shape
     parts = maps.view(batch, 3, channels // 3, height, width)
     return parts[:, 0], parts[:, 1:]
 
 
 def decode(maps: Tensor, stride: int, reach: float = REACH) -> tuple[Tensor, Tensor]:
-    """Maps (B, 3K, H, W) -> points (B, K, 2) in crop pixels and scores (B, K), as runtime/decode.py tells.
+    """Decode maps (B, 3K, H, W) to points (B, K, 2) in crop pixels and scores (B, K), as in runtime/decode.py.
 
-    Written with sums and products alone. A product of matrices would be as short, but OpenVINO computes in bf16 up to
-    the last of them, and what follows it in float32: the decode must be what follows.
+    The sums are not written as matrix products. In bf16, OpenVINO computes everything up to the last matrix product
+    in bf16 and the rest in float32; the whole decode needs float32.
     """
     scores, offsets = split_maps(maps)
     height, width = scores.shape[2:]
-    across = torch.arange(width, device=maps.device, dtype=maps.dtype)
-    along = torch.arange(height, device=maps.device, dtype=maps.dtype)
-    top = scores.amax((2, 3))  # (B, K)
+    columns = torch.arange(width, device=maps.device, dtype=maps.dtype)
+    rows = torch.arange(height, device=maps.device, dtype=maps.dtype)
+    peak = scores.amax((2, 3))  # (B, K)
     if reach == 0:
-        return _published(scores, offsets, stride), top.clamp(0, 1)
+        return _decode_argmax(scores, offsets, stride), peak.clamp(0, 1)
 
-    core = (scores - CORE * top.clamp(min=0)[..., None, None]).clamp(min=0) + LEAST  # (B, K, H, W)
-    column, row = core.sum(2), core.sum(3)  # (B, K, W), (B, K, H)
-    whole = row.sum(-1, keepdim=True)  # (B, K, 1)
-    to_x = across - (column * across).sum(-1, keepdim=True) / whole  # (B, K, W)
-    to_y = along - (row * along).sum(-1, keepdim=True) / whole
+    core = (scores - CORE * peak.clamp(min=0)[..., None, None]).clamp(min=0) + LEAST  # (B, K, H, W)
+    by_column, by_row = core.sum(2), core.sum(3)  # (B, K, W), (B, K, H)
+    total = by_row.sum(-1, keepdim=True)  # (B, K, 1)
+    to_x = columns - (by_column * columns).sum(-1, keepdim=True) / total  # (B, K, W) distance from the centre, cells
+    to_y = rows - (by_row * rows).sum(-1, keepdim=True) / total  # (B, K, H)
 
-    spread = -0.5 / reach**2
-    bell_x, bell_y = (spread * to_x * to_x).exp(), (spread * to_y * to_y).exp()
-    weight = (scores.clamp(min=0) + LEAST) * bell_x[:, :, None, :] * bell_y[..., None]  # (B, K, H, W)
-    column, row = weight.sum(2), weight.sum(3)
-    told = (weight[:, None] * offsets).sum((3, 4))  # (B, 2, K)
-    cells = torch.stack([(column * across).sum(-1), (row * along).sum(-1)], 1)  # (B, 2, K)
-    place = (cells + told) / row.sum(-1)[:, None] * stride
-    return place.transpose(1, 2), top.clamp(0, 1)
+    exponent = -0.5 / reach**2
+    gauss_x, gauss_y = (exponent * to_x * to_x).exp(), (exponent * to_y * to_y).exp()
+    weight = (scores.clamp(min=0) + LEAST) * gauss_x[:, :, None, :] * gauss_y[..., None]  # (B, K, H, W)
+    by_column, by_row = weight.sum(2), weight.sum(3)
+    offset = (weight[:, None] * offsets).sum((3, 4))  # (B, 2, K)
+    cell = torch.stack([(by_column * columns).sum(-1), (by_row * rows).sum(-1)], 1)  # (B, 2, K)
+    points = (cell + offset) / by_row.sum(-1)[:, None] * stride
+    return points.transpose(1, 2), peak.clamp(0, 1)
 
 
-def _published(scores: Tensor, offsets: Tensor, stride: int) -> Tensor:
-    """Points (B, K, 2) as the cell with the highest score alone tells them."""
+def _decode_argmax(scores: Tensor, offsets: Tensor, stride: int) -> Tensor:
+    """Return points (B, K, 2), each decoded from the cell with the highest score alone, as published."""
     width = scores.shape[-1]
     peak = scores.flatten(2).argmax(-1, keepdim=True)  # (B, K, 1)
-    told = offsets.flatten(3).gather(-1, peak[:, None].expand(-1, 2, -1, -1))[..., 0]  # (B, 2, K)
-    cells = torch.cat([peak % width, peak.div(width, rounding_mode="floor")], -1)  # (B, K, 2)
-    return (cells + told.transpose(1, 2)) * stride
+    offset = offsets.flatten(3).gather(-1, peak[:, None].expand(-1, 2, -1, -1))[..., 0]  # (B, 2, K)
+    cell = torch.cat([peak % width, peak.div(width, rounding_mode="floor")], -1)  # (B, K, 2)
+    return (cell + offset.transpose(1, 2)) * stride

@@ -1,8 +1,8 @@
 """HRNetV2-w18 (Wang et al., "Deep High-Resolution Representation Learning", TPAMI 2020) with the skps head.
 
-Four branches at strides 4, 8, 16 and 32 run side by side and exchange what they see after every module.
-Modules are named as in the authors' code, so that backbone weights trained on ImageNet fit by name; as in the
-network that learnt those, a coarse branch is enlarged by repetition where it is added to a finer one.
+Four branches at strides 4, 8, 16 and 32 run in parallel and are fused after every module. The modules have the names
+of the authors' code, so that their backbone weights, trained on ImageNet, can be loaded by name. As in that network, a
+coarse branch is upsampled with nearest-neighbour interpolation when it is added to a finer one.
 """
 
 import torch
@@ -13,85 +13,85 @@ from canthus.trainer.networks.head import SkpsHead
 
 WIDTHS = (18, 36, 72, 144)
 MODULES = (1, 4, 3)
-"""How many modules stages 2, 3 and 4 hold."""
+"""Number of modules in stages 2, 3 and 4."""
 
 
-class Unit(nn.Module):
-    """A residual unit; `convolutions` are (kernel size, outputs), named conv1, bn1, conv2, bn2 and so on."""
+class ResidualUnit(nn.Module):
+    """A residual unit. Its `convolutions`, given as (kernel size, outputs), are named conv1, bn1, conv2, bn2, ..."""
 
     def __init__(self, inputs: int, *convolutions: tuple[int, int]) -> None:
         super().__init__()
         self.depth = len(convolutions)
         width = inputs
-        for number, (size, outputs) in enumerate(convolutions, 1):
-            self.add_module(f"conv{number}", nn.Conv2d(width, outputs, size, 1, size // 2, bias=False))
-            self.add_module(f"bn{number}", nn.BatchNorm2d(outputs))
+        for index, (size, outputs) in enumerate(convolutions, 1):
+            self.add_module(f"conv{index}", nn.Conv2d(width, outputs, size, 1, size // 2, bias=False))
+            self.add_module(f"bn{index}", nn.BatchNorm2d(outputs))
             width = outputs
         if width != inputs:
             self.downsample = nn.Sequential(nn.Conv2d(inputs, width, 1, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, H, W) -> (B, C', H, W)
-        kept = self.downsample(x) if hasattr(self, "downsample") else x
-        for number in range(1, self.depth + 1):
-            x = getattr(self, f"bn{number}")(getattr(self, f"conv{number}")(x))
-            if number < self.depth:
+        identity = self.downsample(x) if hasattr(self, "downsample") else x
+        for index in range(1, self.depth + 1):
+            x = getattr(self, f"bn{index}")(getattr(self, f"conv{index}")(x))
+            if index < self.depth:
                 x = functional.relu(x)
-        return functional.relu(kept + x)
+        return functional.relu(identity + x)
 
 
-def bottleneck(inputs: int, width: int) -> Unit:
-    """The unit of the stem's stage: narrow, convolve, widen to four times the width."""
-    return Unit(inputs, (1, width), (3, width), (1, 4 * width))
+def bottleneck(inputs: int, width: int) -> ResidualUnit:
+    """Return a unit of the first stage: 1x1 to `width`, 3x3, 1x1 to four times `width`."""
+    return ResidualUnit(inputs, (1, width), (3, width), (1, 4 * width))
 
 
-def basic(width: int) -> Unit:
-    """The unit of the branches."""
-    return Unit(width, (3, width), (3, width))
+def basic(width: int) -> ResidualUnit:
+    """Return a unit of the branches: two 3x3 convolutions."""
+    return ResidualUnit(width, (3, width), (3, width))
 
 
-def _step(inputs: int, outputs: int, stride: int = 1, active: bool = True) -> nn.Sequential:
+def _convolution(inputs: int, outputs: int, stride: int = 1, activation: bool = True) -> nn.Sequential:
     parts = [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
-    return nn.Sequential(*parts, *([nn.ReLU()] if active else []))
+    return nn.Sequential(*parts, *([nn.ReLU()] if activation else []))
 
 
-class Module(nn.Module):
-    """One unit of exchange: four residual units on every branch, then each branch receives all others."""
+class HighResolutionModule(nn.Module):
+    """Four residual units on each branch, then the fusion: each branch becomes the sum of all branches at its size."""
 
     def __init__(self, widths: tuple[int, ...]) -> None:
         super().__init__()
         self.branches = nn.ModuleList(nn.Sequential(*(basic(width) for _ in range(4))) for width in widths)
         self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(self._exchange(widths, source, target) for source in range(len(widths)))
+            nn.ModuleList(self._resampler(widths, source, target) for source in range(len(widths)))
             for target in range(len(widths))
         )
 
     @staticmethod
-    def _exchange(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
-        """What brings the branch `source` to the size and width of the branch `target`."""
-        given, wanted = widths[source], widths[target]
+    def _resampler(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
+        """Return the layers from the branch `source` to the size and width of the branch `target`."""
+        inputs, outputs = widths[source], widths[target]
         if source == target:
             return nn.Identity()
         if source > target:
             return nn.Sequential(
-                nn.Conv2d(given, wanted, 1, bias=False),
-                nn.BatchNorm2d(wanted),
+                nn.Conv2d(inputs, outputs, 1, bias=False),
+                nn.BatchNorm2d(outputs),
                 nn.Upsample(scale_factor=float(2 ** (source - target)), mode="nearest"),
             )
-        halvings = [_step(given, given, 2) for _ in range(target - source - 1)]
-        return nn.Sequential(*halvings, _step(given, wanted, 2, active=False))
+        halvings = [_convolution(inputs, inputs, 2) for _ in range(target - source - 1)]
+        return nn.Sequential(*halvings, _convolution(inputs, outputs, 2, activation=False))
 
     def forward(self, inputs: list[Tensor]) -> list[Tensor]:
-        seen = [branch(x) for branch, x in zip(self.branches, inputs, strict=True)]
+        features = [branch(x) for branch, x in zip(self.branches, inputs, strict=True)]
         outputs = []
         for layers in self.fuse_layers:
             assert isinstance(layers, nn.ModuleList)
-            parts = [layer(x) for layer, x in zip(layers, seen, strict=True)]
+            parts = [layer(x) for layer, x in zip(layers, features, strict=True)]
             outputs.append(functional.relu(sum(parts[1:], parts[0])))
         return outputs
 
 
 class HRNet(nn.Module):
-    """Images (B, 3, S, S), normalised -> maps (B, 3K, S/4, S/4); S is a multiple of 32."""
+    """Normalised images (B, 3, S, S) -> maps (B, 3K, S/4, S/4). S is a multiple of 32."""
 
     stride = 4
 
@@ -102,11 +102,12 @@ class HRNet(nn.Module):
         self.conv2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
         self.layer1 = nn.Sequential(bottleneck(64, 64), *(bottleneck(256, 64) for _ in range(3)))
-        self.transition1 = nn.ModuleList([_step(256, WIDTHS[0]), nn.Sequential(_step(256, WIDTHS[1], 2))])
-        self.transition2 = _new_branch(2)
-        self.transition3 = _new_branch(3)
+        self.transition1 = nn.ModuleList([_convolution(256, WIDTHS[0]), nn.Sequential(_convolution(256, WIDTHS[1], 2))])
+        self.transition2 = _transition(2)
+        self.transition3 = _transition(3)
         self.stage2, self.stage3, self.stage4 = (
-            nn.Sequential(*(Module(WIDTHS[: number + 2]) for _ in range(count))) for number, count in enumerate(MODULES)
+            nn.Sequential(*(HighResolutionModule(WIDTHS[: stage + 2]) for _ in range(count)))
+            for stage, count in enumerate(MODULES)
         )
         self.head = SkpsHead(sum(WIDTHS), points)
 
@@ -122,7 +123,7 @@ class HRNet(nn.Module):
         return maps
 
 
-def _new_branch(number: int) -> nn.ModuleList:
-    """The transition that adds branch `number`, half the size of the last; the others pass as they are."""
-    kept = [nn.Identity() for _ in range(number)]
-    return nn.ModuleList([*kept, nn.Sequential(_step(WIDTHS[number - 1], WIDTHS[number], 2))])
+def _transition(index: int) -> nn.ModuleList:
+    """Return the layers that add branch `index`, made from the last branch at half its size. The others stay."""
+    unchanged = [nn.Identity() for _ in range(index)]
+    return nn.ModuleList([*unchanged, nn.Sequential(_convolution(WIDTHS[index - 1], WIDTHS[index], 2))])

@@ -1,4 +1,4 @@
-"""Starting from weights that others have trained: their tensors are taken by name, and nothing else is run."""
+"""Initialise a network with pretrained weights from other software. Only tensors are read, and no code is run."""
 
 import pickle
 import warnings
@@ -15,43 +15,49 @@ from torch import Tensor, nn
 
 from canthus.runtime.errors import ModelError
 
-NESTS = ("state_dict_ema", "state_dict", "model")
-"""Under what name files of the common trainers hold their weights, if not at the top."""
+STATE_DICT_KEYS = ("state_dict_ema", "state_dict", "model")
+"""Keys under which the files of common trainers hold the weights, if not at the top level."""
+
+AVERAGED = "weights/"
+"""Prefix of the averaged weights in a checkpoint of canthus. A checkpoint of a running training has others too."""
 
 
 @dataclass(frozen=True)
 class LoadedWeights:
-    """Which tensors of the network came from the file."""
+    """The names of the tensors that were loaded from a file, and of those that were not."""
 
     path: Path
-    fitted: tuple[str, ...]
-    new: tuple[str, ...]  # not in the file, or of another shape: as freshly initialised
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]  # of the network: not in the file, or of another shape; they keep their random values
     unused: tuple[str, ...]  # of the file
 
     def __str__(self) -> str:
-        whole = len(self.fitted) + len(self.new)
-        told = f"{self.path}: {len(self.fitted)} of the network's {whole} tensors loaded"
-        if self.new:
-            told += f"; new are {_by_part(self.new)}"
-        return told + (f"; not used are {_by_part(self.unused)}" if self.unused else "")
+        total = len(self.loaded) + len(self.missing)
+        text = f"{self.path}: loaded {len(self.loaded)} of the network's {total} tensors"
+        if self.missing:
+            text += f"; missing: {_count_by_module(self.missing)}"
+        return text + (f"; unused: {_count_by_module(self.unused)}" if self.unused else "")
 
 
 def load_pretrained(path: Path, network: nn.Module) -> LoadedWeights:
-    """Load what fits by name and shape into a network: .safetensors, or a .pth read as weights only.
+    """Load the tensors of a file that fit a network by name and shape.
 
-    The names may carry any prefix (`backbone.`, `module.`), so ImageNet's HRNet of its authors, of timm and of
-    OpenMMLab fit, and so do canthus's own checkpoints of networks with other points. ModelError when the file is
-    damaged, holds more than weights, or is of another network.
+    path: a .safetensors file, or a .pth file, which is read with `weights_only`. The names may have a prefix
+        (`backbone.`, `module.`). So ImageNet's HRNet of its authors, of timm and of OpenMMLab can be loaded, and
+        checkpoints of canthus for other points.
+
+    Raises:
+        ModelError: The file is damaged, holds more than tensors, or fits less than half of the network.
     """
-    # The count of batches seen serves batch normalisation without momentum only.
+    # `num_batches_tracked` matters only for batch normalisation without momentum.
     own = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
-    theirs = _read(path)
-    prefix = _prefix(theirs, own)
-    stripped = {name.removeprefix(prefix): value for name, value in theirs.items() if name.startswith(prefix)}
+    tensors = _read(path)
+    prefix = _find_prefix(tensors, own)
+    stripped = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
     fitting = {name: stripped[name] for name, value in own.items() if _same_shape(stripped.get(name), value)}
     if 2 * len(fitting) < len(own):
         raise ModelError(
-            f"{path}: only {len(fitting)} of the network's {len(own)} tensors fit; it is of another network"
+            f"{path}: only {len(fitting)} of the network's {len(own)} tensors fit (expected the same network)"
         )
     network.load_state_dict(fitting, strict=False)
     unused = [name for name in stripped if name not in fitting and not name.endswith("num_batches_tracked")]
@@ -62,44 +68,48 @@ def _same_shape(one: Tensor | None, other: Tensor) -> bool:
     return one is not None and one.shape == other.shape
 
 
-def _prefix(names: Iterable[str], own: Mapping[str, Tensor]) -> str:
-    """What stands before the network's own names in the file, by how often it does."""
-    seen = Counter(prefix for name in names for prefix, inner in _cuts(name) if inner in own)
-    return seen.most_common(1)[0][0] if seen else ""
+def _find_prefix(names: Iterable[str], own: Mapping[str, Tensor]) -> str:
+    """Return the most frequent prefix of the network's own names in the file."""
+    counts = Counter(prefix for name in names for prefix, rest in _split(name) if rest in own)
+    return max(counts, key=lambda prefix: (counts[prefix], prefix == AVERAGED), default="")
 
 
-def _cuts(name: str) -> Iterator[tuple[str, str]]:
-    """Every way to cut a name behind a dot or a slash: "a.b.c" -> ("", "a.b.c"), ("a.", "b.c"), ("a.b.", "c")."""
+def _split(name: str) -> Iterator[tuple[str, str]]:
+    """Yield all splits of a name after a dot or slash: "a.b.c" -> ("", "a.b.c"), ("a.", "b.c"), ("a.b.", "c")."""
     yield "", name
-    for place, letter in enumerate(name, 1):
+    for index, letter in enumerate(name, 1):
         if letter in "./":
-            yield name[:place], name[place:]
+            yield name[:index], name[index:]
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of a pickle's age
-            held: Any = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-    except pickle.UnpicklingError as more:
+        with warnings.catch_warnings(action="ignore"):  # about old pickle formats
+            content: Any = (
+                load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+            )
+    except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{path}: damaged, or it holds more than weights, which could run code: not opened; where you trust it, "
-            "save its weights as .safetensors"
-        ) from more
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as damaged:
-        raise ModelError(f"{path}: not a readable file of weights") from damaged
-    for nest in NESTS:
-        if isinstance(held, dict) and isinstance(held.get(nest), dict):
-            held = held[nest]
+            f"{path}: not opened: it is damaged, or a pickle that could run code (expected tensors only); if you "
+            "trust it, save its weights as .safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{path}: not a readable file of weights") from error
+    for key in STATE_DICT_KEYS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
     tensors = (
-        {name: value for name, value in held.items() if isinstance(value, Tensor)} if isinstance(held, dict) else {}
+        {name: value for name, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, dict)
+        else {}
     )
     if not tensors:
-        raise ModelError(f"{path}: holds no weights by name")
+        raise ModelError(f"{path}: holds no named tensors (expected the weights of a network)")
     return tensors
 
 
-def _by_part(names: Iterable[str]) -> str:
-    """Names counted by their first part: "head (6), stage4 (2)"."""
-    return ", ".join(f"{part} ({count})" for part, count in Counter(name.split(".")[0] for name in names).items())
+def _count_by_module(names: Iterable[str]) -> str:
+    """Count names by their first part: "head (6), stage4 (2)"."""
+    return ", ".join(f"{module} ({count})" for module, count in Counter(name.split(".")[0] for name in names).items())

@@ -1,4 +1,4 @@
-"""The small network: a residual encoder-decoder with the same head as HRNet, quick on a CPU."""
+"""The small network for CPUs: a residual encoder-decoder with the same head as HRNet."""
 
 from dataclasses import dataclass
 
@@ -10,21 +10,21 @@ from canthus.trainer.networks.head import SkpsHead
 
 @dataclass(frozen=True)
 class StudentShape:
-    """Widths and residual blocks at strides 4, 8, 16 and 32; `decoder` counts blocks on the way back up."""
+    """Channels and numbers of residual blocks."""
 
-    widths: tuple[int, ...] = (48, 80, 160, 256)
-    blocks: tuple[int, ...] = (1, 1, 2, 2)
-    decoder: tuple[int, ...] = (0, 1, 1)
-    head: int = 64
+    widths: tuple[int, ...] = (48, 80, 160, 256)  # channels at strides 4, 8, 16 and 32
+    blocks: tuple[int, ...] = (1, 1, 2, 2)  # of the encoder, at the same strides
+    decoder: tuple[int, ...] = (0, 1, 1)  # blocks of the decoder, at strides 4, 8 and 16
+    head: int = 64  # channels
 
 
 def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    """Convolution and batch norm, without activation."""
+    """Return a convolution with batch normalisation, without activation."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs))
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around an identity."""
+    """A residual block of two 3x3 convolutions."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Student(nn.Module):
-    """Images (B, 3, S, S), normalised -> maps (B, 3K, S/4, S/4)."""
+    """Normalised images (B, 3, S, S) -> maps (B, 3K, S/4, S/4). S is a multiple of 32."""
 
     stride = 4
 
@@ -52,10 +52,10 @@ class Student(nn.Module):
         )
         down, up, lateral = [], [], []
         for level, (width, count) in enumerate(zip(shape.widths, shape.blocks, strict=True)):
-            steps: list[nn.Module] = []
+            halving: list[nn.Module] = []
             if level:
-                steps += [convolution(shape.widths[level - 1], width, stride=2), nn.ReLU()]
-            down.append(nn.Sequential(*steps, *(Residual(width) for _ in range(count))))
+                halving += [convolution(shape.widths[level - 1], width, stride=2), nn.ReLU()]
+            down.append(nn.Sequential(*halving, *(Residual(width) for _ in range(count))))
         for level, count in enumerate(shape.decoder):
             fine, coarse = shape.widths[level], shape.widths[level + 1]
             lateral.append(convolution(coarse, fine, size=1))
@@ -68,13 +68,13 @@ class Student(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)
-        seen = []
+        features = []
         for stage in self.down:
             x = stage(x)
-            seen.append(x)
-        x = seen.pop()
+            features.append(x)
+        x = features.pop()
         for lateral, up in reversed(list(zip(self.lateral, self.up, strict=True))):
-            fine = seen.pop()
+            fine = features.pop()
             coarse = functional.interpolate(lateral(x), scale_factor=2.0, mode="nearest")
             x = up(functional.relu(fine + coarse))
         maps: Tensor = self.head(self.join(x))
