@@ -32,7 +32,7 @@ CPU_NAME = FakeBackend.name
 
 
 class GpuBackend(FakeBackend):
-    """A GPU that fails when told to. Its crops are larger than the CPU's."""
+    """A fake GPU backend that fails on demand. Its crops are larger than the CPU's."""
 
     name = "TensorRT on NVIDIA X"
     size = 96

@@ -1,4 +1,4 @@
-"""Scores leave every backend as chances: the curve is fitted, carried from checkpoint to model, and applied."""
+"""Calibration is fitted to a checkpoint, carried to its model, and applied to the scores of every backend."""
 
 import dataclasses
 import json
@@ -27,8 +27,8 @@ BAD = [[1], [1, 0, 0], [0, 1], [-1.5, 0], ["1", 0], {"a": 1}, 3, None, [float("n
 TINY = Recipe(size=32, batch=4, held_out=3)
 
 
-def drawn(count: int, curve: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Peaks, and whether their points sit well, by chance as the curve has it."""
+def sample_peaks(count: int, curve: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return random peaks, and whether each point is accurate, with the probabilities of a curve."""
     random = np.random.default_rng(0)
     scores = random.beta(6, 2, count)
     return scores, random.random(count) < apply_calibration(scores, curve)
@@ -37,36 +37,36 @@ def drawn(count: int, curve: tuple[float, float]) -> tuple[np.ndarray, np.ndarra
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     torch.manual_seed(1)
-    facts = {"network": "student", "points": 98, "size": 32, "stride": 4}
-    save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), facts, {}, {}))
+    metadata = {"network": "student", "points": 98, "size": 32, "stride": 4}
+    save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), metadata, {}, {}))
     return tmp_path / "net.safetensors"
 
 
-def with_fact(checkpoint: Path, calibration: object) -> Path:
+def with_calibration(checkpoint: Path, calibration: object) -> Path:
     former = load(checkpoint)
     save(checkpoint, dataclasses.replace(former, metadata={**former.metadata, "calibration": calibration}))
     return checkpoint
 
 
 @pytest.mark.parametrize("curve", [IDENTITY, CURVE, (0.4, 2.0)])
-def test_the_fit_finds_the_curve_that_chances_were_drawn_from(curve):
-    np.testing.assert_allclose(fit_calibration(*drawn(200_000, curve)), curve, atol=0.05)
+def test_fit_finds_the_curve_of_sampled_peaks(curve):
+    np.testing.assert_allclose(fit_calibration(*sample_peaks(200_000, curve)), curve, atol=0.05)
 
 
-def test_the_fit_is_where_the_sum_is_lowest():
-    scores, well = drawn(500, CURVE)
-    target = np.where(well, (well.sum() + 1) / (well.sum() + 2), 1 / ((~well).sum() + 2))
+def test_fit_minimises_the_cross_entropy():
+    scores, accurate = sample_peaks(500, CURVE)
+    target = np.where(accurate, (accurate.sum() + 1) / (accurate.sum() + 2), 1 / ((~accurate).sum() + 2))
 
-    def sum_of(a: float, b: float) -> float:
+    def loss(a: float, b: float) -> float:
         chance = 1 / (1 + np.exp(-(a * logit(scores) + b)))
         return float(-(target * np.log(chance) + (1 - target) * np.log(1 - chance)).sum())
 
-    a, b = fit_calibration(scores, well)
+    a, b = fit_calibration(scores, accurate)
     around = [(a + right, b + up) for right in (-0.02, 0, 0.02) for up in (-0.02, 0, 0.02) if right or up]
-    assert sum_of(a, b) < min(sum_of(*place) for place in around)
+    assert loss(a, b) < min(loss(*place) for place in around)
 
 
-def test_peaks_that_part_the_points_perfectly_still_give_a_curve():
+def test_peaks_that_separate_the_points_perfectly_give_a_finite_curve():
     scores = np.linspace(0.1, 0.9, 40)
     a, b = fit_calibration(scores, scores > 0.5)
     assert 1 < a < 100
@@ -74,7 +74,7 @@ def test_peaks_that_part_the_points_perfectly_still_give_a_curve():
 
 
 @pytest.mark.parametrize(
-    ("scores", "well"),
+    ("scores", "accurate"),
     [
         ([], []),
         ([0.5, 0.5], [True, False]),
@@ -83,37 +83,37 @@ def test_peaks_that_part_the_points_perfectly_still_give_a_curve():
         (np.linspace(0.2, 0.8, 20), np.arange(20) < 10),
     ],
 )
-def test_peaks_that_tell_nothing_are_left_untouched(scores, well):
-    assert fit_calibration(np.array(scores, np.float64), np.array(well, np.bool_)) == IDENTITY
+def test_peaks_without_information_give_the_identity(scores, accurate):
+    assert fit_calibration(np.array(scores, np.float64), np.array(accurate, np.bool_)) == IDENTITY
 
 
-def test_the_curve_keeps_the_order_and_the_bounds():
+def test_calibrated_scores_keep_their_order_and_stay_in_0_to_1():
     scores = np.concatenate([[0.0], np.linspace(0.001, 0.999, 999), [1.0]]).astype(np.float32)
     for curve in (CURVE, (0.2, 0.5), (9.0, -40.0)):
-        chances = apply_calibration(scores, curve)
-        assert chances.dtype == np.float32
-        assert (np.diff(chances.astype(np.float64)) >= 0).all()
-        assert chances.min() >= 0
-        assert chances.max() <= 1
+        calibrated = apply_calibration(scores, curve)
+        assert calibrated.dtype == np.float32
+        assert (np.diff(calibrated.astype(np.float64)) >= 0).all()
+        assert calibrated.min() >= 0
+        assert calibrated.max() <= 1
     np.testing.assert_array_equal(np.argsort(apply_calibration(scores, CURVE), kind="stable"), np.arange(len(scores)))
     assert apply_calibration(scores, IDENTITY) is scores
     assert np.isnan(apply_calibration(np.array([np.nan], np.float32), CURVE))
     assert apply_calibration(np.zeros((0, 98), np.float32), CURVE).shape == (0, 98)
 
 
-def test_a_curve_read_from_json_is_checked():
+def test_calibration_from_json_is_checked():
     assert read_calibration([2, 0]) == (2.0, 0.0)
-    for told in BAD:
+    for value in BAD:
         with pytest.raises(ValueError, match="expected two finite numbers, the first above 0"):
-            read_calibration(told)
+            read_calibration(value)
 
 
-def test_a_model_carries_its_checkpoints_curve_and_gives_its_scores(checkpoint, tmp_path):
+def test_exported_model_has_the_calibration_of_its_checkpoint_and_gives_its_scores(checkpoint, tmp_path):
     crops = synthetic_crops(3, 32)
     with CheckpointBackend(checkpoint) as backend:
         peaks = backend.predict(crops)[1]
-    model = tmp_path / "net.onnx"
-    manifest = export(with_fact(checkpoint, CURVE), model)
+    model = tmp_path / "model.onnx"
+    manifest = export(with_calibration(checkpoint, CURVE), model)
     assert (manifest.calibration, "calibration" in manifest.training) == (CURVE, False)
     assert read_manifest(model).calibration == CURVE
     with CheckpointBackend(checkpoint) as backend:
@@ -122,28 +122,28 @@ def test_a_model_carries_its_checkpoints_curve_and_gives_its_scores(checkpoint, 
         np.testing.assert_allclose(backend.predict(crops)[1], apply_calibration(peaks, CURVE), atol=0.05)
 
 
-def test_a_manifest_without_a_curve_is_untouched_and_a_bad_one_is_one_line(tmp_path):
+def test_manifest_without_calibration_means_the_identity_and_a_wrong_one_is_one_line(tmp_path):
     model = tmp_path / "m.onnx"
     model.write_bytes(find_model().read_bytes())
-    told = json.loads(find_model().with_suffix(".json").read_text())
-    told.pop("calibration", None)
-    model.with_suffix(".json").write_text(json.dumps(told))
+    fields = json.loads(find_model().with_suffix(".json").read_text())
+    fields.pop("calibration", None)
+    model.with_suffix(".json").write_text(json.dumps(fields))
     assert read_manifest(model).calibration == IDENTITY
     for bad in BAD:
-        model.with_suffix(".json").write_text(json.dumps({**told, "calibration": bad}))
+        model.with_suffix(".json").write_text(json.dumps({**fields, "calibration": bad}))
         with pytest.raises(ModelError, match=r"m\.json: calibration: expected two finite numbers"):
             read_manifest(model)
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_checkpoint_with_a_bad_curve_is_one_line(checkpoint, tmp_path, bad):
-    with_fact(checkpoint, bad)
-    for asked in (lambda: CheckpointBackend(checkpoint), lambda: export(checkpoint, tmp_path / "m.onnx")):
+def test_checkpoint_with_a_wrong_calibration_is_one_line(checkpoint, tmp_path, bad):
+    with_calibration(checkpoint, bad)
+    for use in (lambda: CheckpointBackend(checkpoint), lambda: export(checkpoint, tmp_path / "m.onnx")):
         with pytest.raises(ModelError, match=r"net\.safetensors: calibration: expected .*canthus data calibrate"):
-            asked()
+            use()
 
 
-def test_a_shipped_models_scores_follow_its_manifest():
+def test_scores_of_a_shipped_model_use_the_calibration_of_its_manifest():
     model = find_model()
     manifest = read_manifest(model)
     crops = synthetic_crops(2, manifest.size)
@@ -159,7 +159,7 @@ def test_a_shipped_models_scores_follow_its_manifest():
         )
 
 
-def test_calibrating_is_repeatable_and_rewrites_the_facts_alone(checkpoint, faces):
+def test_calibrate_is_repeatable_and_changes_only_the_metadata(checkpoint, faces):
     before, batches = load(checkpoint), Batches(faces, TINY)
     found = calibrate(checkpoint, batches)
     after = load(checkpoint)
@@ -167,10 +167,10 @@ def test_calibrating_is_repeatable_and_rewrites_the_facts_alone(checkpoint, face
     assert json.loads(checkpoint.with_suffix(".json").read_text()) == after.metadata
     assert all(torch.equal(after.weights[name], value) for name, value in before.weights.items())
     assert 0 < found.points <= 2 * 98 * len(batches.validation_rows)
-    assert calibrate(checkpoint, batches) == found  # what it wrote does not reach the peaks that it fits
+    assert calibrate(checkpoint, batches) == found  # the fit uses the peaks, not the calibrated scores
 
 
-def test_calibrating_by_command(checkpoint, faces, capsys):
+def test_calibrate_command(checkpoint, faces, capsys):
     TINY.save(checkpoint.with_name("recipe.json"))
     pack = str(Path(faces.crops.filename).parent)
     assert data_command(["calibrate", str(checkpoint), pack]) == 0
@@ -180,7 +180,7 @@ def test_calibrating_by_command(checkpoint, faces, capsys):
         data_command(["calibrate", str(checkpoint), pack, "--recipe", "student"])
 
 
-def test_where_none_is_held_out_all_faces_calibrate(checkpoint, faces, capsys):
+def test_without_validation_faces_all_faces_calibrate(checkpoint, faces, capsys):
     none = dataclasses.replace(TINY, held_out=0)
     with pytest.raises(InputError, match="no validation faces"):
         calibrate(checkpoint, Batches(faces, none))
@@ -191,6 +191,6 @@ def test_where_none_is_held_out_all_faces_calibrate(checkpoint, faces, capsys):
     assert capsys.readouterr().out == f"{found}\n"
 
 
-def test_exporting_asks_for_no_curve_where_there_is_one(checkpoint, tmp_path, capsys):
-    assert export_command([str(with_fact(checkpoint, CURVE)), "-o", str(tmp_path / "chances.onnx")]) == 0
-    assert "calibrate" not in capsys.readouterr().out
+def test_export_of_a_calibrated_checkpoint_does_not_advise_to_calibrate(checkpoint, tmp_path, capsys):
+    assert export_command([str(with_calibration(checkpoint, CURVE)), "-o", str(tmp_path / "model.onnx")]) == 0
+    assert "canthus data calibrate" not in capsys.readouterr().out

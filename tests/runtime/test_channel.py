@@ -1,3 +1,5 @@
+"""Items pass between threads, live or without loss, and no thread is left behind."""
+
 import threading
 import time
 
@@ -5,16 +7,16 @@ import pytest
 
 from canthus.runtime.channel import Channel, Stage
 
-GONE = 2.0
+JOIN_TIMEOUT = 2.0
 """Seconds in which every thread must have ended."""
 
 
-def test_nothing_is_lost_on_the_way_from_a_file():
+def test_stage_passes_every_item_in_order():
     with Stage(lambda: iter(range(100)), "count", capacity=3) as numbers:
         assert list(numbers) == list(range(100))
 
 
-def test_live_the_newest_wins_and_the_rest_is_counted():
+def test_full_live_channel_keeps_the_newest_item_and_counts_the_dropped():
     channel = Channel(1, newest_wins=True)
     for number in range(5):
         assert channel.put(number)
@@ -23,7 +25,7 @@ def test_live_the_newest_wins_and_the_rest_is_counted():
     assert channel.dropped == 4
 
 
-def test_an_error_comes_after_the_items_before_it():
+def test_error_is_raised_after_the_items_before_it():
     def failing():
         yield 1
         yield 2
@@ -36,7 +38,7 @@ def test_an_error_comes_after_the_items_before_it():
     assert taken == [1, 2]
 
 
-def test_a_consumer_that_leaves_releases_the_producer_and_its_tear_down_runs():
+def test_leaving_consumer_ends_the_producer_and_its_finally_block_runs():
     ended = threading.Event()
 
     def endless():
@@ -50,17 +52,17 @@ def test_a_consumer_that_leaves_releases_the_producer_and_its_tear_down_runs():
     with Stage(endless, "endless", capacity=2) as items:
         assert next(iter(items)) == 0
     assert ended.is_set()
-    assert time.monotonic() - began < GONE
+    assert time.monotonic() - began < JOIN_TIMEOUT
     assert not any(thread.name == "endless" for thread in threading.enumerate())
 
 
-def test_putting_after_the_consumer_left_says_so():
+def test_put_returns_false_after_the_consumer_left():
     channel = Channel(1)
     channel.leave()
     assert not channel.put(1)
 
 
-def test_an_error_stays_whatever_closes_afterwards():
+def test_first_error_is_kept_when_the_channel_is_closed_again():
     channel = Channel(1)
     channel.close(ValueError("broken"))
     channel.close()
@@ -68,7 +70,7 @@ def test_an_error_stays_whatever_closes_afterwards():
         list(channel)
 
 
-def test_who_has_left_hears_no_more():
+def test_consumer_that_left_gets_neither_items_nor_errors():
     channel = Channel(2)
     channel.put(1)
     channel.close(ValueError("broken"))

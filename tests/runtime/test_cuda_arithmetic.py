@@ -1,4 +1,4 @@
-"""What the kernels compute, on the host, beside NumPy and OpenCV; and the runner around them on a pretended GPU."""
+"""The arithmetic of the kernels on the CPU equals NumPy and OpenCV, and the runner works on a fake GPU."""
 
 import ctypes
 import math
@@ -54,58 +54,58 @@ def pointer(array):
 @pytest.mark.parametrize(
     "roi",
     [
-        Roi(160, 120, 64),  # pixel on pixel
-        Roi(160.3, 119.8, 50, 0.4),  # enlarged and turned
+        Roi(160, 120, 64),  # whole pixels, no scaling
+        Roi(160.3, 119.8, 50, 0.4),  # enlarged and rotated
         Roi(150, 110, 130, -1.1),  # 2 x 2 samples
         Roi(170, 120, 190, 2.9),  # 3 x 3
-        Roi(160, 120, 700, 0.2),  # 4 x 4, all around it black
+        Roi(160, 120, 700, 0.2),  # 4 x 4, larger than the frame
         Roi(3, 4, 90, 0.7),  # beyond a corner
-        Roi(318.5, 100, 64, math.pi / 2),  # beyond the right rim
-        Roi(-500, -500, 64),  # nowhere
-        Roi(160, 120, 96),  # half way between one and two samples: round half to even
-        Roi(160, 120, 1e9, 0.3),  # beyond an int
+        Roi(318.5, 100, 64, math.pi / 2),  # beyond the right edge
+        Roi(-500, -500, 64),  # outside the frame
+        Roi(160, 120, 96),  # between one and two samples: rounds half to even
+        Roi(160, 120, 1e9, 0.3),  # too large for an int
     ],
     ids=str,
 )
-def test_a_crop_is_opencvs_to_one_grey_level(shim, roi):
+def test_crop_equals_opencvs_within_one_grey_level(shim, roi):
     image = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
-    mine, theirs = host_crop(shim, image, roi), crop(image, roi, SIZE)
-    difference = np.abs(mine.astype(int) - theirs.astype(int))
+    found, expected = host_crop(shim, image, roi), crop(image, roi, SIZE)
+    difference = np.abs(found.astype(int) - expected.astype(int))
     assert difference.max() <= CROP_TOLERANCE
-    assert difference.mean() < 0.05  # equal nearly everywhere: else 1 hides a shift of half a level
+    assert difference.mean() < 0.05  # so a shift of half a level is found too
 
 
-def test_a_crop_far_from_the_origin_keeps_its_place(shim):
+def test_crop_far_from_the_origin_is_not_shifted(shim):
     image = np.random.default_rng(2).integers(0, 256, (2160, 3840, 3), dtype=np.uint8)
     roi = Roi(3700, 2050, 300, 0.9)
     difference = host_crop(shim, image, roi, 128).astype(int) - crop(image, roi, 128).astype(int)
     assert np.abs(difference).max() <= CROP_TOLERANCE
 
 
-def test_a_crop_of_no_place_is_black(shim):
+def test_crop_of_a_region_with_nan_is_black(shim):
     image = np.full((40, 40, 3), 255, np.uint8)
     assert not host_crop(shim, image, Roi(float("nan"), 3, 64)).any()
 
 
-def test_decode_is_numpys_on_drawn_and_on_random_maps(shim):
+def test_decode_equals_numpys_on_encoded_and_on_random_maps(shim):
     random = np.random.default_rng(3)
     points = random.uniform(-6, 134, (4, 98, 2)).astype(np.float32)  # some outside the crop
     drawn = encode(points, 32, 4, 2.0)
     noise = random.normal(0, 1, (4, 98, 32, 32)).astype(np.float32), random.normal(0, 2, (4, 2, 98, 32, 32))
     for scores, offsets in (drawn, (noise[0], noise[1].astype(np.float32))):
-        wanted, wanted_scores = decode(scores, offsets, 4)
+        expected, expected_scores = decode(scores, offsets, 4)
         got, got_scores = host_decode(shim, scores, offsets, 4)
-        np.testing.assert_allclose(got, wanted, atol=POINT_TOLERANCE)
-        np.testing.assert_array_equal(got_scores, wanted_scores)
+        np.testing.assert_allclose(got, expected, atol=POINT_TOLERANCE)
+        np.testing.assert_array_equal(got_scores, expected_scores)
 
 
-def test_the_kernels_constants_are_pythons(shim):
-    told = np.zeros(3, np.float32)
-    shim.decode_constants(pointer(told))
-    assert told.tolist() == np.array([CORE, REACH, LEAST], np.float32).tolist()
+def test_constants_of_the_kernels_equal_those_of_decode_py(shim):
+    constants = np.zeros(3, np.float32)
+    shim.decode_constants(pointer(constants))
+    assert constants.tolist() == np.array([CORE, REACH, LEAST], np.float32).tolist()
 
 
-def test_ties_nothing_and_nan_are_as_in_numpy(shim):
+def test_ties_empty_maps_and_nan_are_decoded_as_in_numpy(shim):
     random = np.random.default_rng(4)
     scores = random.integers(0, 3, (2, 98, 64, 64)).astype(np.float32)  # hundreds of ties
     scores[0, :40][random.random((40, 64, 64)) < 0.001] = np.nan
@@ -114,11 +114,11 @@ def test_ties_nothing_and_nan_are_as_in_numpy(shim):
     scores[1, 2] = 0.0
     scores[1, 3, 1:] = -1.0
     offsets = random.normal(0, 1, (2, 2, 98, 64, 64)).astype(np.float32)
-    wanted, wanted_scores = decode(scores, offsets, 4)
-    assert np.isfinite(wanted[1, 1:]).all()
+    expected, expected_scores = decode(scores, offsets, 4)
+    assert np.isfinite(expected[1, 1:]).all()
     got, got_scores = host_decode(shim, scores, offsets, 4)
-    np.testing.assert_allclose(got, wanted, atol=POINT_TOLERANCE)
-    np.testing.assert_array_equal(got_scores, wanted_scores)
+    np.testing.assert_allclose(got, expected, atol=POINT_TOLERANCE)
+    np.testing.assert_array_equal(got_scores, expected_scores)
 
 
 @pytest.fixture
@@ -126,22 +126,22 @@ def network(shim):
     return MarkedMaps(HostCuda(shim), SIZE, 98, 4, max_batch=16)
 
 
-def test_the_runner_gives_what_numpy_gives_for_any_number_of_faces(network):
+def test_runner_equals_numpy_for_any_number_of_faces(network):
     random = np.random.default_rng(5)
     for count in (0, 1, 2, 3, 5, 16, 17, 40):
         crops = random.integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8)
         points, scores = network.runner.predict(crops)
         maps = network.maps_of(crops)
-        wanted, wanted_scores = decode(maps[:, 0], maps[:, 1:], 4)
+        expected, expected_scores = decode(maps[:, 0], maps[:, 1:], 4)
         assert points.shape == (count, 98, 2)
-        np.testing.assert_allclose(points, wanted, atol=POINT_TOLERANCE)
-        np.testing.assert_allclose(scores, wanted_scores, atol=1e-6)
+        np.testing.assert_allclose(points, expected, atol=POINT_TOLERANCE)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
     assert set(network.batches) <= set(BUCKETS)
 
 
-def test_the_runner_cuts_from_the_frame_what_opencv_cuts(network):
+def test_runner_crops_the_frame_as_opencv_does(network):
     random = np.random.default_rng(6)
-    for height, width in ((240, 320), (120, 160), (480, 640)):  # the frame's memory must grow and may be too large
+    for height, width in ((240, 320), (120, 160), (480, 640)):  # smaller and larger than the memory of the frame before
         image = random.integers(0, 256, (height, width, 3), dtype=np.uint8)
         image.setflags(write=False)
         rois = [Roi(*random.uniform(20, 200, 2), random.uniform(30, 200), random.uniform(-3, 3)) for _ in range(19)]
@@ -150,13 +150,13 @@ def test_the_runner_cuts_from_the_frame_what_opencv_cuts(network):
             maps = network.maps_of(crops.images)
             points, _ = decode(maps[:, 0], maps[:, 1:], 4)
             found, _ = network.runner.predict_regions(image, rois[:count])
-            wanted = transform(crops.to_frame, points)
-            # One grey level moves a point of these wild maps a little.
-            far = np.abs(found - wanted).max((1, 2)) > FRAME_TOLERANCE
+            expected = transform(crops.to_frame, points)
+            # On these random maps one grey level can move a point by more than the tolerance.
+            far = np.abs(found - expected).max((1, 2)) > FRAME_TOLERANCE
             assert far.sum() <= count // 10
 
 
-def test_steady_state_replays_a_graph_and_allocates_nothing(network):
+def test_later_runs_replay_a_graph_and_allocate_nothing(network):
     image = np.zeros((100, 100, 3), np.uint8)
     rois = [Roi(50, 50, 64), Roi(40, 50, 64)]
     cuda = network.cuda
@@ -166,10 +166,10 @@ def test_steady_state_replays_a_graph_and_allocates_nothing(network):
         network.runner.predict_regions(image, rois)
     assert cuda.allocations == allocations
     assert cuda.replays == replays + 20
-    assert len(network.batches) == started  # nothing is launched anew
+    assert len(network.batches) == started  # the network was not called again
 
 
-def test_a_network_that_cannot_be_captured_runs_without_a_graph(shim):
+def test_network_that_cannot_be_captured_runs_without_a_graph(shim):
     network = MarkedMaps(HostCuda(shim), SIZE, 98, 4, max_batch=6)
     network.graphs = False
     crops = np.random.default_rng(7).integers(0, 256, (13, SIZE, SIZE, 3), dtype=np.uint8)
@@ -180,14 +180,14 @@ def test_a_network_that_cannot_be_captured_runs_without_a_graph(shim):
     assert not network.cuda.replays
 
 
-def test_a_network_that_fails_in_a_recording_runs_without(shim):
-    class Unwilling(MarkedMaps):
+def test_network_that_fails_during_capture_runs_without_a_graph(shim):
+    class FailsInCapture(MarkedMaps):
         def __call__(self, faces):
             if self.cuda.recorded is not None:
                 raise BackendError("did not run: a stream that is captured")
             return super().__call__(faces)
 
-    network = Unwilling(HostCuda(shim), SIZE, 98, 4, max_batch=2)
+    network = FailsInCapture(HostCuda(shim), SIZE, 98, 4, max_batch=2)
     crops = np.random.default_rng(7).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
     maps = network.maps_of(crops)
     for _ in range(3):
@@ -196,7 +196,7 @@ def test_a_network_that_fails_in_a_recording_runs_without(shim):
     assert not network.cuda.replays
 
 
-def test_a_region_takes_a_crop_pixel_where_geometry_takes_it():
+def test_region_maps_crop_pixels_as_geometry_does():
     roi = Roi(31.5, 17.25, 150, 0.6)
     cut, back, taps = to_region(roi, SIZE)
     assert taps == 2

@@ -1,4 +1,4 @@
-"""The TensorRT backend's own part, with a pretended TensorRT on a pretended GPU: what it asks of both, and when."""
+"""The TensorRT backend with a fake TensorRT on a fake GPU: which calls it makes, and when."""
 
 import dataclasses
 import hashlib
@@ -17,12 +17,12 @@ from canthus.runtime.types import Roi
 from support.host_cuda import HostCuda, MarkedMaps, compile_shim, view_of
 
 SIZE, POINTS, STRIDE, MOST = 64, 98, 4, 16
-SECRET = b"an engine"
+ENGINE_DATA = b"an engine"
 
 
 class Context:
     def __init__(self, engine):
-        self.engine, self.cuda, self.told = engine, engine.cuda, {}
+        self.engine, self.cuda, self.shapes = engine, engine.cuda, {}
         engine.contexts.append(self)
 
     def set_device_memory(self, address, size):
@@ -30,11 +30,11 @@ class Context:
         assert size == self.engine.device_memory_size_v2
 
     def set_input_shape(self, name, shape):
-        assert not self.told, "a context that may be in a graph changed its shape"
-        self.told[name] = shape
+        assert not self.shapes, "the shape of a context changed, but a graph may use it"
+        self.shapes[name] = shape
 
     def set_tensor_address(self, name, address):
-        self.told[f"{name}@"] = address
+        self.shapes[f"{name}@"] = address
 
     def execute_async_v3(self, stream):
         self.cuda._do(self.run)
@@ -44,16 +44,16 @@ class Context:
         return True
 
     def run(self):
-        shape = self.told["crops"]
-        maps = view_of(self.told["maps@"], (shape[0], 3, POINTS, SIZE // STRIDE, SIZE // STRIDE), np.float32)
-        maps[:] = MarkedMaps.maps_of(MARKED, view_of(self.told["crops@"], shape, np.uint8))
+        shape = self.shapes["crops"]
+        maps = view_of(self.shapes["maps@"], (shape[0], 3, POINTS, SIZE // STRIDE, SIZE // STRIDE), np.float32)
+        maps[:] = MarkedMaps.maps_of(NETWORK, view_of(self.shapes["crops@"], shape, np.uint8))
 
 
-MARKED = SimpleNamespace(size=SIZE, stride=STRIDE, points=POINTS)
+NETWORK = SimpleNamespace(size=SIZE, stride=STRIDE, points=POINTS)
 
 
-class PretendedTensorRT:
-    """As much of TensorRT's module as the backend uses."""
+class FakeTensorRT:
+    """The part of TensorRT's module that the backend uses."""
 
     __version__ = "1.7"
     ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED=2)
@@ -72,7 +72,7 @@ class PretendedTensorRT:
 
     def deserialize_cuda_engine(self, data):
         self.seen.append(data)
-        if data == SECRET:
+        if data == ENGINE_DATA:
             return self
         self.log.log(1, "not  an\nengine")
         return None
@@ -99,9 +99,9 @@ class PretendedTensorRT:
         return Context(self)
 
 
-def write(folder: Path, data: bytes = SECRET, **changes) -> Path:
-    told = {"model_sha256": "0", "flavour": "tensorrt-rtx", "version": "1.7", "gpu": "", "targets": ("sm86",)}
-    recipe = EngineRecipe(**{**told, "precision": "fp16", "batch": (1, 4, MOST), **changes})
+def write(folder: Path, data: bytes = ENGINE_DATA, **changes) -> Path:
+    fields = {"model_sha256": "0", "flavour": "tensorrt-rtx", "version": "1.7", "gpu": "", "targets": ("sm86",)}
+    recipe = EngineRecipe(**{**fields, "precision": "fp16", "batch": (1, 4, MOST), **changes})
     path = folder / "m.engine"
     path.write_bytes(data)
     EngineManifest(hashlib.sha256(data).hexdigest(), recipe, "fast", SIZE, POINTS, STRIDE, "", ()).write(path)
@@ -114,37 +114,37 @@ def shim(tmp_path_factory):
 
 
 @pytest.fixture
-def pretended(shim, monkeypatch):
+def tensorrt(shim, monkeypatch):
     cuda = HostCuda(shim)
-    module = PretendedTensorRT(cuda)
+    module = FakeTensorRT(cuda)
     monkeypatch.setattr(trt, "Cuda", lambda: cuda)
     monkeypatch.setattr(trt, "load_flavour", lambda flavour: module)
     monkeypatch.setattr(trt, "installed_flavours", lambda: ("tensorrt-rtx",))
     return module
 
 
-def test_an_engine_runs_any_number_of_faces_and_keeps_its_kernels(pretended, tmp_path):
+def test_engine_runs_any_number_of_faces_and_saves_its_kernels(tensorrt, tmp_path):
     engine = write(tmp_path)
     crops = np.random.default_rng(1).integers(0, 256, (21, SIZE, SIZE, 3), dtype=np.uint8)
-    maps = MarkedMaps.maps_of(MARKED, crops)
-    wanted, _ = decode(maps[:, 0], maps[:, 1:], STRIDE)
+    maps = MarkedMaps.maps_of(NETWORK, crops)
+    expected, _ = decode(maps[:, 0], maps[:, 1:], STRIDE)
     with open_backend(engine) as backend:
         assert backend.size == SIZE
         assert "fake GPU" in backend.name
         for count in (0, 1, 3, 21, 3):
             points, scores = backend.predict(crops[:count])
-            np.testing.assert_allclose(points, wanted[:count], atol=1e-3)
+            np.testing.assert_allclose(points, expected[:count], atol=1e-3)
             assert scores.shape == (count, POINTS)
         assert isinstance(backend, RegionBackend)
         found, _ = backend.predict_regions(crops[0], [Roi(31.5, 31.5, SIZE)])
-        np.testing.assert_allclose(found[0], wanted[0], atol=1e-3)
-    assert sorted(context.told["crops"][0] for context in pretended.contexts) == [1, 4, 8, 16]
+        np.testing.assert_allclose(found[0], expected[0], atol=1e-3)
+    assert sorted(context.shapes["crops"][0] for context in tensorrt.contexts) == [1, 4, 8, 16]
     assert engine.with_suffix(".runtime").read_bytes() == b"kernels"
-    assert pretended.cuda.closed == 1
+    assert tensorrt.cuda.closed == 1
     backend.close()
-    assert pretended.cuda.closed == 1
+    assert tensorrt.cuda.closed == 1
     with open_backend(engine):
-        assert b"kernels" in pretended.seen
+        assert b"kernels" in tensorrt.seen
 
 
 @pytest.mark.parametrize(
@@ -155,38 +155,38 @@ def test_an_engine_runs_any_number_of_faces_and_keeps_its_kernels(pretended, tmp
         ({"gpu": "NVIDIA H100"}, "gpu: built for NVIDIA H100"),
     ],
 )
-def test_an_engine_for_another_machine_is_refused_before_it_is_read(pretended, tmp_path, changes, why):
+def test_engine_for_another_machine_is_refused_before_it_is_deserialised(tensorrt, tmp_path, changes, why):
     with pytest.raises(EngineError, match=why):
         open_backend(write(tmp_path, **changes))
-    assert not pretended.seen
-    assert pretended.cuda.closed == 1
+    assert not tensorrt.seen
+    assert tensorrt.cuda.closed == 1
 
 
-def test_what_tensorrt_refuses_is_told_in_its_words(pretended, tmp_path):
+def test_error_of_tensorrt_is_part_of_the_message(tensorrt, tmp_path):
     with pytest.raises(EngineError, match="refuses it: not an engine; rebuild"):
         open_backend(write(tmp_path, data=b"something else"))
-    pretended.runs, pretended.kernels = False, None
+    tensorrt.runs, tensorrt.kernels = False, None
     with pytest.raises(BackendError, match="did not run"), open_backend(write(tmp_path)) as backend:
         backend.predict(np.zeros((1, SIZE, SIZE, 3), np.uint8))
-    assert pretended.cuda.closed == 2
+    assert tensorrt.cuda.closed == 2
 
 
-def test_an_engines_scores_are_calibrated_as_its_manifest_or_its_model_tells(pretended, tmp_path):
+def test_scores_are_calibrated_by_the_engines_manifest_or_by_the_models_calibration(tensorrt, tmp_path):
     crops = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
     engine = write(tmp_path)
     with open_backend(engine) as backend:
         peaks = backend.predict(crops)[1]
     dataclasses.replace(read_engine_manifest(engine), calibration=(1.5, -1.0)).write(engine)
-    for told, wanted in ((None, (1.5, -1.0)), ((2.0, 0.5), (2.0, 0.5))):
-        with trt.TensorRTBackend(engine, calibration=told) as backend:
-            np.testing.assert_array_equal(backend.predict(crops)[1], apply_calibration(peaks, wanted))
+    for calibration, expected in ((None, (1.5, -1.0)), ((2.0, 0.5), (2.0, 0.5))):
+        with trt.TensorRTBackend(engine, calibration=calibration) as backend:
+            np.testing.assert_array_equal(backend.predict(crops)[1], apply_calibration(peaks, expected))
             assert isinstance(backend, RegionBackend)
             whole = Roi((SIZE - 1) / 2, (SIZE - 1) / 2, SIZE)
             found = backend.predict_regions(crops[0], [whole])[1]
-            np.testing.assert_allclose(found[0], apply_calibration(peaks[0], wanted), atol=1e-3)
+            np.testing.assert_allclose(found[0], apply_calibration(peaks[0], expected), atol=1e-3)
 
 
-def test_trust_opens_an_engine_without_a_manifest(pretended, tmp_path):
+def test_trust_opens_an_engine_without_a_manifest(tensorrt, tmp_path):
     engine = write(tmp_path)
     engine.with_suffix(".json").unlink()
     with pytest.raises(EngineError, match="--trust"):

@@ -1,4 +1,4 @@
-"""The kernels compile for every GPU; and, where there is one, they give what NumPy and PyTorch give."""
+"""The kernels compile for every GPU. On a GPU they give the same results as NumPy and PyTorch."""
 
 import os
 from pathlib import Path
@@ -48,18 +48,18 @@ def gpu() -> Gpu:
 
 @pytest.mark.usefixtures("nvrtc")
 @pytest.mark.parametrize("name", SOURCES)
-def test_the_kernels_compile_for_every_capability(name):
+def test_kernels_compile_for_every_capability(name):
     capabilities = supported_capabilities()
     assert {86, 89, 90, 120} <= set(capabilities)
     for capability in capabilities:
         code = compile_kernel(name, capability, "ptx").decode()
         assert f".target sm_{capability}" in code
         assert ".visible .entry" in code
-        assert ".local" not in code  # nothing that spills: the kernels live in registers
+        assert ".local" not in code  # no register is spilled to memory
 
 
 @pytest.mark.usefixtures("nvrtc")
-def test_a_kernel_is_compiled_once_and_a_damaged_one_again(tmp_path, monkeypatch):
+def test_kernel_is_compiled_once_and_again_if_the_cached_one_is_damaged(tmp_path, monkeypatch):
     monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
     code = cached_kernel("crop.cu", 89)
     (kept,) = (tmp_path / "kernels").iterdir()
@@ -72,13 +72,13 @@ def test_a_kernel_is_compiled_once_and_a_damaged_one_again(tmp_path, monkeypatch
 
 
 @pytest.mark.usefixtures("nvrtc")
-def test_what_does_not_compile_tells_the_compilers_words(monkeypatch):
+def test_error_of_a_kernel_that_does_not_compile_has_the_compilers_log(monkeypatch):
     monkeypatch.setattr(kernels, "source", lambda name: "__global__ void k() { nonsense; }")
     with pytest.raises(BackendError, match="nonsense"):
         compile_kernel("crop.cu", 89)
 
 
-def test_the_reference_on_the_cpu_is_pytorch_and_numpy():
+def test_raw_maps_backend_on_the_cpu_gives_the_points_of_pytorch_and_numpy():
     torch.manual_seed(8)
     network = build_network("student", POINTS).eval()
     crops = synthetic_crops(18, SIZE)  # more than one batch
@@ -113,7 +113,7 @@ def host_copy(cuda: Cuda, address: int, shape: tuple[int, ...]) -> np.ndarray:
 
 @pytest.mark.cuda
 @pytest.mark.usefixtures("nvrtc", "gpu")
-def test_on_a_gpu_crop_and_decode_give_what_opencv_and_numpy_give():
+def test_crop_and_decode_on_a_gpu_equal_opencv_and_numpy():
     random = np.random.default_rng(9)
     image = random.integers(0, 256, (480, 640, 3), dtype=np.uint8)
     rois = [Roi(*random.uniform(-20, 500, 2), random.uniform(30, 400), random.uniform(-3, 3)) for _ in range(16)]
@@ -128,10 +128,10 @@ def test_on_a_gpu_crop_and_decode_give_what_opencv_and_numpy_give():
         crops = crop_all(image, rois, SIZE)
         cut = host_copy(cuda, runner.crops, crops.images.shape)
         assert np.abs(cut.astype(int) - crops.images.astype(int)).max() <= CROP_TOLERANCE
-        wanted, wanted_scores = decode(scores, offsets, STRIDE)
-        np.testing.assert_allclose(points, transform(crops.to_frame, wanted), atol=2e-3)
-        np.testing.assert_array_equal(found_scores, wanted_scores)
-        again, again_scores = runner.predict_regions(image, rois)  # from the graph now
+        expected, expected_scores = decode(scores, offsets, STRIDE)
+        np.testing.assert_allclose(points, transform(crops.to_frame, expected), atol=2e-3)
+        np.testing.assert_array_equal(found_scores, expected_scores)
+        again, again_scores = runner.predict_regions(image, rois)  # from the graph
         np.testing.assert_array_equal(again, points)
         np.testing.assert_array_equal(again_scores, found_scores)
     finally:
@@ -154,7 +154,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.cuda
 @pytest.mark.usefixtures("nvrtc")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_on_a_gpu_an_engine_gives_what_pytorch_gives_and_grows_nothing(gpu, model, tmp_path, precision):
+def test_engine_on_a_gpu_equals_pytorch_and_allocates_nothing_after_the_first_runs(gpu, model, tmp_path, precision):
     if not installed_flavours():
         pytest.skip("no TensorRT is installed")
     try:
@@ -169,10 +169,10 @@ def test_on_a_gpu_an_engine_gives_what_pytorch_gives_and_grows_nothing(gpu, mode
         RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as reference,
         TensorRTBackend(engine) as backend,
     ):
-        wanted, _ = reference.predict(crops)
+        expected, _ = reference.predict(crops)
         for _ in range(2):  # the second time from graphs
             points, _ = backend.predict(crops)
-            assert np.quantile(np.abs(points - wanted), 0.9) <= SHIFT_TOLERANCE * SIZE
+            assert np.quantile(np.abs(points - expected), 0.9) <= SHIFT_TOLERANCE * SIZE
         image, rois = crops.reshape(-1, SIZE, 3), [Roi(30, 200, 80, 0.3), Roi(20, 500, 50)]
         first = backend.predict_regions(image, rois)
         assert np.median(np.abs(first[0] - reference.predict_regions(image, rois)[0])) <= 0.1
@@ -185,7 +185,7 @@ def test_on_a_gpu_an_engine_gives_what_pytorch_gives_and_grows_nothing(gpu, mode
 
 @pytest.mark.cuda
 @pytest.mark.usefixtures("nvrtc", "gpu")
-def test_on_a_gpu_the_reference_gives_what_it_gives_on_the_cpu():
+def test_raw_maps_backend_gives_the_same_on_a_gpu_and_on_the_cpu():
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")
     torch.manual_seed(11)
@@ -194,8 +194,8 @@ def test_on_a_gpu_the_reference_gives_what_it_gives_on_the_cpu():
         network.head[3].weight.normal_(0, 0.05)
     crops = synthetic_crops(19, SIZE)
     with RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
-        wanted, _ = backend.predict(crops)
+        expected, _ = backend.predict(crops)
     network = network.cuda()
     with RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE, "cuda") as backend:
         points, _ = backend.predict(crops)
-    assert np.quantile(np.abs(points - wanted), 0.9) <= 0.05
+    assert np.quantile(np.abs(points - expected), 0.9) <= 0.05
