@@ -4,7 +4,7 @@ import json
 import shlex
 import shutil
 import sys
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -28,8 +28,6 @@ def install_command(extra: str) -> str:
 
 def _installer() -> str:
     """Return the start of an install command for this Python environment, which need not be activated."""
-    if util.find_spec("pip") is None:  # as in an environment that uv created
-        return f"uv pip install --python {shlex.quote(sys.executable)}"
     pip = shutil.which("pip")
     if pip and Path(pip).parent == Path(sys.executable).parent:
         return "pip install"

@@ -33,13 +33,10 @@ def test_install_command_names_the_source_of_this_installation(monkeypatch, orig
 
 
 def test_install_command_is_for_this_environment(monkeypatch):
-    monkeypatch.setattr(extras.util, "find_spec", lambda name: object())
     monkeypatch.setattr(extras.shutil, "which", lambda name: str(Path(sys.executable).with_name(name)))
     assert install_command("rtx").startswith("pip install ")
     monkeypatch.setattr(extras.shutil, "which", lambda name: "/usr/bin/pip")  # the environment is not activated
     assert install_command("rtx").startswith(f"{sys.executable} -m pip install ")
-    monkeypatch.setattr(extras.util, "find_spec", lambda name: None)  # uv's environments have no pip
-    assert install_command("rtx").startswith(f"uv pip install --python {sys.executable} ")
 
 
 def test_no_message_advises_to_install_canthus_from_a_package_index():
