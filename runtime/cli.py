@@ -28,6 +28,13 @@ DEBIAN_PACKAGES = "libegl1 libgl1 libgles2 libglib2.0-0"
 MISSING_LIBRARY = "cannot open shared object file"
 """Part of Linux's message for a missing library: an ImportError, or an OSError if Python loads it by name."""
 
+SECTIONS = (
+    ("find points on faces", ("view", "video", "images")),
+    ("check and tune this machine", ("doctor", "bench", "engine")),
+    ("train networks", ("data", "label", "train", "eval", "export")),
+)
+"""The order of the commands in the help. Commands of other packages come last."""
+
 EXIT_CODES = "exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped with Ctrl-C"
 
 
@@ -110,19 +117,11 @@ def _one_line(error: OSError | ImportError) -> str:
 
 
 def _help(commands: dict[str, metadata.EntryPoint]) -> str:
-    lines = [
-        "usage: canthus COMMAND ...",
-        "",
-        "Find 98 points on every face of a webcam, a video or images.",
-        "",
-        "commands:",
-    ]
-    for name, point in sorted(commands.items()):
-        try:
-            summary = (point.load().__doc__ or "").strip().split("\n")[0]
-        except ImportError as error:
-            summary = f"(not available: {error})"
-        lines.append(f"  {name:<10} {summary}")
+    known = {name for _, names in SECTIONS for name in names}
+    lines = ["usage: canthus COMMAND ...", "", "Find 98 points on every face of a webcam, a video or images."]
+    for title, names in (*SECTIONS, ("other commands", tuple(sorted(commands.keys() - known)))):
+        if present := [name for name in names if name in commands]:
+            lines += ["", f"{title}:", *(f"  {name:<10} {_summary(commands[name])}" for name in present)]
     lines += [
         "",
         "options:",
@@ -133,3 +132,11 @@ def _help(commands: dict[str, metadata.EntryPoint]) -> str:
         EXIT_CODES,
     ]
     return "\n".join(lines)
+
+
+def _summary(point: metadata.EntryPoint) -> str:
+    """Return the first line of a command's docstring."""
+    try:
+        return (point.load().__doc__ or "").strip().split("\n")[0]
+    except ImportError as error:
+        return f"(not available: {error})"

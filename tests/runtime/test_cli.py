@@ -36,6 +36,18 @@ def raising(error):
     return work
 
 
+def test_help_lists_the_commands_of_other_packages_last(monkeypatch, capsys):
+    def command(arguments):
+        """Do something else."""
+
+    points = [SimpleNamespace(name=name, load=lambda: command) for name in ("alien", "train", "view")]
+    monkeypatch.setattr(cli.metadata, "entry_points", lambda group: points)
+    assert cli.main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    names = [line.split()[0] for line in lines if line.endswith("Do something else.")]
+    assert names == ["view", "train", "alien"]
+
+
 def test_system_error_is_one_line(run, capsys):
     assert run(raising(OSError(28, "No space left on device", "out.csv"))) == 1
     assert run(raising(OSError("no reason given"))) == 1
