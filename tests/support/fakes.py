@@ -1,4 +1,4 @@
-"""Stand-ins for a network, a detector and a camera."""
+"""Fakes of a network, a detector and a camera."""
 
 import threading
 import time
@@ -11,7 +11,7 @@ from support.shape import SHAPE
 
 
 class FakeBackend:
-    """Takes the bright part of a crop for a face: SHAPE spread over it, scored by how full it is."""
+    """A backend that predicts SHAPE, scaled to the bright part of a crop, with score 0.9; score 0 without one."""
 
     name = "fake"
     size = 64
@@ -42,7 +42,7 @@ class FakeBackend:
 
 
 def bright_boxes(image: np.ndarray) -> list[FaceBox]:
-    """A detector for made-up frames: the bounding box of what is bright in each half of the picture."""
+    """Return the bounding box of the bright pixels in each half of the image."""
     boxes = []
     half = image.shape[1] // 2
     for left in (0, half):
@@ -53,7 +53,7 @@ def bright_boxes(image: np.ndarray) -> list[FaceBox]:
 
 
 class FakeDetector:
-    """Finds what is bright."""
+    """A detector that finds bright areas."""
 
     def detect(self, image: np.ndarray, exhaustive: bool = False) -> list[FaceBox]:
         return bright_boxes(image)
@@ -65,7 +65,7 @@ class FakeDetector:
 
 
 def scene(*places, side=70, size=(240, 640)):
-    """A dark frame with a bright square, the face of the fake backend, at each (x, y)."""
+    """Return a dark frame with a bright square at each (x, y): a face for the fakes."""
     image = np.zeros((*size, 3), np.uint8)
     for x, y in places:
         image[max(y - side // 2, 0) : y + side // 2, max(x - side // 2, 0) : x + side // 2] = 255
@@ -73,7 +73,7 @@ def scene(*places, side=70, size=(240, 640)):
 
 
 class FakeCapture:
-    """What OpenCV gives for a camera: a few frames, then an end, or silence for ever."""
+    """A fake of `cv2.VideoCapture`: a few frames, then the end of the stream, or no answer for 5 s ("silence")."""
 
     def __init__(self, frames=5, then="end"):
         self.left, self.then = frames, then
