@@ -136,7 +136,7 @@ def test_the_wheel_contains_every_source_and_nothing_else(tmp_path):
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     kinds = ("*.py", "py.typed", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4")
     data = {path for room in ROOMS for kind in kinds for path in (REPOSITORY / room).rglob(kind)}
-    wanted = {"canthus/" + str(path.relative_to(REPOSITORY)) for path in data}
+    wanted = {f"canthus/{path.relative_to(REPOSITORY).as_posix()}" for path in data}
     assert wanted <= names, wanted - names
     assert all(name.startswith("canthus/") for name in names)
     assert not [name for name in names if Path(name).suffix in (".pyc", ".tar", ".jpg")]
