@@ -35,6 +35,11 @@ SECTIONS = (
 )
 """The order of the commands in the help. Commands of other packages come last."""
 
+EXAMPLES = """examples:
+  canthus view                                  the first webcam, live
+  canthus video clip.mp4 -o overlay.mp4         draw the points on a video
+  canthus images photos/ --table points.csv     write the points of images to a table"""
+
 EXIT_CODES = "exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped with Ctrl-C"
 
 
@@ -128,7 +133,9 @@ def _help(commands: dict[str, metadata.EntryPoint]) -> str:
         "  --version  print the version",
         "  --debug    with a command: print debug messages, and a traceback after an error",
         "",
-        "`canthus COMMAND --help` shows the options of a command, with examples.",
+        EXAMPLES,
+        "",
+        "`canthus COMMAND --help` shows the options of a command.",
         EXIT_CODES,
     ]
     return "\n".join(lines)
