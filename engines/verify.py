@@ -51,6 +51,13 @@ class Prediction(NamedTuple):
     not_run: str = ""  # why it did not run
 
 
+class SampleScene(NamedTuple):
+    """A frame with regions to crop."""
+
+    image: NDArray[np.uint8]  # (720, 1280, 3)
+    rois: list[Roi]
+
+
 @dataclass(frozen=True)
 class ParityRow:
     """One backend compared with the reference. Distances are in crop pixels, NME is in %."""
@@ -229,8 +236,8 @@ def sample_crops(size: int) -> ParityCrops:
     return ParityCrops(np.stack(crops), None)
 
 
-def sample_scene() -> tuple[NDArray[np.uint8], list[Roi]]:
-    """Return the first frame of the sample clip (720, 1280, 3) and 16 regions around its face."""
+def sample_scene() -> SampleScene:
+    """Return the first frame of the sample clip and 16 regions around its face. The same in every call."""
     from canthus.runtime import sample
     from canthus.runtime.sources import VideoFile
 
@@ -239,7 +246,8 @@ def sample_scene() -> tuple[NDArray[np.uint8], list[Roi]]:
     centres = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.1, 0.1, (16, 2)) * side
     with VideoFile(sample.CLIP) as clip:
         image = next(iter(clip)).image
-    return image, [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in centres]
+    rois = [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in centres]
+    return SampleScene(image, rois)
 
 
 def labelled_crops(wflw: Path, size: int, limit: int) -> ParityCrops:

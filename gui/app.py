@@ -7,7 +7,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -55,6 +55,7 @@ def command(arguments: list[str]) -> int:
     application = _open_qt()
     from canthus.gui.window import Window
 
+    stderr = _duplicate_stderr()
     stream = _stream(args)
     name = f"camera {args.camera}" if args.source is None else args.source.name
     window = Window(stream, name)
@@ -70,17 +71,29 @@ def command(arguments: list[str]) -> int:
     failure = window.failure if signals else stream.failure
     exit_code = 130 if signals else 0
     if not ended:
-        _exit_now(failure, exit_code)
+        _exit_now(failure, exit_code, stderr)
+    if stderr is not None:
+        os.close(stderr)
     if failure is not None:
         raise failure
     return exit_code
 
 
-def _exit_now(failure: BaseException | None, exit_code: int) -> NoReturn:
+def _duplicate_stderr() -> int | None:
+    """Return a second file descriptor for stderr; None if stderr is closed."""
+    with suppress(OSError):
+        return os.dup(2)
+    return None
+
+
+def _exit_now(failure: BaseException | None, exit_code: int, stderr: int | None) -> NoReturn:
     """Report the error and end the process at once.
 
     A library or a driver still holds a thread, for example while it loads a model. A normal exit could crash then.
+    The thread may also have redirected file descriptor 2 (see `Detector`), so it is restored from `stderr` first.
     """
+    if stderr is not None:
+        os.dup2(stderr, 2)
     if isinstance(failure, CanthusError):
         print(f"canthus view: {failure}", file=sys.stderr)
     elif failure is not None:

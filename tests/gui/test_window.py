@@ -297,9 +297,11 @@ from PyQt6.QtCore import QTimer
 from canthus.gui import app
 from canthus.runtime import pipeline
 from canthus.runtime.cli import main
+from canthus.runtime.detector import _SILENCE
 class Slow:
     def __init__(self, settings):
-        time.sleep(30)  # longer than the viewer waits for its threads
+        with _SILENCE:  # redirects stderr, as while MediaPipe loads
+            time.sleep(30)  # longer than the viewer waits for its threads
 pipeline.Landmarker = Slow
 open_qt = app._open_qt
 def open_and_close():
