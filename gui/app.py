@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from canthus.runtime.addresses import is_address, without_password
 from canthus.runtime.errors import BackendError, CanthusError, InputError
 from canthus.runtime.options import add_landmarker_options, settings_from_args
 
@@ -34,6 +35,7 @@ examples:
   canthus view                       show the first camera
   canthus view --camera 1            show another camera
   canthus view --source clip.mp4     play a video file at its own frame rate
+  canthus view --source rtsp://192.168.1.20/live   show a network stream
 
 keys:
   Space   pause or resume; play a finished file again
@@ -48,17 +50,16 @@ def command(arguments: list[str]) -> int:
     """Show a camera or a video live in a window, with points and ids on every face."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.loop and args.source is None:
+    if args.loop and not isinstance(args.source, Path):
         parser.error("--loop needs a file: --source FILE --loop")
-    if args.source is not None and not args.source.exists():
+    if isinstance(args.source, Path) and not args.source.exists():
         raise InputError(f"{args.source}: no such file")
     application = _open_qt()
     from canthus.gui.window import Window
 
     stderr = _duplicate_stderr()
     stream = _stream(args)
-    name = f"camera {args.camera}" if args.source is None else args.source.name
-    window = Window(stream, name)
+    window = Window(stream, _source_name(args))
     with _close_on_signals(lambda: window.close()) as signals:
         window.show()
         stream.start()
@@ -112,7 +113,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--camera", type=_camera_number, default=0, metavar="N", help="camera number (default: 0)")
-    source.add_argument("--source", type=Path, metavar="FILE", help="play a video file instead of a camera")
+    source.add_argument(
+        "--source",
+        type=_file_or_address,
+        metavar="FILE",
+        help="play a video file, or a stream by its address (rtsp://…, http://…), instead of a camera",
+    )
     parser.add_argument("--loop", action="store_true", help="play the file again and again")
     add_landmarker_options(parser)
     return parser
@@ -124,21 +130,43 @@ def _camera_number(text: str) -> int:
     return int(text)
 
 
+def _file_or_address(text: str) -> Path | str:
+    return text if is_address(text) else Path(text)
+
+
+def _source_name(args: argparse.Namespace) -> str:
+    """Return the source as the window's title shows it."""
+    match args.source:
+        case None:
+            return f"camera {args.camera}"
+        case Path():
+            return args.source.name
+        case address:
+            return without_password(address)
+
+
 def _stream(args: argparse.Namespace) -> "Stream":
     """Create the stream. OpenCV, FFmpeg and the networks are imported in its threads."""
     from canthus.gui.stream import FaceFinder, Source, Stream
 
     def open_source() -> AbstractContextManager[Source]:
         from canthus.runtime.sources import Camera, VideoFile
+        from canthus.runtime.stream import Stream as NetworkStream
 
-        return Camera(args.camera) if args.source is None else VideoFile(args.source)
+        match args.source:
+            case None:
+                return Camera(args.camera)
+            case Path():
+                return VideoFile(args.source)
+            case address:
+                return NetworkStream(address)
 
     def open_finder() -> AbstractContextManager[FaceFinder]:
         from canthus.runtime.pipeline import Landmarker
 
         return Landmarker(settings_from_args(args))
 
-    return Stream(open_source, open_finder, live=args.source is None, loop=args.loop)
+    return Stream(open_source, open_finder, live=not isinstance(args.source, Path), loop=args.loop)
 
 
 def _open_qt() -> "QApplication":

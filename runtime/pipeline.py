@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.addresses import is_address
 from canthus.runtime.backends import Backend
 from canthus.runtime.backends.automatic import open_automatic
 from canthus.runtime.channel import Stage
@@ -20,7 +21,7 @@ from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
-from canthus.runtime.stream import Stream, is_address
+from canthus.runtime.stream import Stream
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
 from canthus.runtime.wflw import POINTS

@@ -6,26 +6,18 @@ from collections.abc import Iterator
 
 import av
 
+from canthus.runtime.addresses import SCHEMES, is_address, without_password
 from canthus.runtime.channel import Channel
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.sources import error_reason, main_track, to_rgb
 from canthus.runtime.types import Frame
 
-SCHEMES = ("http", "https", "mms", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
-"""Schemes of the addresses that `Stream` opens."""
-
 OPEN_TIMEOUT = 10.0
 """Seconds that a stream has to answer and to send its first frame."""
 
 READ_TIMEOUT = 3.0
 """Seconds without data after which a stream counts as disconnected."""
-
-
-def is_address(source: object) -> bool:
-    """Return whether a source is the address of a stream: "rtsp://host/path"."""
-    scheme, separator, _ = str(source).partition("://")
-    return isinstance(source, str) and bool(separator) and scheme.lower() in SCHEMES
 
 
 class Stream(Closeable):
@@ -41,8 +33,9 @@ class Stream(Closeable):
     """
 
     def __init__(self, address: str) -> None:
-        scheme, _, rest = address.partition("://")
-        self.name = f"{scheme}://{rest.rpartition('@')[2]}"  # for messages, without a password
+        self.name = without_password(address)
+        if not is_address(address):
+            raise InputError(f"{self.name}: not an address of a stream (expected one of {', '.join(SCHEMES)}://…)")
         self._address = address
         self._frames: Channel[Frame] = Channel(1, newest_wins=True)
         self._count = 0

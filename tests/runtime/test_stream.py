@@ -10,10 +10,11 @@ import time
 import pytest
 
 from canthus.runtime import stream
+from canthus.runtime.addresses import is_address, without_password
 from canthus.runtime.errors import InputError
 from canthus.runtime.pipeline import follow
 from canthus.runtime.sample import CLIP
-from canthus.runtime.stream import Stream, is_address
+from canthus.runtime.stream import Stream
 from support.videos import write_video
 
 
@@ -54,6 +55,16 @@ def serve():
 )
 def test_addresses_are_told_apart_from_files(source, expected):
     assert is_address(source) == expected
+
+
+def test_password_is_removed_for_messages():
+    assert without_password("rtsp://user:p@ss@host:554/live?a=b@c") == "rtsp://host:554/live?a=b@c"
+    assert without_password("udp://@239.0.0.1:1234") == "udp://239.0.0.1:1234"
+
+
+def test_address_with_an_unknown_scheme_is_refused():
+    with pytest.raises(InputError, match=r"^gopher://host: not an address of a stream \(expected one of http, "):
+        Stream("gopher://host")
 
 
 def test_frames_of_a_file_on_a_server_come_at_its_frame_rate_until_its_end(tmp_path, serve):
