@@ -1,21 +1,21 @@
-"""What can go wrong for a person, each with a message that says what to do."""
+"""The errors that canthus raises for mistakes of its users and for missing parts of a machine."""
 
 
 class CanthusError(Exception):
-    """A mistake or a lack that its reader can mend; printed as one line, without a traceback."""
+    """Base class of all errors that the user can fix. The commands print them as one line, without a traceback."""
 
 
 class InputError(CanthusError):
-    """A picture, video, camera, label file or output path that cannot be used."""
+    """An image, video, camera, label file, option or output path that cannot be used."""
 
 
 class ModelError(CanthusError):
-    """A network, manifest or checkpoint that is missing, damaged or of another kind."""
+    """A network, manifest or checkpoint that is missing, damaged or of another type."""
 
 
 class BackendError(CanthusError):
-    """A library or device that a backend needs and this machine lacks."""
+    """A library or a device that a backend needs and that is missing or fails."""
 
 
 class EngineError(CanthusError):
-    """A compiled engine that does not fit this machine, or is not what its manifest says."""
+    """A TensorRT engine that does not fit this machine, or differs from its manifest."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend, predict_regions
-from canthus.runtime.decode import LEAST
+from canthus.runtime.decode import MIN_WEIGHT
 from canthus.runtime.geometry import roi_from_points, roll_from_points
 from canthus.runtime.types import Roi
 
@@ -87,7 +87,7 @@ def average_views(predict: Predict, found: Landmarks, roll: Roll = roll_from_poi
     views = len(VIEW_SCALES)
     points = np.concatenate([found.points[None], more.points.reshape(views, *found.points.shape)])  # (V, N, K, 2)
     scores = np.concatenate([found.scores[None], more.scores.reshape(views, *found.scores.shape)])  # (V, N, K)
-    weights = scores[..., None] + LEAST  # if all scores are 0, the plain mean
+    weights = scores[..., None] + MIN_WEIGHT  # if all scores are 0, the plain mean
     return Landmarks((points * weights).sum(0) / weights.sum(0), scores.mean(0))
 
 

@@ -13,9 +13,9 @@
 
 // The same as in decode.py: the share of the peak above which cells count for the centre, the standard deviation of the
 // Gaussian window around the centre in cells, and the weight that is added to every cell.
-#define CORE 0.5f
-#define REACH 3.0f
-#define LEAST 1e-6f
+#define CORE_THRESHOLD 0.5f
+#define WINDOW_SIGMA 3.0f
+#define MIN_WEIGHT 1e-6f
 
 // A frame (height, width, 3) uint8 without padding between rows. The struct is in device memory: a captured CUDA graph
 // keeps its address, and reads another frame when the struct changes.
@@ -92,7 +92,7 @@ HOST_DEVICE WeightedSum add(WeightedSum one, WeightedSum other) {
 
 // The contribution of one cell to the centre of the peak. scores: the map of one point; top: its maximum.
 HOST_DEVICE WeightedSum center_term(const float* scores, int cell, int width, float top) {
-    float weight = positive(scores[cell] - CORE * positive(top)) + LEAST;
+    float weight = positive(scores[cell] - CORE_THRESHOLD * positive(top)) + MIN_WEIGHT;
     return {weight, weight * (float)(cell % width), weight * (float)(cell / width)};
 }
 
@@ -104,8 +104,8 @@ HOST_DEVICE WeightedSum point_term(const float* maps, int points, int cells, int
     size_t layer = (size_t)points * cells;
     float x = (float)(cell % width), y = (float)(cell / width);
     float to_x = x - center.x / center.weight, to_y = y - center.y / center.weight;
-    float window = expf(-(to_x * to_x + to_y * to_y) / (2.0f * REACH * REACH));
-    float weight = (positive(here[0]) + LEAST) * window;
+    float window = expf(-(to_x * to_x + to_y * to_y) / (2.0f * WINDOW_SIGMA * WINDOW_SIGMA));
+    float weight = (positive(here[0]) + MIN_WEIGHT) * window;
     return {weight, weight * (x + here[layer]), weight * (y + here[2 * layer])};
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.cuda.launch import BUCKETS, REGION, VIEW, to_region
-from canthus.runtime.decode import CORE, LEAST, REACH, decode, encode
+from canthus.runtime.decode import CORE_THRESHOLD, MIN_WEIGHT, WINDOW_SIGMA, decode, encode
 from canthus.runtime.errors import BackendError
 from canthus.runtime.geometry import crop, crop_all, to_frame, transform
 from canthus.runtime.types import Roi
@@ -102,7 +102,7 @@ def test_decode_equals_numpys_on_encoded_and_on_random_maps(shim):
 def test_constants_of_the_kernels_equal_those_of_decode_py(shim):
     constants = np.zeros(3, np.float32)
     shim.decode_constants(pointer(constants))
-    assert constants.tolist() == np.array([CORE, REACH, LEAST], np.float32).tolist()
+    assert constants.tolist() == np.array([CORE_THRESHOLD, WINDOW_SIGMA, MIN_WEIGHT], np.float32).tolist()
 
 
 def test_ties_empty_maps_and_nan_are_decoded_as_in_numpy(shim):

@@ -66,9 +66,9 @@ extern "C" void decode_maps(const float* maps, const Region* regions, float* out
 }}
 
 extern "C" void decode_constants(float constants[3]) {{
-    constants[0] = CORE;
-    constants[1] = REACH;
-    constants[2] = LEAST;
+    constants[0] = CORE_THRESHOLD;
+    constants[1] = WINDOW_SIGMA;
+    constants[2] = MIN_WEIGHT;
 }}
 """
 

@@ -42,14 +42,14 @@ def test_maps_drawn_in_torch_are_those_of_the_runtime():
     np.testing.assert_allclose(offsets, wanted_offsets, atol=SAME)
 
 
-@pytest.mark.parametrize("reach", [reference.REACH, 0])
-def test_decode_in_torch_is_that_of_the_runtime_ties_and_all(reach):
+@pytest.mark.parametrize("window_sigma", [reference.WINDOW_SIGMA, 0])
+def test_decode_in_torch_is_that_of_the_runtime_ties_and_all(window_sigma):
     rng = np.random.default_rng(1)
     scores = rng.integers(-2, 4, (2, 5, 8, 12)).astype(np.float32) / 2  # many ties, some beyond [0, 1]
     offsets = rng.normal(size=(2, 2, 5, 8, 12)).astype(np.float32)
     maps = torch.from_numpy(np.concatenate([scores, offsets.reshape(2, 10, 8, 12)], axis=1))
-    points, score = decode(maps, STRIDE, reach)
-    wanted_points, wanted_score = reference.decode(scores, offsets, STRIDE, reach)
+    points, score = decode(maps, STRIDE, window_sigma)
+    wanted_points, wanted_score = reference.decode(scores, offsets, STRIDE, window_sigma)
     np.testing.assert_allclose(points, wanted_points, atol=SAME)
     np.testing.assert_array_equal(score, wanted_score)
 

@@ -6,7 +6,7 @@ runtime/decode.py describes the maps and is the reference for the decode.
 import torch
 from torch import Tensor, nn
 
-from canthus.runtime.decode import CORE, LEAST, REACH
+from canthus.runtime.decode import CORE_THRESHOLD, MIN_WEIGHT, WINDOW_SIGMA
 
 
 class SkpsHead(nn.Sequential):
@@ -33,7 +33,7 @@ def split_maps(maps: Tensor) -> tuple[Tensor, Tensor]:
     return parts[:, 0], parts[:, 1:]
 
 
-def decode(maps: Tensor, stride: int, reach: float = REACH) -> tuple[Tensor, Tensor]:
+def decode(maps: Tensor, stride: int, window_sigma: float = WINDOW_SIGMA) -> tuple[Tensor, Tensor]:
     """Decode maps (B, 3K, H, W) to points (B, K, 2) in crop pixels and scores (B, K), as in runtime/decode.py.
 
     The sums are not written as matrix products. In bf16, OpenVINO computes everything up to the last matrix product
@@ -44,18 +44,18 @@ def decode(maps: Tensor, stride: int, reach: float = REACH) -> tuple[Tensor, Ten
     columns = torch.arange(width, device=maps.device, dtype=maps.dtype)
     rows = torch.arange(height, device=maps.device, dtype=maps.dtype)
     peak = scores.amax((2, 3))  # (B, K)
-    if reach == 0:
+    if window_sigma == 0:
         return _decode_argmax(scores, offsets, stride), peak.clamp(0, 1)
 
-    core = (scores - CORE * peak.clamp(min=0)[..., None, None]).clamp(min=0) + LEAST  # (B, K, H, W)
+    core = (scores - CORE_THRESHOLD * peak.clamp(min=0)[..., None, None]).clamp(min=0) + MIN_WEIGHT  # (B, K, H, W)
     by_column, by_row = core.sum(2), core.sum(3)  # (B, K, W), (B, K, H)
     total = by_row.sum(-1, keepdim=True)  # (B, K, 1)
     to_x = columns - (by_column * columns).sum(-1, keepdim=True) / total  # (B, K, W) distance from the centre, cells
     to_y = rows - (by_row * rows).sum(-1, keepdim=True) / total  # (B, K, H)
 
-    exponent = -0.5 / reach**2
+    exponent = -0.5 / window_sigma**2
     gauss_x, gauss_y = (exponent * to_x * to_x).exp(), (exponent * to_y * to_y).exp()
-    weight = (scores.clamp(min=0) + LEAST) * gauss_x[:, :, None, :] * gauss_y[..., None]  # (B, K, H, W)
+    weight = (scores.clamp(min=0) + MIN_WEIGHT) * gauss_x[:, :, None, :] * gauss_y[..., None]  # (B, K, H, W)
     by_column, by_row = weight.sum(2), weight.sum(3)
     offset = (weight[:, None] * offsets).sum((3, 4))  # (B, 2, K)
     cell = torch.stack([(by_column * columns).sum(-1), (by_row * rows).sum(-1)], 1)  # (B, 2, K)
