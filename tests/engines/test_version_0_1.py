@@ -58,7 +58,7 @@ def test_engine_and_manifest_are_read(engine):
     assert data == DATA
     assert manifest.calibration == (1.5, -1.25)
     assert manifest.check == CHECK
-    assert manifest.holds
+    assert manifest.passed_check
 
 
 def test_engine_is_listed(engine, capsys):
