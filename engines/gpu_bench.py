@@ -211,7 +211,7 @@ def fp16_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
     from canthus.trainer.networks.network import MEAN, STD, with_flip_tta
     from canthus.trainer.networks.network import build as build_network
     from canthus.trainer.renamed_keys import rename_keys
-    from canthus.trainer.train import compile_network
+    from canthus.trainer.run import compile_network
 
     if not torch.cuda.is_available():
         raise BackendError("this PyTorch finds no NVIDIA GPU")

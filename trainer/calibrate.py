@@ -135,10 +135,10 @@ def calibrate_checkpoint(checkpoint: Path, pack: Pack, recipe: Recipe) -> Fitted
 
     Raises InputError if the recipe and the checkpoint have different crop sizes.
     """
-    _, facts = load_network(checkpoint)
-    if facts["size"] != recipe.size:
+    _, metadata = load_network(checkpoint)
+    if metadata["size"] != recipe.size:
         raise InputError(
-            f"{checkpoint}: its crops have {facts['size']} px, those of the recipe {recipe.size} px; name the recipe "
-            "of its run (--recipe)"
+            f"{checkpoint}: its crops have {metadata['size']} px, those of the recipe {recipe.size} px; "
+            "name the recipe of its run (--recipe)"
         )
     return calibrate(checkpoint, Batches(pack, recipe, None if recipe.held_out else pack))

@@ -1,4 +1,4 @@
-"""What a run tells of itself: a table, log.csv, with a row an epoch, and the same for TensorBoard where asked for."""
+"""The log of a run: log.csv with one row per epoch, and the same values for TensorBoard on request."""
 
 import csv
 import dataclasses
@@ -18,26 +18,29 @@ from canthus.trainer.packs.batches import Batch
 RUN_FILES = (
     "log.csv", "best.safetensors", "last.safetensors", "best.json", "last.json", "recipe.json", "events.out.tfevents*",
 )  # fmt: skip
-"""All that a run writes into its folder."""
+"""All files that a run writes into its folder."""
 
-LATE = 0.005
-"""Seconds beyond which handing over a batch that is ready does not take."""
+READY = 0.005
+"""Seconds. A batch that is handed over within this time was ready."""
+
+PREDICTED, TRUE = (60, 255, 60), (255, 60, 60)
+"""Colours of points in TensorBoard, RGB."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is told of an epoch."""
+    """The measurements of one epoch."""
 
     step: int
     seconds: float  # since the run was started or resumed
-    loss: float  # mean of the epoch's steps
-    held_out_nme: float  # %
-    images_per_second: float  # of all processes, validation left out
+    loss: float  # mean over the steps of the epoch
+    held_out_nme: float  # of the validation faces, %; nan without them
+    images_per_second: float  # of all processes, without validation
     waited: float  # share of the steps for which no batch was ready
 
 
-class Waiting:
-    """Hands batches on, and counts how often none was ready."""
+class TimedBatches:
+    """Passes batches on, and measures how often none was ready."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches = batches
@@ -47,23 +50,24 @@ class Waiting:
         return self
 
     def __next__(self) -> Batch:
-        asked = time.monotonic()
+        started = time.monotonic()
         batch = next(self._batches)
-        self._late += time.monotonic() - asked > LATE
+        self._late += time.monotonic() - started > READY
         self._steps += 1
         return batch
 
-    def share(self) -> float:
-        """Share of the steps since last asked that had to wait."""
+    def late_share(self) -> float:
+        """Return the share of late batches since the last call."""
         share = self._late / max(self._steps, 1)
         self._steps = self._late = 0
         return share
 
 
 class Log:
-    """Writes a run's table, and TensorBoard's events where asked for, into its folder, which it makes.
+    """Writes the log of a run into its folder, which it creates.
 
-    With `overwrite` it takes a former run away first, and leaves what else lies there.
+    overwrite: delete the files of a former run first, and no others.
+    tensorboard: write TensorBoard events too. Raises BackendError if tensorboard is not installed.
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False, overwrite: bool = False) -> None:
@@ -76,8 +80,10 @@ class Log:
                 raise BackendError(
                     "--tensorboard needs tensorboard, which is not installed: pip install tensorboard"
                 ) from missing
-        for old in [old for name in RUN_FILES if overwrite for old in folder.glob(name)]:
-            old.unlink()
+        if overwrite:
+            for name in RUN_FILES:
+                for old in folder.glob(name):
+                    old.unlink()
         folder.mkdir(parents=True, exist_ok=True)
         if tensorboard:
             self.board = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
@@ -97,17 +103,18 @@ class Log:
                     self.board.add_scalar(name, value, row.step)
             self.board.flush()
 
-    def show(self, step: int, picture: NDArray[np.uint8]) -> None:
-        """Show a picture (H, W, 3) in TensorBoard."""
+    def show(self, step: int, image: NDArray[np.uint8]) -> None:
+        """Show an image (H, W, 3) in TensorBoard."""
         if self.board is not None:
-            self.board.add_image("held-out faces", picture, step, dataformats="HWC")
+            self.board.add_image("held-out faces", image, step, dataformats="HWC")
 
 
-def overlay(crops: NDArray[np.uint8], points: NDArray[np.floating], true: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Crops (N, S, S, 3) side by side, with predicted points (N, K, 2) in green on true ones in red."""
-    shown = [crop.copy() for crop in crops]
-    for image, found, wanted in zip(shown, points, true, strict=True):
-        for places, colour in ((wanted, (255, 60, 60)), (found, (60, 255, 60))):
+def draw_crops(crops: NDArray[np.uint8], points: NDArray[np.floating], true: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Return crops (N, S, S, 3) side by side, with predicted points (N, K, 2) in green over true points in red."""
+    drawn = [crop.copy() for crop in crops]
+    for image, found, wanted in zip(drawn, points, true, strict=True):
+        for places, colour in ((wanted, TRUE), (found, PREDICTED)):
             for x, y in places:
+                # Coordinates and radius in 1/8 pixel: 3 fractional bits.
                 cv2.circle(image, (round(float(x) * 8), round(float(y) * 8)), 8, colour, -1, cv2.LINE_AA, 3)
-    return np.concatenate(shown, 1)
+    return np.concatenate(drawn, 1)

@@ -1,7 +1,7 @@
 """The loss of the head: Adaptive Wing on score maps, and an offset loss weighted by them.
 
 Adaptive Wing (Wang, Bo and Fuxin, ICCV 2019): an error e against a target y costs
-omega * ln(1 + (e / epsilon)^(alpha - y)) up to theta, and from there on the line that continues it smoothly.
+omega * ln(1 + (e / epsilon)^(alpha - y)) up to theta. Above theta the loss continues as a straight line, smoothly.
 """
 
 import math
@@ -14,10 +14,13 @@ from torch.nn import functional
 
 from canthus.trainer.networks.head import decode, split_maps
 
+NEAR_SCORE = 0.2
+"""Cells whose target score is above this are near a point."""
+
 
 @dataclass(frozen=True)
 class AdaptiveWing:
-    """The paper's constants."""
+    """Adaptive Wing loss with the constants of the paper."""
 
     alpha: float = 2.1
     omega: float = 14.0
@@ -25,30 +28,30 @@ class AdaptiveWing:
     theta: float = 0.5
 
     def __call__(self, error: Tensor, target: Tensor) -> Tensor:
-        """Loss of absolute errors, element by element.
+        """Return the loss of each element. `error` is absolute.
 
-        Written with ln(1 + a^p) = softplus(p ln a), which stays finite where the exponent p = alpha - target
-        turns negative: targets beyond alpha are ordinary for offsets, but the paper had score maps in mind.
+        Computed with ln(1 + a^p) = softplus(p ln a), which stays finite if the exponent p = alpha - target is
+        negative. Offsets often exceed alpha; the paper uses score maps only.
         """
         power = self.alpha - target
-        bend = power * math.log(self.theta / self.epsilon)
-        slope = self.omega * power * torch.sigmoid(bend) / self.theta
-        line = self.omega * functional.softplus(bend) + slope * (error - self.theta)
-        # At no error the logarithm has no gradient to give; the floor keeps it finite.
-        near = error.clamp(1e-4 * self.epsilon, self.theta)
-        curve = self.omega * functional.softplus(power * torch.log(near / self.epsilon))
+        exponent = power * math.log(self.theta / self.epsilon)
+        slope = self.omega * power * torch.sigmoid(exponent) / self.theta
+        line = self.omega * functional.softplus(exponent) + slope * (error - self.theta)
+        # The logarithm has no finite gradient at an error of 0; the lower limit avoids that.
+        limited = error.clamp(1e-4 * self.epsilon, self.theta)
+        curve = self.omega * functional.softplus(power * torch.log(limited / self.epsilon))
         return torch.where(error < self.theta, curve, line)
 
 
 @dataclass(frozen=True)
 class SkpsLoss:
-    """Loss of the head's maps against points drawn as maps.
+    """Loss of the head's maps against points.
 
-    Score maps: Adaptive Wing, where the target exceeds 0.2 weighted `1 + near`. The paper's weighted map is a cell
-    wider all around, as it dilates the target by 3 x 3 first; all figures in RESULTS.md are without.
+    Score maps: Adaptive Wing. Cells near a point have the weight `1 + near`. The paper first dilates the target by
+    3 x 3 cells; we do not, and all figures in RESULTS.md are without dilation.
     Offset maps: weighted by the target score map, so that only cells near the point count. "adaptive-wing" is the
-    published choice, which falls as the error grows where the target exceeds alpha; "smooth-l1" never does.
-    Decoded points, where `point_weight` is given: their distance from the true ones, which is what counts in the end.
+    published loss; it falls as the error grows if the target exceeds alpha. "smooth-l1" always grows with the error.
+    Decoded points: mean distance to the true points, multiplied by `point_weight`.
     """
 
     stride: int = 4
@@ -59,42 +62,46 @@ class SkpsLoss:
     point_weight: float = 0.0
 
     def __call__(self, maps: Tensor, points: Tensor, weight: Tensor) -> Tensor:
-        """maps (B, 3K, H, W), points (B, K, 2) in crop pixels, weight (B,) of each face -> scalar."""
-        value = self.against(maps, *draw(points, maps.shape[-1], self.stride, self.sigma), weight)
-        return value + self.point_weight * self.apart(maps, points, weight) if self.point_weight else value
+        """Return the scalar loss of maps (B, 3K, H, W) against points (B, K, 2), in pixels of the crop.
 
-    def apart(self, maps: Tensor, points: Tensor, weight: Tensor) -> Tensor:
-        """How far the decoded points lie from those that lie in the crop, in cells, x and y apart."""
-        found, _ = decode(maps.float(), self.stride)
+        weight: of each face (B,).
+        """
+        scores, offsets = draw_maps(points, maps.shape[-1], self.stride, self.sigma)
+        loss = self.against_maps(maps, scores, offsets, weight)
+        return loss + self.point_weight * self.point_loss(maps, points, weight) if self.point_weight else loss
+
+    def point_loss(self, maps: Tensor, points: Tensor, weight: Tensor) -> Tensor:
+        """Return the mean absolute error of decoded x and y, in cells. Points outside the crop are ignored."""
+        decoded, _ = decode(maps.float(), self.stride)
         inside = ((points >= 0) & (points <= maps.shape[-1] * self.stride - 1)).all(-1)
-        cells = (found - points).abs().mean(-1) / self.stride  # (B, K)
+        cells = (decoded - points).abs().mean(-1) / self.stride  # (B, K)
         return (torch.where(inside, cells, 0.0).mean(1) * weight).mean()
 
-    def against(self, maps: Tensor, target: Tensor, distance: Tensor, weight: Tensor) -> Tensor:
-        """The same for targets as maps: scores `target` (B, K, H, W), offsets `distance` (B, 2, K, H, W)."""
+    def against_maps(self, maps: Tensor, true_scores: Tensor, true_offsets: Tensor, weight: Tensor) -> Tensor:
+        """Return the scalar loss against maps: true_scores (B, K, H, W), true_offsets (B, 2, K, H, W) in cells."""
         wing = AdaptiveWing()
         scores, offsets = split_maps(maps.float())
-        emphasis = torch.where(target > 0.2, 1 + self.near, 1.0)
-        score_loss = (wing((scores - target).abs(), target) * emphasis).mean((1, 2, 3))
-        error = (offsets - distance).abs()
+        near = torch.where(true_scores > NEAR_SCORE, 1 + self.near, 1.0)
+        score_loss = (wing((scores - true_scores).abs(), true_scores) * near).mean((1, 2, 3))
+        error = (offsets - true_offsets).abs()
         match self.offsets:
             case "adaptive-wing":
-                cost = wing(error, distance)
+                cost = wing(error, true_offsets)
             case "smooth-l1":
                 cost = torch.where(error < 1, error.square() / 2, error - 0.5)
-        offset_loss = (cost * target[:, None]).mean((1, 2, 3, 4))
+        offset_loss = (cost * true_scores[:, None]).mean((1, 2, 3, 4))
         return ((score_loss + self.offset_weight * offset_loss) * weight).mean()
 
 
-def draw(points: Tensor, size: int, stride: int, sigma: float) -> tuple[Tensor, Tensor]:
-    """Points (B, K, 2) as target scores (B, K, size, size) and offsets (B, 2, K, size, size).
+def draw_maps(points: Tensor, size: int, stride: int, sigma: float) -> tuple[Tensor, Tensor]:
+    """Return target scores (B, K, size, size) and offsets (B, 2, K, size, size) for points (B, K, 2).
 
-    The same as `encode` in runtime/decode.py, on the device of the points.
+    Does the same as `encode` in runtime/decode.py, on the device of the points.
     """
     cells = torch.arange(size, device=points.device, dtype=points.dtype)
     to_x, to_y = (points / stride)[..., None].sub(cells).unbind(2)  # each (B, K, size)
-    bell_x, bell_y = (torch.exp(-to.square() / (2 * sigma**2)) for to in (to_x, to_y))
-    scores = bell_y[..., :, None] * bell_x[..., None, :]
-    across = to_x[..., None, :].expand_as(scores)
-    down = to_y[..., :, None].expand_as(scores)
-    return scores, torch.stack([across, down], 1)
+    gauss_x, gauss_y = (torch.exp(-to.square() / (2 * sigma**2)) for to in (to_x, to_y))
+    scores = gauss_y[..., :, None] * gauss_x[..., None, :]
+    offset_x = to_x[..., None, :].expand_as(scores)
+    offset_y = to_y[..., :, None].expand_as(scores)
+    return scores, torch.stack([offset_x, offset_y], 1)

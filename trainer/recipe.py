@@ -60,7 +60,8 @@ class Recipe:
     precision: Literal["bf16", "fp32"] = "bf16"  # of the network's arithmetic; weights are always fp32
     seed: int = 0
     # faces
-    held_out: int = 32  # keep one face in this many for validation; 0 = no validation, the last checkpoint is the best
+    held_out: int = 32  # keep one face in this many for validation; 0 = none, then the last checkpoint is the best
+    choose_on: str = ""  # pack whose faces are for validation instead, all of them; empty = those held out
     dataset_weights: tuple[tuple[str, float], ...] = ()  # (part of the name of a set, how often its faces are drawn)
     profile_weight: float = 2.5  # how often profile faces are drawn (absolute yaw estimate above 0.3)
     negative_fraction: float = 0.08  # share of crops without a face; they teach the scores

@@ -5,10 +5,18 @@ from pathlib import Path
 import numpy as np
 
 from canthus.runtime.geometry import MARGIN
+from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
+from canthus.trainer.run import TrainOptions
 from support.shape import SHAPE
 
 TINY = Recipe(size=32, batch=4, epochs=3.0, warm_up=3, held_out=3, learning_rate=1e-3)
+
+UNCOMPILED = TrainOptions(compile=False)
+
+
+def pack_folder(pack: Pack) -> str:
+    return str(Path(pack.crops.filename).parent)
 
 
 class Harm:

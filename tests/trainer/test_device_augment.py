@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from canthus.trainer import run as run_module
 from canthus.trainer import train as training
 from canthus.trainer.augmentation.augment import (
     NO_AUGMENTATION,
@@ -32,6 +33,7 @@ from canthus.trainer.packs.pack import Pack, write_pack
 from canthus.trainer.recipe import Recipe, find_recipe
 from support.shape import SHAPE
 from support.shards import draw_face, write_shard
+from support.training import UNCOMPILED
 
 SIZE = 96
 FACES = 24
@@ -238,7 +240,8 @@ def test_a_run_that_finishes_its_batches_itself_goes_on_as_it_says_to_the_same_w
 ):
     recipe = Recipe(size=32, batch=4, epochs=1.0, warm_up=2, held_out=3)
     recipe.save(tmp_path / "recipe.json")
-    unbroken, broken, schedule, finished = tmp_path / "unbroken", tmp_path / "broken", training._schedule, []
+    unbroken, broken, finished = tmp_path / "unbroken", tmp_path / "broken", []
+    schedule = run_module.learning_rate_factor
 
     def press_ctrl_c(step: int, *rest: object) -> float:
         if step == 2:
@@ -251,14 +254,14 @@ def test_a_run_that_finishes_its_batches_itself_goes_on_as_it_says_to_the_same_w
 
     monkeypatch.setattr("canthus.trainer.packs.batches.apply_transforms", counted)
     monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
-    training.train(faces, recipe, unbroken, compiled=False, augment_on="device")
+    training.train(faces, recipe, unbroken, dataclasses.replace(UNCOMPILED, augment_on="device"))
     assert len(finished) == (steps := load(unbroken / "last").metadata["step"]) > 3
     options = ["--workers", "0", "--augment-on", "device"]
     words = [str(Path(faces.crops.filename).parent), "-o", str(broken), "--recipe", str(tmp_path / "recipe.json")]
     with monkeypatch.context() as stopping:
-        stopping.setattr(training, "_schedule", press_ctrl_c)
+        stopping.setattr(run_module, "learning_rate_factor", press_ctrl_c)
         assert command([*words, *options]) == 130
-    told = capsys.readouterr().err.split("go on with: canthus train ")[1]
+    told = capsys.readouterr().err.split("to continue: canthus train ")[1]
     assert shlex.split(told) == [*words[:3], "--resume", *options]
     assert command(shlex.split(told)) == 0
     assert len(finished) == 2 * steps

@@ -10,12 +10,12 @@ import torch
 from canthus.runtime.decode import encode
 from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer import train as training
-from canthus.trainer.distil import Teacher, on_grid
+from canthus.trainer.distil import Teacher, resample_maps
 from canthus.trainer.loss import SkpsLoss
 from canthus.trainer.networks.checkpoint import Checkpoint, load, load_network, save
 from canthus.trainer.networks.head import decode
 from canthus.trainer.networks.network import build
-from support.training import TINY
+from support.training import TINY, UNCOMPILED
 
 NEAR = 0.1
 """Pixels of the student's crop: between cells a Gaussian is read along straight lines."""
@@ -26,7 +26,7 @@ def test_a_teachers_points_stay_where_they_are_on_the_students_grid(side, studen
     points = np.random.default_rng(0).uniform(0.15, 0.8, (2, 5, 2)).astype(np.float32) * side  # of the teacher's crop
     scores, offsets = (torch.from_numpy(part) for part in encode(points, side // 4, 4, 2.0))
     ratio = side / student
-    seen = on_grid(scores, offsets, student // 4, ratio, 4, 4)
+    seen = resample_maps((scores, offsets), 4, student // 4, 4, ratio)
     found, _ = decode(torch.cat([seen[0], *seen[1].unbind(1)], 1), 4)
     expected = (torch.from_numpy(points) + 0.5) / ratio - 0.5
     assert (found - expected).abs().max() < NEAR
@@ -63,18 +63,20 @@ def test_a_student_comes_closer_to_its_teacher_than_one_without(faces, teacher, 
         told = {"teacher": str(teacher), "distillation_weight": taught} if taught else {}
         recipe = dataclasses.replace(TINY, epochs=2.0, **told)
         folder = tmp_path / f"run-{taught}"
-        training.train(faces, recipe, folder, compiled=False)
+        training.train(faces, recipe, folder, UNCOMPILED)
         network, _ = load_network(folder / "last")
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
         shown = Teacher(teacher, 98, torch.device("cpu")).maps(images, 4, TINY.sigma)
         with torch.inference_mode():
-            return float(SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against(network(images), *shown, torch.ones(4)))
+            return float(
+                SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against_maps(network(images), *shown, torch.ones(4))
+            )
 
     assert apart(1.0) < apart(0.0)
 
 
 def test_a_teacher_of_other_points_is_refused(teacher):
-    with pytest.raises(InputError, match="98 points, the faces have 29"):
+    with pytest.raises(InputError, match="predicts 98 points, the faces have 29"):
         Teacher(teacher, 29, torch.device("cpu"))
 
 

@@ -12,12 +12,12 @@ from canthus.runtime import decode as reference
 from canthus.runtime.errors import ModelError
 from canthus.trainer.augmentation.augment import NO_FACE
 from canthus.trainer.faces.schemes import WFLW
-from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw
+from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw_maps
 from canthus.trainer.networks.head import SkpsHead, decode, split_maps
 from canthus.trainer.networks.hrnet import HRNet
 from canthus.trainer.networks.network import DecodingNetwork, FlipTTANetwork, build, normalise, with_flip_tta
 from canthus.trainer.networks.student import Student
-from canthus.trainer.train import compile_network
+from canthus.trainer.run import compile_network
 
 STRIDE, SIGMA, CELLS = 4, 1.5, 16
 SAME = 1e-5
@@ -36,7 +36,7 @@ def maps_of(points: np.ndarray) -> torch.Tensor:
 
 def test_maps_drawn_in_torch_are_those_of_the_runtime():
     points = some_points(low=-30, high=90)
-    scores, offsets = draw(torch.from_numpy(points), CELLS, STRIDE, SIGMA)
+    scores, offsets = draw_maps(torch.from_numpy(points), CELLS, STRIDE, SIGMA)
     wanted_scores, wanted_offsets = reference.encode(points, CELLS, STRIDE, SIGMA)
     np.testing.assert_allclose(scores, wanted_scores, atol=SAME)
     np.testing.assert_allclose(offsets, wanted_offsets, atol=SAME)
@@ -56,7 +56,7 @@ def test_decode_in_torch_is_that_of_the_runtime_ties_and_all(window_sigma):
 
 def test_decode_undoes_draw():
     points = some_points()
-    scores, offsets = draw(torch.from_numpy(points), CELLS, STRIDE, SIGMA)
+    scores, offsets = draw_maps(torch.from_numpy(points), CELLS, STRIDE, SIGMA)
     maps = torch.cat([scores, offsets.flatten(1, 2)], 1)
     found, score = decode(maps, STRIDE)
     np.testing.assert_allclose(found, points, atol=1e-4)
@@ -156,11 +156,11 @@ def test_decoded_points_cost_their_distance_in_cells_and_only_those_in_the_crop(
     maps = maps_of(points)
     loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1", point_weight=1.0)
     true = torch.from_numpy(points)
-    assert float(loss.apart(maps, true, torch.ones(2))) < SAME
+    assert float(loss.point_loss(maps, true, torch.ones(2))) < SAME
     shifted = true + torch.tensor([STRIDE / 2, -STRIDE])  # half a cell and a cell: 0.75 on average
-    assert float(loss.apart(maps, shifted, torch.ones(2))) == pytest.approx(0.75, abs=SAME)
+    assert float(loss.point_loss(maps, shifted, torch.ones(2))) == pytest.approx(0.75, abs=SAME)
     nowhere = torch.full_like(true, -1e4)
-    assert float(loss.apart(maps, nowhere, torch.ones(2))) == 0
+    assert float(loss.point_loss(maps, nowhere, torch.ones(2))) == 0
     plain = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")
     assert float(loss(maps, shifted, torch.ones(2)) - plain(maps, shifted, torch.ones(2))) == pytest.approx(
         0.75, abs=SAME
@@ -305,7 +305,7 @@ class Seeing(nn.Module):
             left = np.arange(WFLW.points) < WFLW.mirror
             right = np.arange(WFLW.points) > WFLW.mirror
             points[face] = np.where(left[:, None], spots[0], np.where(right[:, None], spots[-1], middle))
-        scores, offsets = draw(torch.from_numpy(points), size // 4, 4, 1.5)
+        scores, offsets = draw_maps(torch.from_numpy(points), size // 4, 4, 1.5)
         return torch.cat([scores, *offsets.unbind(1)], 1)
 
 

@@ -12,6 +12,7 @@ from canthus.trainer.networks.checkpoint import load
 from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.recipe import Recipe
 from canthus.trainer.train import train
+from support.training import UNCOMPILED
 
 pytestmark = pytest.mark.faces
 FACES = 32
@@ -32,7 +33,8 @@ def learn(faces: LabelledSet, folder: Path) -> float:
     """Learn the first faces of a set by heart, unchanged; returns their lowest NME in %."""
     few = replace(faces, faces=faces.faces[:FACES], published=0)
     often = write_pack([few] * REPEATED, folder / "often", 192).pack
-    train(often, BY_HEART, folder / "run", compiled=False, judged=write_pack([few], folder / "once", 192).pack)
+    write_pack([few], folder / "once", 192)
+    train(often, replace(BY_HEART, choose_on=str(folder / "once")), folder / "run", UNCOMPILED)
     best = load(folder / "run" / "best").metadata["best"]
     assert best is not None
     return float(best)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from canthus.runtime.errors import BackendError, InputError
+from canthus.trainer import run as run_module
 from canthus.trainer import train as training
 from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.commands.train import command
@@ -22,7 +23,8 @@ from canthus.trainer.packs.batches import Batches, Process
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe
-from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS
+from canthus.trainer.run import TrainOptions
+from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS, UNCOMPILED
 
 
 def torchrun(faces: Pack, run: Path, *words: str, **settings: object) -> subprocess.Popen:
@@ -43,7 +45,7 @@ def figures(run: Path) -> list[tuple[float, ...]]:
 
 def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    training.train(faces, Recipe(**SETTINGS), alone, compiled=False)
+    training.train(faces, Recipe(**SETTINGS), alone, UNCOMPILED)
 
     first = torchrun(faces, shared, "--workers", "1", **SETTINGS)
     while not (shared / "log.csv").is_file() and first.poll() is None:
@@ -89,7 +91,7 @@ def test_batches_are_the_same_however_many_workers_make_them(faces):
 @pytest.mark.skipif(sys.platform != "linux", reason="batches are made by forked processes on Linux alone")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
 def test_ctrl_c_leaves_the_workers_to_the_training(faces, tmp_path, monkeypatch):
-    schedule = training._schedule
+    schedule = run_module.learning_rate_factor
 
     def press_ctrl_c(step: int, *rest: object) -> float:
         if step == 2:
@@ -100,12 +102,12 @@ def test_ctrl_c_leaves_the_workers_to_the_training(faces, tmp_path, monkeypatch)
             signal.raise_signal(signal.SIGINT)
         return schedule(step, *rest)
 
-    monkeypatch.setattr(training, "_schedule", press_ctrl_c)
+    monkeypatch.setattr(run_module, "learning_rate_factor", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        training.train(faces, Recipe(**SETTINGS), tmp_path, compiled=False, workers=2)
+        training.train(faces, Recipe(**SETTINGS), tmp_path, TrainOptions(compile=False, workers=2))
     assert load(tmp_path / "last").metadata["step"] == 3
     monkeypatch.undo()
-    training.train(faces, Recipe(**SETTINGS), tmp_path, resume=True, compiled=False, workers=2)
+    training.train(faces, Recipe(**SETTINGS), tmp_path, TrainOptions(resume=True, compile=False, workers=2))
 
 
 def test_gpus_that_are_not_there_are_refused_and_others_start_torchrun(faces, tmp_path, monkeypatch):
@@ -136,9 +138,9 @@ def test_memory_that_does_not_suffice_says_what_to_change(faces, tmp_path, monke
     def lack(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee ...")
 
-    monkeypatch.setattr(training, "normalise", lack)
-    with pytest.raises(BackendError, match=r"lower the batch \(--set batch=4\)"):
-        training.train(faces, Recipe(**SETTINGS), tmp_path, compiled=False)
+    monkeypatch.setattr(run_module, "normalise", lack)
+    with pytest.raises(BackendError, match=r"smaller batch \(--set batch=4\)"):
+        training.train(faces, Recipe(**SETTINGS), tmp_path, UNCOMPILED)
 
 
 def test_the_slurm_file_starts_torchrun_with_what_slurm_tells(tmp_path):
@@ -169,7 +171,7 @@ def test_data_batch_speed_prints_images_per_second(faces, capsys):
 def test_one_process_alone_is_a_world():
     world = World(torch.device("cpu"))
     assert world.first
-    assert world.total(1.0, 2.0) == [1.0, 2.0]
+    assert world.sum(1.0, 2.0) == [1.0, 2.0]
     assert world.any(True)
     assert not world.any(False)
-    assert world.workers() == 0
+    assert world.default_workers() == 0

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
-from canthus.trainer import train as training
 from canthus.trainer.augmentation.augment import augment, change_appearance
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.recipe import Recipe, change, default_recipe, find_recipe, load_recipe, named_recipes
 from canthus.trainer.renamed_keys import RENAMED_KEYS
+from canthus.trainer.run import learning_rate_factor
 from support.shards import NEAR, middle_of_dot, write_shard
 
 
@@ -167,17 +167,17 @@ def test_wrong_value_in_a_recipe_file_is_one_line_with_file_key_expected_and_act
 
 def test_the_step_schedule_falls_by_tenths_and_the_cosine_to_nothing():
     recipe = find_recipe("wflw-published")
-    rates = {epoch: training._schedule(epoch * 100, recipe, 8000) for epoch in (10, 39, 40, 59, 60, 79)}
+    rates = {epoch: learning_rate_factor(epoch * 100, recipe, 8000) for epoch in (10, 39, 40, 59, 60, 79)}
     assert rates == pytest.approx({10: 1, 39: 1, 40: 0.1, 59: 0.1, 60: 0.01, 79: 0.01})
-    warming = [training._schedule(step, recipe, 8000) for step in range(501)]
+    warming = [learning_rate_factor(step, recipe, 8000) for step in range(501)]
     np.testing.assert_allclose(np.diff(warming[:500]), 1 / 500)
     assert warming[0] == pytest.approx(1 / 500)
-    cosine = [training._schedule(step, Recipe(), 8000) for step in (500, 4250, 8000)]
+    cosine = [learning_rate_factor(step, Recipe(), 8000) for step in (500, 4250, 8000)]
     assert cosine == pytest.approx([1, 0.5, 0])
 
 
 def test_the_warm_up_of_a_short_run_ends_at_a_quarter():
-    rates = [training._schedule(step, Recipe(), 454) for step in range(454)]
+    rates = [learning_rate_factor(step, Recipe(), 454) for step in range(454)]
     assert rates[112] == max(rates) == 1
     assert rates[0] == pytest.approx(1 / 113)
 

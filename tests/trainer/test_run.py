@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import json
 import pickle
+import shutil
 import signal
 import sys
 import threading
@@ -18,8 +19,11 @@ from safetensors.torch import save_file
 
 from canthus.runtime import wflw
 from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.trainer import run as run_module
 from canthus.trainer import train as training
-from canthus.trainer.log import overlay
+from canthus.trainer.commands.train import command
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.log import draw_crops
 from canthus.trainer.networks.checkpoint import (
     Checkpoint,
     CheckpointBackend,
@@ -30,14 +34,19 @@ from canthus.trainer.networks.checkpoint import (
     save,
 )
 from canthus.trainer.networks.network import DecodingNetwork, build
+from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.recipe import Recipe, change, default_recipe, load_recipe
-from support.training import TINY, Harm
+from canthus.trainer.run import TrainOptions
+from support.shards import write_shard
+from support.training import TINY, UNCOMPILED, Harm, pack_folder
+
+RESUMED = dataclasses.replace(UNCOMPILED, resume=True)
 
 
 @pytest.fixture(scope="module")
 def unbroken(faces, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("unbroken")
-    training.train(faces, TINY, folder, compiled=False)
+    training.train(faces, TINY, folder, UNCOMPILED)
     return folder
 
 
@@ -184,66 +193,157 @@ def test_a_run_leaves_what_it_should(unbroken):
 
 def test_without_held_out_faces_the_last_is_the_best_and_other_faces_may_choose(faces, unbroken, tmp_path):
     every = change(TINY, {"held_out": 0, "epochs": 1.0})
-    training.train(faces, every, tmp_path / "last", compiled=False)
+    training.train(faces, every, tmp_path / "last", UNCOMPILED)
     best, last = load(tmp_path / "last" / "best"), load(tmp_path / "last" / "last")
     assert_same(best.weights, last.weights)
     assert best.metadata["best"] is None
     assert "calibration" not in best.metadata  # no face to tell by
-    training.train(faces, change(every, {"held_out": 4}), tmp_path / "chosen", compiled=False, judged=faces)
+    chosen = change(every, {"held_out": 4, "choose_on": pack_folder(faces)})
+    training.train(faces, chosen, tmp_path / "chosen", UNCOMPILED)
     assert load_recipe(tmp_path / "chosen" / "recipe.json").held_out == 0  # where others choose, all are trained on
     (row,) = csv.DictReader((tmp_path / "chosen" / "log.csv").read_text().splitlines())
     assert load(tmp_path / "chosen" / "best").metadata["best"] == pytest.approx(float(row["held_out_nme"]), abs=1e-3)
     assert_same(weights(tmp_path / "chosen"), weights(tmp_path / "last"))
 
 
+def stop_after_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Press Ctrl-C in the first step after the first epoch."""
+    factor, epoch_ends = run_module.learning_rate_factor, run_module.Run.epoch_is_complete
+    completed = []
+
+    def note(run: run_module.Run) -> bool:
+        completed.append(ends := epoch_ends(run))
+        return ends
+
+    def press_ctrl_c(*arguments: object) -> float:
+        if any(completed):
+            signal.raise_signal(signal.SIGINT)
+        return factor(*arguments)
+
+    monkeypatch.setattr(run_module.Run, "epoch_is_complete", note)
+    monkeypatch.setattr(run_module, "learning_rate_factor", press_ctrl_c)
+
+
+@pytest.fixture
+def stopped_run(faces, tmp_path, monkeypatch) -> Path:
+    """A run that chooses its checkpoint on another pack, stopped after its first epoch."""
+    recipe = change(TINY, {"held_out": 0, "choose_on": pack_folder(faces), "learning_rate": 1e-4})
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        stop_after_first_epoch(patched)
+        training.train(faces, recipe, tmp_path / "run", UNCOMPILED)
+    assert load(tmp_path / "run" / "best").metadata["best"] is not None
+    return tmp_path / "run"
+
+
+def test_resume_without_choose_on_validates_on_the_same_pack(faces, stopped_run, tmp_path):
+    words = [pack_folder(faces), "-o", str(stopped_run), "--no-compile"]
+    assert command([*words, "--resume"]) == 0
+    errors = [float(row["held_out_nme"]) for row in csv.DictReader((stopped_run / "log.csv").read_text().splitlines())]
+    assert len(errors) >= 3
+    assert np.isfinite(errors).all()
+    best = load(stopped_run / "best")
+    assert best.metadata["best"] == pytest.approx(min(errors), abs=1e-3)
+    training.train(faces, load_recipe(stopped_run / "recipe.json"), tmp_path / "unbroken", UNCOMPILED)
+    assert_same(weights(stopped_run, "best"), weights(tmp_path / "unbroken", "best"))
+
+
+def test_resume_never_replaces_a_validated_best_checkpoint_by_one_without_validation(faces, stopped_run):
+    """As with a run of version 0.1, whose recipe.json does not name the pack."""
+    recipe = dataclasses.replace(load_recipe(stopped_run / "recipe.json"), choose_on="")
+    before = (stopped_run / "best.safetensors").read_bytes(), (stopped_run / "last.safetensors").read_bytes()
+    with pytest.raises(ModelError, match=r"last\.safetensors: its best checkpoint was chosen on .* --choose-on PACK"):
+        training.train(faces, recipe, stopped_run, RESUMED)
+    assert ((stopped_run / "best.safetensors").read_bytes(), (stopped_run / "last.safetensors").read_bytes()) == before
+
+
+def test_resume_of_a_run_of_version_0_1_takes_the_pack_from_choose_on(faces, stopped_run):
+    recipe = json.loads((stopped_run / "recipe.json").read_text())
+    del recipe["choose_on"]
+    (stopped_run / "recipe.json").write_text(json.dumps(recipe))
+    for name in ("best", "last"):
+        checkpoint = load(stopped_run / name)
+        metadata = {key: value for key, value in checkpoint.metadata.items() if key != "validation_faces"}
+        save(stopped_run / name, dataclasses.replace(checkpoint, metadata=metadata))
+    words = [pack_folder(faces), "-o", str(stopped_run), "--no-compile", "--resume"]
+    with pytest.raises(ModelError, match="--choose-on PACK"):
+        command(words)
+    assert command([*words, "--choose-on", pack_folder(faces)]) == 0
+    assert load_recipe(stopped_run / "recipe.json").choose_on == str(Path(pack_folder(faces)).resolve())
+
+
+def test_resume_with_another_validation_pack_or_without_it_is_one_line(faces, stopped_run, tmp_path):
+    write_shard(tmp_path / "other", 5)
+    write_pack([open_set(tmp_path / "other")], tmp_path / "other_pack", 48)
+    words = [pack_folder(faces), "-o", str(stopped_run), "--no-compile", "--resume"]
+    before = {path.name: path.read_bytes() for path in stopped_run.iterdir()}
+    with pytest.raises(ModelError, match="chosen on other validation faces"):
+        command([*words, "--choose-on", str(tmp_path / "other_pack")])
+    gone = change(load_recipe(stopped_run / "recipe.json"), {"choose_on": str(tmp_path / "gone")})
+    with pytest.raises(InputError, match=r"gone.*; this pack chooses the best checkpoint, name it with --choose-on"):
+        training.train(faces, gone, stopped_run, RESUMED)
+    assert {path.name: path.read_bytes() for path in stopped_run.iterdir()} == before
+
+
+def test_resume_accepts_the_validation_pack_in_its_new_place(faces, stopped_run, tmp_path):
+    shutil.copytree(pack_folder(faces), tmp_path / "moved")
+    words = [pack_folder(faces), "-o", str(stopped_run), "--no-compile", "--resume"]
+    assert command([*words, "--choose-on", str(tmp_path / "moved")]) == 0
+    assert load_recipe(stopped_run / "recipe.json").choose_on == str(tmp_path / "moved")
+
+
+def test_run_with_held_out_faces_refuses_choose_on_at_resume(faces, unbroken):
+    words = [pack_folder(faces), "-o", str(unbroken), "--no-compile", "--resume"]
+    with pytest.raises(InputError, match=r"on held-out faces \(held_out=3\); resume it without --choose-on"):
+        command([*words, "--choose-on", pack_folder(faces)])
+
+
 def test_no_averaging_keeps_the_weights_as_they_are(faces, tmp_path):
-    training.train(faces, change(TINY, {"ema_decay": 0, "epochs": 1.0}), tmp_path, compiled=False)
+    training.train(faces, change(TINY, {"ema_decay": 0, "epochs": 1.0}), tmp_path, UNCOMPILED)
     last = load(tmp_path / "last")
     assert_same(last.weights, last.training_weights)
 
 
 def test_the_shortest_run_has_a_step(faces, tmp_path):
-    assert training.train(faces, change(TINY, {"epochs": 0.01}), tmp_path, compiled=False).name == "best"
+    assert training.train(faces, change(TINY, {"epochs": 0.01}), tmp_path, UNCOMPILED).name == "best"
     assert load(tmp_path / "best").metadata["step"] == 1
 
 
 def test_a_run_is_the_same_each_time(faces, unbroken, tmp_path):
-    training.train(faces, TINY, tmp_path, compiled=False)
+    training.train(faces, TINY, tmp_path, UNCOMPILED)
     assert_same(weights(tmp_path), weights(unbroken))
 
 
 @pytest.mark.parametrize("at", [1, 7])
 def test_a_run_stopped_by_ctrl_c_resumes_to_exactly_the_same(faces, unbroken, tmp_path, monkeypatch, capfd, at):
-    schedule = training._schedule
+    schedule = run_module.learning_rate_factor
 
     def press_ctrl_c(step: int, *rest: object) -> float:
         if step == at:
             signal.raise_signal(signal.SIGINT)
         return schedule(step, *rest)
 
-    monkeypatch.setattr(training, "_schedule", press_ctrl_c)
+    monkeypatch.setattr(run_module, "learning_rate_factor", press_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
-        training.train(faces, TINY, tmp_path, compiled=False)
+        training.train(faces, TINY, tmp_path, UNCOMPILED)
     assert load(tmp_path / "last").metadata["step"] == at + 1  # the step was finished
     assert capfd.readouterr().err.count("ending after this step") == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     monkeypatch.undo()
-    training.train(faces, TINY, tmp_path, resume=True, compiled=False)
+    training.train(faces, TINY, tmp_path, RESUMED)
     assert_same(weights(tmp_path), weights(unbroken))
     assert_same(weights(tmp_path, "best"), weights(unbroken, "best"))
 
 
 def test_a_finished_run_resumed_is_finished(faces, unbroken):
     before = weights(unbroken)
-    training.train(faces, TINY, unbroken, resume=True, compiled=False)
+    training.train(faces, TINY, unbroken, RESUMED)
     assert_same(weights(unbroken), before)
 
 
 def test_a_run_works_in_a_thread_that_hears_no_ctrl_c(faces, tmp_path):
     worker = threading.Thread(
         target=training.train,
-        args=(faces, change(TINY, {"epochs": 0.5}), tmp_path),
-        kwargs={"compiled": False},
+        args=(faces, change(TINY, {"epochs": 0.5}), tmp_path, UNCOMPILED),
     )
     worker.start()
     worker.join(60)
@@ -255,16 +355,16 @@ def test_a_run_of_another_network_is_not_continued(faces, unbroken, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     other = change(TINY, {"network": "hrnet_w18"})
     with pytest.raises(ModelError, match="another network"):
-        training.train(faces, other, tmp_path, resume=True, compiled=False)
+        training.train(faces, other, tmp_path, RESUMED)
     (tmp_path / "last.safetensors").write_bytes((tmp_path / "best.safetensors").read_bytes())
     with pytest.raises(ModelError, match="take `last`"):
-        training.train(faces, TINY, tmp_path, resume=True, compiled=False)
+        training.train(faces, TINY, tmp_path, RESUMED)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_and_spoils_nothing(faces, tmp_path):
     wild = change(TINY, {"learning_rate": 1e30, "warm_up": 0})
     with pytest.raises(ModelError, match="lower learning_rate"):
-        training.train(faces, wild, tmp_path, compiled=False)
+        training.train(faces, wild, tmp_path, UNCOMPILED)
     assert not (tmp_path / "best.safetensors").exists()
 
 
@@ -272,7 +372,7 @@ def test_an_error_that_is_not_finite_ends_the_run_and_spoils_nothing(faces, tmp_
     points = faces.points.copy()
     points[:, wflw.OUTER_CANTHI] = 24
     with pytest.raises(ModelError, match="held-out faces is not finite"), np.errstate(divide="ignore"):
-        training.train(dataclasses.replace(faces, points=points), TINY, tmp_path, compiled=False)
+        training.train(dataclasses.replace(faces, points=points), TINY, tmp_path, UNCOMPILED)
     assert not list(tmp_path.glob("*.safetensors"))
 
 
@@ -325,9 +425,9 @@ def test_a_second_ctrl_c_does_not_wait(faces, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
         raise AssertionError("still running")
 
-    monkeypatch.setattr(training, "_schedule", press_twice)
+    monkeypatch.setattr(run_module, "learning_rate_factor", press_twice)
     with pytest.raises(KeyboardInterrupt):
-        training.train(faces, TINY, tmp_path, compiled=False)
+        training.train(faces, TINY, tmp_path, UNCOMPILED)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert not (tmp_path / "last.safetensors").exists()
 
@@ -348,18 +448,18 @@ def test_tensorboard_gets_figures_and_faces_with_their_points(faces, tmp_path, m
         def flush(self) -> None: ...
 
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
-    training.train(faces, change(TINY, {"epochs": 1.0}), tmp_path, compiled=False, tensorboard=True)
+    training.train(faces, change(TINY, {"epochs": 1.0}), tmp_path, TrainOptions(compile=False, tensorboard=True))
     names = {name for name, _, _ in told}
     assert names == {"loss", "held_out_nme", "images_per_second", "waited", "held-out faces"}
     assert next(value for name, _, value in told if name == "held-out faces") == ((32, 6 * 32, 3), "HWC")
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(BackendError, match="pip install tensorboard"):
-        training.train(faces, TINY, tmp_path, compiled=False, tensorboard=True)
+        training.train(faces, TINY, tmp_path, TrainOptions(compile=False, tensorboard=True))
 
 
 def test_found_points_are_drawn_over_true_ones():
     crops, places = np.zeros((2, 32, 32, 3), np.uint8), np.full((2, 98, 2), 16.0)
-    picture = overlay(crops, np.stack([places[0], places[0] + 8]), places)
+    picture = draw_crops(crops, np.stack([places[0], places[0] + 8]), places)
     assert picture.shape == (32, 64, 3)
     assert not crops.any()
     assert picture[16, 16].tolist() == picture[24, 56].tolist() == [60, 255, 60]

@@ -18,7 +18,7 @@ from canthus.trainer.packs.pack import open_pack, write_pack
 from canthus.trainer.recipe import Recipe
 from support import slurm_node
 from support.shards import write_shard
-from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS
+from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS, UNCOMPILED
 
 pytestmark = pytest.mark.slurm
 BATCH = Path(training.__file__).parent / "slurm.sh"
@@ -79,7 +79,7 @@ def test_a_run_stopped_by_slurm_goes_on_in_the_next_job_and_is_measured_by_a_thi
     monkeypatch.chdir(tmp_path)
     write_shard(tmp_path / "shard", 30)
     write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 48)
-    training.train(open_pack(tmp_path / "pack"), Recipe(**SETTINGS), tmp_path / "alone", compiled=False)
+    training.train(open_pack(tmp_path / "pack"), Recipe(**SETTINGS), tmp_path / "alone", UNCOMPILED)
 
     settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
     first = slurm.submit("train", "pack", "-o", "run", "--workers", "1", *settings)

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from canthus.runtime.errors import BackendError, CanthusError, InputError
+from canthus.trainer import run as run_module
 from canthus.trainer import train as training
 from canthus.trainer.commands.evaluate import command as evaluate
-from canthus.trainer.commands.train import _lacking as lacking
+from canthus.trainer.commands.train import _crop_problem as crop_problem
 from canthus.trainer.commands.train import command
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.packs.pack import write_pack
@@ -35,7 +36,7 @@ def test_the_train_command_trains_refuses_and_resumes(faces, tmp_path, monkeypat
     assert command(words) == 0
     assert f"canthus eval --model '{run}/best.safetensors' --wflw WFLW\n" in capsys.readouterr().out
     assert load_recipe(tmp_path / "my run" / "recipe.json").epochs == 0.5
-    with pytest.raises(InputError, match="--resume goes on with it, --overwrite replaces it"):
+    with pytest.raises(InputError, match="--resume continues it, --overwrite replaces it"):
         command(words)
     assert command([pack, "-o", run, "--resume"]) == 0
     assert command([*words, "--overwrite"]) == 0
@@ -78,7 +79,7 @@ def test_a_run_that_failed_before_it_saved_is_begun_again(words, tmp_path, monke
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as failing:
-        failing.setattr(training, "normalise", lack)
+        failing.setattr(run_module, "normalise", lack)
         with pytest.raises(BackendError, match=r"--set batch=2"):
             command([*words, *FEW])
     assert (tmp_path / "run" / "recipe.json").is_file()
@@ -122,10 +123,10 @@ def test_a_compiler_that_fails_is_told_in_a_line_and_one_that_lacks_too(words, m
     without = [*(word for word in words if word != "--no-compile"), *FEW]
     monkeypatch.setattr("torch.compile", lambda _: fail)
     monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: True)
-    with pytest.raises(BackendError, match=r"--no-compile \(InvalidCxxCompiler: no working C\+\+ compiler\)"):
+    with pytest.raises(BackendError, match=r"failed \(InvalidCxxCompiler: no working C\+\+ compiler\).* --no-compile"):
         command(without)
     monkeypatch.setattr("torch.compile", lambda _: cut_short)
-    with pytest.raises(BackendError, match=r"--no-compile \(main\.so: file too short\)"):
+    with pytest.raises(BackendError, match=r"failed \(main\.so: file too short\).* --no-compile"):
         command(without)
     capsys.readouterr()
     monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
@@ -137,8 +138,8 @@ def test_an_old_gpu_is_told_to_train_in_fp32(words, monkeypatch, capsys):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training, "joined", lambda: contextlib.nullcontext(World(torch.device("cuda"))))
-    monkeypatch.setattr(training, "load_to_gpu", stop)
+    monkeypatch.setattr(training, "join_processes", lambda: contextlib.nullcontext(World(torch.device("cuda"))))
+    monkeypatch.setattr(run_module, "load_to_gpu", stop)
     for able, settings, told in ((False, [], True), (True, [], False), (False, ["--set", "precision=fp32"], False)):
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda _, able=able: able)
         assert command([*words, *settings]) == 130
@@ -170,9 +171,9 @@ def test_crops_without_room_for_a_recipe_are_told(tmp_path, cut_for, told):
     write_shard(tmp_path / "shard", 4)
     how, hrnet = (find_recipe(name).augmentation for name in (cut_for, "wflw-hrnet"))
     pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64, how).pack
-    assert ("nearer to the faces" in lacking(pack, Recipe(size=32, augmentation=hrnet))) == told
-    assert not lacking(pack, Recipe(size=32))
-    assert "enlarged to the recipe's 128" in lacking(pack, Recipe())
+    assert ("margin of the crops is too small" in crop_problem(pack, Recipe(size=32, augmentation=hrnet))) == told
+    assert not crop_problem(pack, Recipe(size=32))
+    assert "(128 px) and will be enlarged" in crop_problem(pack, Recipe())
 
 
 def test_commands_and_their_help_load_nothing_heavy():

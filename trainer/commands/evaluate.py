@@ -170,14 +170,14 @@ def _shared() -> "Iterator[Worker]":
         return
     from torch import distributed
 
-    from canthus.trainer.parallel import joined
+    from canthus.trainer.parallel import join_processes
 
-    with joined() as world:
+    with join_processes() as world:
 
         def gather(own: Any) -> list[Any]:
             everyone = [own] * world.ranks
             if world.ranks > 1:
-                distributed.all_gather_object(everyone, own, group=world.control)
+                distributed.all_gather_object(everyone, own, group=world.cpu_group)
             return everyone
 
         yield Worker(world.rank, world.ranks, gather)

@@ -1,4 +1,4 @@
-"""`canthus train`, and what the trainer's commands share. Each imports what it needs when it runs."""
+"""`canthus train`: trains a network on a pack of faces."""
 
 import argparse
 import json
@@ -18,185 +18,137 @@ if TYPE_CHECKING:
     from canthus.trainer.packs.pack import Pack
     from canthus.trainer.recipe import Recipe
 
-SAVED = ("log.csv", "best.safetensors", "last.safetensors")
-"""What a run has as soon as it has something to lose."""
+TRAINED_FILES = ("log.csv", "best.safetensors", "last.safetensors")
+"""Files of a run that must not be replaced without --overwrite."""
 
 
 @report_errors_once()
 def command(arguments: list[str]) -> int:
-    """Train a network on a pack of faces; Ctrl-C saves, --resume goes on."""
-    parser = _train_parser()
+    """Train a network on a pack of faces. Ctrl-C saves the run, --resume continues it."""
+    parser = _parser()
     args = parser.parse_args(arguments)
-    if args.network and args.recipe:
-        parser.error("--recipe tells the network; change it with --set network=...")
-    if args.resume and (
-        args.network or args.recipe or args.settings or args.teacher or args.pretrained or args.overwrite
-    ):
-        parser.error("--resume goes on with the run's own recipe; it takes no other")
-    if (args.gpus is not None and args.gpus < 1) or (args.workers is not None and args.workers < 0):
-        parser.error("--gpus must be at least 1, --workers at least 0")
+    _check_args(parser, args)
 
     from canthus.trainer.packs.pack import open_pack
-    from canthus.trainer.recipe import change, default_name, find_recipe
 
-    faces = open_pack(args.pack)
-    judged = open_pack(args.choose_on) if args.choose_on else None
+    pack = open_pack(args.pack)
     try:
         import torch
 
-        from canthus.trainer.train import train as run
+        from canthus.trainer.run import TrainOptions
+        from canthus.trainer.train import train
     except ImportError as missing:
         raise BackendError(
             f"training needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
     launched = torch.distributed.is_torchelastic_launched()
-    first = not launched or os.environ["RANK"] == "0"  # the others train along and say nothing
-    network = args.network or ("hrnet_w18" if torch.cuda.is_available() or args.gpus else "student")
-    name = args.recipe or default_name(network, faces.points.shape[1])
-    folder = args.output or Path("runs", f"{args.pack.resolve().name}-{Path(name).stem}")
-    name = str(folder / "recipe.json") if args.resume else name
-    settings = dict(args.settings) | ({"teacher": str(args.teacher.resolve())} if args.teacher else {})
-    recipe = change(find_recipe(name), settings)
-    compiled = not args.no_compile and _has_compiler()
+    first = not launched or os.environ["RANK"] == "0"  # the other processes print nothing
+    folder, recipe_name, recipe = _choose_recipe(args, pack, torch.cuda.is_available())
     if first and not args.resume:
-        refuse_existing(folder, SAVED, "--resume goes on with it, --overwrite replaces it", args.overwrite)
+        refuse_existing(folder, TRAINED_FILES, "--resume continues it, --overwrite replaces it", args.overwrite)
     if args.gpus and recipe.batch % args.gpus:
         raise InputError(f"a batch of {recipe.batch} cannot be split over {args.gpus} processes; change batch")
     if args.gpus and not launched:
         start_processes(["train", *arguments], args.gpus, torch.cuda.device_count())
+    can_compile = _has_compiler()
     if first:
-        print(f"{folder}: {recipe.network}, recipe {name}, {len(faces)} faces")
-        if lacking := _lacking(faces, recipe):
-            print(f"{lacking}; crops for it: canthus data prepare SET... -o PACK --recipe {name}")
-        if not (compiled or args.no_compile):
-            print("slower without torch.compile, which needs a C++ compiler (g++ or clang++, or name it in CXX)")
+        print(f"{folder}: {recipe.network}, recipe {recipe_name}, {len(pack)} faces")
+        if problem := _crop_problem(pack, recipe):
+            print(f"{problem}; to make crops for it: canthus data prepare SET... -o PACK --recipe {recipe_name}")
+        if not (can_compile or args.no_compile):
+            print("training is slower without torch.compile; it needs a C++ compiler: g++, clang++, or the one in CXX")
+    options = TrainOptions(
+        resume=args.resume,
+        overwrite=args.overwrite,
+        compile=can_compile and not args.no_compile,
+        pretrained=args.pretrained,
+        workers=args.workers,
+        augment_on=args.augment_on,
+        tensorboard=args.tensorboard,
+    )
     try:
-        best = run(
-            faces, recipe, folder, args.resume, args.overwrite,
-            compiled=compiled, pretrained=args.pretrained, judged=judged, workers=args.workers,
-            augment_on=args.augment_on, tensorboard=args.tensorboard,
-        )  # fmt: skip
+        best = train(pack, recipe, folder, options)
     except KeyboardInterrupt:
         saved = (folder / "last.safetensors").is_file()
-        again = f"; go on with: canthus train {_going_on(args, folder)}" if saved else ", nothing was saved"
+        advice = f"; to continue: canthus train {_resume_arguments(args, folder)}" if saved else ", nothing was saved"
         if first:
-            print(f"\ncanthus train: stopped{again}", file=sys.stderr)
+            print(f"\ncanthus train: stopped{advice}", file=sys.stderr)
         return 130
     if first:
         weights = best.with_suffix(".safetensors")
         measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "WFLW"])
-        print(f"the best checkpoint: {weights}; measure it: {measure}")
+        print(f"the best checkpoint: {weights}; to measure it: {measure}")
     return 0
 
 
-def _lacking(faces: "Pack", recipe: "Recipe") -> str:
-    """What the crops of a pack that was cut for another recipe lack; nothing where they do."""
+def _check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with an error message if options do not fit together."""
+    if args.network and args.recipe:
+        parser.error("--recipe sets the network too; to change it: --set network=NAME")
+    if args.resume and (
+        args.network or args.recipe or args.settings or args.teacher or args.pretrained or args.overwrite
+    ):
+        parser.error(
+            "--resume uses the recipe of the run; leave out --network, --recipe, --set, --teacher, --pretrained and "
+            "--overwrite"
+        )
+    if (args.gpus is not None and args.gpus < 1) or (args.workers is not None and args.workers < 0):
+        parser.error("--gpus must be at least 1, --workers at least 0")
+
+
+def _choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tuple[Path, str, Recipe]":
+    """Return the folder of the run, the name or path of its recipe, and the recipe with the options applied."""
+    from canthus.trainer.recipe import change, default_name, find_recipe
+
+    network = args.network or ("hrnet_w18" if has_gpu or args.gpus else "student")
+    name = args.recipe or default_name(network, pack.points.shape[1])
+    folder = args.output or Path("runs", f"{args.pack.resolve().name}-{Path(name).stem}")
+    if args.resume:
+        name = str(folder / "recipe.json")
+    recipe = change(find_recipe(name), dict(args.settings))
+    if args.teacher:
+        recipe = change(recipe, {"teacher": str(args.teacher.resolve())})
+    if args.choose_on:
+        if args.resume and recipe.held_out:
+            raise InputError(
+                f"{folder}: this run chooses its best checkpoint on held-out faces (held_out={recipe.held_out}); "
+                "resume it without --choose-on"
+            )
+        recipe = change(recipe, {"choose_on": str(args.choose_on.resolve()), "held_out": 0})
+    return folder, name, recipe
+
+
+def _crop_problem(pack: "Pack", recipe: "Recipe") -> str:
+    """Return what is wrong if the crops of the pack were made for a recipe with other needs; else nothing."""
     from canthus.trainer.packs.pack import PACK_MARGIN, packed_region
 
-    side = faces.crops.shape[1]
+    side = pack.crops.shape[1]
     if side / PACK_MARGIN < recipe.size:
-        return f"faces in its crops of {side} px are enlarged to the recipe's {recipe.size}"
-    some = faces.points[:: max(len(faces) // 100, 1)]
-    if statistics.median(packed_region(points, recipe.augmentation).side for points in some) > 1.1 * side:
-        return "its crops end nearer to the faces than the recipe turns, scales and shifts them"
+        return f"the crops of the pack ({side} px) are too small for the recipe ({recipe.size} px) and will be enlarged"
+    sample = pack.points[:: max(len(pack) // 100, 1)]
+    if statistics.median(packed_region(points, recipe.augmentation).side for points in sample) > 1.1 * side:
+        return "the margin of the crops is too small for the rotation, scale and shift of the recipe"
     return ""
 
 
-def _going_on(args: argparse.Namespace, folder: Path) -> str:
-    """The arguments that resume a run, as a shell takes them: those that its recipe does not hold were given before."""
+def _resume_arguments(args: argparse.Namespace, folder: Path) -> str:
+    """Return the arguments that resume a run, quoted for a shell: those that recipe.json does not hold."""
     words = [str(args.pack), "-o", str(folder), "--resume"]
-    for name in ("choose_on", "gpus", "workers"):
+    for name in ("gpus", "workers"):
         if (value := getattr(args, name)) is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+            words += [f"--{name}", str(value)]
     words += ["--augment-on", args.augment_on] if args.augment_on != "auto" else []
     words += [f"--{name.replace('_', '-')}" for name in ("tensorboard", "no_compile") if getattr(args, name)]
     return shlex.join(words)
 
 
-def _train_parser() -> argparse.ArgumentParser:
-    parser = make_parser(
-        "train",
-        command,
-        "  canthus data prepare WFLW -o wflw --recipe wflw-hrnet\n"
-        "  canthus train wflw --recipe wflw-hrnet --pretrained hrnet_w18.pth\n"
-        "  canthus train wflw --gpus 8 -o runs/first\n"
-        "  canthus train wflw -o runs/first --resume\n"
-        "  canthus train wflw --recipe student --set batch=64 --set augmentation.blur_p=0\n"
-        "  canthus train wflw --recipe student --teacher runs/first/best.safetensors -o runs/small\n"
-        "  torchrun --nproc-per-node 8 -m canthus.trainer.commands train wflw\n"
-        f"  sbatch {Path(__file__).parents[1] / 'slurm.sh'} train wflw -o runs/first\n"
-        "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
-    )
-    parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="RUN",
-        help="gets recipe.json, log.csv, and the checkpoints best and last (default: runs/PACK-RECIPE)",
-    )
-    parser.add_argument(
-        "--recipe",
-        metavar="NAME|FILE",
-        help="student, wflw-hrnet, wflw-published, cofw-hrnet, or a .toml or .json file, such as another run's "
-        "(default: the HRNet recipe of the pack's points where there is a CUDA GPU, else student)",
-    )
-    parser.add_argument("--network", choices=("student", "hrnet_w18"), help="the network, with its default recipe")
-    parser.add_argument(
-        "--teacher", type=Path, metavar="CHECKPOINT", help="learn from this network's maps too, not from labels alone"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=_setting,
-        metavar="NAME=VALUE",
-        dest="settings",
-        help="change one value of the recipe (RUN/recipe.json holds all names); may be given again",
-    )
-    parser.add_argument(
-        "--pretrained",
-        type=Path,
-        metavar="FILE",
-        help="start from these weights, such as ImageNet's HRNet-W18-C of its authors or of timm: .safetensors, or a "
-        ".pth that holds weights alone",
-    )
-    parser.add_argument(
-        "--choose-on",
-        type=Path,
-        metavar="PACK",
-        help="choose the best checkpoint on this pack's faces, not on held-out ones; on a test set its figures flatter",
-    )
-    parser.add_argument(
-        "--gpus",
-        type=int,
-        metavar="N",
-        help="share each batch between N GPUs of this machine; with many of them raise batch and learning_rate (--set)",
-    )
-    parser.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="processes that make batches for each GPU (default: its share of the cores but one, at most 16; 0 = a "
-        "thread, as on the CPU)",
-    )
-    parser.add_argument(
-        "--augment-on",
-        choices=("auto", "cpu", "device"),
-        default="auto",
-        help="where faces are changed at random: by those processes, or in batches on the device that trains "
-        "(default: on the device where it is a GPU)",
-    )
-    parser.add_argument(
-        "--no-compile", action="store_true", help="do without torch.compile: slower, but begins at once, everywhere"
-    )
-    parser.add_argument("--tensorboard", action="store_true", help="write events for TensorBoard into RUN too")
-    parser.add_argument("--resume", action="store_true", help="go on where RUN was stopped, with its recipe")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing run")
-    return parser
+def _has_compiler() -> bool:
+    """Return whether there is a C++ compiler, which torch.compile needs."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
 def _setting(text: str) -> tuple[str, Any]:
+    """Parse NAME=VALUE; the value is JSON, or else a string."""
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
@@ -206,6 +158,90 @@ def _setting(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _has_compiler() -> bool:
-    """Can torch.compile build its kernels? Without a C++ compiler training is slower, and as right."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
+def _parser() -> argparse.ArgumentParser:
+    parser = make_parser(
+        "train",
+        command,
+        "  canthus data prepare WFLW -o packs/wflw --recipe wflw-hrnet\n"
+        "  canthus train packs/wflw --recipe wflw-hrnet --pretrained hrnet_w18.pth -o runs/first\n"
+        "  canthus train packs/wflw -o runs/first --resume\n"
+        "  canthus train packs/wflw --gpus 8 -o runs/many\n"
+        "  canthus train packs/wflw --recipe student --set batch=64 --set augmentation.blur_p=0\n"
+        "  canthus train packs/wflw --recipe student --teacher runs/first/best.safetensors -o runs/small\n"
+        "  torchrun --nproc-per-node 8 -m canthus.trainer.commands train packs/wflw\n"
+        f"  sbatch {Path(__file__).parents[1] / 'slurm.sh'} train packs/wflw -o runs/first\n"
+        "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
+    )
+    parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="RUN",
+        help="the folder for recipe.json, log.csv and the checkpoints best and last (default: runs/PACK-RECIPE)",
+    )
+    parser.add_argument("--resume", action="store_true", help="continue the run in RUN, with its recipe")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
+    what = parser.add_argument_group("what to train")
+    what.add_argument(
+        "--recipe",
+        metavar="NAME|FILE",
+        help="cofw-hrnet, student, student-again, student-finish, wflw-hrnet, wflw-published, or a .toml or .json "
+        "file, such as recipe.json of another run (default: the HRNet recipe for the number of points if there is a "
+        "CUDA GPU, else student)",
+    )
+    what.add_argument("--network", choices=("student", "hrnet_w18"), help="train this network with its default recipe")
+    what.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        dest="settings",
+        help="change one value of the recipe; recipe.json of any run lists the names; can be given several times",
+    )
+    what.add_argument(
+        "--teacher",
+        type=Path,
+        metavar="CHECKPOINT",
+        help="learn from the predictions of this network too (distillation), not only from the labels",
+    )
+    what.add_argument(
+        "--pretrained",
+        type=Path,
+        metavar="FILE",
+        help="start from these weights: a .safetensors, or a .pth with weights only, such as HRNet-W18-C trained on "
+        "ImageNet (of its authors or of timm)",
+    )
+    what.add_argument(
+        "--choose-on",
+        type=Path,
+        metavar="PACK",
+        help="choose the best checkpoint on the faces of this pack, and train on all faces of the other; recipe.json "
+        "keeps it for --resume. With a test set here, the test result is too optimistic",
+    )
+    how = parser.add_argument_group("how to train")
+    how.add_argument(
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="split each batch over N GPUs of this machine; with many of them use a larger batch and learning_rate "
+        "(--set)",
+    )
+    how.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="worker processes that make batches, per GPU; 0 = a thread (default: the share of each GPU in the CPU "
+        "cores less one, at most 16; without a GPU 0)",
+    )
+    how.add_argument(
+        "--augment-on",
+        choices=("auto", "cpu", "device"),
+        default="auto",
+        help="augment faces in the workers (cpu) or in batches on the device that trains (default: on the device if "
+        "it is a GPU)",
+    )
+    how.add_argument("--no-compile", action="store_true", help="do not use torch.compile: starts faster, trains slower")
+    how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events into RUN too")
+    return parser

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from canthus.trainer.average import Average
+from canthus.trainer.ema import EMA
 from canthus.trainer.networks.network import build
 
 STEPS = 12
@@ -33,7 +33,7 @@ def test_the_average_has_the_figures_of_torch(decay):
 
     torch.manual_seed(0)
     network = build("student", 98)
-    ours, theirs = Average(network, decay), AveragedModel(network, multi_avg_fn=by_torch, use_buffers=True)
+    ours, theirs = EMA(network, decay), AveragedModel(network, multi_avg_fn=by_torch, use_buffers=True)
     for _ in range(STEPS):
         train_a_little(network)
         ours.update()
@@ -46,7 +46,7 @@ def test_the_average_has_the_figures_of_torch(decay):
 def test_what_was_averaged_stays_when_the_network_trains_on():
     for decay in (0.0, 0.9):
         network = build("student", 98)
-        average = Average(network, decay)
+        average = EMA(network, decay)
         average.update()
         before = copy.deepcopy(average.network.state_dict())
         kept = average.network
@@ -62,7 +62,7 @@ def test_the_average_does_not_wait_for_a_gpu():
         message = "torch finds no CUDA GPU"
         pytest.fail(message) if os.environ.get("CANTHUS_REQUIRE_CUDA") == "1" else pytest.skip(message)
     network = build("student", 98).cuda()
-    averages = Average(network, 0.0), Average(network, 0.999)
+    averages = EMA(network, 0.0), EMA(network, 0.999)
     torch.cuda.set_sync_debug_mode("error")
     try:
         for average in averages:

@@ -1,0 +1,307 @@
+"""A training run: its network, data and loss, and the operations of the training loop on them."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from canthus.runtime.errors import InputError, ModelError
+from canthus.trainer.distil import Teacher
+from canthus.trainer.ema import EMA
+from canthus.trainer.evaluation.metrics import nme
+from canthus.trainer.log import Log, draw_crops
+from canthus.trainer.loss import SkpsLoss
+from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimiser, load, restore_optimiser, save
+from canthus.trainer.networks.hrnet import HighResolutionModule
+from canthus.trainer.networks.network import DecodingNetwork, build, channel_statistics, normalise
+from canthus.trainer.networks.pretrained import load_pretrained
+from canthus.trainer.packs.batches import Batch, Batches, Process, load_to_gpu
+from canthus.trainer.packs.pack import Pack, open_pack
+from canthus.trainer.parallel import World, sync_batch_norm
+from canthus.trainer.recipe import Recipe
+
+UNCHECKED_STEPS = 20
+"""Steps on a GPU after which their losses are checked. A check waits for the GPU."""
+
+Network = Callable[[Tensor], Tensor]
+Loss = Callable[[Tensor, Batch, Tensor], Tensor]
+"""Takes maps (B, 3K, H, W), the batch, and its normalized images (B, 3, S, S); returns a scalar."""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How to run the training. What is trained is decided by the recipe."""
+
+    resume: bool = False  # continue from the checkpoint `last`
+    overwrite: bool = False  # delete the files of a former run in the same folder
+    compile: bool = True  # use torch.compile
+    pretrained: Path | None = None  # start from these weights
+    workers: int | None = None  # processes that make batches; 0 = a thread; None = as many as the GPU may need
+    augment_on: Literal["auto", "cpu", "device"] = "auto"  # "auto": on the device if it is a GPU
+    tensorboard: bool = False
+
+
+class Run:
+    """What a run trains with, and its state, which changes at each step.
+
+    The training loop calls `train_step`, and at the end of each epoch `validate`, `end_epoch` and `save`.
+    """
+
+    def __init__(self, pack: Pack, recipe: Recipe, world: World, options: TrainOptions) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe = recipe
+        self.world = world
+        on_device = options.augment_on == "device" or (options.augment_on == "auto" and world.device.type == "cuda")
+        self.gpu_cache = load_to_gpu(pack, world.device) if on_device else None
+        self.batches = Batches(
+            pack,
+            recipe,
+            open_validation_pack(recipe),
+            Process(world.rank, world.ranks),
+            "augmented" if not on_device else "raw" if self.gpu_cache is None else "cached",
+        )
+        self.points = pack.points.shape[1]
+        self.epoch_steps = max(round(len(self.batches.training_rows) / recipe.batch), 1)
+        self.total_steps = max(round(recipe.epochs * len(self.batches.training_rows) / recipe.batch), 1)
+
+        network = sync_batch_norm(build(recipe.network, self.points), world).to(world.device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
+        if options.pretrained:
+            summary = load_pretrained(options.pretrained, network)
+            if world.first:
+                print(summary)
+        self.network: nn.Module = network
+        self.ema = EMA(network, recipe.ema_decay)
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        self.compiled = options.compile and world.ranks == 1  # together with DistributedDataParallel: not measured
+        self.loss = make_loss(recipe, self.points, world.device, self.compiled)
+        parallel = world.wrap(network)
+        self._forward: Network = compile_network(parallel) if self.compiled else parallel
+        self._statistics = channel_statistics(world.device)
+
+        self.step = 0  # steps done
+        self.best_nme = math.inf  # of the validation faces so far, %
+        self.losses: list[Tensor] = []  # of the steps of this epoch, on the device
+        self._checked = 0  # how many of them are known to be finite
+
+    def train_step(self, batch: Batch) -> None:
+        """Update the weights with one batch. Raises ModelError if one of the last losses is not finite."""
+        recipe, device = self.recipe, self.world.device
+        batch = batch.to(device).augmented(self.gpu_cache)
+        for group in self.optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * learning_rate_factor(self.step, recipe, self.total_steps)
+        self.network.train()
+        images = normalise(batch.crops, self._statistics).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            maps = self._forward(images)
+        loss = self.loss(maps, batch, images)
+        self.optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        if recipe.clip_grad_norm:
+            nn.utils.clip_grad_norm_(self.network.parameters(), recipe.clip_grad_norm)
+        self.optimizer.step()
+        self.ema.update()
+        self.step += 1
+        self.losses.append(loss.detach())
+        if device.type == "cpu" or len(self.losses) - self._checked >= UNCHECKED_STEPS:
+            self.check_losses()
+
+    def check_losses(self) -> None:
+        """Raise ModelError if one of the losses since the last check is not finite."""
+        unchecked = self.losses[self._checked :]
+        if unchecked:
+            wrong = (~torch.stack(unchecked).isfinite()).nonzero()[:1].flatten().tolist()
+            if wrong:
+                raise ModelError(
+                    f"the loss is not finite at step {self.step - len(unchecked) + wrong[0]}; train again with a lower "
+                    f"learning_rate (now {self.recipe.learning_rate:g})"
+                )
+        self._checked = len(self.losses)
+
+    def epoch_is_complete(self) -> bool:
+        """Return whether the last step was the last of an epoch, or of the run."""
+        return self.step % self.epoch_steps == 0 or self.step == self.total_steps
+
+    def end_epoch(self) -> float:
+        """Return the mean loss of the epoch over all processes, and start the next epoch."""
+        total, count = self.world.sum(float(torch.stack(self.losses).sum()), len(self.losses))
+        self.losses, self._checked = [], 0
+        return total / count
+
+    @torch.inference_mode()
+    def validate(self) -> float:
+        """Return the mean NME (%) of the averaged weights on the validation faces; nan if there are none.
+
+        Raises ModelError if it is not finite.
+        """
+        recipe, device = self.recipe, self.world.device
+        decoding = DecodingNetwork(self.ema.network, recipe.stride).eval()
+        total, faces = 0.0, 0
+        for batch in self.batches.validation():
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                points, _ = decoding(batch.crops.to(device))
+            errors = nme(points.float().cpu().numpy(), batch.points.numpy())
+            total, faces = total + float(errors.sum(dtype=np.float64)), faces + len(errors)
+        total, all_faces = self.world.sum(total, faces)
+        if not math.isfinite(total):
+            raise ModelError(
+                "the error on the held-out faces is not finite: the learning_rate is too high "
+                f"({recipe.learning_rate:g}), or both outer eye corners of a face have the same place; if so, make "
+                "the pack again"
+            )
+        return total / all_faces if all_faces else math.nan
+
+    @torch.inference_mode()
+    def show_faces(self, log: Log) -> None:
+        """Draw the predictions for the first validation faces in TensorBoard, if the log has it."""
+        batch = next(self.batches.validation(), None) if log.board else None
+        if batch is not None:
+            crops = batch.crops[:6]
+            points, _ = DecodingNetwork(self.ema.network, self.recipe.stride).eval()(crops.to(self.world.device))
+            log.show(self.step, draw_crops(crops.numpy(), points.float().cpu().numpy(), batch.points[:6].numpy()))
+
+    def save(self, folder: Path, nme: float) -> None:
+        """Save the checkpoint `last`, and `best` too if its NME is the lowest so far.
+
+        Without validation faces (`nme` is nan) the last checkpoint is also the best. It never replaces a validated one.
+        """
+        if nme < self.best_nme or (math.isnan(nme) and math.isinf(self.best_nme)):
+            self.best_nme = math.inf if math.isnan(nme) else nme
+            self._save(folder / "best", resumable=False)
+        # After `best`: `last` holds the NME of the best checkpoint, which must be on disk.
+        self.save_last(folder)
+
+    def save_last(self, folder: Path) -> None:
+        """Save the checkpoint `last`, from which the run can be resumed."""
+        self._save(folder / "last", resumable=True)
+
+    def _save(self, path: Path, resumable: bool) -> None:
+        metadata = {
+            "network": self.recipe.network,
+            "points": self.points,
+            "size": self.recipe.size,
+            "stride": self.recipe.stride,
+            "flip_tta": self.recipe.flip_tta,
+            "sigma": self.recipe.sigma,
+            "step": self.step,
+            "best": self.best_nme if math.isfinite(self.best_nme) else None,  # JSON has no infinity
+            "validation_faces": validation_fingerprint(self.batches),
+            "averaged": self.ema.count,
+        }
+        optimizer = flatten_optimiser(self.optimizer) if resumable else {}
+        training_weights = self.network.state_dict() if resumable else {}
+        save(path, Checkpoint(self.ema.network.state_dict(), metadata, optimizer, training_weights))
+
+    def restore(self, path: Path) -> None:
+        """Continue from a checkpoint `last`.
+
+        Raises ModelError if it is not one, if it is of another network, or if its best checkpoint was chosen on other
+        validation faces than this run has.
+        """
+        checkpoint = load(path)
+        if not checkpoint.training_weights:
+            raise ModelError(f"{path}: a run cannot be resumed from this checkpoint; use `last`")
+        metadata = checkpoint.metadata
+        self._check_validation_faces(path, metadata["best"], metadata.get("validation_faces"))
+        try:
+            self.network.load_state_dict(checkpoint.training_weights)
+            self.ema.network.load_state_dict(checkpoint.weights)
+        except RuntimeError as other:
+            raise ModelError(f"{path}: this run trains another network") from other
+        restore_optimiser(self.optimizer, checkpoint.optimiser)
+        self.ema.count = metadata["averaged"]
+        self.step = metadata["step"]
+        self.best_nme = math.inf if metadata["best"] is None else metadata["best"]
+
+    def _check_validation_faces(self, path: Path, best: float | None, former: str | None) -> None:
+        """Raise ModelError if the NME of the best checkpoint cannot be compared with those of this run."""
+        if best is None:
+            return
+        current = validation_fingerprint(self.batches)
+        if current is None:
+            raise ModelError(
+                f"{path}: its best checkpoint was chosen on faces that recipe.json does not name (NME {best:.2f} %); "
+                "resume with the pack that they are in: --choose-on PACK"
+            )
+        if former not in (None, current):  # None: written by version 0.1
+            raise ModelError(
+                f"{path}: its best checkpoint was chosen on other validation faces; resume with the packs that the run "
+                "began with (PACK and --choose-on), or start a new run"
+            )
+
+
+def open_validation_pack(recipe: Recipe) -> Pack | None:
+    """Open the pack that chooses the checkpoint, if the recipe names one."""
+    if not recipe.choose_on:
+        return None
+    try:
+        return open_pack(Path(recipe.choose_on))
+    except InputError as wrong:
+        raise InputError(f"{wrong}; this pack chooses the best checkpoint, name it with --choose-on PACK") from wrong
+
+
+def validation_fingerprint(batches: Batches) -> str | None:
+    """Return a hash of the names of the validation faces, independent of the size of crops; None without faces."""
+    names = batches.validation_pack.names
+    if not len(batches.validation_rows):
+        return None
+    return hashlib.sha256("\n".join(str(names[row]) for row in batches.validation_rows).encode()).hexdigest()[:16]
+
+
+def learning_rate_factor(step: int, recipe: Recipe, total_steps: int) -> float:
+    """Return the learning rate of a step, as a fraction of the highest.
+
+    Linear warm-up, then a half cosine to 0, or a division by ten at each of the milestones.
+    """
+    warm_up = min(recipe.warm_up, total_steps // 4)
+    if step < warm_up:
+        return (step + 1) / warm_up
+    match recipe.schedule:
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(total_steps - warm_up, 1)))
+        case "step":
+            return float(0.1 ** sum(step >= epoch / recipe.epochs * total_steps for epoch in recipe.milestones))
+
+
+def make_loss(recipe: Recipe, points: int, device: torch.device, compiled: bool) -> Loss:
+    """Return the loss against the labels, mixed with the loss against the teacher if the recipe names one."""
+    skps = SkpsLoss(
+        recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight,
+        point_weight=recipe.point_weight,
+    )  # fmt: skip
+    label_loss = torch.compile(skps.__call__) if compiled else skps
+    if not recipe.teacher:
+        return lambda maps, batch, _: label_loss(maps, batch.points, batch.weight)
+    teacher = Teacher(Path(recipe.teacher), points, device)
+    teacher_loss = torch.compile(skps.against_maps) if compiled else skps.against_maps
+
+    def mixed_loss(maps: Tensor, batch: Batch, images: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            scores, offsets = teacher.maps(images, recipe.stride, recipe.sigma)
+        from_labels = label_loss(maps, batch.points, batch.weight)
+        from_teacher = teacher_loss(maps, scores, offsets, torch.ones_like(batch.weight))
+        return (1 - recipe.distillation_weight) * from_labels + recipe.distillation_weight * from_teacher
+
+    return mixed_loss
+
+
+def compile_network(network: nn.Module) -> Network:
+    """Apply torch.compile to the network.
+
+    Of HRNet only the high-resolution modules are compiled, each kind once, which halves the time until the first step.
+    """
+    modules = [part for part in network.modules() if isinstance(part, HighResolutionModule)]
+    if not modules:
+        whole: Network = torch.compile(network)
+        return whole
+    for part in modules:
+        part.compile()
+    return network
