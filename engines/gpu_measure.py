@@ -123,13 +123,13 @@ def long_run(runner: FaceRunner, image: NDArray[np.uint8], rois: list[Roi], fram
     """Run many frames with 1 to 5 faces; return the growth of memory in bytes and whether the results stay equal."""
     counts = range(1, min(5, len(rois)) + 1)
     expected = {faces: runner.predict_regions(image, rois[:faces])[0] for faces in counts}
-    free, host, begin = [runner.cuda.free_memory()], resident_bytes(), time.perf_counter()
+    free, host, begin = [runner.cuda.available_memory()], resident_bytes(), time.perf_counter()
     same = True
     for half in (range(frames // 2), range(frames // 2, frames)):
         for frame in tqdm(half, "long run", unit="frame", leave=False, disable=None):
             faces = counts[frame % len(counts)]
             same &= np.array_equal(runner.predict_regions(image, rois[:faces])[0], expected[faces])
-        free.append(runner.cuda.free_memory())
+        free.append(runner.cuda.available_memory())
     host_end = resident_bytes()
     return {
         "frames": frames,
@@ -186,7 +186,7 @@ class DecodingEngine:
         shapes = {name: tuple(self._engine.get_tensor_shape(name))[1:] for name in ("points", "scores")}
         max_batch = runner.buckets[-1]
         self._addresses = {
-            name: runner.cuda.memory(4 * max_batch * int(np.prod(shape))) for name, shape in shapes.items()
+            name: runner.cuda.allocate(4 * max_batch * int(np.prod(shape))) for name, shape in shapes.items()
         }
         self._addresses["crops"] = int(runner.crops)
         self._crop_shape = tuple(self._engine.get_tensor_shape("crops"))[1:]

@@ -162,7 +162,7 @@ class TensorRTBackend(Closeable):
             self.name = f"{self._engine.flavour} {self._engine.trt.__version__} on {self._cuda.gpu.name}"
             self._contexts: dict[int, Any] = {}
             self._capturable: dict[int, bool] = {}
-            self._scratch = self._cuda.memory(self._engine.engine.device_memory_size_v2)
+            self._scratch = self._cuda.allocate(self._engine.engine.device_memory_size_v2)
             self._configuration, self._kernels = self._configure()
             self.runner: FaceRunner = FaceRunner(
                 self._cuda,

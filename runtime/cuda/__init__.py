@@ -1,1 +1,1 @@
-"""Crop and decode on an NVIDIA GPU: the kernels, their compiler, and what launches them."""
+"""CUDA kernels that crop faces and decode maps on an NVIDIA GPU, their compiler, and the calls that launch them."""

@@ -112,7 +112,7 @@ class Cuda:
         """The handle of the stream, for TensorRT and PyTorch."""
         return int(self._stream)
 
-    def memory(self, size: int) -> int:
+    def allocate(self, size: int) -> int:
         """Allocate device memory of `size` bytes; return its address. It is freed by `close` or `free`."""
         address = int(_checked(self._driver.cuMemAlloc(max(size, 1))))
         self._memory.append(address)
@@ -123,7 +123,7 @@ class Cuda:
         self._memory.remove(address)
         _checked(self._driver.cuMemFree(address))
 
-    def pinned(self, size: int) -> NDArray[np.uint8]:
+    def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
         """Allocate page-locked host memory (size,) uint8, for asynchronous copies. Valid until `close`."""
         address = int(_checked(self._driver.cuMemHostAlloc(max(size, 1), 0)))
         self._pinned.append(address)
@@ -152,8 +152,8 @@ class Cuda:
         self, kernel: Any, grid: tuple[int, int, int], block: tuple[int, int, int], *values: int | float
     ) -> None:
         """Launch a kernel. An `Address` is passed as a pointer, another int as int32, a float as float32."""
-        kinds = tuple(_kind_of(value) for value in values)
-        _checked(self._driver.cuLaunchKernel(kernel, *grid, *block, 0, self._stream, (values, kinds), 0))
+        types = tuple(_argument_type(value) for value in values)
+        _checked(self._driver.cuLaunchKernel(kernel, *grid, *block, 0, self._stream, (values, types), 0))
 
     @contextmanager
     def capture(self) -> Iterator[list[Any]]:
@@ -192,7 +192,7 @@ class Cuda:
         _checked(driver.cuEventSynchronize(last))
         return float(_checked(driver.cuEventElapsedTime(first, last))) / 1000
 
-    def free_memory(self) -> int:
+    def available_memory(self) -> int:
         """Return the bytes of device memory that are free."""
         status, free, _total = self._driver.cuMemGetInfo()
         _checked((status,))
@@ -223,7 +223,7 @@ class Address(int):
     """A device address among the arguments of a kernel."""
 
 
-def _kind_of(value: int | float) -> type:
+def _argument_type(value: int | float) -> type:
     match value:
         case Address():
             return ctypes.c_void_p
@@ -264,18 +264,18 @@ class FaceRunner:
         self._crop = cuda.kernel("crop.cu", "crop_regions")
         self._decode = cuda.kernel("decode.cu", "decode_maps")
         self._crop_bytes = size * size * 3
-        self.crops = Address(cuda.memory(max_batch * self._crop_bytes))
-        self.maps = Address(cuda.memory(max_batch * 3 * points * self._width**2 * 4))
-        # The view and the regions lie one behind the other, and are uploaded together.
-        layout_bytes = REGIONS_OFFSET + max_batch * REGION.itemsize
-        self._layout = Address(cuda.memory(layout_bytes))
-        self._layout_pinned = cuda.pinned(layout_bytes)
-        self._layout_pinned[:] = 0
-        self._view = self._layout_pinned[: VIEW.itemsize].view(VIEW)
-        self._regions = self._layout_pinned[REGIONS_OFFSET:].view(REGION)
-        self._points_out = Address(cuda.memory(max_batch * points * 3 * 4))
-        self._crops_pinned = cuda.pinned(max_batch * self._crop_bytes)
-        self._result = cuda.pinned(max_batch * points * 3 * 4).view(np.float32).reshape(max_batch, points, 3)
+        self.crops = Address(cuda.allocate(max_batch * self._crop_bytes))
+        self.maps = Address(cuda.allocate(max_batch * 3 * points * self._width**2 * 4))
+        # The view and the regions are adjacent in memory, and are uploaded in one copy.
+        input_bytes = REGIONS_OFFSET + max_batch * REGION.itemsize
+        self._inputs = Address(cuda.allocate(input_bytes))
+        self._inputs_pinned = cuda.allocate_pinned(input_bytes)
+        self._inputs_pinned[:] = 0
+        self._view = self._inputs_pinned[: VIEW.itemsize].view(VIEW)
+        self._regions = self._inputs_pinned[REGIONS_OFFSET:].view(REGION)
+        self._points_out = Address(cuda.allocate(max_batch * points * 3 * 4))
+        self._crops_pinned = cuda.allocate_pinned(max_batch * self._crop_bytes)
+        self._result = cuda.allocate_pinned(max_batch * points * 3 * 4).view(np.float32).reshape(max_batch, points, 3)
         self._frame = 0
         self._frame_pinned: NDArray[np.uint8] | None = None
         self._graphs: dict[tuple[int, bool], Any] = {}
@@ -294,7 +294,7 @@ class FaceRunner:
     def predict_regions(
         self, image: NDArray[np.uint8], rois: Sequence[Roi]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """A frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
+        """Frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
         if rois:
             self.put_frame(image)
         found = []
@@ -307,9 +307,9 @@ class FaceRunner:
     def put_regions(self, rois: Sequence[Roi]) -> None:
         """Set the regions of the next run, at most `max_batch`."""
         self._regions["taps"] = 0  # the other crops of the batch are black
-        for place, roi in enumerate(rois):
+        for index, roi in enumerate(rois):
             cut, back, taps = to_region(roi, self._size)
-            self._regions[place] = (cut, back, taps, 0)
+            self._regions[index] = (cut, back, taps, 0)
 
     def put_frame(self, image: NDArray[np.uint8]) -> None:
         """Start to upload a frame (H, W, 3)."""
@@ -318,8 +318,8 @@ class FaceRunner:
                 self.cuda.free(self._frame)
                 self.cuda.free_pinned(self._frame_pinned)
             # Graphs stay valid: they read the frame's address from the view, which is uploaded with the regions.
-            self._frame = self.cuda.memory(image.size)
-            self._frame_pinned = self.cuda.pinned(image.size)
+            self._frame = self.cuda.allocate(image.size)
+            self._frame_pinned = self.cuda.allocate_pinned(image.size)
         self._frame_pinned[: image.size].reshape(image.shape)[:] = image
         self.cuda.upload(self._frame, self._frame_pinned, image.size)
         self._view[0] = (self._frame, image.shape[1], image.shape[0])
@@ -360,13 +360,13 @@ class FaceRunner:
 
     def steps(self, bucket: int, cut: bool) -> dict[str, Callable[[], bool | None]]:
         """Return a function per step, in order, that starts it. The network's returns whether it can be captured."""
-        cuda, regions = self.cuda, Address(self._layout + REGIONS_OFFSET)
-        layout_bytes = REGIONS_OFFSET + bucket * REGION.itemsize
+        cuda, regions = self.cuda, Address(self._inputs + REGIONS_OFFSET)
+        input_bytes = REGIONS_OFFSET + bucket * REGION.itemsize
         tiles, cells = -(-self._size // TILE), self._width**2
-        crop = (self._layout, regions, self.crops, self._size)
+        crop = (self._inputs, regions, self.crops, self._size)
         decode = (self.maps, regions, self._points_out, self._points, cells, self._width, float(self._stride))
         steps: dict[str, Callable[[], bool | None]] = {
-            "upload regions": lambda: cuda.upload(self._layout, self._layout_pinned, layout_bytes),
+            "upload regions": lambda: cuda.upload(self._inputs, self._inputs_pinned, input_bytes),
             "crop": lambda: cuda.launch(self._crop, (tiles, tiles, bucket), (TILE, TILE, 1), *crop),
             "network": lambda: self._network(bucket),
             "decode": lambda: cuda.launch(self._decode, (self._points, bucket, 1), (THREADS, 1, 1), *decode),

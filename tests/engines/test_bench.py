@@ -84,7 +84,7 @@ def test_memory_leak_and_changing_results_miss_the_goals(shim):
     compute = network.maps_of
 
     def leak(crops):
-        network.cuda.memory(1000)
+        network.cuda.allocate(1000)
         return compute(crops) + np.random.default_rng(len(network.cuda.held)).random(1, np.float32)
 
     network.maps_of = leak

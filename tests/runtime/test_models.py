@@ -7,6 +7,7 @@ import pytest
 
 from canthus.runtime import models
 from canthus.runtime.backends import open_backend
+from canthus.runtime.backends.automatic import open_automatic
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import find_model, read_model
 
@@ -79,3 +80,11 @@ def test_model_with_one_output_is_refused_with_a_message_about_its_outputs(tmp_p
 def test_model_with_another_number_of_points_is_refused(tmp_path):
     with pytest.raises(ModelError, match=r"gives 98 points \(expected 29\)"):
         open_backend(find_model(), 29)
+
+
+def test_model_file_is_hashed_once_when_it_is_opened(monkeypatch):
+    hashed = []
+    real = models.sha256
+    monkeypatch.setattr(models, "sha256", lambda path: hashed.append(path) or real(path))
+    open_automatic(gpu=False, points=98).close()
+    assert hashed == [find_model()]

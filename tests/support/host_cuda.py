@@ -101,7 +101,7 @@ class HostCuda(Cuda):
         self.allocations = 0
         self.closed = 0
 
-    def memory(self, size: int) -> int:
+    def allocate(self, size: int) -> int:
         buffer = (ctypes.c_uint8 * max(size, 1))()
         self.held[ctypes.addressof(buffer)] = buffer
         self.allocations += 1
@@ -110,7 +110,7 @@ class HostCuda(Cuda):
     def free(self, address: int) -> None:
         del self.held[address]
 
-    def pinned(self, size: int) -> np.ndarray:
+    def allocate_pinned(self, size: int) -> np.ndarray:
         self.allocations += 1
         return np.zeros(max(size, 1), np.uint8)
 
@@ -164,7 +164,7 @@ class HostCuda(Cuda):
         start()
         return time.perf_counter() - begin
 
-    def free_memory(self) -> int:
+    def available_memory(self) -> int:
         return 2**30 - sum(len(buffer) for buffer in self.held.values())
 
     @property
