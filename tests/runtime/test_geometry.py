@@ -1,3 +1,5 @@
+"""Boxes, regions, affines and crops."""
+
 import math
 
 import cv2
@@ -26,50 +28,50 @@ ROIS = [Roi(50, 40, 64), Roi(31.5, 70.25, 20, 0.6), Roi(-5, 12, 90, -2.5), Roi(6
 
 
 @pytest.mark.parametrize("roi", ROIS)
-def test_the_way_to_the_frame_and_back_is_the_identity(roi):
+def test_invert_undoes_to_frame(roi):
     points = np.random.default_rng(0).uniform(-10, 200, (98, 2))
     there = to_frame(roi, 128)
     assert np.allclose(transform(invert(there), transform(there, points)), points, atol=1e-3)
 
 
 @pytest.mark.parametrize("roi", ROIS)
-def test_the_middle_of_a_crop_is_the_middle_of_its_region(roi):
-    middle = transform(to_frame(roi, 128), np.array([[63.5, 63.5]]))[0]
-    assert middle == pytest.approx((roi.x, roi.y), abs=1e-4)
+def test_centre_of_a_crop_is_the_centre_of_its_region(roi):
+    centre = transform(to_frame(roi, 128), np.array([[63.5, 63.5]]))[0]
+    assert centre == pytest.approx((roi.x, roi.y), abs=1e-4)
 
 
-def test_a_crop_of_its_own_size_is_a_plain_cut():
+def test_crop_at_the_same_scale_copies_pixels():
     image = np.random.default_rng(0).integers(0, 256, (80, 90, 3)).astype(np.uint8)
-    # Pixels 10 to 41 have their middle at 25.5.
+    # The centre of pixels 10 to 41 is 25.5.
     assert np.array_equal(crop(image, Roi(25.5, 30.5, 32), 32), image[15:47, 10:42])
 
 
-def test_a_quarter_turn_turns_the_picture():
+def test_crop_of_a_region_at_90_degrees_is_a_rotated_image():
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3)).astype(np.uint8)
-    turned = crop(image, Roi(15.5, 15.5, 32, math.pi / 2), 32)
-    assert np.array_equal(turned, np.rot90(image))
+    rotated = crop(image, Roi(15.5, 15.5, 32, math.pi / 2), 32)
+    assert np.array_equal(rotated, np.rot90(image))
 
 
-def test_shrinking_averages_and_does_not_alias():
+def test_smaller_crop_is_averaged_without_aliasing():
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 255
     small = crop(stripes, Roi(127.5, 127.5, 256), 64)
     assert np.abs(small[4:-4, 4:-4].astype(int) - 127).max() <= 2
 
 
-def test_shrinking_sees_every_pixel():
-    """Single dots, which a bilinear look between two of its own pixels would miss."""
+def test_smaller_crop_includes_every_pixel():
+    """Also single dots, which one bilinear sample per crop pixel would miss."""
     dots = np.zeros((256, 256, 3), np.uint8)
     dots[::4, ::4] = 160
     assert crop(dots, Roi(127.5, 127.5, 256), 64)[4:-4, 4:-4].mean() == pytest.approx(10, abs=1)
 
 
-def test_a_region_outside_the_frame_is_black():
+def test_crop_outside_the_image_is_black():
     assert not crop(np.full((20, 20, 3), 255, np.uint8), Roi(-100, -100, 30), 16).any()
 
 
 @pytest.mark.parametrize("angle", [0.0, 0.4, -1.2])
-def test_the_region_of_points_holds_them_with_the_margin(angle):
+def test_region_contains_its_points_with_the_margin(angle):
     points = SHAPE * [80, 120] + [200, 100]
     roi = roi_from_points(points, angle)
     inside = transform(invert(to_frame(roi, 100)), points)
@@ -77,16 +79,16 @@ def test_the_region_of_points_holds_them_with_the_margin(angle):
     assert (inside.max(0) + inside.min(0)) / 2 == pytest.approx((49.5, 49.5), abs=0.1)
 
 
-def test_the_region_turns_with_the_points():
+def test_region_of_rotated_points_has_the_same_side():
     points = SHAPE * 100 + 50
     cos, sin = math.cos(0.7), math.sin(0.7)
-    turned = points @ np.array([[cos, sin], [-sin, cos]])
-    one, other = roi_from_points(points), roi_from_points(turned, 0.7)
+    rotated = points @ np.array([[cos, sin], [-sin, cos]])
+    one, other = roi_from_points(points), roi_from_points(rotated, 0.7)
     assert other.side == pytest.approx(one.side, rel=1e-5)
-    assert roll_from_points(turned) - roll_from_points(points) == pytest.approx(0.7, abs=1e-5)
+    assert roll_from_points(rotated) - roll_from_points(points) == pytest.approx(0.7, abs=1e-5)
 
 
-def test_a_leaning_box_shifts_down_its_own_axis():
+def test_rotated_box_is_shifted_along_its_own_axis():
     upright = roi_from_box(FaceBox(0, 0, 100, 100, 1.0))
     lying = roi_from_box(FaceBox(0, 0, 100, 100, 1.0, roll=math.pi / 2))
     assert (upright.side, upright.x, upright.y) == pytest.approx((115, 50, 60))
@@ -94,13 +96,13 @@ def test_a_leaning_box_shifts_down_its_own_axis():
     assert (lying.x - 50, lying.y) == pytest.approx((-(upright.y - 50), 50), abs=1e-6)
 
 
-def test_no_region_is_not_a_special_case():
+def test_no_regions_give_empty_crops():
     crops = crop_all(np.zeros((10, 10, 3), np.uint8), [], 32)
     assert crops.images.shape == (0, 32, 32, 3)
     assert transform(crops.to_frame, np.zeros((0, 98, 2), np.float32)).shape == (0, 98, 2)
 
 
-def test_cropping_is_blind_to_opencv_threads():
+def test_crop_does_not_depend_on_the_number_of_threads():
     image = np.random.default_rng(0).integers(0, 256, (300, 300, 3)).astype(np.uint8)
     one = crop(image, Roi(140, 150, 222, 0.3), 128)
     threads = cv2.getNumThreads()
@@ -114,7 +116,7 @@ def test_cropping_is_blind_to_opencv_threads():
 @pytest.mark.parametrize(
     ("aspect", "size"), [(16 / 11, (140, 60)), (0.5, (96, 120)), (1.0, (96, 60)), (1e9, (384, 60))]
 )
-def test_stretched_to_square_pixels_the_edges_stay_the_edges(aspect, size):
+def test_edges_of_an_image_with_square_pixels_map_to_its_edges(aspect, size):
     image, back = to_square_pixels(np.zeros((60, 96, 3), np.uint8), aspect)
     assert image.shape == (size[1], size[0], 3)
     edges = transform(back, np.array([[-0.5, -0.5], np.array(size) - 0.5]))
@@ -138,7 +140,7 @@ def test_intersection_over_minimum_of_boxes():
     assert intersection_over_minimum(one, FaceBox(5, 5, 5, 5, 1.0)) == 0  # an empty box
 
 
-def test_the_best_of_overlapping_boxes_is_kept():
+def test_best_of_overlapping_boxes_is_kept():
     best, overlapping, apart = FaceBox(0, 0, 10, 10, 0.9), FaceBox(4, 0, 14, 10, 0.8), FaceBox(20, 0, 30, 10, 0.7)
     assert suppress_overlapping([apart, overlapping, best], 0.5) == [best, apart]
     assert suppress_overlapping([apart, overlapping, best], 0.7) == [best, overlapping, apart]
