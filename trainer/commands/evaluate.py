@@ -1,4 +1,4 @@
-"""`canthus eval`: models measured on labelled faces, and on clips."""
+"""`canthus eval`: measures models on labelled faces and on clips."""
 
 import argparse
 import contextlib
@@ -22,42 +22,46 @@ if TYPE_CHECKING:
     from canthus.trainer.evaluation.stability import BoxStability
     from canthus.trainer.faces.labelled import LabelledSet
 
-PICTURES = (".png", ".jpg")
+IMAGE_SUFFIXES = (".png", ".jpg")
 
-LAUNCHED = "TORCHELASTIC_RUN_ID"
-"""What torchrun sets in the environment of the processes that it starts."""
+TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+"""Environment variable of the processes that torchrun starts."""
 
 
 @report_errors_once()
 def command(arguments: list[str]) -> int:
-    """Measure models on labelled faces: NME, FR@10, AUC@10, overall and by subsets; and how calm they are on clips."""
+    """Measure models: NME, FR@10 and AUC@10 on labelled faces, and jitter, jumps and lag on clips."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    drawn = (args.curve, args.reliability, args.worst, args.cases)
+    _check_args(parser, args)
+    if args.gpus and TORCHRUN_VARIABLE not in os.environ:
+        _start_processes(arguments, args.gpus)
+    with _join_workers() as worker:
+        measured = _measure(args, worker)
+        if worker.rank == 0:
+            _report(args, measured)
+    return 0
+
+
+def _check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exit with an error message if options do not fit together. Raises InputError if a folder is missing."""
+    images = (args.curve, args.reliability, args.worst, args.cases)
     if not (args.sets or args.clips):
         parser.error("nothing to measure on: give --wflw SET, --clips CLIP, or both")
-    if not args.sets and (args.stability or args.speed or any(drawn)):
+    if not args.sets and (args.stability or args.speed or any(images)):
         parser.error(
             "--stability, --speed, --curve, --reliability, --worst and --cases need labelled faces: give --wflw SET"
         )
-    if args.speed and (args.gpus or LAUNCHED in os.environ):
-        parser.error("--speed measures in one process: leave out --gpus and torchrun")
+    if args.speed and (args.gpus or TORCHRUN_VARIABLE in os.environ):
+        parser.error("--speed measures in one process; leave out --gpus and torchrun")
     if any(number is not None and number < 1 for number in (args.held_out, args.gpus)):
         parser.error("--held-out and --gpus must be at least 1")
-    for picture in drawn:
-        if picture and picture.suffix.lower() not in PICTURES:
-            parser.error(f"{picture}: a picture's name ends in {' or '.join(PICTURES)}")
-    for out in (args.json, *drawn):
+    for image in images:
+        if image and image.suffix.lower() not in IMAGE_SUFFIXES:
+            parser.error(f"{image}: the name of an image must end in {' or '.join(IMAGE_SUFFIXES)}")
+    for out in (args.json, *images):
         if out and not out.absolute().parent.is_dir():
             raise InputError(f"{out}: its folder does not exist")
-
-    if args.gpus and LAUNCHED not in os.environ:
-        _start(arguments, args.gpus)
-    with _shared() as worker:
-        measured = _measure(args, worker)
-        if worker.rank == 0:
-            _tell(args, measured)
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,26 +72,31 @@ def _parser() -> argparse.ArgumentParser:
         "  canthus eval --model fast runs/student/best.safetensors --wflw WFLW --boxes both --json out.json\n"
         "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW --markdown --curve curve.png --worst worst.png\n"
         "  canthus eval --peer PFLD.onnx --model fast accurate --wflw WFLW --speed\n"
-        "  canthus eval --peer PFLD.onnx --model fast accurate --clips videos/ --json calm.json\n"
+        "  canthus eval --peer PFLD.onnx --model fast accurate --clips videos/ --json clips.json\n"
         "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.commands eval --model best.safetensors --wflw WFLW\n",
     )
-    parser.add_argument(
+    models = parser.add_argument_group("models")
+    models.add_argument(
         "--model",
         nargs="+",
         default=[],
         metavar="MODEL",
-        help="shipped models' names, .onnx files or checkpoints (default: the default model)",
+        help="names of included models, .onnx files or checkpoints (default: the default model)",
     )
-    parser.add_argument(
+    models.add_argument(
         "--peer",
         nargs="+",
         default=[],
         type=Path,
         metavar="FILE.onnx",
-        help="others' networks of the PFLD family",
+        help="public third-party networks of the PFLD family, for comparison",
     )
-    parser.add_argument(
+    models.add_argument(
+        "--flip", action="store_true", help="flip test-time augmentation: average over the crop and its mirror image"
+    )
+    faces = parser.add_argument_group("labelled faces")
+    faces.add_argument(
         "--wflw",
         "--data",
         nargs="+",
@@ -95,62 +104,69 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="SET",
         dest="sets",
-        help="the folder of WFLW, COFW or 300W as published, or any set that `canthus data prepare` reads",
+        help="the published folder of WFLW, COFW or 300W, or any set that `canthus data prepare` reads",
     )
-    parser.add_argument(
+    faces.add_argument(
         "--split",
         default="test",
         choices=("train", "test"),
-        help="the official list (default: %(default)s)",
+        help="the official list of faces to read (default: %(default)s)",
     )
-    parser.add_argument(
-        "--boxes",
-        default="truth",
-        choices=("truth", "detector", "both"),
-        help="where the faces are: args by the true points, or found as in any picture (default: %(default)s)",
-    )
-    parser.add_argument("--flip", action="store_true", help="average each face with its mirror image")
-    parser.add_argument(
+    faces.add_argument(
         "--held-out",
         type=int,
         metavar="N",
-        help="only the faces that training with held_out=N keeps aside, one in N",
+        help="measure only the validation faces of a recipe with held_out=N, one face in N",
     )
-    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="a detector of your own (.tflite)")
-    parser.add_argument(
+    faces.add_argument(
+        "--boxes",
+        default="truth",
+        choices=("truth", "detector", "both"),
+        help="where the crops come from: the true points, or the face detector (default: %(default)s)",
+    )
+    faces.add_argument(
         "--stability",
         action="store_true",
-        help="also tell how far points move when the box is shifted, turned or scaled a little",
+        help="also measure how far points move if the box is shifted, rotated or scaled a little",
     )
-    parser.add_argument("--speed", action="store_true", help="also tell how long each model takes for a face")
-    parser.add_argument(
+    faces.add_argument("--speed", action="store_true", help="also measure the time of each model per face")
+    faces.add_argument("--curve", type=Path, metavar="OUT.png", help="draw the cumulative error distribution")
+    faces.add_argument(
+        "--reliability",
+        type=Path,
+        metavar="OUT.png",
+        help="draw the share of accurate points for each score (reliability diagram)",
+    )
+    faces.add_argument(
+        "--worst",
+        type=Path,
+        metavar="OUT.png",
+        help="draw the 20 faces with the largest errors of the first model, with true and predicted points",
+    )
+    faces.add_argument(
+        "--cases",
+        type=Path,
+        metavar="OUT.png",
+        help="draw the best, the median and the worst faces of the first model, four of each, without the photographs",
+    )
+    clips = parser.add_argument_group("clips")
+    clips.add_argument(
         "--clips",
         nargs="+",
         default=[],
         type=Path,
         metavar="CLIP",
-        help="videos, or folders of them: tell how much points tremble, jump and lag on their faces, raw and smoothed",
+        help="videos, or folders of them: measure jitter, jumps and lag of the points, without and with smoothing",
     )
-    parser.add_argument("--gpus", type=int, metavar="N", help="share the work between N GPUs of this machine")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as papers order it")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write the figures to this file too")
-    parser.add_argument("--curve", type=Path, metavar="OUT.png", help="draw the cumulative error distribution")
-    parser.add_argument(
-        "--reliability", type=Path, metavar="OUT.png", help="draw what the scores of points foretell about their errors"
-    )
-    parser.add_argument(
-        "--worst", type=Path, metavar="OUT.png", help="draw the first model's 20 worst faces, truth and answer"
-    )
-    parser.add_argument(
-        "--cases",
-        type=Path,
-        metavar="OUT.png",
-        help="draw the first model's best, middle and worst faces, four of each, without their photographs",
-    )
+    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="use your own face detector (.tflite)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="split the work over N GPUs of this machine")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, in the order of papers")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all measurements to this file too")
     return parser
 
 
-def _start(arguments: list[str], gpus: int) -> None:
+def _start_processes(arguments: list[str], gpus: int) -> None:
+    """Replace this process with torchrun. Raises BackendError if torch is not installed."""
     try:
         from torch import cuda
     except ImportError as missing:
@@ -161,11 +177,11 @@ def _start(arguments: list[str], gpus: int) -> None:
 
 
 @contextlib.contextmanager
-def _shared() -> "Iterator[Worker]":
-    """This process's share of the pictures: all, unless torchrun started several."""
+def _join_workers() -> "Iterator[Worker]":
+    """Yield the worker of this process. It measures all images, or its share if torchrun started several processes."""
     from canthus.trainer.evaluation.evaluate import Worker
 
-    if LAUNCHED not in os.environ:
+    if TORCHRUN_VARIABLE not in os.environ:
         yield Worker()
         return
     from torch import distributed
@@ -174,24 +190,24 @@ def _shared() -> "Iterator[Worker]":
 
     with join_processes() as world:
 
-        def gather(own: Any) -> list[Any]:
-            everyone = [own] * world.ranks
+        def gather(value: Any) -> list[Any]:
+            values = [value] * world.ranks
             if world.ranks > 1:
-                distributed.all_gather_object(everyone, own, group=world.cpu_group)
-            return everyone
+                distributed.all_gather_object(values, value, group=world.cpu_group)
+            return values
 
         yield Worker(world.rank, world.ranks, gather)
 
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """All that was measured; what was not asked for is empty."""
+    """The measurements. Those that were not requested are empty."""
 
     sets: "list[LabelledSet]"
     results: "list[Result]"
     stability: "list[BoxStability]"
     speed: "list[Speed]"
-    followed: "list[ClipTracks]"
+    clips: "list[ClipTracks]"
 
 
 def _measure(args: argparse.Namespace, worker: "Worker") -> _Measured:
@@ -206,7 +222,7 @@ def _measure(args: argparse.Namespace, worker: "Worker") -> _Measured:
     if args.held_out is not None:
         sets = [one.held_out_subset(args.held_out) for one in sets]
     if sets and not any(one.faces for one in sets):
-        raise InputError("no face is left to measure on; lower --held-out")
+        raise InputError("no face is left to measure; lower --held-out")
     clips = find_clips(args.clips)
     kinds: dict[str, tuple[measuring.Boxes, ...]] = {
         "truth": ("truth",),
@@ -216,11 +232,11 @@ def _measure(args: argparse.Namespace, worker: "Worker") -> _Measured:
     results: list[Result] = []
     stability: list[BoxStability] = []
     speed: list[Speed] = []
-    followed: list[ClipTracks] = []
+    tracks: list[ClipTracks] = []
     with contextlib.ExitStack() as opened:
-        candidates = _candidates(args, opened)
-        finds = clips or (sets and args.boxes != "truth")
-        detector = opened.enter_context(Detector(args.detector_model)) if finds else None
+        candidates = _open_candidates(args, opened)
+        detects = clips or (sets and args.boxes != "truth")
+        detector = opened.enter_context(Detector(args.detector_model)) if detects else None
         if sets:
             detect = functools.partial(detector.detect, exhaustive=True) if detector and args.boxes != "truth" else None
             results = measuring.evaluate(sets, candidates, detect, kinds[args.boxes], worker)
@@ -230,15 +246,15 @@ def _measure(args: argparse.Namespace, worker: "Worker") -> _Measured:
             speed = measure_speed(sets, candidates)
         if clips:
             assert detector
-            follower = candidates[0]
-            if not args.model:  # others' networks have no scores to lose a face by
-                follower = measuring.open_candidate(None)
-                opened.enter_context(follower.backend)
-            followed = track_clips(clips, candidates, follower, detector.detect_in_stream, worker)
-    return _Measured(sets, results, stability, speed, followed)
+            tracking = candidates[0]
+            if not args.model:  # third-party networks have no scores, and the tracker needs them to notice a lost face
+                tracking = measuring.open_candidate(None)
+                opened.enter_context(tracking.backend)
+            tracks = track_clips(clips, candidates, tracking, detector.detect_in_stream, worker)
+    return _Measured(sets, results, stability, speed, tracks)
 
 
-def _candidates(args: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Candidate]":
+def _open_candidates(args: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Candidate]":
     from canthus.trainer.evaluation import evaluate as measuring
 
     names = args.model or ([] if args.peer else [None])
@@ -249,7 +265,7 @@ def _candidates(args: argparse.Namespace, opened: contextlib.ExitStack) -> "list
     return candidates
 
 
-def _tell(args: argparse.Namespace, measured: _Measured) -> None:
+def _report(args: argparse.Namespace, measured: _Measured) -> None:
     from canthus.trainer.evaluation import report
     from canthus.trainer.faces import contact_sheet
 
@@ -257,18 +273,18 @@ def _tell(args: argparse.Namespace, measured: _Measured) -> None:
     if results:
         print(report.markdown(results) if args.markdown else report.table(results))
     if measured.stability:
-        print("\nhow far points move when the box changes a little, in % of the same ruler")
+        print("\nhow far points move if the box changes a little, in % of the normalizer")
         print(report.stability_table(measured.stability))
     if measured.speed:
-        print("\ntime of one face, cut out, through the network and back in its picture, one model beside the others")
+        print("\ntime per face: crop, network, and points back in the image; the models take turns")
         print(report.speed_table(measured.speed))
-    if measured.followed:
-        print(("\n" if results else "") + report.clips_line(measured.followed))
-        print(report.clips_table(measured.followed))
+    if measured.clips:
+        print(("\n" if results else "") + report.clips_line(measured.clips))
+        print(report.clips_table(measured.clips))
     if args.json:
-        facts = report.to_json(results, measured.stability, measured.speed, measured.followed)
+        measurements = report.to_json(results, measured.stability, measured.speed, measured.clips)
         try:
-            args.json.write_text(json.dumps(facts, indent=2) + "\n")
+            args.json.write_text(json.dumps(measurements, indent=2) + "\n")
         except OSError as unwritable:
             raise InputError(f"{args.json}: cannot be written: {unwritable.strerror}") from unwritable
     if args.curve:

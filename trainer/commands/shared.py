@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.options import command_parser
 
 PACK_FILES = ("crops.npy", "labels.npz")
 SHARD_FILES = ("images", "list_98pt_rect_attr.txt")
@@ -21,12 +22,7 @@ TORCHRUN_GRACE = 10.0
 
 def make_parser(name: str, command: Callable[[list[str]], int], examples: str) -> argparse.ArgumentParser:
     """Return a parser for `canthus NAME` that shows the docstring of the command and examples in its help."""
-    return argparse.ArgumentParser(
-        prog=f"canthus {name}",
-        description=inspect.getdoc(command),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"examples:\n{examples}",
-    )
+    return command_parser(f"canthus {name}", inspect.getdoc(command) or "", f"examples:\n{examples}")
 
 
 def add_step(
