@@ -41,7 +41,14 @@ def test_the_changelog_describes_this_version():
     assert re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)[0] == PROJECT["project"]["version"]
 
 
-def test_the_changelog_the_licence_and_the_issues_have_addresses():
+def test_the_changelog_lists_every_renamed_recipe_key():
+    from canthus.trainer.renamed_keys import RENAMED_KEYS
+
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+    assert all(f"| `{old}` | `{new}` |" in changelog for old, new in RENAMED_KEYS.items())
+
+
+def test_the_project_has_addresses():
     assert {"Homepage", "Issues", "Changelog"} <= set(PROJECT["project"]["urls"])
 
 

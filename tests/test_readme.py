@@ -1,4 +1,4 @@
-"""The README: its commands and examples run, its links and its tree of files are true."""
+"""The documents: commands and examples run, links lead somewhere, figures agree, the tree of files is complete."""
 
 import re
 import shutil
@@ -28,7 +28,11 @@ SHELL = [
     for line in block.splitlines()
     if line.startswith(("canthus", "make"))
 ]
-QUOTED = re.findall(r"`(canthus [a-z][^`]*)`", TEXT)
+QUOTED = {
+    command
+    for name in DOCUMENTS
+    for command in re.findall(r"`(?:[\w./]+/)?(canthus [a-z][^`]*)`", (REPOSITORY / name).read_text())
+}
 RUNNABLE = ("video clip.mp4 -o overlay.mp4 --table", "video clip.mp4 --table", "images", "doctor", "bench")
 """Commands that need no camera, data set, screen or GPU. For the others, only the options are checked."""
 
@@ -59,7 +63,7 @@ def test_the_command_succeeds_without_a_message(line, folder):
     assert re.fullmatch(summary, result.stderr)
 
 
-@pytest.mark.parametrize("line", sorted({line for line in SHELL + QUOTED if line.startswith("canthus")}))
+@pytest.mark.parametrize("line", sorted(QUOTED | {line for line in SHELL if line.startswith("canthus")}))
 def test_the_command_has_these_options(line, folder):
     _, name, *words = line.split()
     if name in ("data", "engine"):
@@ -113,6 +117,15 @@ def test_links_lead_to_files_and_headings_that_exist(name):
         path = document.parent / file if file else document
         assert path.exists(), f"{name} links to {target}"
         assert not anchor or anchor in anchors(path.read_text()), f"{name} links to {target}"
+
+
+@pytest.mark.parametrize("model", ["fast", "accurate"])
+@pytest.mark.parametrize("boxes", ["truth", "detector"])
+def test_the_card_and_the_results_have_the_figures_of_the_readme(model, boxes):
+    row = next(line for line in TEXT.splitlines() if line.startswith(f"| **{model}** (ours) | {boxes} |"))
+    assert row in (REPOSITORY / "engines" / "models" / f"{model}.md").read_text()
+    newest = (REPOSITORY / "trainer" / "RESULTS.md").read_text().partition("session 5")[2]
+    assert next(line for line in newest.splitlines() if line.startswith(f"| **{model}** (ours) | {boxes} |")) == row
 
 
 def test_the_tree_names_every_file_of_the_packages_and_no_other():
