@@ -43,7 +43,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Model:
-    """A model file and its manifest, which `read_model` compared: pass it on instead of reading the file again."""
+    """A model file that `read_model` compared with its manifest. Pass it on, so that the file is not hashed again."""
 
     path: Path
     manifest: Manifest

@@ -38,7 +38,11 @@ class Settings:
     gpu: bool = True  # use an NVIDIA GPU if there is one and a TensorRT is installed
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.max_faces, int) and self.max_faces >= 1):
+        for name in ("model", "detector_model"):
+            value = getattr(self, name)
+            if not isinstance(value, str | Path | None):
+                raise InputError(f"{name} must be a name or a path, got {describe_value(value)}")
+        if not (type(self.max_faces) is int and self.max_faces >= 1):
             raise InputError(f"max_faces must be an int of at least 1, got {describe_value(self.max_faces)}")
 
 
@@ -138,8 +142,9 @@ def follow(
     settings: the model and other options.
     frame_rate: frames per second of the arrays. Only for arrays, which have no times of their own.
 
-    No frame of a file or an iterable is lost: both are read ahead in a thread. Cameras and streams yield the newest
-    frame, and frames that arrive while the caller is busy are dropped.
+    No frame of a file or an iterable is lost: both are read ahead in a thread. Arrays are not copied, so do not write
+    to them afterwards. Cameras and streams yield the newest frame; frames that arrive while the caller is busy are
+    dropped.
 
     Raises InputError if the source cannot be read, and ModelError if a model is missing or damaged.
     """

@@ -93,7 +93,9 @@ def test_landmarker_without_close_is_freed_with_its_last_reference():
 def test_wrong_settings_are_refused():
     with pytest.raises(InputError, match=r"Settings\(model=.*, got 'accurate'"):
         Landmarker("accurate")
-    for count in (0, "3", 2.0):
+    with pytest.raises(InputError, match="model must be a name or a path, got 3"):
+        Settings(model=3)
+    for count in (0, "3", 2.0, True):
         with pytest.raises(InputError, match=f"max_faces .*, got {count!r}"):
             Settings(max_faces=count)
 

@@ -121,3 +121,26 @@ def test_page_that_is_no_video_is_refused(tmp_path, serve):
     (tmp_path / "page.html").write_text("<html>" * 1000)
     with pytest.raises(InputError, match=r"page\.html: the stream cannot be read"):
         Stream(serve(tmp_path) + "/page.html")
+
+
+def test_live_stream_that_falls_silent_is_an_error_after_its_frames(tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "READ_TIMEOUT", 0.5)
+    data = write_video(tmp_path / "v.ts", [index / 30 for index in range(60)]).read_bytes()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        connections = []
+
+        def serve_once():
+            connections.append(listening.accept()[0])
+            connections[0].sendall(data)  # and then nothing, with the connection open
+
+        threading.Thread(target=serve_once, daemon=True).start()
+        frames = 0
+        with (
+            Stream(f"tcp://127.0.0.1:{listening.getsockname()[1]}") as source,
+            pytest.raises(InputError, match=r"^tcp://127\.0\.0\.1:\d+: no data for 0 s; check the address"),
+        ):
+            for frame in source:
+                frames += 1
+                assert frame.seconds >= 0
+        connections[0].close()
+    assert frames >= 1
