@@ -13,10 +13,10 @@ from canthus.runtime.types import Frame
 from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.clips import (
-    FRONTAL,
+    FRONTAL_WIDTH,
     JUMP,
-    LONG,
-    MOVING,
+    MIN_MOTION,
+    MOVING_SPEED,
     ClipTracks,
     TrackSegment,
     find_clips,
@@ -25,7 +25,7 @@ from canthus.trainer.evaluation.clips import (
     track_faces,
 )
 from canthus.trainer.evaluation.evaluate import Candidate, Worker, open_candidate, open_peer
-from canthus.trainer.evaluation.report import clips_line, clips_table, to_json
+from canthus.trainer.evaluation.report import clips_summary, clips_table, to_json
 from support.fakes import FakeBackend, bright_boxes, scene
 from support.shape import SHAPE
 from support.videos import write_video
@@ -37,7 +37,7 @@ SIZE = np.linalg.norm(FACE[60] - FACE[72])
 
 
 def followed(raw, smooth=None, seconds=None):
-    """Paths (T, 98, 2), or (M, T, 98, 2) of several models, as a clip with one stretch."""
+    """Return a clip with one segment: points (T, 98, 2) of one model, or (M, T, 98, 2) of several."""
     raw, smooth = (np.array(path, np.float32) for path in (raw, raw if smooth is None else smooth))
     raw, smooth = (path if path.ndim == 4 else path[None] for path in (raw, smooth))
     seconds = np.arange(raw.shape[1]) / RATE if seconds is None else seconds
@@ -50,38 +50,38 @@ def still(frames=120):
 
 
 def noise(spread, frames=120):
-    """In % of the face's size along each axis."""
+    """Return normal noise (T, 98, 2) with this standard deviation along each axis, in % of the face's size."""
     return np.random.default_rng(0).normal(0, spread * SIZE / 100, (frames, 98, 2))
 
 
 def moving(frames=90, seconds=None):
-    """Half a face's size a second to the right."""
+    """Return a face that moves to the right, by half of its size per second."""
     seconds = np.arange(frames) / RATE if seconds is None else seconds
     return FACE + 0.5 * SIZE * np.stack([seconds, 0 * seconds], 1)[:, None]
 
 
-def test_the_jitter_of_noise_is_its_own_size():
+def test_the_jitter_of_noise_is_its_root_mean_square():
     (one,) = measure_temporal_stability([followed(still() + noise(0.2), still() + noise(0.1))])
-    for told, spread in ((one.raw, 0.2), (one.smoothed, 0.1)):
-        for value in (told.median, told.mean, told.still_median, told.still_mean):
+    for tracks, spread in ((one.raw, 0.2), (one.smoothed, 0.1)):
+        for value in (tracks.median, tracks.mean, tracks.still_median, tracks.still_mean):
             assert value == pytest.approx(math.sqrt(2) * spread, rel=0.05)
     assert (one.frames, one.still_frames) == (118, 118)
     assert "50 %" in clips_table([followed(still() + noise(0.2), still() + noise(0.1))]).splitlines()[2]
 
 
-def test_a_face_s_size_in_the_picture_does_not_matter():
+def test_jitter_does_not_depend_on_the_size_of_the_face():
     small, large = (measure_temporal_stability([followed(scale * (still() + noise(0.2)))])[0].raw for scale in (0.2, 3))
     assert small.median == pytest.approx(large.median, rel=1e-3)
 
 
-def test_a_face_in_profile_is_as_large_as_from_the_front():
+def test_a_profile_face_has_the_size_of_a_frontal_face():
     profile = FACE * [0.1, 1]
     height = np.ptp(profile[:, 1])
     (one,) = measure_temporal_stability([followed(profile + noise(0.2))])
-    assert one.raw.median == pytest.approx(math.sqrt(2) * 0.2 * SIZE / (FRONTAL * height), rel=0.05)
+    assert one.raw.median == pytest.approx(math.sqrt(2) * 0.2 * SIZE / (FRONTAL_WIDTH * height), rel=0.05)
 
 
-def test_a_jump_that_most_models_share_is_motion():
+def test_a_jump_of_most_models_is_motion():
     path = still(102)
     path[40, 7, 1] += 1.5 * JUMP * SIZE / 100
     assert [one.raw.jumps_per_1000 for one in measure_temporal_stability([followed([path, path, still(102)])])] == [
@@ -91,22 +91,22 @@ def test_a_jump_that_most_models_share_is_motion():
 
 
 @pytest.mark.parametrize("seconds", [np.arange(90) / RATE, np.cumsum(np.random.default_rng(1).uniform(0.02, 0.09, 90))])
-def test_even_motion_is_no_jitter_whatever_the_times_of_its_frames(seconds):
+def test_constant_motion_has_no_jitter_even_with_irregular_frames(seconds):
     (one,) = measure_temporal_stability([followed(moving(seconds=seconds), seconds=seconds)])
     assert one.raw.mean < 1e-3
     assert one.raw.jumps_per_1000 == 0
     assert (one.still_frames, one.frames) == (0, 88)
 
 
-def test_frames_count_as_still_by_the_median_over_the_models():
-    calmly, wildly = still() + noise(0.1), still() + noise(5)
-    rows = measure_temporal_stability([followed([calmly, calmly, wildly])])
+def test_a_frame_is_still_if_the_median_over_the_models_is():
+    quiet, noisy = still() + noise(0.1), still() + noise(5)
+    rows = measure_temporal_stability([followed([quiet, quiet, noisy])])
     assert {one.still_frames for one in rows} == {118}
     assert rows[2].raw.still_median > 10 * rows[0].raw.still_median
-    assert measure_temporal_stability([followed([calmly, moving(120), moving(120)])])[0].still_frames == 0
+    assert measure_temporal_stability([followed([quiet, moving(120), moving(120)])])[0].still_frames == 0
 
 
-def test_a_jump_of_one_point_is_one_flicker():
+def test_a_jump_of_one_point_is_counted_once():
     path = still(102)
     path[40, 7, 1] += 1.5 * JUMP * SIZE / 100
     (one,) = measure_temporal_stability([followed(path, still(102))])
@@ -116,11 +116,11 @@ def test_a_jump_of_one_point_is_one_flicker():
     assert measure_temporal_stability([followed(path)])[0].raw.jumps_per_1000 == pytest.approx(1000 * 98 / (98 * 100))
 
 
-def test_lag_is_how_late_smoothed_points_come_while_the_head_moves():
+def test_lag_is_the_delay_of_smoothed_points_during_motion():
     swing = 20 * np.sin(np.arange(121) / 12)
     path = FACE + np.stack([swing, 0 * swing], 1)[:, None]
     speed = np.abs(np.gradient(swing)) * RATE * 100 / SIZE
-    assert (speed > MOVING).sum() > 2 * LONG
+    assert (speed > MOVING_SPEED).sum() > 2 * MIN_MOTION
     (one,) = measure_temporal_stability([followed(path[1:], path[:-1])])
     assert one.lag_frames == pytest.approx(1, abs=0.06)
     assert math.isnan(measure_temporal_stability([followed(still())])[0].lag_frames)
@@ -136,60 +136,62 @@ def follow(scenes, *backends, follower=None):
     return track_faces("clip", frames(scenes), candidates, chief, bright_boxes)
 
 
-def test_every_model_follows_the_same_faces():
-    told = follow([scene((100 + step, 120), (500, 120)) for step in range(20)], FakeBackend(), FakeBackend())
-    assert [one.raw.shape for one in told.segments] == [(2, 20, 98, 2)] * 2
-    assert (told.lost, told.gaps, told.models) == ([0, 0], 0, ("model 0", "model 1"))
-    np.testing.assert_array_equal(told.segments[0].raw[0], told.segments[0].raw[1])
-    assert told.segments[0].smoothed[0, -1, 0, 0] < told.segments[0].raw[0, -1, 0, 0]  # moves to the right, a bit late
-    np.testing.assert_allclose(told.segments[0].seconds, np.arange(20) / RATE)
+def test_all_models_track_the_same_faces():
+    tracks = follow([scene((100 + step, 120), (500, 120)) for step in range(20)], FakeBackend(), FakeBackend())
+    assert [one.raw.shape for one in tracks.segments] == [(2, 20, 98, 2)] * 2
+    assert (tracks.lost, tracks.gaps, tracks.models) == ([0, 0], 0, ("model 0", "model 1"))
+    np.testing.assert_array_equal(tracks.segments[0].raw[0], tracks.segments[0].raw[1])
+    assert (
+        tracks.segments[0].smoothed[0, -1, 0, 0] < tracks.segments[0].raw[0, -1, 0, 0]
+    )  # it moves to the right, with a lag
+    np.testing.assert_allclose(tracks.segments[0].seconds, np.arange(20) / RATE)
 
 
-def test_a_model_of_another_margin_has_its_own_regions():
-    class Seeing(FakeBackend):
+def test_a_model_tracks_with_its_own_margin():
+    class BrightFraction(FakeBackend):
         share = 0.0
 
         def predict(self, crops):
             self.share = float((crops > 128).mean()) if len(crops) else self.share
             return super().predict(crops)
 
-    ours, theirs = Seeing(), Seeing()
+    ours, theirs = BrightFraction(), BrightFraction()
     candidates = [Candidate("ours", ours), Candidate("theirs", theirs, 1.05)]
     track_faces("clip", frames([scene((100, 120))] * 4), candidates, Candidate("f", FakeBackend()), bright_boxes)
     assert theirs.share / ours.share == pytest.approx((1.25 / 1.05) ** 2, rel=0.1)
 
 
-def test_a_cut_ends_a_stretch_and_is_no_jitter():
+def test_a_cut_ends_a_segment_and_is_not_jitter():
     bright = scene((180, 120))
     bright[:, 320:] = 100  # another room, a face that overlaps the one before
-    told = follow([scene((150, 120))] * 10 + [bright] * 10, FakeBackend())
-    assert [len(one.seconds) for one in told.segments] == [10, 10]
-    assert told.gaps == 0
-    (one,) = measure_temporal_stability([told])
+    tracks = follow([scene((150, 120))] * 10 + [bright] * 10, FakeBackend())
+    assert [len(one.seconds) for one in tracks.segments] == [10, 10]
+    assert tracks.gaps == 0
+    (one,) = measure_temporal_stability([tracks])
     assert (one.raw.jumps_per_1000, one.frames) == (0, 16)  # the face itself jumps by two thirds of its size
 
 
-def test_a_face_that_is_gone_for_a_moment_is_a_gap():
+def test_a_face_that_is_lost_and_found_again_is_a_gap():
     there, gone = scene((150, 120)), scene()
-    told = follow([there] * 10 + [gone] * 3 + [there] * 10, FakeBackend())
-    assert told.gaps == 1
-    assert len(told.segments[0].seconds) == 10
-    assert len(told.segments) == 2
+    tracks = follow([there] * 10 + [gone] * 3 + [there] * 10, FakeBackend())
+    assert tracks.gaps == 1
+    assert len(tracks.segments[0].seconds) == 10
+    assert len(tracks.segments) == 2
 
 
 @pytest.mark.parametrize("away", [lambda points: points + 100, lambda points: 0.2 * points + 25])
-def test_a_model_that_loses_its_face_or_shrinks_onto_a_part_of_it_is_counted_and_put_back(away):
+def test_a_model_that_loses_its_face_is_counted_and_continues_from_the_reference(away):
     class Straying(FakeBackend):
         def predict(self, crops):
             points, scores = super().predict(crops)
             return (away(points) if len(self.batches) == 5 else points), scores
 
-    told = follow([scene((150, 120))] * 10, FakeBackend(), Straying())
-    assert told.lost == [0, 1]
-    steady, straying = told.segments[0].raw
+    tracks = follow([scene((150, 120))] * 10, FakeBackend(), Straying())
+    assert tracks.lost == [0, 1]
+    steady, straying = tracks.segments[0].raw
     assert np.abs(steady - straying).max(axis=(1, 2)).argmax() == 4
     np.testing.assert_array_equal(steady[5:], straying[5:])
-    rows = measure_temporal_stability([told])
+    rows = measure_temporal_stability([tracks])
     assert rows[1].raw.jumps_per_1000 > 0 == rows[0].raw.jumps_per_1000
 
 
@@ -211,23 +213,23 @@ def test_squeezed_faces_of_an_anamorphic_clip_are_tracked_in_square_pixels():
 
 
 def test_no_face_is_not_a_special_case():
-    told = follow([scene()] * 4, FakeBackend())
-    assert told.segments == []
-    (one,) = measure_temporal_stability([told])
+    tracks = follow([scene()] * 4, FakeBackend())
+    assert tracks.segments == []
+    (one,) = measure_temporal_stability([tracks])
     assert (one.frames, one.lost_frames) == (0, 0)
-    assert clips_table([told]).splitlines()[1].split() == ["model", "0", "raw", *"-------", "0"]
-    figures = json.loads(json.dumps(to_json([], followed=[told]), allow_nan=False))["clips"]
+    assert clips_table([tracks]).splitlines()[1].split() == ["model", "0", "raw", *"-------", "0"]
+    figures = json.loads(json.dumps(to_json([], tracks=[tracks]), allow_nan=False))["clips"]
     assert figures["all"][0]["raw"]["median"] is None
     assert figures["each"][0]["clip"] == "clip"
 
 
-def test_clips_are_files_or_folders_of_them(tmp_path):
+def test_clips_are_files_or_folders(tmp_path):
     for name in ("b.mp4", "a.MOV", "notes.txt"):
         (tmp_path / name).touch()
     one = tmp_path / "b.mp4"
     assert find_clips([tmp_path, one]) == [tmp_path / "a.MOV", one, one]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="holds no videos"):
+    with pytest.raises(InputError, match="contains no videos"):
         find_clips([tmp_path / "empty"])
 
 
@@ -249,7 +251,7 @@ def test_processes_share_the_clips(tmp_path):
     assert [one.clip for one in shared] == ["0.mp4", "1.mp4", "2.mp4"]
 
 
-def test_the_command_tells_of_clips_with_or_without_labelled_faces(tmp_path, monkeypatch, capsys):
+def test_the_command_measures_clips_with_or_without_labelled_faces(tmp_path, monkeypatch, capsys):
     class Detecting:
         def __init__(self, model):
             pass
@@ -275,16 +277,16 @@ def test_the_command_tells_of_clips_with_or_without_labelled_faces(tmp_path, mon
         ["two", "raw"],
         ["two", "smoothed"],
     ]
-    told = json.loads(out.read_text())
-    assert told["results"] == []
-    assert [one["model"] for one in told["clips"]["all"]] == ["one", "two"]
+    tracks = json.loads(out.read_text())
+    assert tracks["results"] == []
+    assert [one["model"] for one in tracks["clips"]["all"]] == ["one", "two"]
     with pytest.raises(SystemExit, match="2"):
         command(["--model", "one", "--clips", str(clip), "--worst", str(tmp_path / "a.png")])
     with pytest.raises(InputError, match="no such file"):
         command(["--model", "one", "--clips", str(tmp_path / "absent.mp4")])
 
 
-def test_a_model_of_other_points_is_refused_before_a_clip_is_read(tmp_path):
+def test_a_model_with_other_points_is_refused_before_a_clip_is_read(tmp_path):
     class Few(FakeBackend):
         def predict(self, crops):
             points, scores = super().predict(crops)
@@ -292,22 +294,22 @@ def test_a_model_of_other_points_is_refused_before_a_clip_is_read(tmp_path):
 
     few, fake = Candidate("few", Few()), Candidate("fake", FakeBackend())
     for candidate, follower in ((few, few), (few, fake), (fake, few)):
-        with pytest.raises(ModelError, match=r"^few: gives 29 points; .* 98$"):
+        with pytest.raises(ModelError, match=r"few: predicts 29 points \(expected 98"):
             track_clips([tmp_path / "unread.mp4"], [candidate], follower, bright_boxes)
 
 
 @pytest.mark.faces
-def test_smoothing_calms_a_real_face_without_delay(real_faces):
-    """Still faces tremble at least 30 % less, within one frame of lag."""
+def test_smoothing_reduces_the_jitter_of_a_face_without_delay(real_faces):
+    """The jitter of still faces is at least 30 % lower, with a lag of less than one frame."""
     from canthus.runtime.detector import Detector
 
     clip = real_faces / "videos" / "pyfeat_single_face.mp4"
     ours, peer = open_candidate("fast"), open_peer(real_faces / "peers" / "PFLD_GhostOne_112_1_opt_sim.onnx")
     with Detector() as found, ours.backend, peer.backend:
-        told = track_clips([clip], [ours, peer], ours, found.detect)
-    fast, other = measure_temporal_stability(told)
-    assert (fast.lost, other.lost, told[0].gaps) == (0, 0, 0)
-    assert "1 clips, 1 stretches" in clips_line(told)
+        tracks = track_clips([clip], [ours, peer], ours, found.detect)
+    fast, other = measure_temporal_stability(tracks)
+    assert (fast.lost_frames, other.lost_frames, tracks[0].gaps) == (0, 0, 0)
+    assert "1 clips, 1 track segments" in clips_summary(tracks)
     for one in (fast, other):
         assert one.frames == 70
         assert one.smoothed.still < 0.7 * one.raw.still_median

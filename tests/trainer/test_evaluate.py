@@ -1,4 +1,4 @@
-"""Errors as the literature counts them, and `canthus eval` around them."""
+"""Errors as the literature defines them, and `canthus eval`."""
 
 import json
 import math
@@ -13,30 +13,30 @@ from canthus.runtime.types import FaceBox
 from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
-from canthus.trainer.evaluation.evaluate import Candidate, assign, evaluate, open_candidate, open_peer
+from canthus.trainer.evaluation.evaluate import Candidate, evaluate, match_detections, open_candidate, open_peer
 from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarise
-from canthus.trainer.evaluation.report import table, to_json
+from canthus.trainer.evaluation.report import results_table, to_json
 from canthus.trainer.faces.formats import open_set
 from support.shape import SHAPE
 from support.shards import write_shard
 
-EXACT = 0.01  # NME in %, of a backend that knows the answer
+EXACT = 0.01  # NME in %, of a backend that knows the true points
 
 
 class Knowing:
-    """A backend that puts SHAPE where the crop of a face must have it, `aside` pixels to the right."""
+    """A backend that predicts the true points of a face in its region, shifted to the right by `shift` crop pixels."""
 
     name = "knowing"
     size = 64
 
-    def __init__(self, aside: float = 0.0, margin: float = MARGIN) -> None:
+    def __init__(self, shift: float = 0.0, margin: float = MARGIN) -> None:
         low, high = SHAPE.min(0), SHAPE.max(0)
         shape = (SHAPE - (low + high) / 2) / (high - low).max() / margin
-        self.points = (shape * self.size + (self.size - 1) / 2 + [aside, 0]).astype(np.float32)
-        self.seen: list[np.ndarray] = []
+        self.points = (shape * self.size + (self.size - 1) / 2 + [shift, 0]).astype(np.float32)
+        self.crops: list[np.ndarray] = []
 
     def predict(self, crops):
-        self.seen.append(crops)
+        self.crops.append(crops)
         points = np.repeat(self.points[None], len(crops), 0)
         return points, np.ones((len(crops), 98), np.float32)
 
@@ -51,13 +51,13 @@ class Knowing:
 
 
 def box_of(points: np.ndarray) -> FaceBox:
-    """The detector's box from which `roi_from_box` makes the region of the points."""
+    """Return the box of the detector for which `roi_from_box` gives the region of the points."""
     region, side = roi_from_points(points), roi_from_points(points).side / evaluating.geometry.BOX_SCALE
     x, y = region.x, region.y - evaluating.geometry.BOX_SHIFT_Y * side
     return FaceBox(x - side / 2, y - side / 2, x + side / 2, y + side / 2, 0.9)
 
 
-def test_nme_is_the_mean_distance_over_that_of_the_outer_canthi():
+def test_nme_is_the_mean_distance_over_the_inter_ocular_distance():
     true = np.zeros((2, 98, 2))
     true[:, 72] = [[50, 0], [0, 200]]
     found = true.copy()
@@ -67,7 +67,7 @@ def test_nme_is_the_mean_distance_over_that_of_the_outer_canthi():
     np.testing.assert_allclose(nme(3 * found, 3 * true), [5, 1])
 
 
-def test_figures_of_known_errors():
+def test_summary_of_known_errors():
     got = summarise(np.array([2.0, 5.0, 12.0, math.inf]))
     assert got.nme == pytest.approx(19 / 3)
     assert got.fr10 == 50
@@ -77,69 +77,69 @@ def test_figures_of_known_errors():
     assert got == summarise(np.array([2.0, 5.0, 12.0, math.inf]))
 
 
-def test_the_area_is_that_under_the_curve_of_errors():
+def test_auc_is_the_area_under_the_error_distribution():
     errors = np.random.default_rng(0).gamma(4, 1.4, 500)
     at = np.linspace(0, 10, 20_001)
     share = (errors[None] <= at[:, None]).mean(1)
     assert summarise(errors).auc10 == pytest.approx(np.trapezoid(share, at) / 10, abs=1e-4)
 
 
-def test_the_interval_is_that_of_a_mean():
+def test_the_interval_is_the_confidence_interval_of_the_mean():
     errors = np.random.default_rng(0).normal(5, 2, 400)
     low, high = summarise(errors).interval
     assert (low, high) == pytest.approx((errors.mean() - 0.196, errors.mean() + 0.196), abs=0.04)
 
 
-def test_points_that_are_no_numbers_are_a_missed_face():
+def test_a_face_with_nan_points_is_missed():
     got = summarise(np.array([4.0, math.nan]))
     assert (got.nme, got.fr10, got.auc10, got.missed) == (4, 50, 0.3, 1)
 
 
 @pytest.mark.parametrize("errors", [[], [math.inf]])
-def test_figures_of_no_face_found(errors):
+def test_summary_without_found_faces(errors):
     got = summarise(np.array(errors))
     assert math.isnan(got.nme)
     assert (got.fr10, got.auc10, got.missed) == (100, 0, len(errors))
 
 
-def test_scores_that_are_chances_have_no_gap_and_those_that_boast_have_theirs():
+def test_calibration_error_of_calibrated_and_overconfident_scores():
     random = np.random.default_rng(0)
     chance = random.uniform(0, 1, (400, 98))
     errors = np.where(random.random(chance.shape) < chance, 2.0, 8.0)
-    told = reliability(chance, errors)
-    assert sum(told.points) == chance.size
-    assert told.calibration_error < 0.02
-    np.testing.assert_allclose(told.mean_score, np.arange(BINS) / BINS + 0.5 / BINS, atol=0.01)
-    np.testing.assert_allclose(told.accurate, told.mean_score, atol=0.05)
-    assert (told.median_error[0], told.median_error[-1]) == (8, 2)
+    values = reliability(chance, errors)
+    assert sum(values.points) == chance.size
+    assert values.calibration_error < 0.02
+    np.testing.assert_allclose(values.mean_score, np.arange(BINS) / BINS + 0.5 / BINS, atol=0.01)
+    np.testing.assert_allclose(values.accurate, values.mean_score, atol=0.05)
+    assert (values.median_error[0], values.median_error[-1]) == (8, 2)
     assert reliability(np.minimum(chance + 0.2, 1), errors).calibration_error == pytest.approx(0.18, abs=0.01)
 
 
-def test_the_rank_tells_whether_lower_scores_err_more():
+def test_rank_correlation_is_high_if_lower_scores_have_larger_errors():
     scores = np.array([[0.1, 0.5, 0.5, 1.0, np.nan]])
     assert reliability(scores, np.array([[9.0, 5, 5, 1, 3]])).rank_correlation == pytest.approx(1)
     assert reliability(scores, np.array([[1.0, 5, 5, 9, 3]])).rank_correlation == pytest.approx(-1)
     assert math.isnan(reliability(np.ones((1, 5)), scores).rank_correlation)
 
 
-def test_reliability_of_no_face_found():
-    told = reliability(np.full((2, 98), np.nan), np.full((2, 98), np.nan))
-    assert sum(told.points) == told.calibration_error == 0
-    assert math.isnan(told.rank_correlation)
+def test_reliability_without_found_faces():
+    values = reliability(np.full((2, 98), np.nan), np.full((2, 98), np.nan))
+    assert sum(values.points) == values.calibration_error == 0
+    assert math.isnan(values.rank_correlation)
 
 
-def test_each_detection_shows_one_face_at_most_and_the_best_pair_goes_first():
+def test_each_detection_matches_one_face_and_the_best_pair_is_matched_first():
     faces = np.stack([SHAPE * 50 + 20, SHAPE * 50 + [35, 20]]).astype(np.float32)
     one, other = (roi_from_points(face) for face in faces)
-    assert assign([other, one], faces) == [one, other]
+    assert match_detections([other, one], faces) == [one, other]
     between = replace(one, x=one.x + 5)  # nearer to the first face
-    assert assign([between], faces) == [between, None]
-    assert assign([], faces) == [None, None]
+    assert match_detections([between], faces) == [between, None]
+    assert match_detections([], faces) == [None, None]
     far = replace(one, x=500)
-    assert assign([far, other], faces) == [None, other]
+    assert match_detections([far, other], faces) == [None, other]
 
 
-def test_a_model_that_knows_has_no_error_in_either_kind_of_boxes(tmp_path):
+def test_a_perfect_model_has_no_error_with_either_kind_of_boxes(tmp_path):
     points = write_shard(tmp_path)
     boxes = iter(points)
     results = evaluate(
@@ -154,7 +154,7 @@ def test_a_model_that_knows_has_no_error_in_either_kind_of_boxes(tmp_path):
         assert (one.all.faces, one.all.missed, one.all.fr10) == (6, 0, 0)
 
 
-def test_a_rough_box_is_mended_by_a_second_look(tmp_path):
+def test_a_rough_detection_is_refined(tmp_path):
     (face,) = write_shard(tmp_path, 1)
     box = box_of(face)
     rough = replace(box, x0=box.x0 + 6, x1=box.x1 + 6)
@@ -183,7 +183,7 @@ def test_a_rough_box_is_mended_by_a_second_look(tmp_path):
     assert measured() > 10
 
 
-def test_a_face_that_the_detector_misses_is_a_failure_and_leaves_the_mean_alone(tmp_path):
+def test_a_missed_face_is_a_failure_and_does_not_change_the_mean(tmp_path):
     points = write_shard(tmp_path)
     answers = iter([[box_of(points[0])], [], *([box_of(face)] for face in points[2:])])
     (one,) = evaluate([open_set(tmp_path)], [Candidate("knowing", Knowing())], lambda _: next(answers), ["detector"])
@@ -195,9 +195,9 @@ def test_a_face_that_the_detector_misses_is_a_failure_and_leaves_the_mean_alone(
     assert one.attributes["pose"].faces == 0
 
 
-def test_the_mean_over_a_crop_and_its_mirror_image_undoes_a_one_sided_error(tmp_path):
+def test_flip_tta_cancels_a_one_sided_error(tmp_path):
     write_shard(tmp_path)
-    aside = Knowing(aside=3)
+    aside = Knowing(shift=3)
     # What it sees mirrored it answers mirrored, again three pixels to the right.
     plain = Knowing().points
     mirrored = plain[MIRROR].copy()
@@ -212,50 +212,50 @@ def test_the_mean_over_a_crop_and_its_mirror_image_undoes_a_one_sided_error(tmp_
             return np.repeat(points[None], len(crops), 0), np.ones((len(crops), 98), np.float32)
 
     faces = [open_set(tmp_path)]
-    assert evaluate(faces, [Candidate("aside", Knowing(aside=3))])[0].all.nme > 3
+    assert evaluate(faces, [Candidate("shifted", Knowing(shift=3))])[0].all.nme > 3
     assert evaluate(faces, [Candidate("both", Both(), flip_tta=True)])[0].all.nme < EXACT
 
 
-def test_a_model_of_another_margin_sees_its_own_regions(tmp_path):
+def test_a_model_gets_regions_with_its_own_margin(tmp_path):
     write_shard(tmp_path)
     ours, theirs = Knowing(), Knowing(margin=1.1)
     results = evaluate([open_set(tmp_path)], [Candidate("ours", ours), Candidate("theirs", theirs, 1.1)])
     assert [one.all.nme < EXACT for one in results] == [True, True]
-    assert not np.array_equal(ours.seen[0], theirs.seen[0])
+    assert not np.array_equal(ours.crops[0], theirs.crops[0])
 
 
-def test_figures_are_told_as_a_table_and_as_strict_json(tmp_path):
+def test_results_are_a_table_and_strict_json(tmp_path):
     write_shard(tmp_path)
-    results = evaluate([open_set(tmp_path)], [Candidate("a", Knowing()), Candidate("b b", Knowing(aside=1))])
-    lines = table(results).splitlines()
+    results = evaluate([open_set(tmp_path)], [Candidate("a", Knowing()), Candidate("b b", Knowing(shift=1))])
+    lines = results_table(results).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert lines[1].split()[-6:] == ["-", "0.00", "-", "-", "-", "0.00"]  # all are expression and blur
     first = "model boxes NME 95 % FR@10 AUC@10 faces missed"
     assert " ".join(lines[0].split()) == " ".join([first, *ATTRIBUTES])
-    told = json.loads(json.dumps(to_json(results), allow_nan=False))
-    assert {"nme", "fr10", "auc10", "faces", "missed", "interval", "attributes"} <= set(told)
-    assert told["attributes"]["pose"] is None  # no such face
-    assert told["reliability"]["points"][-1] == 6 * 98
-    assert told["reliability"]["median_error"][0] is None
-    assert told["attributes"]["blur"] == told["nme"]
-    assert [one["model"] for one in told["results"]] == ["a", "b b"]
-    assert told["results"][1]["nme"] > told["results"][0]["nme"] == told["nme"]
+    values = json.loads(json.dumps(to_json(results), allow_nan=False))
+    assert {"nme", "fr10", "auc10", "faces", "missed", "interval", "attributes"} <= set(values)
+    assert values["attributes"]["pose"] is None  # no such face
+    assert values["reliability"]["points"][-1] == 6 * 98
+    assert values["reliability"]["median_error"][0] is None
+    assert values["attributes"]["blur"] == values["nme"]
+    assert [one["model"] for one in values["results"]] == ["a", "b b"]
+    assert values["results"][1]["nme"] > values["results"][0]["nme"] == values["nme"]
 
 
-def test_the_command_measures_prints_and_writes(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_a_table_and_writes_json(tmp_path, monkeypatch, capsys):
     write_shard(tmp_path)
     monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     out = tmp_path / "figures.json"
     assert command(["--model", "one", "two", "--wflw", str(tmp_path), "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     assert [row.split()[0] for row in printed.splitlines()] == ["model", "one", "two"]
-    told = json.loads(out.read_text())
-    assert (told["faces"], told["missed"], told["boxes"]) == (6, 0, "truth")
+    values = json.loads(out.read_text())
+    assert (values["faces"], values["missed"], values["boxes"]) == (6, 0, "truth")
     assert command(["--wflw", str(tmp_path), "--held-out", "3", "--json", str(out)]) == 0
     assert json.loads(out.read_text())["faces"] == len(open_set(tmp_path).held_out_subset(3).faces)
 
 
-def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
+def test_the_command_reports_invalid_input(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     with pytest.raises(InputError, match="neither"):
         command(["--wflw", str(tmp_path)])
@@ -271,7 +271,7 @@ def test_the_command_says_what_is_wrong(tmp_path, monkeypatch):
         command(["--model", "one"])
 
 
-def test_a_model_that_is_not_there_is_named(tmp_path):
+def test_a_missing_model_is_named_in_the_error(tmp_path):
     with pytest.raises(ModelError, match="absent"):
         open_candidate("absent")
     with pytest.raises(ModelError, match="no such file"):

@@ -1,4 +1,4 @@
-"""Pseudo-labels: what models see from several sides, written as a shard that the trainer reads."""
+"""Pseudo-labels: predicted by models in several views, and written as a shard that the trainer reads."""
 
 from fractions import Fraction
 
@@ -26,21 +26,21 @@ NEAR = 1.0  # pixels of the picture
 
 
 class Fine(FakeBackend):
-    """The fake, looking closer."""
+    """The fake backend with larger crops."""
 
     size = 256
 
 
-def picture_with(*places: tuple[int, int]) -> np.ndarray:
-    """A dark picture with a bright square for each face."""
+def image_with(*corners: tuple[int, int]) -> np.ndarray:
+    """Return a dark image with a bright square for each face."""
     picture = np.zeros((240, 400, 3), np.uint8)
-    for x, y in places:
+    for x, y in corners:
         picture[y : y + 81, x : x + 81] = 255
     return picture
 
 
-def test_a_face_is_found_where_it_is_and_looks_agree():
-    found = label_image(picture_with((60, 70), (260, 90)), bright_boxes, [Candidate("fine", Fine())])
+def test_faces_are_labelled_at_their_positions():
+    found = label_image(image_with((60, 70), (260, 90)), bright_boxes, [Candidate("fine", Fine())])
     assert len(found) == 2
     for one, corner in zip(found, ((60, 70), (260, 90)), strict=True):
         span = (SHAPE - SHAPE.min(0)) / np.ptp(SHAPE, axis=0)
@@ -51,24 +51,24 @@ def test_a_face_is_found_where_it_is_and_looks_agree():
         assert one.score > 0.5
 
 
-def test_looks_that_agree_have_no_spread_and_those_that_do_not_have():
-    class Trembling(Knowing):
+def test_spread_is_larger_if_the_predictions_differ():
+    class Noisy(Knowing):
         def predict(self, crops):
             points, scores = super().predict(crops)
             return points + np.random.default_rng(len(crops)).normal(0, 2, points.shape).astype(np.float32), scores
 
-    picture = picture_with((60, 70))
-    calm, shaky = (label_image(picture, bright_boxes, [Candidate("a", one)])[0] for one in (Knowing(), Trembling()))
-    assert calm.spread < shaky.spread
+    picture = image_with((60, 70))
+    exact, noisy = (label_image(picture, bright_boxes, [Candidate("a", one)])[0] for one in (Knowing(), Noisy()))
+    assert exact.spread < noisy.spread
 
 
-def test_a_detection_that_scores_low_is_no_face():
-    class Doubting(Knowing):
+def test_a_detection_with_a_low_score_is_not_labelled():
+    class Unsure(Knowing):
         def predict(self, crops):
             points, scores = super().predict(crops)
             return points, 0.2 * scores
 
-    assert label_image(picture_with((60, 70)), bright_boxes, [Candidate("doubting", Doubting())]) == []
+    assert label_image(image_with((60, 70)), bright_boxes, [Candidate("unsure", Unsure())]) == []
 
 
 def test_two_boxes_on_one_face_give_one_label():
@@ -76,20 +76,20 @@ def test_two_boxes_on_one_face_give_one_label():
         (box,) = bright_boxes(image)
         return [box, FaceBox(box.x0 + 3, box.y0, box.x1 + 3, box.y1, 0.8)]
 
-    assert len(label_image(picture_with((60, 70)), twice, [Candidate("a", Knowing())])) == 1
-    assert label_image(picture_with(), bright_boxes, [Candidate("a", Knowing())]) == []
+    assert len(label_image(image_with((60, 70)), twice, [Candidate("a", Knowing())])) == 1
+    assert label_image(image_with(), bright_boxes, [Candidate("a", Knowing())]) == []
 
 
-def test_a_model_with_other_points_cannot_label():
-    with pytest.raises(ModelError, match="gives 29 points"):
-        label_image(picture_with((60, 70)), bright_boxes, [Candidate("few", Knowing(SHAPES["COFW"]))])
+def test_a_model_with_other_points_is_refused():
+    with pytest.raises(ModelError, match="predicts 29 points"):
+        label_image(image_with((60, 70)), bright_boxes, [Candidate("few", Knowing(SHAPES["COFW"]))])
     both = [Candidate("all", Knowing()), Candidate("few", Knowing(SHAPES["COFW"]))]
-    with pytest.raises(ModelError, match="few: gives 29 points, all gives 98"):
-        label_image(picture_with((60, 70)), bright_boxes, both)
+    with pytest.raises(ModelError, match="few: predicts 29 points, all predicts 98"):
+        label_image(image_with((60, 70)), bright_boxes, both)
 
 
-def test_a_written_shard_is_read_back_with_its_faces_in_place(tmp_path):
-    picture = picture_with((60, 70))
+def test_a_written_shard_is_read_back_with_the_same_points(tmp_path):
+    picture = image_with((60, 70))
     points = (np.array([60, 70]) + SHAPE * 80).astype(np.float32)
     with ShardWriter(tmp_path) as shard:
         shard.write("clip/000010", picture, [PseudoLabel(points, 0.0123, 0.9)])
@@ -105,20 +105,20 @@ def test_a_written_shard_is_read_back_with_its_faces_in_place(tmp_path):
     assert len(write_pack([one], tmp_path / "pack", 96).pack) == 1
 
 
-def test_pictures_of_one_name_keep_their_own_faces(tmp_path):
+def test_images_with_one_name_keep_their_own_faces(tmp_path):
     with ShardWriter(tmp_path) as shard:
         for x, faces in ((60, 2), (200, 1)):
             points = (np.array([x, 70]) + SHAPE * 80).astype(np.float32)
-            shard.write("1.jpg", picture_with((60, 70)), faces * [PseudoLabel(points, 0.01, 0.9)])
+            shard.write("1.jpg", image_with((60, 70)), faces * [PseudoLabel(points, 0.01, 0.9)])
     one = open_set(tmp_path)
     assert [face.image for face in one.faces] == [f"1.jpg_{number}.jpg" for number in range(3)]
     assert [one.image(face.image).max() > 128 for face in one.faces] == [True, True, False]
 
 
-def test_a_shard_without_a_face_does_not_bar_the_next_try(tmp_path):
+def test_a_shard_without_faces_leaves_the_folder_usable(tmp_path):
     (tmp_path / "notes.txt").write_text("kept")
     with ShardWriter(tmp_path) as shard:
-        shard.write("1.jpg", picture_with(), [])
+        shard.write("1.jpg", image_with(), [])
     assert [one.name for one in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -133,11 +133,11 @@ def test_a_thousand_frames_of_a_video_are_held_out_together():
     assert [number for number in range(20) if is_held_out(f"clip/{number:06d}_0.jpg", 4)] == [6, 7, 10, 11]
 
 
-def test_pictures_and_every_so_manyth_frame_are_taken(tmp_path):
+def test_images_and_every_nth_frame_of_a_video_are_read(tmp_path):
     folder = tmp_path / "photos" / "deep"
     folder.mkdir(parents=True)
-    cv2.imwrite(str(folder / "a.png"), picture_with((60, 70)))
-    (folder / "b.jpg").write_text("no picture")
+    cv2.imwrite(str(folder / "a.png"), image_with((60, 70)))
+    (folder / "b.jpg").write_text("not an image")
     unreadable: list[str] = []
     taken = [name for name, _ in images_of(tmp_path / "photos", 1, unreadable)]
     assert taken == ["deep/a.png"]
@@ -155,7 +155,7 @@ def test_frames_of_an_anamorphic_video_are_labelled_with_square_pixels(tmp_path)
     assert [image.shape for _, image in images_of(clip, 1, [])] == [(64, 144, 3)] * 2
 
 
-def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, capsys):
+def test_the_command_labels_images_and_reports_errors(tmp_path, monkeypatch, capsys):
     class Detector:
         def __init__(self, model):
             pass
@@ -174,7 +174,7 @@ def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, ca
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(3):
-        cv2.imwrite(str(photos / f"{number}.png"), picture_with((60, 70), (250, 80)))
+        cv2.imwrite(str(photos / f"{number}.png"), image_with((60, 70), (250, 80)))
     words = [str(photos), "-o", str(tmp_path / "shard"), "--max-spread", "1"]
     assert command(words) == 0
     assert "6 faces; dropped 0 with uncertain labels" in capsys.readouterr().out
@@ -183,7 +183,7 @@ def test_the_command_labels_and_refuses_what_it_cannot(tmp_path, monkeypatch, ca
         command(words)
     assert command([str(photos), "-o", str(tmp_path / "strict"), "--max-spread", "0"]) == 0
     assert "0 faces; dropped 6 with uncertain labels" in capsys.readouterr().out
-    (photos / "x.png").write_text("no picture")
+    (photos / "x.png").write_text("not an image")
     assert command([str(photos), "-o", str(tmp_path / "more")]) == 1
     assert "left out" in capsys.readouterr().err
     with pytest.raises(InputError, match="no such file"):

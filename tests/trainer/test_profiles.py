@@ -19,7 +19,7 @@ from canthus.trainer.faces.formats import format_list_line, open_set
 from canthus.trainer.faces.labelled import LabelledFace, is_held_out, yaw_estimate
 from canthus.trainer.labels import face_mesh
 from canthus.trainer.labels.head_surface import DRAWN, MIDDLE, SIDE, Pose, Upright, prepare, turn, turn_points, upright
-from canthus.trainer.labels.labelling import ROOM, PseudoLabel, ShardWriter
+from canthus.trainer.labels.labelling import IMAGE_SCALE, PseudoLabel, ShardWriter
 from canthus.trainer.labels.rendering import fill, rasterise
 from canthus.trainer.packs.pack import open_pack, write_pack
 from support.data_sets import write_cofw
@@ -90,7 +90,7 @@ def test_a_turn_by_nothing_gives_the_face_back():
     assert to_line(points[:33], made.points[:33]).max() < NEAR
     picture, drawn_points = turn(face, Pose())
     region = roi_from_points(points)
-    roomy = Roi(region.x, region.y, region.side * ROOM)
+    roomy = Roi(region.x, region.y, region.side * IMAGE_SCALE)
     wanted = crop(made.picture, roomy, DRAWN)
     np.testing.assert_allclose(drawn_points, transform(invert(to_frame(roomy, DRAWN)), points), atol=0.01)
     core = cv2.erode(crop(np.dstack([face.texture[..., 3]] * 3), roomy, DRAWN)[..., 0], np.ones((25, 25))) > 250

@@ -1,4 +1,4 @@
-"""Self-training: labels moved towards what models see, crops and held-out faces as they were."""
+"""Relabelling moves labels towards the predictions of models, and keeps crops and held-out faces."""
 
 import errno
 import shutil
@@ -20,14 +20,14 @@ from support.shards import write_shard
 from support.training import Knowing
 
 WRONG = [54, 57, 90]
-"""Points whose labels are beside their place; they lie within the box of the others, which tells the region."""
+"""Points with wrong labels. They are inside the box of the others, so that the region is the same."""
 WAY = np.array([6.0, 0.0], np.float32)  # pixels of the crop
 SLACK = 0.5  # pixels; the looks are turned and scaled, and the model turns its answer with them
 
 
 @pytest.fixture
 def packs(tmp_path):
-    """A pack of six made-up faces whose labels are right, and one of the same crops where some points are not."""
+    """A pack of six drawn faces with correct labels, and one of the same crops with some wrong points."""
     write_shard(tmp_path / "shard", 6)
     right = write_pack([open_set(tmp_path / "shard")], tmp_path / "right", 192).pack
     with copy_pack(tmp_path / "right", tmp_path / "wrong") as wrong:
@@ -36,7 +36,7 @@ def packs(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.5, 1.0])
-def test_wrong_labels_move_towards_what_the_model_knows(packs, tmp_path, share):
+def test_wrong_labels_move_towards_the_predictions(packs, tmp_path, share):
     right, wrong = packs
     done = relabel(tmp_path / "wrong", [Candidate("knowing", Knowing())], tmp_path / "new", RelabelOptions(share, 0, 1))
     assert (done.changed, done.held_out, done.uncertain) == (6, 0, 0)
@@ -50,7 +50,7 @@ def test_wrong_labels_move_towards_what_the_model_knows(packs, tmp_path, share):
     assert (new.names, new.sources) == (wrong.names, wrong.sources)
 
 
-def test_a_leftover_link_to_another_pack_is_no_danger_to_it(packs, tmp_path):
+def test_a_leftover_hard_link_to_another_pack_does_not_damage_it(packs, tmp_path):
     right, _ = packs
     kept = right.crops.copy()
     (tmp_path / "new").mkdir()
@@ -68,7 +68,7 @@ def test_a_leftover_link_to_another_pack_is_no_danger_to_it(packs, tmp_path):
         np.testing.assert_array_equal(open_pack(tmp_path / "right").crops, kept)
 
 
-def test_a_disk_that_is_too_small_is_told_before_models_look_and_nothing_is_left(packs, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_before_predictions_and_leaves_nothing(packs, tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -83,21 +83,21 @@ def test_a_disk_that_is_too_small_is_told_before_models_look_and_nothing_is_left
     assert not (tmp_path / "new").exists()
 
 
-def test_models_of_other_points_are_refused(packs, tmp_path):
+def test_models_with_other_points_are_refused(packs, tmp_path):
     few = Knowing(SHAPE[:29])
     with pytest.raises(ModelError, match=r"few: predicts 29 points, the faces of .*wrong have 98"):
         relabel(tmp_path / "wrong", [Candidate("few", few)], tmp_path / "new", RelabelOptions(0.5, 0, 1))
     assert not (tmp_path / "new").exists()
 
 
-def test_held_out_and_doubted_faces_stay_as_they_are(packs, tmp_path):
-    class Doubting(Knowing):
+def test_held_out_and_uncertain_faces_are_unchanged(packs, tmp_path):
+    class Unsure(Knowing):
         def predict(self, crops):
             points, scores = super().predict(crops)
             return points, scores * 0.2
 
     _, wrong = packs
-    done = relabel(tmp_path / "wrong", [Candidate("unsure", Doubting())], tmp_path / "same", RelabelOptions(0.5, 0, 1))
+    done = relabel(tmp_path / "wrong", [Candidate("unsure", Unsure())], tmp_path / "same", RelabelOptions(0.5, 0, 1))
     assert (done.changed, done.uncertain, done.moved) == (0, 6, 0)
     np.testing.assert_array_equal(open_pack(tmp_path / "same").points, wrong.points)
 
@@ -109,7 +109,7 @@ def test_held_out_and_doubted_faces_stay_as_they_are(packs, tmp_path):
     np.testing.assert_array_equal(moved, ~aside)
 
 
-def test_the_command_tells_what_moved_and_refuses_what_it_cannot(packs, tmp_path, monkeypatch, capsys):
+def test_the_command_reports_what_moved_and_refuses_invalid_options(packs, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(evaluate, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     words = ["relabel", str(tmp_path / "wrong"), "--held-out", "0", "--max-spread", "1", "-o"]
     assert command([*words, str(tmp_path / "new")]) == 0

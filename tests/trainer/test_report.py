@@ -24,7 +24,7 @@ from canthus.trainer.evaluation.metrics import reliability, summarise
 from canthus.trainer.evaluation.report import (
     CASES,
     cases_sheet,
-    curve,
+    error_distribution,
     markdown,
     speed_table,
     stability_table,
@@ -45,7 +45,7 @@ EXACT = 0.01  # NME in %
 
 
 class Following(Knowing):
-    """Finds the bright lines of a drawn face by their middle and its extent, wherever the box lies."""
+    """Predicts from the bright lines of a drawn face, so the points follow the image and not the box."""
 
     size = 256
 
@@ -58,7 +58,7 @@ class Following(Knowing):
         return np.array(points, np.float32), np.ones((len(crops), 98), np.float32)
 
 
-def test_a_model_that_ignores_its_picture_moves_with_its_box(tmp_path):
+def test_points_of_a_model_that_ignores_the_image_move_with_the_box(tmp_path):
     write_shard(tmp_path)
     faces = [open_set(tmp_path)]
     (steady,) = measure_box_stability(faces, [Candidate("blind", Knowing())])
@@ -73,7 +73,7 @@ def test_a_model_that_ignores_its_picture_moves_with_its_box(tmp_path):
     assert steady.scale == pytest.approx(100 * scaled * from_middle / ocular, rel=1e-3)
 
 
-def test_a_model_that_follows_the_picture_hardly_moves(tmp_path):
+def test_points_of_a_model_that_uses_the_image_hardly_move(tmp_path):
     write_shard(tmp_path)
     for picture in (tmp_path / "images/some").iterdir():
         face = cv2.imread(str(picture))
@@ -83,12 +83,12 @@ def test_a_model_that_follows_the_picture_hardly_moves(tmp_path):
     )
     assert following.shift < 0.25 * blind.shift
     assert following.scale < 0.5 * blind.scale
-    told = stability_table([blind, following]).splitlines()
-    assert told[0].split() == ["model", "shifted", "turned", "scaled"]
-    assert told[2].split()[0] == "following"
+    output = stability_table([blind, following]).splitlines()
+    assert output[0].split() == ["model", "shift", "rotation", "scale"]
+    assert output[2].split()[0] == "following"
 
 
-def test_models_are_timed_in_turn_and_beside_the_first(tmp_path, monkeypatch):
+def test_models_are_timed_alternately_and_relative_to_the_first(tmp_path, monkeypatch):
     write_shard(tmp_path)
     now = 0.0
 
@@ -106,20 +106,20 @@ def test_models_are_timed_in_turn_and_beside_the_first(tmp_path, monkeypatch):
     slow, slower = measure_speed(
         [open_set(tmp_path)], [Candidate("slow", Slow(0.002)), Candidate("slower", Slow(0.005))]
     )
-    assert (slow.ms, slow.times, slower.ms, slower.times) == pytest.approx((2, 1, 5, 2.5))
+    assert (slow.ms, slow.ratio, slower.ms, slower.ratio) == pytest.approx((2, 1, 5, 2.5))
     assert speed_table([slow, slower]).splitlines()[2].split() == ["slower", "5.00", "2.50"]
 
 
-def test_the_curve_ends_at_those_that_did_not_fail_and_its_area_is_auc():
+def test_the_error_distribution_ends_at_100_minus_fr_and_its_area_is_auc():
     errors = np.array([*np.random.default_rng(0).gamma(4, 1.4, 300), math.inf, 10.0])
-    at, share = curve(errors)
+    at, share = error_distribution(errors)
     figures = summarise(errors)
     assert (at[0], at[-1], share[0]) == (0, 10, 0)
     assert share[-1] == pytest.approx(100 - figures.fr10)
     assert (np.diff(at) >= 0).all()
     area = (np.diff(at) * share[:-1]).sum() / 10 / 100
     assert area == pytest.approx(figures.auc10, abs=1e-6)
-    assert curve(np.array([math.inf]))[1].tolist() == [0, 0]
+    assert error_distribution(np.array([math.inf]))[1].tolist() == [0, 0]
 
 
 def results_of(folder):
@@ -127,7 +127,7 @@ def results_of(folder):
     return sets, evaluate(sets, [Candidate("knowing", Knowing())])
 
 
-def test_markdown_has_the_published_columns(tmp_path):
+def test_markdown_has_the_columns_of_papers(tmp_path):
     write_shard(tmp_path)
     _, results = results_of(tmp_path)
     head, rule, row = markdown(results).splitlines()
@@ -139,7 +139,7 @@ def test_markdown_has_the_published_columns(tmp_path):
     assert row.endswith("| 0.00 | 1.000 | 0 of 6 |")
 
 
-def test_results_keep_every_face_s_error_and_points_in_order(tmp_path):
+def test_results_have_the_errors_and_points_of_all_faces_in_order(tmp_path):
     points = write_shard(tmp_path, 12)  # "face 10" is sorted before "face 2"
     sets, (one,) = results_of(tmp_path)
     order = [int(face.image.split()[1].removesuffix(".png")) for _, face in faces_in_order(sets)]
@@ -148,7 +148,7 @@ def test_results_keep_every_face_s_error_and_points_in_order(tmp_path):
     assert one.errors.shape == (12,)
 
 
-def test_the_worst_faces_come_first_and_missed_ones_before_them(tmp_path):
+def test_the_sheet_of_worst_faces_starts_with_missed_ones(tmp_path):
     write_shard(tmp_path, 25)
     sets, (one,) = results_of(tmp_path)
     ordered = replace(one, errors=np.arange(25.0))
@@ -164,16 +164,16 @@ def test_the_worst_faces_come_first_and_missed_ones_before_them(tmp_path):
     assert red == (True, False)
 
 
-def test_cases_are_drawn_without_their_photographs(tmp_path):
+def test_cases_are_drawn_without_photographs(tmp_path):
     write_shard(tmp_path, 25)
     sets, (one,) = results_of(tmp_path)
     errors = np.where(np.arange(25) == 3, math.inf, 24.0 - np.arange(25))
-    told = replace(one, errors=errors, points=one.points + np.where(errors > 20, 30, 0)[:, None, None])
-    drawn = cases_sheet(sets, told)
+    output = replace(one, errors=errors, points=one.points + np.where(errors > 20, 30, 0)[:, None, None])
+    drawn = cases_sheet(sets, output)
     assert drawn.shape == (3 * (TILE + CAPTION), CASES * TILE, 3)
     for picture in (tmp_path / "images").rglob("*.png"):
         cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
-    np.testing.assert_array_equal(drawn, cases_sheet(sets, told))
+    np.testing.assert_array_equal(drawn, cases_sheet(sets, output))
     # The first row is of points that were found where they are and so cover the true ones, the last of shifted ones.
     green = (drawn.astype(int) @ [-1, 2, -1] > 150).reshape(3, TILE + CAPTION, -1).sum((1, 2))
     assert green[0] < 0.7 * green[2]
@@ -181,7 +181,7 @@ def test_cases_are_drawn_without_their_photographs(tmp_path):
     assert cases_sheet(sets, few).shape == (3 * (TILE + CAPTION), 2 * TILE, 3)
 
 
-def test_errors_of_another_set_have_its_own_ruler_and_no_subsets_of_wflw(tmp_path):
+def test_errors_of_another_scheme_have_its_normalizer_and_its_subsets(tmp_path):
     points = write_cofw(tmp_path / "COFW_test_color.mat", part="T")
     sets = [open_set(tmp_path)]
     shifted = Knowing(SHAPES["COFW"])
@@ -202,14 +202,14 @@ def test_errors_of_another_set_have_its_own_ruler_and_no_subsets_of_wflw(tmp_pat
 
 def test_a_model_with_other_points_than_the_faces_is_refused(tmp_path):
     write_cofw(tmp_path / "cofw.mat")
-    with pytest.raises(ModelError, match="wide: gives 98 points, the faces have 29"):
+    with pytest.raises(ModelError, match="wide: predicts 98 points, the faces have 29"):
         evaluate([open_set(tmp_path / "cofw.mat")], [Candidate("wide", Knowing())])
     write_shard(tmp_path / "shard")
-    with pytest.raises(InputError, match="one number of points at a time"):
+    with pytest.raises(InputError, match="different numbers of points"):
         evaluate([open_set(tmp_path / "cofw.mat"), open_set(tmp_path / "shard")], [Candidate("wide", Knowing())])
 
 
-def test_flipping_by_the_set_s_own_pairs(tmp_path):
+def test_flip_tta_uses_the_mirror_pairs_of_the_scheme(tmp_path):
     write_cofw(tmp_path / "cofw.mat")
     known = Knowing(SHAPES["COFW"])
 
@@ -227,7 +227,7 @@ def test_flipping_by_the_set_s_own_pairs(tmp_path):
     assert one.all.nme < EXACT
 
 
-def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
+def test_the_command_draws_and_prints_everything(tmp_path, monkeypatch, capsys):
     write_shard(tmp_path)
     monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate(str(name), Knowing()))
     out, drawn, worst = tmp_path / "a.json", tmp_path / "curve.png", tmp_path / "worst.png"
@@ -246,16 +246,16 @@ def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
     ]
     pictures = ["--curve", str(drawn), "--worst", str(worst), "--reliability", str(scores), "--cases", str(cases)]
     assert command([*words, *pictures]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("| model | boxes |")
-    assert "shifted  turned  scaled" in told
+    output = capsys.readouterr().out
+    assert output.startswith("| model | boxes |")
+    assert "shift  rotation  scale" in output
     stability = json.loads(out.read_text())["stability"]
     assert [one["model"] for one in stability] == ["one", "two"]
     assert stability[0]["shift"] > 0
     speed = json.loads(out.read_text())["speed"]
     assert [one["model"] for one in speed] == ["one", "two"]
     assert speed[0]["ms"] > 0
-    assert speed[0]["times"] == 1
+    assert speed[0]["ratio"] == 1
     for picture in (drawn, scores):
         assert min(cv2.imread(str(picture)).shape[:2]) > 500
     assert cv2.imread(str(worst)).shape[1] == 5 * TILE
@@ -266,7 +266,7 @@ def test_the_command_draws_and_tells_more(tmp_path, monkeypatch, capsys):
         command([*words, "--worst", str(tmp_path / "absent" / "a.png")])
 
 
-def test_networks_without_scores_are_not_drawn_as_if_they_had_some(tmp_path, monkeypatch):
+def test_models_without_scores_are_not_in_the_reliability_diagram(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     write_shard(tmp_path)
     _, (alike,) = results_of(tmp_path)
@@ -276,13 +276,13 @@ def test_networks_without_scores_are_not_drawn_as_if_they_had_some(tmp_path, mon
     )
     drawn = []
     monkeypatch.setattr(report, "_save", lambda figure, path: drawn.append(figure))
-    for results, wanted in (([alike], ["where"]), ([alike, scored], ["where", "scored,"])):
+    for results, wanted in (([alike], ["calibrated"]), ([alike, scored], ["calibrated", "scored,"])):
         report.draw_reliability(results, tmp_path / "scores.png")
         (legend,) = drawn.pop().legends
         assert [text.get_text().split()[0] for text in legend.get_texts()] == wanted
 
 
-def test_a_part_of_a_set_keeps_its_kind(tmp_path):
+def test_a_held_out_subset_keeps_its_scheme(tmp_path):
     write_cofw(tmp_path / "cofw.mat")
     one = open_set(tmp_path / "cofw.mat").held_out_subset(2)
     assert isinstance(one, LabelledSet)
@@ -290,7 +290,7 @@ def test_a_part_of_a_set_keeps_its_kind(tmp_path):
     assert one.published == 0
 
 
-def test_processes_that_share_the_pictures_find_what_one_finds(tmp_path):
+def test_processes_that_share_images_find_what_one_process_finds(tmp_path):
     write_shard(tmp_path, 7)
     sets, whole = results_of(tmp_path)
     candidates = [Candidate("knowing", Knowing())]
@@ -309,31 +309,31 @@ def test_processes_that_share_the_pictures_find_what_one_finds(tmp_path):
     assert shared.all == whole[0].all
 
 
-def test_torchrun_measures_as_one_process_does(tmp_path):
+def test_torchrun_gives_the_results_of_one_process(tmp_path):
     torch = pytest.importorskip("torch")
     from canthus.trainer.networks.checkpoint import Checkpoint, save
     from canthus.trainer.networks.network import build
 
     write_shard(tmp_path, 5)
     torch.manual_seed(1)
-    facts = {"network": "student", "points": 98, "size": 32, "stride": 4}
-    save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), facts, {}, {}))
+    metadata = {"network": "student", "points": 98, "size": 32, "stride": 4}
+    save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), metadata, {}, {}))
     words = ["--model", str(tmp_path / "net.safetensors"), "--wflw", str(tmp_path), "--stability", "--json"]
     assert command([*words, str(tmp_path / "one.json")]) == 0
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.commands"]
-    told = subprocess.run(
+    output = subprocess.run(
         [sys.executable, *start, "eval", *words, str(tmp_path / "two.json")],
         capture_output=True, text=True, timeout=240, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.count("NME") == 1
+    assert output.returncode == 0, output.stderr
+    assert output.stdout.count("NME") == 1
     one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert two["faces"] == 5
     assert two["nme"] == pytest.approx(one["nme"], rel=1e-4)
     assert two["stability"][0]["scale"] == pytest.approx(one["stability"][0]["scale"], rel=1e-4)
 
 
-def test_more_gpus_than_there_are_are_refused(tmp_path):
+def test_more_gpus_than_exist_are_refused(tmp_path):
     pytest.importorskip("torch")
     write_shard(tmp_path)
     with pytest.raises(InputError, match=r"--gpus 99: torch finds \d+ .* -m canthus\.trainer\.commands eval"):

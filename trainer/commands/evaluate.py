@@ -271,7 +271,7 @@ def _report(args: argparse.Namespace, measured: _Measured) -> None:
 
     results = measured.results
     if results:
-        print(report.markdown(results) if args.markdown else report.table(results))
+        print(report.markdown(results) if args.markdown else report.results_table(results))
     if measured.stability:
         print("\nhow far points move if the box changes a little, in % of the normalizer")
         print(report.stability_table(measured.stability))
@@ -279,7 +279,7 @@ def _report(args: argparse.Namespace, measured: _Measured) -> None:
         print("\ntime per face: crop, network, and points back in the image; the models take turns")
         print(report.speed_table(measured.speed))
     if measured.clips:
-        print(("\n" if results else "") + report.clips_line(measured.clips))
+        print(("\n" if results else "") + report.clips_summary(measured.clips))
         print(report.clips_table(measured.clips))
     if args.json:
         measurements = report.to_json(results, measured.stability, measured.speed, measured.clips)

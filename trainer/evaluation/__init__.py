@@ -1,1 +1,1 @@
-"""Models measured on labelled faces and on clips."""
+"""Measure the accuracy, stability and speed of models on labelled faces and on video clips."""

@@ -1,10 +1,13 @@
-"""How calm models are on clips: the jitter and flicker of their points, raw and smoothed, and the lag of smoothing.
+"""Measure the temporal stability of models on video clips: jitter and jumps of points, raw and smoothed, and lag.
 
-Which faces are followed on which frames is told once, for all, by the runtime's tracker with one model, the follower.
-On them each network follows by itself, as it would be used: its next region comes from its own last raw points, in its
-own margin, so that one that trembles shakes its own crops too. Common regions would hide that, and would be crops that
-suit the follower's author. Scores decide nothing here, for others' networks have none: a network has lost a face on a
-frame where its region shares less with the follower's than one face can; it is counted, and starts again from there.
+The runtime's tracker, with one model as the reference, finds the faces of each frame. So all models are measured on the
+same faces and frames. There each model tracks by itself, as in use: it predicts in the region of its own raw points of
+the frame before, with its own margin. A common region would hide that a model with jitter also moves its own crops, and
+would favour the model that made it.
+
+Scores are not used, as peers have none. A model has lost a face if the region of its points and the region of the
+reference's points overlap less than SAME_FACE. Such frames are counted, and the model continues from the reference's
+points.
 """
 
 import math
@@ -24,86 +27,92 @@ from canthus.runtime.temporal import lag_in_frames
 from canthus.runtime.tracker import Detect, Tracker
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.wflw import OUTER_CANTHI
-from canthus.trainer.evaluation.evaluate import SAME_FACE, SINGLE_PROCESS, Candidate, Worker, find
+from canthus.trainer.evaluation.evaluate import SAME_FACE, SINGLE_PROCESS, Candidate, Worker, predict_faces
 from canthus.trainer.faces.schemes import WFLW
 
-VIDEOS = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
+CLIP_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
-STILL = 12.0
-MOVING = 25.0
-"""A face is still below, and moves above, so many % of its size a second."""
+STILL_SPEED = 12.0
+MOVING_SPEED = 25.0
+"""A face is still below the first and moves above the second, in % of its size per second."""
 
 JUMP = 5.0
-"""A point that lies so far (% of its face's size) from where its neighbours in time expect it has jumped.
+"""A point jumps if it is this far, in % of the face's size, from the line between its positions in the two
+neighbouring frames. Lips that open quickly do so too, but for all models: a jump is counted for a model only if fewer
+than half of the models show it."""
 
-Lips that open at a blow do so too, by every model: a jump that most of the others share is no flicker.
-"""
+FRONTAL_WIDTH = 0.6
+"""The distance of the outer eye corners of a frontal face, over the longer side of the box of its points."""
 
-FRONTAL = 0.6
-"""The distance of the outer canthi over the longer side of the points' box, of a face seen from the front."""
+MIN_MOTION = 15
+"""Minimum number of consecutive frames with motion for a measurement of lag."""
 
-LONG = 15
-"""Frames of motion without a pause that a lag can be told from."""
+Points = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
 class TrackSegment:
-    """One face on frames in a row, as each of M models sees it."""
+    """One face in T consecutive frames, as predicted by M models."""
 
     seconds: NDArray[np.float64]  # (T,)
-    raw: NDArray[np.float32]  # (M, T, 98, 2) frame pixels
-    smoothed: NDArray[np.float32]  # the same, smoothed
+    raw: Points  # (M, T, 98, 2) pixels of the image with square pixels
+    smoothed: Points  # the same
 
 
 @dataclass
 class ClipTracks:
-    """The faces of one clip."""
+    """The tracked faces of one clip."""
 
     clip: str
     models: tuple[str, ...]
-    lost: list[int]  # on how many frames each model lost a face that the follower kept
-    gaps: int = 0  # how often the follower lost a face for a moment
+    lost: list[int]  # number of frames on which each model lost a face
+    gaps: int = 0  # how often the reference lost a face and found it again
     segments: list[TrackSegment] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Jitter:
-    """How much points tremble, over frames of tracked faces, in % of the face's size; NaN without such frames.
+    """The jitter of points over frames, in % of the face's size, and their jumps; NaN without frames.
 
-    The size of a face is the distance of its outer canthi, the median over the models and its segment, and at least
-    what its points' box makes that of a face from the front: one in profile is no smaller. Jitter is the distance of
-    points from the line between their neighbours in time, root of the mean square over the points of a face, scaled so
-    that noise which is new in each frame measures its own.
+    The jitter of a frame is the distance of the points from the line between their positions in the two neighbouring
+    frames: the root of the mean square over the points, scaled so that independent noise in each frame gives its own
+    root mean square. The size of a face is the distance of its outer eye corners, the median over models and frames;
+    for a profile face it is FRONTAL_WIDTH times the longer side of the box of its points.
     """
 
-    median: float  # over frames
+    median: float
     mean: float
-    still_median: float  # the same over frames in which the face hardly moves, by the median over the models
+    still_median: float  # over the frames in which the face is still
     still_mean: float
-    jumps_per_1000: float  # how many points in 1,000, each frame's counted, jump where most other models' do not
+    jumps_per_1000: float  # number of jumps (see JUMP) per 1000 points and frames
 
 
 @dataclass(frozen=True)
 class TemporalStability:
-    """How calm one model is, and what smoothing does for it."""
+    """The temporal stability of one model, without and with smoothing."""
 
     model: str
     raw: Jitter
     smoothed: Jitter
-    lag_frames: float  # of smoothed points behind raw ones while the head moves, frames; NaN where none does for long
+    lag_frames: float  # of the smoothed points behind the raw ones during motion; NaN without long enough motion
     lost_frames: int
     frames: int
     still_frames: int
 
 
 def find_clips(paths: Iterable[Path]) -> list[Path]:
-    """The files, and for folders the videos in them by name."""
+    """Return the given files, and the videos of the given folders in the order of their names.
+
+    Raises InputError for a folder without videos.
+    """
     clips: list[Path] = []
     for path in paths:
-        inside = sorted(path.iterdir()) if path.is_dir() else [path]
-        videos = [one for one in inside if one.suffix.lower() in VIDEOS] if path.is_dir() else inside
+        if not path.is_dir():
+            clips.append(path)
+            continue
+        videos = [one for one in sorted(path.iterdir()) if one.suffix.lower() in CLIP_SUFFIXES]
         if not videos:
-            raise InputError(f"{path}: holds no videos ({', '.join(VIDEOS)})")
+            raise InputError(f"{path}: contains no videos (expected {', '.join(CLIP_SUFFIXES)})")
         clips += videos
     return clips
 
@@ -111,150 +120,179 @@ def find_clips(paths: Iterable[Path]) -> list[Path]:
 def track_clips(
     clips: Sequence[Path],
     candidates: Sequence[Candidate],
-    follower: Candidate,
+    reference: Candidate,
     detect: Detect,
     worker: Worker = SINGLE_PROCESS,
 ) -> list[ClipTracks]:
-    """Follow the faces of every clip with every model, each frame read once; ModelError unless all give 98 points."""
-    for one in (follower, *candidates):
-        nothing = np.zeros((0, one.backend.size, one.backend.size, 3), np.uint8)
-        if (given := one.backend.predict(nothing)[0].shape[1]) != WFLW.points:
-            raise ModelError(f"{one.name}: gives {given} points; faces on clips are followed by {WFLW.points}")
+    """Track the faces of each clip with each model. Each frame is read once.
+
+    Args:
+        clips: Video files.
+        candidates: The models to measure.
+        reference: The model with which the runtime's tracker finds the faces.
+        detect: The detector of the tracker.
+        worker: This process, if several share the clips. All of them return all results.
+
+    Raises:
+        ModelError: A model predicts another number of points than 98.
+    """
+    for one in (reference, *candidates):
+        empty = np.zeros((0, one.backend.size, one.backend.size, 3), np.uint8)
+        if (count := one.backend.predict(empty)[0].shape[1]) != WFLW.points:
+            raise ModelError(f"{one.name}: predicts {count} points (expected {WFLW.points} for clips)")
     mine = clips[worker.rank :: worker.world_size]
     total = 0
     for clip in mine:
         with VideoFile(clip) as video:
             total += video.frames
-    own = []
+    tracks = []
     with tqdm(total=total, unit="frame", leave=False, disable=None if worker.rank == 0 else True) as bar:
         for clip in mine:
             bar.set_description(clip.name)
             with VideoFile(clip) as video:
-                own.append(track_faces(clip.name, _counted(video, bar), candidates, follower, detect))
-    everyone = worker.gather(own)
-    return [everyone[number % worker.world_size][number // worker.world_size] for number in range(len(clips))]
+                tracks.append(track_faces(clip.name, _with_progress(video, bar), candidates, reference, detect))
+    gathered = worker.gather(tracks)
+    return [gathered[index % worker.world_size][index // worker.world_size] for index in range(len(clips))]
 
 
-def _counted(frames: Iterable[Frame], bar: tqdm) -> Iterator[Frame]:
+def _with_progress(frames: Iterable[Frame], bar: tqdm) -> Iterator[Frame]:
     for frame in frames:
         yield frame
         bar.update()
 
 
+class _SelfTracking:
+    """Predicts the faces of the reference with one candidate, each in the region of its own points before."""
+
+    def __init__(self, candidate: Candidate) -> None:
+        self.lost = 0  # frames
+        self._candidate = candidate
+        self._smoother = Smoother()
+        self._points: dict[int, Points] = {}  # (98, 2) of the frame before, by id
+
+    def update(self, image: NDArray[np.uint8], seconds: float, reference: Faces) -> tuple[Points, Points]:
+        """Return raw and smoothed points (N, 98, 2) of the faces of the reference."""
+        ids = reference.ids.tolist()
+        before = [self._points.get(face, points) for face, points in zip(ids, reference.points, strict=True)]
+        rois = [roi_from_points(points, roll_from_points(points)) for points in before]
+        found = Faces(*predict_faces(self._candidate, image, rois, WFLW), reference.ids)
+        self._points = {}
+        for face, points, expected in zip(ids, found.points, reference.points, strict=True):
+            if intersection_over_union(roi_from_points(points), roi_from_points(expected)) >= SAME_FACE:
+                self._points[face] = points
+            else:
+                self.lost += 1
+        return found.points, self._smoother.smooth(found, seconds).points
+
+
 def track_faces(
-    clip: str, frames: Iterable[Frame], candidates: Sequence[Candidate], follower: Candidate, detect: Detect
+    clip: str, frames: Iterable[Frame], candidates: Sequence[Candidate], reference: Candidate, detect: Detect
 ) -> ClipTracks:
-    """Follow the faces of one clip; a segment ends where its face is lost, as at a cut."""
-    told = ClipTracks(clip, tuple(candidate.name for candidate in candidates), [0] * len(candidates))
-    tracker = Tracker(detect, follower.backend)
-    smoothers = [Smoother() for _ in candidates]
-    lasts: list[dict[int, NDArray[np.float32]]] = [{} for _ in candidates]  # each model's points by face
-    runs: dict[int, list[tuple[float, NDArray, NDArray]]] = {}
-    met: set[int] = set()
+    """Track the faces of one clip. A segment ends when the reference loses its face, for example at a cut."""
+    tracker = Tracker(detect, reference.backend)
+    models = [_SelfTracking(candidate) for candidate in candidates]
+    tracks = ClipTracks(clip, tuple(candidate.name for candidate in candidates), [])
+    current: dict[int, list[tuple[float, Points, Points]]] = {}  # by id: seconds, raw and smoothed (M, 98, 2) per frame
+    known: set[int] = set()
     for frame in frames:
         image, _ = to_square_pixels(frame.image, frame.pixel_aspect)
         faces = tracker.update(image, frame.seconds)
         ids = faces.ids.tolist()
-        for gone in set(runs) - set(ids):
-            told.segments.append(_segment(runs.pop(gone)))
-        told.gaps += sum(face in met and face not in runs for face in ids)
-        met.update(ids)
+        for gone in set(current) - set(ids):
+            tracks.segments.append(_segment(current.pop(gone)))
+        tracks.gaps += sum(face in known and face not in current for face in ids)
+        known.update(ids)
 
-        raw, smooth = [], []
-        for place, candidate in enumerate(candidates):
-            known = [lasts[place].get(face, points) for face, points in zip(ids, faces.points, strict=True)]
-            regions = [roi_from_points(points, roll_from_points(points)) for points in known]
-            seen = Faces(*find(candidate, image, regions, WFLW), faces.ids)
-            raw.append(seen.points)
-            smooth.append(smoothers[place].smooth(seen, frame.seconds).points)
-            pairs = zip(seen.points, faces.points, strict=True)
-            kept = [
-                intersection_over_union(roi_from_points(one), roi_from_points(other)) >= SAME_FACE
-                for one, other in pairs
-            ]
-            told.lost[place] += kept.count(False)
-            lasts[place] = {face: points for face, points, good in zip(ids, seen.points, kept, strict=True) if good}
+        predicted = [model.update(image, frame.seconds, faces) for model in models]
         for row, face in enumerate(ids):
-            now = (frame.seconds, np.stack([one[row] for one in raw]), np.stack([one[row] for one in smooth]))
-            runs.setdefault(face, []).append(now)
-    told.segments += [_segment(run) for run in runs.values()]
-    return told
+            raw, smoothed = (np.stack([points[row] for points in kind]) for kind in zip(*predicted, strict=True))
+            current.setdefault(face, []).append((frame.seconds, raw, smoothed))
+    tracks.segments += [_segment(rows) for rows in current.values()]
+    tracks.lost += [model.lost for model in models]
+    return tracks
 
 
-def _segment(run: list[tuple[float, NDArray, NDArray]]) -> TrackSegment:
-    seconds, raw, smooth = zip(*run, strict=True)
-    return TrackSegment(np.array(seconds), np.stack(raw, 1), np.stack(smooth, 1))
+def _segment(rows: list[tuple[float, Points, Points]]) -> TrackSegment:
+    seconds, raw, smoothed = zip(*rows, strict=True)
+    return TrackSegment(np.array(seconds), np.stack(raw, 1), np.stack(smoothed, 1))
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
-    """A segment measured: its T frames less the first and the last, by (raw or smoothed, M models)."""
+class _Motion:
+    """Measurements of a segment, for its T frames without the first and the last. Axis of 2: raw, smoothed."""
 
     jitter: NDArray[np.float64]  # (2, M, T - 2) % of the face's size
-    jumps: NDArray[np.int64]  # (2, M); how many points in all frames
-    speed: NDArray[np.float64]  # (T - 2,) % a second, the median over models and points
-    lags: list[list[float]]  # of each model
+    jumps: NDArray[np.int64]  # (2, M) number of points and frames
+    speed: NDArray[np.float64]  # (T - 2,) % of the face's size per second, the median over models and points
+    lags: list[list[float]]  # frames, of each model: one value per long enough motion
 
 
-def _look(segment: TrackSegment) -> _Seen:
-    across = np.linalg.norm(np.subtract(*(segment.raw[:, :, end] for end in OUTER_CANTHI)), axis=-1)
-    size = max(float(np.median(across)), FRONTAL * float(np.median(np.ptp(segment.raw, axis=2).max(-1))), 1.0)
-    points = np.stack([segment.raw, segment.smoothed]).astype(np.float64) * (100 / size)  # (2, M, T, 98, 2)
-    passed = segment.seconds[2:] - segment.seconds[:-2]
-    part = (segment.seconds[1:-1] - segment.seconds[:-2]) / passed  # of the way from one neighbour to the other
-    before, now, after = points[:, :, :-2], points[:, :, 1:-1], points[:, :, 2:]
-    way = part[:, None, None]
-    apart = np.linalg.norm(now - (1 - way) * before - way * after, axis=-1)  # (2, M, T - 2, 98)
-    jumped = apart > JUMP
+def _measure_segment(segment: TrackSegment) -> _Motion:
+    points = np.stack([segment.raw, segment.smoothed]).astype(np.float64) * (100 / _face_size(segment.raw))
+    before, now, after = points[:, :, :-2], points[:, :, 1:-1], points[:, :, 2:]  # (2, M, T - 2, 98, 2)
+    duration = segment.seconds[2:] - segment.seconds[:-2]
+    fraction = (segment.seconds[1:-1] - segment.seconds[:-2]) / duration  # of the time between the neighbours
+    part = fraction[:, None, None]
+    deviation = np.linalg.norm(now - (1 - part) * before - part * after, axis=-1)  # (2, M, T - 2, 98)
+    jumped = deviation > JUMP
     others = jumped.sum(1, keepdims=True) - jumped
-    speed = np.median(np.linalg.norm(after[0] - before[0], axis=-1), axis=(0, 2)) / passed
-    return _Seen(
-        np.sqrt(np.square(apart).mean(-1) / (1 + part**2 + (1 - part) ** 2)),
-        (jumped & (2 * others < len(segment.raw))).sum((2, 3)),
-        speed,
-        [
-            [lag_in_frames(late[moving], raw[moving]) for moving in _runs(speed > MOVING)]
-            for raw, late in zip(now[0], now[1], strict=True)
+    speed = np.median(np.linalg.norm(after[0] - before[0], axis=-1), axis=(0, 2)) / duration
+    return _Motion(
+        # The deviation of independent noise has (1 + f^2 + (1 - f)^2) times the variance of the noise.
+        jitter=np.sqrt(np.square(deviation).mean(-1) / (1 + fraction**2 + (1 - fraction) ** 2)),
+        jumps=(jumped & (2 * others < len(segment.raw))).sum((2, 3)),
+        speed=speed,
+        lags=[
+            [lag_in_frames(smoothed[moving], raw[moving]) for moving in _runs(speed > MOVING_SPEED)]
+            for raw, smoothed in zip(now[0], now[1], strict=True)
         ],
     )
 
 
-def _runs(true: NDArray[np.bool_]) -> list[slice]:
-    """Where at least `LONG` frames in a row are true."""
-    edges = np.flatnonzero(np.diff(true, prepend=False, append=False)).tolist()
+def _face_size(points: Points) -> float:
+    """Return the size of a face in pixels, from its points (M, T, 98, 2); see `Jitter`."""
+    left, right = OUTER_CANTHI
+    ocular = float(np.median(np.linalg.norm(points[:, :, left] - points[:, :, right], axis=-1)))
+    longer_side = float(np.median(np.ptp(points, axis=2).max(-1)))
+    return max(ocular, FRONTAL_WIDTH * longer_side, 1.0)
+
+
+def _runs(values: NDArray[np.bool_]) -> list[slice]:
+    """Return the runs of at least MIN_MOTION true values."""
+    edges = np.flatnonzero(np.diff(values, prepend=False, append=False)).tolist()
     runs = zip(edges[::2], edges[1::2], strict=True)
-    return [slice(start, end) for start, end in runs if end - start >= LONG]
+    return [slice(start, end) for start, end in runs if end - start >= MIN_MOTION]
 
 
-def measure_temporal_stability(followed: Sequence[ClipTracks]) -> list[TemporalStability]:
-    """Each model's figures over all segments of some clips."""
-    seen = [_look(segment) for clip in followed for segment in clip.segments if len(segment.seconds) > 2]
-    still = np.array([slow for one in seen for slow in one.speed < STILL], np.bool_)
-    jumps = sum((one.jumps for one in seen), np.zeros((2, len(followed[0].models)), np.int64))
+def measure_temporal_stability(tracks: Sequence[ClipTracks]) -> list[TemporalStability]:
+    """Return the temporal stability of each model over all segments of the clips."""
+    motions = [_measure_segment(segment) for clip in tracks for segment in clip.segments if len(segment.seconds) > 2]
+    still = np.array([speed < STILL_SPEED for one in motions for speed in one.speed], np.bool_)
+    jumps = sum((one.jumps for one in motions), np.zeros((2, len(tracks[0].models)), np.int64))
     return [
         TemporalStability(
             model=model,
-            raw=_jitter([one.jitter[0, place] for one in seen], still, int(jumps[0, place])),
-            smoothed=_jitter([one.jitter[1, place] for one in seen], still, int(jumps[1, place])),
-            lag_frames=_of(np.median, np.array([frames for one in seen for frames in one.lags[place]])),
-            lost_frames=sum(clip.lost[place] for clip in followed),
+            raw=_jitter([one.jitter[0, index] for one in motions], still, int(jumps[0, index])),
+            smoothed=_jitter([one.jitter[1, index] for one in motions], still, int(jumps[1, index])),
+            lag_frames=_or_nan(np.median, np.array([lag for one in motions for lag in one.lags[index]])),
+            lost_frames=sum(clip.lost[index] for clip in tracks),
             frames=len(still),
             still_frames=int(still.sum()),
         )
-        for place, model in enumerate(followed[0].models)
+        for index, model in enumerate(tracks[0].models)
     ]
 
 
-def _jitter(jitter: list[NDArray[np.float64]], still: NDArray[np.bool_], jumps: int) -> Jitter:
-    each = np.concatenate([np.zeros(0), *jitter])
+def _jitter(by_segment: list[NDArray[np.float64]], still: NDArray[np.bool_], jumps: int) -> Jitter:
+    jitter = np.concatenate([np.zeros(0), *by_segment])  # (frames,)
     return Jitter(
-        median=_of(np.median, each),
-        mean=_of(np.mean, each),
-        still_median=_of(np.median, each[still]),
-        still_mean=_of(np.mean, each[still]),
-        jumps_per_1000=1000 * jumps / (WFLW.points * len(each)) if len(each) else math.nan,
+        median=_or_nan(np.median, jitter),
+        mean=_or_nan(np.mean, jitter),
+        still_median=_or_nan(np.median, jitter[still]),
+        still_mean=_or_nan(np.mean, jitter[still]),
+        jumps_per_1000=1000 * jumps / (WFLW.points * len(jitter)) if len(jitter) else math.nan,
     )
 
 
-def _of(middle: Callable[[NDArray[np.float64]], np.floating], values: NDArray[np.float64]) -> float:
-    return float(middle(values)) if len(values) else math.nan
+def _or_nan(mean: Callable[[NDArray[np.float64]], np.floating], values: NDArray[np.float64]) -> float:
+    return float(mean(values)) if len(values) else math.nan

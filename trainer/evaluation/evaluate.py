@@ -1,4 +1,4 @@
-"""Measures models on labelled faces, in the regions of the true points and in those of the detector."""
+"""Measure the accuracy of models on labelled faces, in the regions of the labels and in those of the detector."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.extras import install_command
 from canthus.runtime.geometry import crop_all, intersection_over_union, roi_from_box, roi_from_points, transform
-from canthus.runtime.landmarks import Landmarks, average_views, refine_landmarks
+from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks, refine_landmarks
 from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation import peers
@@ -23,22 +23,26 @@ from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
 from canthus.trainer.faces.schemes import Scheme, scheme_of
 
+Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Boxes = Literal["truth", "detector"]
-Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
-SAME_FACE = 0.3
-"""A detection shows a labelled face when their regions share this much of their union.
+"""Where the regions come from: the labels, or the detector."""
 
-Low on purpose: a box that lies badly on a face then counts by the error it causes, not as a missed face.
+Detect = Callable[[Image], list[FaceBox]]
+
+SAME_FACE = 0.3
+"""Minimum intersection over union of the regions of a detection and of a labelled face.
+
+It is low on purpose: a badly placed box then counts with the error that it causes, and not as a missed face.
 """
 
 
 @dataclass(frozen=True)
 class Worker:
-    """Which pictures this process measures, of several processes that measure together."""
+    """One of the processes that share the images of an evaluation. `gather` returns the data of all, by rank."""
 
     rank: int = 0
     world_size: int = 1
-    gather: Callable[[Any], list[Any]] = lambda own: [own]  # what every process has, in the order of their ranks
+    gather: Callable[[Any], list[Any]] = lambda data: [data]
 
 
 SINGLE_PROCESS = Worker()
@@ -46,29 +50,29 @@ SINGLE_PROCESS = Worker()
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to measure; `margin` is the side of its regions over the longer side of the points' box."""
+    """A model under evaluation."""
 
     name: str
     backend: Backend
-    margin: float = geometry.MARGIN
-    flip_tta: bool = False  # average the points of a crop and of its mirror image
+    margin: float = geometry.MARGIN  # side of its regions over the longer side of the box of the points
+    flip_tta: bool = False  # average the predictions for each crop and for its mirror image
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """How one model did with one kind of boxes."""
+    """The accuracy of one model with one kind of boxes."""
 
     model: str
     boxes: Boxes
     all: Summary
-    attributes: dict[str, Summary]  # by name, as the scheme's subsets
+    attributes: dict[str, Summary]  # of the scheme's subsets, by name
     errors: NDArray[np.floating]  # (N,) NME in %, infinite for a missed face; in the order of `faces_in_order`
-    points: NDArray[np.float32]  # (N, K, 2) pixels of the picture, NaN where the face was missed
+    points: NDArray[np.float32]  # (N, K, 2) image pixels, NaN for a missed face
     reliability: Reliability
 
 
 def open_candidate(name: str | None) -> Candidate:
-    """Open a shipped model by name, a .onnx with its manifest, or a checkpoint (.safetensors) with torch."""
+    """Open a shipped model by name (None: the default one), an .onnx file, or a checkpoint (.safetensors)."""
     if name is None or not name.endswith(".safetensors"):
         path = find_model(name)
         return Candidate(name or path.stem, open_backend(path))
@@ -82,7 +86,7 @@ def open_candidate(name: str | None) -> Candidate:
 
 
 def open_peer(path: Path) -> Candidate:
-    """Open a foreign network of the PFLD family."""
+    """Open a public third-party network of the PFLD family (.onnx)."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     return Candidate(path.stem, peers.Peer(path), peers.MARGIN)
@@ -95,128 +99,129 @@ def evaluate(
     boxes: Sequence[Boxes] = ("truth",),
     worker: Worker = SINGLE_PROCESS,
 ) -> list[Result]:
-    """Measure every model with every kind of boxes ("detector" needs `detect`), reading each picture once.
+    """Measure each model with each kind of boxes. Each image is read once.
 
-    A labelled face that the detector misses has an infinite error. All processes that share the work get all results.
+    A labelled face that the detector misses has an infinite error.
+
+    Args:
+        sets: Labelled faces, all with the same scheme.
+        candidates: The models.
+        detect: The detector, needed for the boxes "detector".
+        boxes: The kinds of boxes.
+        worker: This process, if several share the images. All of them return all results.
+
+    Raises:
+        InputError: The sets have different schemes, or an image cannot be read.
+        ModelError: A model predicts another number of points than the faces have.
     """
     assert detect is not None or "detector" not in boxes
     scheme = common_scheme(sets)
     rows = [(candidate, kind) for kind in boxes for candidate in candidates]
-    found: list[list[Landmarks]] = [[] for _ in rows]
-    for picture, faces in images_with_progress(sets, "measuring", worker):
-        true = np.stack([face.points for face in faces])
-        regions: dict[Boxes, list[Roi | None]] = {"truth": [roi_from_points(points) for points in true]}
+    predictions: list[list[Landmarks]] = [[] for _ in rows]  # by row and image
+    for image, faces in images_with_progress(sets, "accuracy", worker):
+        labels = np.stack([face.points for face in faces])
+        rois: dict[Boxes, list[Roi | None]] = {"truth": [roi_from_points(points) for points in labels]}
         if detect is not None:
-            regions["detector"] = assign([roi_from_box(box) for box in detect(picture)], true)
-        for row, (candidate, kind) in zip(found, rows, strict=True):
-            row.append(find(candidate, picture, regions[kind], scheme, rough=kind == "detector"))
-    everyone: list[list[list[Landmarks]]] = worker.gather(found)
-    count = sum(len(rows[0]) for rows in everyone)
-    ordered = faces_in_order(sets)
-    truth = np.stack([face.points for _, face in ordered])
-    marks = np.stack([face.attributes for _, face in ordered])
+            rois["detector"] = match_detections([roi_from_box(box) for box in detect(image)], labels)
+        for predicted, (candidate, kind) in zip(predictions, rows, strict=True):
+            predicted.append(predict_faces(candidate, image, rois[kind], scheme, refine=kind == "detector"))
+    gathered: list[list[list[Landmarks]]] = worker.gather(predictions)  # by rank, row and image of that rank
+    images = sum(len(rows[0]) for rows in gathered)
+    faces = [face for _, face in faces_in_order(sets)]
     return [
         _result(
             candidate.name,
             kind,
-            [everyone[number % worker.world_size][row][number // worker.world_size] for number in range(count)],
-            truth,
-            marks,
-            scheme,
+            faces,
+            [gathered[index % worker.world_size][row][index // worker.world_size] for index in range(images)],
         )
         for row, (candidate, kind) in enumerate(rows)
     ]
 
 
-def _result(
-    model: str,
-    boxes: Boxes,
-    answers: list[Landmarks],
-    true: NDArray[np.float32],
-    marks: NDArray[np.bool_],
-    scheme: Scheme,
-) -> Result:
-    points, scores = (np.concatenate([answer[part] for answer in answers]) for part in (0, 1))
-    errors = nme(points, true)
+def _result(model: str, boxes: Boxes, faces: list[LabelledFace], predictions: list[Landmarks]) -> Result:
+    """Compare the predictions, one per image, with the labels of the faces in the same order."""
+    points = np.concatenate([one.points for one in predictions])
+    scores = np.concatenate([one.scores for one in predictions])
+    labels = np.stack([face.points for face in faces])
+    subsets = np.stack([face.attributes for face in faces])  # (N, subsets)
+    errors = nme(points, labels)
     errors = np.where(np.isfinite(errors), errors, np.inf)
-    attributes = {name: summarise(errors[marks[:, place]]) for place, name in enumerate(scheme.subsets)}
-    told = reliability(scores, point_errors(points, true, true))
-    return Result(model, boxes, summarise(errors), attributes, errors, points, told)
+    names = scheme_of(labels.shape[1]).subsets
+    attributes = {name: summarise(errors[subsets[:, column]]) for column, name in enumerate(names)}
+    scored = reliability(scores, point_errors(points, labels, labels))
+    return Result(model, boxes, summarise(errors), attributes, errors, points, scored)
 
 
 def common_scheme(sets: Sequence[LabelledSet]) -> Scheme:
-    """The one scheme of all sets; InputError when there are several, whose errors have no common mean."""
+    """Return the scheme of all sets. Raises InputError if they differ: errors of different schemes have no mean."""
     if len({one.scheme.name for one in sets}) > 1:
         kinds = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
-        raise InputError(f"measure sets with one number of points at a time ({kinds})")
+        raise InputError(f"the sets have different numbers of points ({kinds}); evaluate one kind at a time")
     return sets[0].scheme
 
 
 def faces_in_order(sets: Sequence[LabelledSet]) -> list[tuple[LabelledSet, LabelledFace]]:
-    """Every face with its set, in the order in which they are measured."""
+    """Return each face with its set, in the order of the arrays of `Result`."""
     return [(one, face) for one in sets for face in sorted(one.faces, key=lambda face: face.image)]
 
 
 def images_with_progress(
-    sets: Sequence[LabelledSet], doing: str, worker: Worker = SINGLE_PROCESS
-) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
-    """This process's pictures with their faces, each read once, and the first process's progress bar."""
+    sets: Sequence[LabelledSet], label: str, worker: Worker = SINGLE_PROCESS
+) -> Iterator[tuple[Image, list[LabelledFace]]]:
+    """Yield the images of this process with their faces. The first process shows a progress bar with a label."""
     total = sum(len({face.image for face in one.faces}) for one in sets) // worker.world_size
-    mine = group_by_image(sets, worker.rank, worker.world_size)
-    yield from tqdm(mine, doing, total, unit="picture", leave=False, disable=None if worker.rank == 0 else True)
+    images = group_by_image(sets, worker.rank, worker.world_size)
+    yield from tqdm(images, label, total, unit="image", leave=False, disable=None if worker.rank == 0 else True)
 
 
-def find(
-    candidate: Candidate,
-    picture: NDArray[np.uint8],
-    regions: Sequence[Roi | None],
-    scheme: Scheme,
-    rough: bool = False,
+def predict_faces(
+    candidate: Candidate, image: Image, rois: Sequence[Roi | None], scheme: Scheme, refine: bool = False
 ) -> Landmarks:
-    """Points (N, K, 2) of every face of a picture, in its pixels, and scores (N, K); NaN where a face has no region.
+    """Predict the landmarks of all faces of an image; they are NaN for a face without region.
 
-    `rough` regions, such as a detector's, are refined as in the runtime (runtime/landmarks.py).
+    refine: treat the regions as rough, like those of a detector, and refine them as `canthus images` does.
+
+    Raises:
+        ModelError: The model predicts another number of points than the scheme has.
     """
-    answer = np.full((len(regions), scheme.points, 2), np.nan, np.float32)
-    sure = np.full((len(regions), scheme.points), np.nan, np.float32)
-    found = [place for place, region in enumerate(regions) if region is not None]
-    if found:
-        rois = [region for region in regions if region is not None]
 
-        def seen(rois: Sequence[Roi]) -> Landmarks:
-            seen = locate(candidate, picture, rois)
-            if (points := seen.points.shape[1]) != scheme.points:
-                raise ModelError(f"{candidate.name}: gives {points} points, the faces have {scheme.points}")
-            return seen
+    def predict(rois: Sequence[Roi]) -> Landmarks:
+        found = predict_rois(candidate, image, rois)
+        if (count := found.points.shape[1]) != scheme.points:
+            raise ModelError(f"{candidate.name}: predicts {count} points, the faces have {scheme.points}")
+        return found
 
-        points, scores = (
-            average_views(seen, refine_landmarks(seen, rois, scheme.roll), scheme.roll) if rough else seen(rois)
-        )
-        answer[found], sure[found] = points, scores
-    return Landmarks(answer, sure)
-
-
-def locate(candidate: Candidate, picture: NDArray[np.uint8], regions: Sequence[Roi]) -> Landmarks:
-    """Points (N, K, 2) in pixels of the picture and scores (N, K), one face a region.
-
-    With the candidate's `flip_tta`, both are the mean over the crop and its mirror image.
-    """
-    points, scores = look(candidate, picture, regions)
-    if candidate.flip_tta:
-        mirrored, seen = look(candidate, picture, regions, mirrored=True)
-        return Landmarks(np.float32(0.5) * (points + mirrored), np.float32(0.5) * (scores + seen))
+    points = np.full((len(rois), scheme.points, 2), np.nan, np.float32)
+    scores = np.full((len(rois), scheme.points), np.nan, np.float32)
+    present = [index for index, roi in enumerate(rois) if roi is not None]
+    if present:
+        known = [roi for roi in rois if roi is not None]
+        if refine:
+            found = average_views(predict, refine_landmarks(predict, known, scheme.roll), scheme.roll)
+        else:
+            found = predict(known)
+        points[present], scores[present] = found
     return Landmarks(points, scores)
 
 
-def look(candidate: Candidate, picture: NDArray[np.uint8], regions: Sequence[Roi], mirrored: bool = False) -> Landmarks:
-    """As `locate`, from the crops or from their mirror images alone."""
+def predict_rois(candidate: Candidate, image: Image, rois: Sequence[Roi]) -> Landmarks:
+    """Predict the landmarks of one face per region, with the candidate's flip test-time augmentation."""
+    plain = predict_view(candidate, image, rois)
+    if not candidate.flip_tta:
+        return plain
+    mirrored = predict_view(candidate, image, rois, mirrored=True)
+    return Landmarks(*(np.float32(0.5) * (one + other) for one, other in zip(plain, mirrored, strict=True)))
+
+
+def predict_view(candidate: Candidate, image: Image, rois: Sequence[Roi], mirrored: bool = False) -> Landmarks:
+    """Predict the landmarks from the crops, or only from their mirror images; in both cases in image pixels."""
     scale = candidate.margin / geometry.MARGIN
-    rois = [dataclasses.replace(region, side=region.side * scale) for region in regions]
-    size = candidate.backend.size
-    crops = crop_all(picture, rois, size)
+    rois = [dataclasses.replace(roi, side=scale * roi.side) for roi in rois]
     if not mirrored:
-        points, scores = candidate.backend.predict(crops.images)
-        return Landmarks(transform(crops.to_frame, points), scores)
+        return predict_landmarks(candidate.backend, image, rois)
+    size = candidate.backend.size
+    crops = crop_all(image, rois, size)
     points, scores = candidate.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
     mirror = scheme_of(points.shape[1]).mirror
     points, scores = points[:, mirror], scores[:, mirror]
@@ -224,25 +229,26 @@ def look(candidate: Candidate, picture: NDArray[np.uint8], regions: Sequence[Roi
     return Landmarks(transform(crops.to_frame, points), scores)
 
 
-def assign(regions: Sequence[Roi], true: NDArray[np.float32]) -> list[Roi | None]:
-    """The detected region of each true face (N, K, 2), or None; best overlap first, one to one.
+def match_detections(detections: Sequence[Roi], labels: NDArray[np.float32]) -> list[Roi | None]:
+    """Return the detected region of each labelled face (N, K, 2), or None if it was missed.
 
-    The middle of the region must lie within the box of the face's points: a region around a neighbour can overlap a
-    face, but then shows another person, and this one was missed.
+    Each detection is used once; the pairs with the highest intersection over union are matched first. The centre of
+    the region must be inside the box of the face's points. Otherwise the region of a neighbour could match a missed
+    face that it overlaps.
     """
     pairs = sorted(
         (
-            (intersection_over_union(region, roi_from_points(points, region.angle)), face, place)
-            for face, points in enumerate(true)
-            for place, region in enumerate(regions)
-            if (points.min(0) <= (region.x, region.y)).all() and ((region.x, region.y) <= points.max(0)).all()
+            (intersection_over_union(roi, roi_from_points(points, roi.angle)), face, index)
+            for face, points in enumerate(labels)
+            for index, roi in enumerate(detections)
+            if (points.min(0) <= (roi.x, roi.y)).all() and ((roi.x, roi.y) <= points.max(0)).all()
         ),
         reverse=True,
     )
-    matched: list[Roi | None] = [None] * len(true)
-    taken: set[int] = set()
-    for shared, face, place in pairs:
-        if shared >= SAME_FACE and matched[face] is None and place not in taken:
-            matched[face] = regions[place]
-            taken.add(place)
+    matched: list[Roi | None] = [None] * len(labels)
+    used: set[int] = set()
+    for overlap, face, index in pairs:
+        if overlap >= SAME_FACE and matched[face] is None and index not in used:
+            matched[face] = detections[index]
+            used.add(index)
     return matched

@@ -1,4 +1,4 @@
-"""Errors of predicted points against true ones, as the literature counts them."""
+"""Errors of predicted points and calibration of their scores, as the literature defines them."""
 
 from dataclasses import dataclass
 
@@ -8,61 +8,63 @@ from numpy.typing import NDArray
 from canthus.trainer.faces.schemes import scheme_of
 
 FAILURE_THRESHOLD = 10.0
-"""A face counts as failed above this NME (%): FR@10 and AUC@10."""
+"""A face with a larger NME (%) is a failure: FR@10 and AUC@10."""
 
 ACCURATE_THRESHOLD = 5.0
-"""A point sits well up to this error (%): what its score should foretell."""
+"""A point is accurate up to this error (% of the normalizer). A calibrated score is the probability of that."""
 
 BINS = 20
-"""Equal parts of the scores from 0 to 1 in which they are compared with errors."""
+"""Number of equal intervals of the scores, from 0 to 1, for the reliability diagram."""
 
 Floats = NDArray[np.floating]
 
 
 def nme(predicted: Floats, true: Floats) -> Floats:
-    """Normalised mean error of each face in %: mean point distance over the true length of the scheme's ruler.
+    """Return the normalized mean error (N,) in %: the mean distance of the points over the scheme's normalizer.
 
-    predicted, true: (N, K, 2), same pixels; K tells the scheme. Returns (N,).
+    predicted, true: (N, K, 2) in the same pixels. K determines the scheme; the normalizer of WFLW is the inter-ocular
+    distance, between the outer eye corners.
     """
     return mean_distance(predicted, true, true)
 
 
 def mean_distance(one: Floats, other: Floats, true: Floats) -> Floats:
-    """How far two answers (N, K, 2) for the same faces lie apart, (N,) in % of the true ruler."""
+    """Return the mean distance (N,) of two predictions (N, K, 2), in % of the normalizer of the true points."""
     mean: Floats = point_errors(one, other, true).mean(-1)
     return mean
 
 
 def point_errors(one: Floats, other: Floats, true: Floats) -> Floats:
-    """The same of each point, (N, K)."""
+    """Return the distance (N, K) of each point of two predictions (N, K, 2), in % of the normalizer of `true`."""
     distance = np.linalg.norm(one - other, axis=-1)
-    share: Floats = 100 * distance / np.linalg.norm(scheme_of(true.shape[1]).normalizer_vector(true), axis=-1)[:, None]
-    return share
+    normalizer = np.linalg.norm(scheme_of(true.shape[1]).normalizer_vector(true), axis=-1)
+    errors: Floats = 100 * distance / normalizer[:, None]
+    return errors
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures over faces; a missed face has an infinite error: it fails, and `nme` leaves it out."""
+    """Accuracy over faces. A missed face has an infinite error: it is a failure, and `nme` leaves it out."""
 
-    nme: float
-    fr10: float
-    auc10: float
+    nme: float  # mean, %
+    fr10: float  # failure rate, %
+    auc10: float  # 0 to 1
     faces: int
     missed: int
-    interval: tuple[float, float]
+    interval: tuple[float, float]  # 95 % confidence interval of `nme`
 
 
 def summarise(errors: Floats, seed: int = 0, resamples: int = 2000) -> Summary:
-    """Summarise NMEs (N,) in %; `interval` is the bootstrap 95 % interval of the mean.
+    """Summarise the NMEs (N,) of faces, in %.
 
-    FR@10: share of faces above 10 %, in %. AUC@10: area under the share of faces below an error, from 0 to
-    10 %, over 10 %; it is exact, as the mean of what each face leaves of the 10 %.
+    FR@10 is the percentage of faces above 10 %. AUC@10 is the area under the cumulative error distribution from 0 to
+    10 %, over 10 %. It is exact: the mean of max(0, 1 - error / 10 %). The confidence interval is from the bootstrap.
     """
     errors = np.where(np.isfinite(errors), errors, np.inf)
     found = errors[np.isfinite(errors)]
     if not len(found):
-        nothing = float("nan")
-        return Summary(nothing, 100.0, 0.0, len(errors), len(errors), (nothing, nothing))
+        nan = float("nan")
+        return Summary(nan, 100.0, 0.0, len(errors), len(errors), (nan, nan))
     draws = np.random.default_rng(seed).integers(0, len(found), (resamples, len(found)))
     low, high = np.percentile(found[draws].mean(1), [2.5, 97.5])
     return Summary(
@@ -77,36 +79,41 @@ def summarise(errors: Floats, seed: int = 0, resamples: int = 2000) -> Summary:
 
 @dataclass(frozen=True)
 class Reliability:
-    """What the scores of points foretell, in `BINS` equal parts of 0 to 1; NaN in a part without points."""
+    """How well scores predict errors. The tuples have one value per interval of scores, NaN without points in it."""
 
-    points: tuple[int, ...]  # how many have such a score
-    mean_score: tuple[float, ...]  # their mean score
-    accurate: tuple[float, ...]  # the share of them whose error is at most `ACCURATE_THRESHOLD`
-    median_error: tuple[float, ...]  # their median error, %
-    calibration_error: float  # mean distance of score and that share over all points: the expected calibration error
+    points: tuple[int, ...]  # number of points with such a score
+    mean_score: tuple[float, ...]
+    accurate: tuple[float, ...]  # fraction of the points with an error up to ACCURATE_THRESHOLD
+    median_error: tuple[float, ...]  # %
+    calibration_error: float  # expected calibration error: mean over all points of |mean_score - accurate|
     rank_correlation: float  # Spearman's, of score and negative error; NaN if all scores are equal
 
 
 def reliability(scores: Floats, errors: Floats) -> Reliability:
-    """Compare scores (N, K) in [0, 1] with the errors (N, K) of their points in %; NaN, a missed face, is left out."""
+    """Compare scores (N, K) in [0, 1] with the errors (N, K) of their points in %. NaN (a missed face) is left out."""
     found = np.isfinite(scores) & np.isfinite(errors)
-    sure, wrong = scores[found].astype(np.float64), errors[found].astype(np.float64)
-    part = np.clip(sure * BINS, 0, BINS - 1).astype(np.int64)
-    count = np.bincount(part, minlength=BINS)
+    scores, errors = scores[found].astype(np.float64), errors[found].astype(np.float64)
+    interval = np.clip(scores * BINS, 0, BINS - 1).astype(np.int64)
+    count = np.bincount(interval, minlength=BINS)
     with np.errstate(invalid="ignore"):
-        score = np.bincount(part, sure, BINS) / count
-        within = np.bincount(part, wrong <= ACCURATE_THRESHOLD, BINS) / count
-    median = [float(np.median(wrong[part == one])) if count[one] else float("nan") for one in range(BINS)]
-    gap = np.abs(score - within)[count > 0] @ count[count > 0] / max(len(sure), 1)
-    told = len(np.unique(sure)) > 1 and len(np.unique(wrong)) > 1
-    rank = float(np.corrcoef(_ranks(sure), _ranks(-wrong))[0, 1]) if told else float("nan")
+        mean_score = np.bincount(interval, scores, BINS) / count
+        accurate = np.bincount(interval, errors <= ACCURATE_THRESHOLD, BINS) / count
+    median = [float(np.median(errors[interval == one])) if count[one] else float("nan") for one in range(BINS)]
+    used = count > 0
+    calibration_error = np.abs(mean_score - accurate)[used] @ count[used] / max(len(scores), 1)
+    varied = len(np.unique(scores)) > 1 and len(np.unique(errors)) > 1
     return Reliability(
-        tuple(count.tolist()), tuple(score.tolist()), tuple(within.tolist()), tuple(median), float(gap), rank
+        tuple(count.tolist()),
+        tuple(mean_score.tolist()),
+        tuple(accurate.tolist()),
+        tuple(median),
+        float(calibration_error),
+        float(np.corrcoef(_ranks(scores), _ranks(-errors))[0, 1]) if varied else float("nan"),
     )
 
 
 def _ranks(values: Floats) -> Floats:
-    """The place of each value in order; equal ones share the mean of theirs."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts + 1) / 2)[place]
+    """Return the rank of each value; equal values have the mean of their ranks."""
+    _, index, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks: Floats = (np.cumsum(counts) - (counts + 1) / 2)[index]
     return ranks

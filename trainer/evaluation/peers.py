@@ -1,4 +1,4 @@
-"""Other people's 98-point networks, to be measured beside ours: the PFLD family as ONNX files."""
+"""Peers: public third-party networks for 98 points, of the PFLD family, as .onnx files."""
 
 from pathlib import Path
 
@@ -11,11 +11,14 @@ from canthus.runtime.errors import ModelError
 from canthus.runtime.wflw import POINTS
 
 MARGIN = 1.2
-"""Side of the region over the longer side of the box of the points, as these networks were trained."""
+"""Side of the region over the longer side of the box of the points, as in the training of these networks."""
 
 
 class Peer(Closeable):
-    """Colours in BGR and -1 to 1, one face at a time in; 98 points in sides of the crop out. No scores."""
+    """Runs a PFLD network as a backend. Its scores are all 1, as the network has none.
+
+    The network takes one image (1, 3, S, S) at a time, BGR in [-1, 1], and returns points relative to the crop's side.
+    """
 
     name = "OpenVINO on the CPU"
 
@@ -23,22 +26,26 @@ class Peer(Closeable):
         try:
             model = core().read_model(path)
             compiled = core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-        except RuntimeError as refused:
-            raise ModelError(f"{path}: OpenVINO cannot load it") from refused
+        except RuntimeError as error:
+            raise ModelError(f"{path}: OpenVINO cannot load it") from error
         shapes = [list(port.partial_shape.get_min_shape()) for port in (*compiled.inputs, *compiled.outputs)]
         if len(shapes) != 2 or shapes[0][:2] != [1, 3] or shapes[1] != [1, 2 * POINTS]:
-            raise ModelError(f"{path}: expected one image (1, 3, S, S) in and (1, {2 * POINTS}) out")
+            raise ModelError(
+                f"{path}: not a network of the PFLD family (expected one input (1, 3, S, S) and one output "
+                f"(1, {2 * POINTS}))"
+            )
         self.size = int(shapes[0][2])
         self._request = compiled.create_infer_request()
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Crops (N, S, S, 3) RGB -> points (N, 98, 2) in crop pixels and scores (N, 98), all 1."""
         points = np.zeros((len(crops), POINTS, 2), np.float32)
         images = (crops[..., ::-1].transpose(0, 3, 1, 2) / np.float32(255) - 0.5) / 0.5
-        for place, image in enumerate(images.astype(np.float32)):
-            answer = self._request.infer([image[None]])[0]
-            # From the first pixel's centre, not its outer edge: so these networks do best.
-            points[place] = answer.reshape(POINTS, 2) * self.size
+        for index, image in enumerate(images.astype(np.float32)):
+            output = self._request.infer([image[None]])[0]
+            # 0 is the centre of the first pixel, not its outer edge: these networks have a lower error so.
+            points[index] = output.reshape(POINTS, 2) * self.size
         return points, np.ones((len(crops), POINTS), np.float32)
 
     def close(self) -> None:
-        """Nothing is held that Python does not free."""
+        """Do nothing: Python frees the network with the object."""

@@ -1,4 +1,4 @@
-"""What a measurement tells, for people and for machines: tables, json, the curve of errors, sheets of faces."""
+"""Present the results of an evaluation: tables, json, diagrams, and contact sheets of faces."""
 
 import dataclasses
 import math
@@ -32,24 +32,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WORST = 20
-"""Faces on the sheet of the worst."""
+"""Number of faces on the sheet of the worst faces."""
 
 CASES = 4
-"""Faces of each kind on the sheet of cases: best, middle, worst."""
+"""Number of faces in each row of the sheet of cases: best, median, worst."""
 
-GROUND, LEVELS = 48, 48
-"""Grey on which cases are drawn, without their photographs, which others own; and the step of all their colours, so
-that the file is small."""
+BACKGROUND = 48
+"""Grey level behind the cases, which are drawn without the photographs, as those are not ours to publish."""
 
-ROOM = 1.3
-"""Side of a tile over the side of the region: what lies around a face helps to see why it failed."""
+COLOR_STEP = 48
+"""Step of all colours of the sheet of cases, so that its file is small."""
 
-SHORT = {"expression": "expr.", "illumination": "illum.", "occlusion": "occl."}
-"""As the published tables abbreviate the subsets."""
+TILE_SCALE = 1.3
+"""Side of a tile over the side of the region. The surroundings of a face help to see why a model failed."""
+
+ABBREVIATIONS = {"expression": "expr.", "illumination": "illum.", "occlusion": "occl."}
+"""Names of subsets, as in the tables of papers."""
 
 
-def table(results: Sequence[Result]) -> str:
-    """The results as lines of text, NME in % with its 95 % interval, one line a model and kind of boxes."""
+def results_table(results: Sequence[Result]) -> str:
+    """Return a table with one line per model and kind of boxes: NME in % with its 95 % confidence interval, etc."""
     subsets = list(results[0].attributes)
     rows = [["model", "boxes", "NME", "95 %", "FR@10", "AUC@10", "faces", "missed", *subsets]]
     rows += [
@@ -60,50 +62,55 @@ def table(results: Sequence[Result]) -> str:
         ]
         for one in results
     ]
-    return _aligned(rows, left=2)
+    return _align(rows, left=2)
 
 
 def stability_table(measured: Sequence[BoxStability]) -> str:
-    """How far points move, in % of the ruler, when the box is changed a little."""
-    rows = [["model", "shifted", "turned", "scaled"]]
+    """Return a table of the distances between points before and after a change of the box, in % of the normalizer."""
+    rows = [["model", "shift", "rotation", "scale"]]
     rows += [[one.model, *(_number(value) for value in (one.shift, one.rotation, one.scale))] for one in measured]
-    return _aligned(rows, left=1)
+    return _align(rows, left=1)
 
 
 def speed_table(measured: Sequence[Speed]) -> str:
-    """How long each model takes for a face, and how many times as long as the first."""
-    rows = [["model", "ms", "times"], *([one.model, f"{one.ms:.2f}", f"{one.times:.2f}"] for one in measured)]
-    return _aligned(rows, left=1)
+    """Return a table of the time for one face, and of its ratio to the time of the first model."""
+    rows = [["model", "ms", "ratio"], *([one.model, f"{one.ms:.2f}", f"{one.ratio:.2f}"] for one in measured)]
+    return _align(rows, left=1)
 
 
-def clips_table(followed: Sequence[ClipTracks]) -> str:
-    """How calm points are on clips, raw and smoothed; `less` is what smoothing takes from the jitter of still faces."""
-    rows = [["model", "points", "jitter", "mean", "still", "mean", "less", "flicker", "lag", "lost"]]
-    for one in measure_temporal_stability(followed):
-        less = (
-            f"{100 * (1 - one.smoothed.still_median / one.raw.still_median):.0f} %" if one.raw.still_median > 0 else "-"
-        )
-        for kind, told, ends in (
+def clips_table(tracks: Sequence[ClipTracks]) -> str:
+    """Return a table of the temporal stability of each model, raw and smoothed.
+
+    `jitter` and `still` are medians over all frames and over those with a still face, each followed by the mean.
+    `reduction` is how much smoothing reduces the jitter of still faces. The units are in `clips_summary`.
+    """
+    rows = [["model", "points", "jitter", "mean", "still", "mean", "reduction", "jumps", "lag", "lost"]]
+    for one in measure_temporal_stability(tracks):
+        before, after = one.raw.still_median, one.smoothed.still_median
+        reduction = f"{100 * (1 - after / before):.0f} %" if before > 0 else "-"
+        for kind, jitter, (reduced, lag, lost) in (
             ("raw", one.raw, ("-", "-", str(one.lost_frames))),
-            ("smoothed", one.smoothed, (less, _number(one.lag_frames), "-")),
+            ("smoothed", one.smoothed, (reduction, _number(one.lag_frames), "-")),
         ):
-            jitter = (told.median, told.mean, told.still_median, told.still_mean)
-            fine = (_number(value, 3) for value in jitter)
-            rows.append([one.model, kind, *fine, ends[0], _number(told.jumps_per_1000), *ends[1:]])
-    return _aligned(rows, left=2)
+            values = (jitter.median, jitter.mean, jitter.still_median, jitter.still_mean)
+            numbers = (_number(value, 3) for value in values)
+            rows.append([one.model, kind, *numbers, reduced, _number(jitter.jumps_per_1000), lag, lost])
+    return _align(rows, left=2)
 
 
-def clips_line(followed: Sequence[ClipTracks]) -> str:
-    """What the figures of clips are over."""
-    one = measure_temporal_stability(followed)[0]
-    faces, gaps = (sum(values) for values in zip(*((len(each.segments), each.gaps) for each in followed), strict=True))
+def clips_summary(tracks: Sequence[ClipTracks]) -> str:
+    """Return one line: on how many clips, faces and frames the temporal stability was measured, and the units."""
+    one = measure_temporal_stability(tracks)[0]
+    segments, gaps = sum(len(clip.segments) for clip in tracks), sum(clip.gaps for clip in tracks)
     return (
-        f"{len(followed)} clips, {faces} segments of followed faces, {one.frames} frames of them, {one.still_frames} "
-        f"still; a face lost for a moment: {gaps}. Jitter in % of the canthi's distance, flicker of 1,000 points"
+        f"{len(tracks)} clips, {segments} track segments, {one.frames} frames with a face, {one.still_frames} of them "
+        f"with a still face; faces lost and found again: {gaps}. Jitter in % of the inter-ocular distance, jumps per "
+        "1000 points, lag and lost in frames"
     )
 
 
-def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
+def _align(rows: Sequence[Sequence[str]], left: int) -> str:
+    """Align columns: the first `left` ones to the left, the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -115,10 +122,11 @@ def _aligned(rows: Sequence[Sequence[str]], left: int) -> str:
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """The results as a Markdown table in the form in which the literature gives them: NME in %, all and subsets."""
+    """Return a Markdown table with the columns of papers: NME in % of all faces and of the subsets, FR@10, AUC@10."""
     subsets = list(results[0].attributes)
-    heads = ["model", "boxes", "all", "95 %", *(SHORT.get(name, name) for name in subsets), "FR@10", "AUC@10", "missed"]
-    rows = [heads, ["---", "---", *("---:" for _ in heads[2:])]]
+    names = [ABBREVIATIONS.get(name, name) for name in subsets]
+    header = ["model", "boxes", "all", "95 %", *names, "FR@10", "AUC@10", "missed"]
+    rows = [header, ["---", "---", *("---:" for _ in header[2:])]]
     rows += [
         [
             *(one.model, one.boxes, _number(one.all.nme), _interval(one)),
@@ -143,38 +151,42 @@ def to_json(
     results: Sequence[Result],
     stability: Iterable[BoxStability] = (),
     speed: Iterable[Speed] = (),
-    followed: Sequence[ClipTracks] = (),
+    tracks: Sequence[ClipTracks] = (),
 ) -> dict[str, Any]:
-    """The first result's figures, and all of them under `results`, as json has them; a figure of no faces is null."""
-    told = [_result_json(one) for one in results]
-    steady, timed = ([dataclasses.asdict(one) for one in measured] for measured in (stability, speed))
+    """Return everything as values for json; NaN becomes null.
+
+    The keys of the first result are at the top level, those of all are in `results`. `stability`, `speed` and `clips`
+    are there if they were measured.
+    """
+    accuracy = [_result_json(one) for one in results]
+    boxes, times = ([dataclasses.asdict(one) for one in measured] for measured in (stability, speed))
     return {
-        **(told[0] if told else {}),
-        "results": told,
-        **({"stability": steady} if steady else {}),
-        **({"speed": timed} if timed else {}),
-        **({"clips": _clips_json(followed)} if followed else {}),
+        **(accuracy[0] if accuracy else {}),
+        "results": accuracy,
+        **({"stability": boxes} if boxes else {}),
+        **({"speed": times} if times else {}),
+        **({"clips": _clips_json(tracks)} if tracks else {}),
     }
 
 
-def _clips_json(followed: Sequence[ClipTracks]) -> dict[str, Any]:
-    """Over all clips, and of each."""
+def _clips_json(tracks: Sequence[ClipTracks]) -> dict[str, Any]:
+    """Return the temporal stability over all clips, and of each clip."""
     each = [
-        {"clip": one.clip, "segments": len(one.segments), "gaps": one.gaps, "figures": _stability_json([one])}
-        for one in followed
+        {"clip": one.clip, "segments": len(one.segments), "gaps": one.gaps, "models": _stability_json([one])}
+        for one in tracks
     ]
-    return {"all": _stability_json(followed), "each": each}
+    return {"all": _stability_json(tracks), "each": each}
 
 
-def _stability_json(followed: Sequence[ClipTracks]) -> Any:
-    return _null_for_nan([dataclasses.asdict(one) for one in measure_temporal_stability(followed)])
+def _stability_json(tracks: Sequence[ClipTracks]) -> Any:
+    return _null_for_nan([dataclasses.asdict(one) for one in measure_temporal_stability(tracks)])
 
 
 def _result_json(one: Result) -> dict[str, Any]:
-    told = {"model": one.model, "boxes": one.boxes, **dataclasses.asdict(one.all)}
-    told["attributes"] = {name: summary.nme for name, summary in one.attributes.items()}
-    told["reliability"] = dataclasses.asdict(one.reliability)
-    return {name: _null_for_nan(value) for name, value in told.items()}
+    values = {"model": one.model, "boxes": one.boxes, **dataclasses.asdict(one.all)}
+    values["attributes"] = {name: summary.nme for name, summary in one.attributes.items()}
+    values["reliability"] = dataclasses.asdict(one.reliability)
+    return {name: _null_for_nan(value) for name, value in values.items()}
 
 
 def _null_for_nan(value: Any) -> Any:
@@ -189,22 +201,32 @@ def _null_for_nan(value: Any) -> Any:
 
 
 def draw_curve(results: Sequence[Result], path: Path) -> None:
-    """Draw the share of faces below each error up to 10 %: its area is AUC@10, what it lacks at the end is FR@10."""
+    """Draw the cumulative error distribution: the percentage of faces below each error up to 10 %.
+
+    The area below the curve is AUC@10. What is missing to 100 % at its end is FR@10.
+    """
     figure = _empty_figure(path)
     axes = figure.add_subplot()
     for one in results:
-        errors, share = curve(one.errors)
-        axes.step(errors, share, where="post", label=f"{one.model}, {one.boxes} boxes: AUC@10 {one.all.auc10:.3f}")
+        errors, percentage = error_distribution(one.errors)
+        axes.step(errors, percentage, where="post", label=f"{one.model}, {one.boxes} boxes: AUC@10 {one.all.auc10:.3f}")
     axes.set(
         xlim=(0, FAILURE_THRESHOLD),
         ylim=(0, 100),
-        xlabel="NME, %",
-        ylabel="faces below, %",
+        xlabel="NME (%)",
+        ylabel="faces (%)",
         title="Cumulative error distribution",
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", fontsize="small")
     _save(figure, path)
+
+
+def error_distribution(errors: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Return the sorted errors up to 10 %, from 0 on, and the percentage of all faces up to each error."""
+    below = np.sort(errors[errors <= FAILURE_THRESHOLD])
+    percentage = 100 * np.arange(len(below) + 1) / max(len(errors), 1)
+    return np.concatenate([[0.0], below, [FAILURE_THRESHOLD]]), np.concatenate([percentage, percentage[-1:]])
 
 
 def _empty_figure(path: Path) -> "Figure":
@@ -218,67 +240,62 @@ def _empty_figure(path: Path) -> "Figure":
 def _save(figure: "Figure", path: Path) -> None:
     try:
         figure.savefig(path)
-    except (OSError, ValueError) as unwritable:
-        raise InputError(f"{path}: cannot be written: {unwritable}") from unwritable
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be written: {error}") from error
 
 
 def draw_reliability(results: Sequence[Result], path: Path) -> None:
-    """Draw what scores foretell: over the score, how many points sit well, their median error, how many there are.
+    """Draw the reliability diagram: over the score, the accurate points (%), their median error, and their number.
 
-    A score that is the chance to sit well lies on the broken line. Networks that score all points alike are left out.
+    The scores of a calibrated model are on the dashed line. Below it a model is overconfident, above it underconfident.
+    Models that give all points the same score are left out.
     """
     figure = _empty_figure(path)
-    well, wrong, many = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 1))
-    well.plot((0, 1), (0, 100), "--", color="grey", linewidth=1, label="where a score is the chance itself")
+    accurate, median, number = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 1))
+    accurate.plot((0, 1), (0, 100), "--", color="grey", linewidth=1, label="calibrated")
     for one in (one for one in results if not math.isnan(one.reliability.rank_correlation)):
-        told = one.reliability
+        values = one.reliability
         name = (
-            f"{one.model}, {one.boxes} boxes: gap {told.calibration_error:.3f}, rank {_number(told.rank_correlation)}"
+            f"{one.model}, {one.boxes} boxes: ECE {values.calibration_error:.3f}, "
+            f"rank correlation {_number(values.rank_correlation)}"
         )
-        well.plot(told.mean_score, 100 * np.array(told.accurate), "o-", markersize=3, label=name)
-        wrong.plot(told.mean_score, told.median_error, "o-", markersize=3)
-        many.step(np.arange(BINS + 1) / BINS, [*told.points, told.points[-1]], where="post")
-    well.set(xlim=(0, 1), ylim=(0, 100), ylabel=f"within {ACCURATE_THRESHOLD:g} %, %", title="What scores foretell")
-    wrong.set(ylim=(0, None), ylabel="median error, %")
-    many.set(yscale="log", ylabel="points", xlabel="score")
-    for axes in (well, wrong, many):
+        accurate.plot(values.mean_score, 100 * np.array(values.accurate), "o-", markersize=3, label=name)
+        median.plot(values.mean_score, values.median_error, "o-", markersize=3)
+        number.step(np.arange(BINS + 1) / BINS, [*values.points, values.points[-1]], where="post")
+    label = f"error up to {ACCURATE_THRESHOLD:g} % (% of points)"
+    accurate.set(xlim=(0, 1), ylim=(0, 100), ylabel=label, title="Reliability of the scores")
+    median.set(ylim=(0, None), ylabel="median error (%)")
+    number.set(yscale="log", ylabel="points", xlabel="score")
+    for axes in (accurate, median, number):
         axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", fontsize="small")  # a curve may run through any corner
+    figure.legend(loc="outside lower center", fontsize="small")  # inside, it could cover a curve
     _save(figure, path)
 
 
-def curve(errors: NDArray[np.floating]) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Errors up to 10 % in order, from 0 on, and the share of all faces (%) up to each."""
-    reached = np.sort(errors[errors <= FAILURE_THRESHOLD])
-    share = 100 * np.arange(len(reached) + 1) / max(len(errors), 1)
-    return np.concatenate([[0.0], reached, [FAILURE_THRESHOLD]]), np.concatenate([share, share[-1:]])
-
-
 def worst_sheet(sets: Sequence[LabelledSet], result: Result, count: int = WORST) -> NDArray[np.uint8]:
-    """The faces with the largest errors, missed ones first: truth in green, what was found in red."""
+    """Draw the faces with the largest errors, missed ones first: labels in green, predictions in red."""
     faces = faces_in_order(sets)
     tiles = []
     for row in np.argsort(-result.errors, kind="stable")[:count]:
         one, face = faces[row]
-        region = roi_from_points(face.points)
-        roomy = Roi(region.x, region.y, region.side * ROOM)
-        into = invert(to_frame(roomy, TILE))
-        tile = draw_points(
-            crop(one.image(face.image), roomy, TILE), transform(into, face.points), one.scheme, LABEL_COLOR
-        )
+        roi = roi_from_points(face.points)
+        larger = Roi(roi.x, roi.y, roi.side * TILE_SCALE)
+        to_tile = invert(to_frame(larger, TILE))
+        image = crop(one.image(face.image), larger, TILE)
+        tile = draw_points(image, transform(to_tile, face.points), one.scheme, LABEL_COLOR)
         text = "missed"
         if np.isfinite(result.errors[row]):
-            tile = draw_points(tile, transform(into, result.points[row]), one.scheme, PREDICTION_COLOR)
+            tile = draw_points(tile, transform(to_tile, result.points[row]), one.scheme, PREDICTION_COLOR)
             text = f"{result.errors[row]:.1f} %"
         tiles.append((tile, f"{text}  {shorten_name(face.image)}"))
     return contact_sheet(tiles)
 
 
 def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES) -> NDArray[np.uint8]:
-    """The faces with the smallest, middle and largest errors, a row of each, as drawings without photographs.
+    """Draw the faces with the smallest, median and largest errors, `count` in a row, without their photographs.
 
-    Truth in green, what was found over it in red, the face's NME below. Missed faces, which have no points, are left
-    out, and no picture is named: the sheet may be shown where the pictures may not.
+    Labels are green, predictions are red on top, and the caption is the NME. Missed faces are left out. The sheet
+    shows no photograph and no file name, so it may be published even if the images may not.
     """
     faces = faces_in_order(sets)
     order = np.argsort(result.errors, kind="stable")[: int(np.isfinite(result.errors).sum())]
@@ -286,17 +303,17 @@ def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES)
     tiles = []
     for kind, rows in (
         ("best", order[:count]),
-        ("middle", order[middle : middle + count]),
+        ("median", order[middle : middle + count]),
         ("worst", order[max(len(order) - count, 0) :]),
     ):
         for row in rows:
             one, face = faces[row]
-            into = invert(to_frame(roi_from_points(face.points), TILE))
-            tile = np.full((TILE, TILE, 3), GROUND, np.uint8)
-            for points, colour, radius in (
+            to_tile = invert(to_frame(roi_from_points(face.points), TILE))
+            tile = np.full((TILE, TILE, 3), BACKGROUND, np.uint8)
+            for points, color, radius in (
                 (face.points, LABEL_COLOR, 2.5),
                 (result.points[row], PREDICTION_COLOR, 1.5),
             ):
-                tile = draw_points(tile, transform(into, points), one.scheme, colour, radius)
+                tile = draw_points(tile, transform(to_tile, points), one.scheme, color, radius)
             tiles.append((tile, f"{kind}: {result.errors[row]:.1f} %"))
-    return contact_sheet(tiles, columns=max(min(count, len(order)), 1)) // LEVELS * LEVELS
+    return contact_sheet(tiles, columns=max(min(count, len(order)), 1)) // COLOR_STEP * COLOR_STEP

@@ -1,4 +1,4 @@
-"""Whether a model says the same when the box around a face is a little different."""
+"""Measure how much the points of a model change if the box of the face changes a little."""
 
 import math
 from collections.abc import Sequence
@@ -13,21 +13,20 @@ from canthus.trainer.evaluation.evaluate import (
     Candidate,
     Worker,
     common_scheme,
-    find,
     images_with_progress,
+    predict_faces,
 )
 from canthus.trainer.evaluation.metrics import mean_distance
 from canthus.trainer.faces.labelled import LabelledSet
 
-SHIFT = 0.05
-TURN = math.radians(10)
-SCALE = 1.1
-"""How far boxes are moved (in sides, to four sides), turned (both ways) and grown or shrunk."""
+SHIFT = 0.05  # of the side, in four directions
+TURN = math.radians(10)  # in both directions
+SCALE = 1.1  # and 1 / SCALE
 
 
 @dataclass(frozen=True)
 class BoxStability:
-    """How far points move when the box is changed: mean over faces and changes, in % of the ruler."""
+    """The mean distance of the points before and after a change of the box, in % of the normalizer."""
 
     model: str
     shift: float
@@ -35,43 +34,40 @@ class BoxStability:
     scale: float
 
 
-def changed(region: Roi) -> dict[str, list[Roi]]:
-    """A region moved, turned and scaled a little."""
-    aside = SHIFT * region.side
+def changed_regions(roi: Roi) -> dict[str, list[Roi]]:
+    """Return a region shifted, rotated and scaled a little, by kind of change."""
+    step = SHIFT * roi.side
     return {
-        "shift": [
-            replace(region, x=region.x + right, y=region.y + down)
-            for right, down in ((aside, 0), (-aside, 0), (0, aside), (0, -aside))
-        ],
-        "rotation": [replace(region, angle=region.angle + turn) for turn in (TURN, -TURN)],
-        "scale": [replace(region, side=region.side * times) for times in (SCALE, 1 / SCALE)],
+        "shift": [replace(roi, x=roi.x + x, y=roi.y + y) for x, y in ((step, 0), (-step, 0), (0, step), (0, -step))],
+        "rotation": [replace(roi, angle=roi.angle + angle) for angle in (TURN, -TURN)],
+        "scale": [replace(roi, side=roi.side * factor) for factor in (SCALE, 1 / SCALE)],
     }
 
 
 def measure_box_stability(
     sets: Sequence[LabelledSet], candidates: Sequence[Candidate], worker: Worker = SINGLE_PROCESS
 ) -> list[BoxStability]:
-    """Compare each model's points from the box of the true points with those from changed boxes."""
+    """Compare each model's points in the region of the labels with its points in changed regions."""
     scheme = common_scheme(sets)
-    moved: list[dict[str, list[float]]] = [{"shift": [], "rotation": [], "scale": []} for _ in candidates]
-    for picture, faces in images_with_progress(sets, "stability", worker):
-        true = np.stack([face.points for face in faces])
-        regions = [roi_from_points(points) for points in true]
-        variants = [changed(region) for region in regions]
-        for candidate, row in zip(candidates, moved, strict=True):
-            still, _ = find(candidate, picture, regions, scheme)
-            for kind, distances in row.items():
-                for same_change in zip(*(variant[kind] for variant in variants), strict=True):
-                    points, _ = find(candidate, picture, same_change, scheme)
-                    distances += mean_distance(points, still, true).tolist()
-    everyone = worker.gather(moved)
+    distances: list[dict[str, list[float]]] = [{"shift": [], "rotation": [], "scale": []} for _ in candidates]
+    for image, faces in images_with_progress(sets, "stability", worker):
+        labels = np.stack([face.points for face in faces])
+        rois = [roi_from_points(points) for points in labels]
+        changed = [changed_regions(roi) for roi in rois]
+        for candidate, by_kind in zip(candidates, distances, strict=True):
+            reference = predict_faces(candidate, image, rois, scheme).points
+            for kind, values in by_kind.items():
+                for variants in zip(*(regions[kind] for regions in changed), strict=True):  # one region per face
+                    points = predict_faces(candidate, image, variants, scheme).points
+                    values += mean_distance(points, reference, labels).tolist()
+    gathered = worker.gather(distances)
     return [
         BoxStability(
             candidate.name,
             *(
-                float(np.mean(np.concatenate([theirs[place][kind] for theirs in everyone])))
+                float(np.mean(np.concatenate([by_candidate[index][kind] for by_candidate in gathered])))
                 for kind in ("shift", "rotation", "scale")
             ),
         )
-        for place, candidate in enumerate(candidates)
+        for index, candidate in enumerate(candidates)
     ]

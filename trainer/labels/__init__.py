@@ -1,1 +1,1 @@
-"""Labels that nobody drew by hand: seen by models, or moved with a turned face."""
+"""Make labels with models: pseudo-labels, relabelled packs, and profile faces from frontal ones."""

@@ -22,7 +22,7 @@ from canthus.runtime.geometry import invert, roi_from_points, roll_from_points, 
 from canthus.runtime.types import Roi
 from canthus.runtime.wflw import CONTOUR, NOSE_BRIDGE, POINTS
 from canthus.trainer.labels.face_mesh import BROW, CHIN, EARS, TEMPLES, Seen
-from canthus.trainer.labels.labelling import ROOM
+from canthus.trainer.labels.labelling import IMAGE_SCALE
 from canthus.trainer.labels.rendering import Floats, Image, disc, draw_sheet, fill, mirror_edge, smoothstep, to_bytes
 
 SIDE = 432
@@ -271,7 +271,7 @@ def turn(
     """
     points = turn_points(source, pose)
     region = roi_from_points(points)
-    view = to_frame(Roi(region.x, region.y, region.side * ROOM), DRAWN)
+    view = to_frame(Roi(region.x, region.y, region.side * IMAGE_SCALE), DRAWN)
     behind = source.ground if ground is None else ground
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     canvas = cv2.warpAffine(behind, view, (DRAWN, DRAWN), flags=flags, borderMode=cv2.BORDER_REPLICATE)

@@ -1,8 +1,9 @@
-"""Pseudo-labels: faces of unlabelled pictures and videos, marked by models that look at each from several sides."""
+"""Pseudo-labels: label the faces of images and videos with models, and write them as a shard."""
 
 import contextlib
 import csv
 import dataclasses
+import io
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.detector import MIN_SCORE
 from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.files import write_file
 from canthus.runtime.geometry import (
     crop,
     intersection_over_minimum,
@@ -29,68 +31,78 @@ from canthus.runtime.geometry import (
 )
 from canthus.runtime.sources import IMAGE_SUFFIXES, VideoFile, find_images, read_image
 from canthus.runtime.types import FaceBox, Roi
-from canthus.trainer.evaluation.evaluate import Candidate, Detect, find, look
+from canthus.trainer.evaluation.evaluate import Candidate, Detect, Image, predict_faces, predict_view
 from canthus.trainer.faces.formats import SHARD_LIST, SHARD_QUALITY, format_list_line
 from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
 
 VIEWS = ((0.0, 1.0), (math.radians(8), 1.0), (math.radians(-8), 1.0), (0.0, 0.93), (0.0, 1.08))
-"""How the region is turned and scaled for each look; every view is also looked at in the mirror."""
+"""The views of a face in which it is predicted: rotation and scale of the region. Each view is also mirrored."""
 
 MIN_FACE_SCORE = 0.25
-"""Below this mean score of its points a detection is no face."""
+"""A detection with a lower mean score of the points is not a face."""
 
 SAME_FACE = 0.5
+"""Two labels whose boxes have this intersection over minimum are of one face."""
 
-ROOM = 1.6
-"""Side of a kept picture over the side of the region: a pack's room and some more."""
+IMAGE_SCALE = 1.6
+"""Side of a written image over the side of the region. It leaves more room for augmentation than a pack needs."""
 
-LARGEST = 512
-QUALITY = 95
-"""Pixels along an edge of a kept picture, and its JPEG quality."""
+MAX_SIDE = 512
+"""Largest side of a written image, pixels."""
+
+JPEG_QUALITY = 95
 
 
 @dataclass(frozen=True, eq=False)
 class PseudoLabel:
-    """A face that models found."""
+    """The label of a face, predicted by models."""
 
-    points: NDArray[np.float32]  # (98, 2) pixels of the picture, the mean over all looks
-    spread: float  # of the looks around the mean, over the size of the face
-    score: float
+    points: NDArray[np.float32]  # (98, 2) image pixels, the mean over all predictions
+    spread: float  # standard deviation of the predictions, the mean over the points, over the face's size
+    score: float  # mean over points and predictions
 
 
-def label_image(picture: NDArray[np.uint8], detect: Detect, candidates: Sequence[Candidate]) -> list[PseudoLabel]:
-    """Every face of a picture (H, W, 3), each once, by all models together; ModelError unless they give 98 points."""
-    regions = [roi_from_box(box) for box in detect(picture) if box.score >= MIN_SCORE]
-    first, _ = find(candidates[0], picture, regions, WFLW, rough=True)
+def label_image(image: Image, detect: Detect, candidates: Sequence[Candidate]) -> list[PseudoLabel]:
+    """Detect the faces of an image (H, W, 3), and label each one with all models together.
+
+    Raises:
+        ModelError: A model predicts another number of points than 98.
+    """
+    rois = [roi_from_box(box) for box in detect(image) if box.score >= MIN_SCORE]
+    found = predict_faces(candidates[0], image, rois, WFLW, refine=True)
     labels: list[PseudoLabel] = []
-    for points in first:
-        found = label_face(picture, roi_from_points(points, WFLW.roll(points)), candidates)
-        box = _box(found.points)
-        if found.score >= MIN_FACE_SCORE and all(
-            intersection_over_minimum(box, _box(other.points)) < SAME_FACE for other in labels
-        ):
-            labels.append(found)
+    for points in found.points:
+        label = label_face(image, roi_from_points(points, WFLW.roll(points)), candidates)
+        box = _box(label.points)
+        is_new = all(intersection_over_minimum(box, _box(other.points)) < SAME_FACE for other in labels)
+        if label.score >= MIN_FACE_SCORE and is_new:
+            labels.append(label)
     return labels
 
 
-def label_face(picture: NDArray[np.uint8], region: Roi, candidates: Sequence[Candidate]) -> PseudoLabel:
-    """The face in a region of a picture (H, W, 3), by all models and from all sides.
+def label_face(image: Image, roi: Roi, candidates: Sequence[Candidate]) -> PseudoLabel:
+    """Predict the face in a region of an image (H, W, 3) with all models in all views, and return the mean.
 
-    ModelError unless all give the same number of points.
+    Raises:
+        ModelError: The models predict different numbers of points.
     """
-    views = [dataclasses.replace(region, angle=region.angle + turn, side=region.side * times) for turn, times in VIEWS]
-    looks = [look(candidate, picture, views, mirrored) for candidate in candidates for mirrored in (False, True)]
-    wanted = looks[0][0].shape[1]
-    for candidate, (one, _) in zip(candidates, looks[::2], strict=True):
-        if one.shape[1] != wanted:
-            raise ModelError(f"{candidate.name}: gives {one.shape[1]} points, {candidates[0].name} gives {wanted}")
-    points = np.concatenate([one for one, _ in looks])  # (looks, 98, 2)
+    rois = [dataclasses.replace(roi, angle=roi.angle + angle, side=roi.side * scale) for angle, scale in VIEWS]
+    predictions = [
+        (candidate, predict_view(candidate, image, rois, mirrored))
+        for candidate in candidates
+        for mirrored in (False, True)
+    ]
+    expected = predictions[0][1].points.shape[1]
+    for candidate, prediction in predictions:
+        if (count := prediction.points.shape[1]) != expected:
+            raise ModelError(f"{candidate.name}: predicts {count} points, {candidates[0].name} predicts {expected}")
+    points = np.concatenate([prediction.points for _, prediction in predictions])  # (predictions, 98, 2)
     mean = points.mean(0)
-    apart = np.sqrt(((points - mean) ** 2).sum(-1).mean(0)).mean()
-    size = float(np.ptp(mean, axis=0).max())
-    score = float(np.mean([scores for _, scores in looks]))
-    return PseudoLabel(mean.astype(np.float32), float(apart) / max(size, 1.0), score)
+    deviation = float(np.sqrt(((points - mean) ** 2).sum(-1).mean(0)).mean())  # pixels
+    size = max(float(np.ptp(mean, axis=0).max()), 1.0)
+    score = float(np.mean([prediction.scores for _, prediction in predictions]))
+    return PseudoLabel(mean.astype(np.float32), deviation / size, score)
 
 
 def _box(points: NDArray[np.float32]) -> FaceBox:
@@ -99,64 +111,78 @@ def _box(points: NDArray[np.float32]) -> FaceBox:
 
 
 class ShardWriter(Closeable):
-    """Writes labelled faces as a shard: images/, the list, and quality.csv; `faces` counts them.
+    """Writes labelled faces as a shard: images/, the list of labels, and quality.csv with the spreads.
 
-    The tables are written on leaving, so that a run which is stopped leaves a whole shard of what it had done, and
-    none that bars the next try where that is nothing.
+    The list and the table are written by `close`. So a run that is interrupted leaves a complete shard of the faces so
+    far. Without faces nothing is left, and the same folder can be used again.
+
+    Args:
+        folder: The shard. It is created.
+
+    Raises:
+        InputError: The folder or a file cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.faces = 0
+        self.faces = 0  # written so far
         self._lines: list[str] = []
         self._rows: list[tuple[str, str, str]] = []
         try:
             (folder / "images").mkdir(parents=True, exist_ok=True)
-        except OSError as refused:
-            raise InputError(f"{folder}: cannot be made a folder ({refused.strerror})") from refused
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be created ({error.strerror})") from error
 
-    def write(self, name: str, picture: NDArray[np.uint8], labels: Iterable[PseudoLabel]) -> None:
-        """Keep each face of a picture as one of its own, named after it; a name that comes again is numbered on."""
-        pictures = self.folder / "images"
-        free = (number for number in itertools.count() if not (pictures / f"{name}_{number}.jpg").exists())
-        for one, number in zip(labels, free, strict=False):
-            region = roi_from_points(one.points)
-            size = max(min(round(region.side * ROOM), LARGEST), 32)
-            roomy = Roi(region.x, region.y, region.side * ROOM)
-            points = transform(invert(to_frame(roomy, size)), one.points)
-            image = f"{name}_{number}.jpg"
-            target = pictures / image
-            target.parent.mkdir(parents=True, exist_ok=True)
-            kept = crop(picture, roomy, size)[..., ::-1]
-            if not cv2.imwrite(str(target), kept, [cv2.IMWRITE_JPEG_QUALITY, QUALITY]):
-                raise InputError(f"{target}: cannot be written")
+    def write(self, name: str, image: Image, labels: Iterable[PseudoLabel]) -> None:
+        """Write each face of an image as NAME_0.jpg, NAME_1.jpg, ...; numbers that exist already are skipped."""
+        folder = self.folder / "images"
+        free = (number for number in itertools.count() if not (folder / f"{name}_{number}.jpg").exists())
+        for label, number in zip(labels, free, strict=False):
+            face = f"{name}_{number}.jpg"
+            roi = roi_from_points(label.points)
+            larger = Roi(roi.x, roi.y, roi.side * IMAGE_SCALE)
+            side = max(min(round(larger.side), MAX_SIDE), 32)
+            points = transform(invert(to_frame(larger, side)), label.points)
+            _write_jpeg(folder / face, crop(image, larger, side))
             (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
-            marks = np.zeros(len(WFLW.subsets), np.bool_)
-            self._lines.append(format_list_line(LabelledFace(image, points, (x0, y0, x1, y1), marks)))
-            self._rows.append((image, f"{one.spread:.5f}", f"{yaw_estimate(points[None])[0]:.3f}"))
+            attributes = np.zeros(len(WFLW.subsets), np.bool_)
+            self._lines.append(format_list_line(LabelledFace(face, points, (x0, y0, x1, y1), attributes)))
+            self._rows.append((face, f"{label.spread:.5f}", f"{yaw_estimate(points[None])[0]:.3f}"))
             self.faces += 1
 
     def close(self) -> None:
-        """Write the list and the table of quality."""
+        """Write the list and the table."""
         if not self.faces:
-            with contextlib.suppress(OSError):  # what else lies there stays
+            with contextlib.suppress(OSError):  # it holds other files, which stay
                 (self.folder / "images").rmdir()
             return
-        (self.folder / SHARD_LIST).write_text("".join(self._lines))
-        with (self.folder / SHARD_QUALITY).open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(("image", "ensemble_sd", "yaw"))
-            table.writerows(self._rows)
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(("image", "ensemble_sd", "yaw"))
+        writer.writerows(self._rows)
+        write_file(self.folder / SHARD_QUALITY, table.getvalue().encode())
+        write_file(self.folder / SHARD_LIST, "".join(self._lines).encode())
 
 
-def images_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-    """Pictures by name: those of a folder, one picture, or one frame in `every` of a video.
+def _write_jpeg(path: Path, image: Image) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+        raise InputError(f"{path}: cannot be written")
 
-    A picture that cannot be read is told in `unreadable` and passed over.
+
+def images_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple[str, Image]]:
+    """Yield the images of a source with their names.
+
+    An image of a video has square pixels, as a player shows it.
+
+    Args:
+        source: An image file, a folder of them, or a video.
+        every: Of a video, yield one frame in `every`.
+        unreadable: Gets one line for each image that cannot be read. It is skipped.
     """
     if source.is_dir() or source.suffix.lower() in IMAGE_SUFFIXES:
         root = source if source.is_dir() else source.parent
-        for path in tqdm(find_images(source), source.name, unit="picture", disable=None):
+        for path in tqdm(find_images(source), source.name, unit="image", disable=None):
             try:
                 yield str(path.relative_to(root)), read_image(path)
             except InputError as error:
@@ -165,6 +191,7 @@ def images_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple
     with VideoFile(source) as video:
         for frame in tqdm(video, source.name, video.frames, unit="frame", disable=None):
             if frame.index % every == 0:
-                yield frame_name(source.stem, frame.index), to_square_pixels(frame.image, frame.pixel_aspect)[0]
+                image, _ = to_square_pixels(frame.image, frame.pixel_aspect)
+                yield frame_name(source.stem, frame.index), image
         if video.damaged:
             unreadable.append(f"{source}: damaged ({video.damaged})")

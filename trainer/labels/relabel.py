@@ -1,7 +1,7 @@
-"""Self-training: a pack whose labels lean to what models trained on it see, each face looked at from several sides.
+"""Relabel a pack (self-training): move its labels towards the mean of the predictions of models trained on it.
 
-The labels of one source err in ways of their own; a network that learned from many faces has averaged some of that
-out. The mean of both errs less than either where their errors differ.
+The labels of one source have systematic errors. A network that was trained on many faces averages some of them out. If
+the errors of label and network differ, the mean of both has a smaller error than each.
 """
 
 from collections.abc import Sequence
