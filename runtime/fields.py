@@ -1,11 +1,13 @@
-"""Build a dataclass from parsed JSON or TOML, and check every field against its type first.
+"""Build a dataclass from parsed JSON or TOML. Every field is checked against its type first.
 
-@dataclass(frozen=True)
-class Manifest:
-    size: int = checked(at_least=1)  # pixels
-    name: str = ""
+    @dataclass(frozen=True)
+    class Manifest:
+        size: int = field(metadata=check(at_least=1))  # pixels
+        name: str = ""
 
-parse_fields(Manifest, json.loads(text))  # FieldError: size: expected int, got '64'
+    parse_fields(Manifest, {"size": "64"})  # FieldError: size: expected int, got '64'
+
+The manifests of models and engines are read this way.
 """
 
 import dataclasses
@@ -71,31 +73,31 @@ def _parse_field(field: dataclasses.Field, hint: Any, value: object, name: str) 
 
 
 def parse_value(hint: Any, value: object, name: str) -> Any:
-    """Return `value` as the type `hint`; FieldError with `name` if it does not fit."""
+    """Return `value` as the type `hint`. Raises FieldError with `name` if it does not fit."""
     origin, arguments = get_origin(hint), get_args(hint)
-    match value:
-        case _ if hint is Any or hint is object:
-            return value
-        case _ if origin in (Union, types.UnionType):
-            return _parse_union(hint, value, name)
-        case _ if origin is Literal and any(value == one and type(value) is type(one) for one in arguments):
-            return value
-        case list() | tuple() if origin is tuple:
-            return _parse_tuple(hint, value, name)
-        case list() if origin is list or hint is list:
-            inner = arguments[0] if arguments else Any
-            return [parse_value(inner, item, f"{name}[{place}]") for place, item in enumerate(value)]
-        case Mapping() if origin is dict or hint is dict:
-            inner = arguments[1] if arguments else Any
-            return {key: parse_value(inner, item, f"{name}.{key}") for key, item in value.items()}
-        case _ if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            return parse_fields(hint, value, f"{name}.")
-        case int() | float() if hint is float and not isinstance(value, bool) and math.isfinite(value):
-            return float(value)
-        case int() if hint is int and not isinstance(value, bool):
-            return value
-        case _ if hint in (str, bool, None, type(None)) and isinstance(value, hint or type(None)):
-            return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is Any or hint is object:
+        return value
+    if origin in (Union, types.UnionType):
+        return _parse_union(hint, value, name)
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+        return parse_fields(hint, value, f"{name}.")
+    if origin is tuple and isinstance(value, list | tuple):
+        return _parse_tuple(hint, value, name)
+    if list in (hint, origin) and isinstance(value, list):
+        inner = arguments[0] if arguments else Any
+        return [parse_value(inner, item, f"{name}[{index}]") for index, item in enumerate(value)]
+    if dict in (hint, origin) and isinstance(value, Mapping):
+        inner = arguments[1] if arguments else Any
+        return {key: parse_value(inner, item, f"{name}.{key}") for key, item in value.items()}
+    if origin is Literal and any(value == one and type(value) is type(one) for one in arguments):
+        return value
+    if hint is float and is_number and math.isfinite(cast(float, value)):
+        return float(cast(float, value))
+    if hint is int and is_number and isinstance(value, int):
+        return value
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
     raise FieldError(f"{name}: expected {_describe(hint)}, got {_shorten(value)}")
 
 
@@ -120,8 +122,8 @@ def _parse_tuple(hint: Any, value: list | tuple, name: str) -> tuple:
     if len(value) != len(arguments):
         raise FieldError(f"{name}: expected {_describe(hint)}, got {_shorten(value)}")
     return tuple(
-        parse_value(one, item, f"{name}[{place}]")
-        for place, (one, item) in enumerate(zip(arguments, value, strict=True))
+        parse_value(one, item, f"{name}[{index}]")
+        for index, (one, item) in enumerate(zip(arguments, value, strict=True))
     )
 
 
