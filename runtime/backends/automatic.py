@@ -84,7 +84,7 @@ class AutomaticBackend(Closeable):
             self._model = model if isinstance(model, Model) else read_model(model)
             check_points(self._model.path, self._model.manifest.points, points)
             self._open_or_build()
-        except CanthusError as error:
+        except (CanthusError, OSError) as error:  # OSError: a cache or a disk that cannot be used
             _warn_no_engine(error)
 
     @property
@@ -155,7 +155,7 @@ class AutomaticBackend(Closeable):
             except EngineError as error:
                 mark_failed(engine, str(error))  # otherwise it would be built again at every start
                 raise
-        except CanthusError as error:
+        except (CanthusError, OSError) as error:  # OSError: a cache or a disk that cannot be used
             _warn_no_engine(error)
         else:
             _log.info("the engine is built; %s is used from now on", gpu.name)
@@ -175,7 +175,7 @@ class AutomaticBackend(Closeable):
         self._cpu.close()
 
 
-def _warn_no_engine(error: CanthusError) -> None:
+def _warn_no_engine(error: Exception) -> None:
     _log.warning("no engine for the GPU: %s; the CPU is used", error)
 
 

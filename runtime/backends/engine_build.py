@@ -27,15 +27,21 @@ class EngineBuild(Closeable):
     """A running `canthus engine build` for the GPU of this machine.
 
     overwrite: replace an engine that is in the cache already.
+
+    Raises OSError if the process cannot be started.
     """
 
     def __init__(self, model: Path, flavour: Flavour, overwrite: bool = False) -> None:
         command = [*BUILD_COMMAND, "--model", str(model), "--flavour", flavour, "--target", "current"]
         command += ["--overwrite"] if overwrite else []
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 - open until the build ends
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
-        )
+        try:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=subprocess.STDOUT
+            )
+        except OSError:
+            self._output.close()
+            raise
 
     @property
     def running(self) -> bool:

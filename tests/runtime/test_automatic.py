@@ -240,6 +240,15 @@ def test_gpu_that_tensorrt_does_not_support_is_logged_once_and_the_cpu_is_used(m
     assert automatic.describe_backend(machine.model) == f"OpenVINO on the CPU: {reason}"
 
 
+def test_build_that_cannot_be_started_is_logged_and_the_cpu_is_used(machine, monkeypatch):
+    monkeypatch.setattr(engine_build, "BUILD_COMMAND", (str(machine.folder / "missing"),))
+    with machine.landmarker() as landmarker:
+        assert run_some(landmarker) == [CPU_NAME]
+    (message,) = machine.messages
+    assert message.startswith("no engine for the GPU: ")
+    assert "No such file" in message
+
+
 def test_after_a_gpu_failure_the_cpu_runs_and_no_frame_is_lost(machine):
     machine.cache_engine()
     with machine.landmarker() as landmarker:
