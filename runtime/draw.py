@@ -34,13 +34,15 @@ FOREHEAD = 0.5
 
 LAYER_SIZE = 160
 MAX_LAYER_SCALE = 8
-"""The layer of a face is about this large, in pixels, or this many times as large as the face in the image."""
-
-ROUND_DOT = 6.0
-"""OpenCV draws smaller dots as polygons with few corners. So they are drawn at twice their size, in pixels."""
+"""The layer of a face is at least `LAYER_SIZE` pixels wide or high, but at most `MAX_LAYER_SCALE` times as large as the
+face in the image."""
 
 _SHIFT = 4
 """OpenCV's coordinates are integers; here in 1/16 pixel."""
+
+_ANGLES = np.arange(16) * (2 * math.pi / 16)
+_CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
+"""(16, 2) corners of a dot of radius 1. `cv2.circle` gives small circles only four corners."""
 
 
 def draw(image: NDArray[np.uint8], faces: Faces, lines: bool = True, ids: bool = True) -> NDArray[np.uint8]:
@@ -72,9 +74,9 @@ def _span(face: Face) -> float:
 
 def _draw_face(canvas: NDArray[np.uint8], face: Face, lines: bool) -> None:
     size = _dot_size(face)
-    dot, line = max(size, 0.8), max(0.42 * size, 0.5)
+    dot, line = max(size, 0.8), max(0.42 * size, 0.5)  # still visible on the smallest faces
     outline = 1.6 * min(size / 2, 1)  # how much wider the outline is than the dot or line on it
-    scale = max(math.ceil(LAYER_SIZE / max(_span(face), 1)), 1 if dot >= ROUND_DOT else 2)
+    scale = math.ceil(LAYER_SIZE / max(_span(face), 1))
     layer = _Layer(canvas, face.points.min(0) - dot - 2, face.points.max(0) + dot + 2, min(scale, MAX_LAYER_SCALE))
     if not layer.visible:
         return
@@ -138,9 +140,10 @@ class _Layer:
 
     def dots(self, points: NDArray[np.int32], diameter: float, colours: Sequence[Colour], alpha: float) -> None:
         """Draw a dot at each of the points (K, 2) from `place`; `diameter` in pixels of the canvas."""
-        radius = round(diameter / 2 * self._scale * (1 << _SHIFT))
-        for point, colour in zip(points.tolist(), colours, strict=True):
-            cv2.circle(self._pixels, point, radius, _premultiplied(colour, alpha), -1, cv2.LINE_AA, _SHIFT)
+        radius = diameter / 2 * self._scale * (1 << _SHIFT)
+        circles = np.round(points[:, None] + radius * _CIRCLE).astype(np.int32)  # (K, 16, 2)
+        for circle, colour in zip(circles, colours, strict=True):
+            cv2.fillConvexPoly(self._pixels, circle, _premultiplied(colour, alpha), cv2.LINE_AA, _SHIFT)
 
     def blend(self) -> None:
         """Draw the layer on the canvas."""
