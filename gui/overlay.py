@@ -7,17 +7,12 @@ from numpy.typing import NDArray
 from PyQt6.QtCore import QPointF, QRectF, Qt
 from PyQt6.QtGui import QColor, QFont, QFontInfo, QFontMetricsF, QPainter, QPen, QPolygonF, QTransform
 
-from canthus.runtime import wflw
+from canthus.runtime import draw, wflw
+from canthus.runtime.draw import FAINT_BELOW, FOREHEAD
 from canthus.runtime.types import Faces
 
-OUTLINE = QColor(8, 12, 18, 170)
+OUTLINE = QColor(*draw.OUTLINE, 170)
 """Under each point and id, so that they stand out on skin and on bright backgrounds."""
-
-FAINT_BELOW = 0.7
-"""Points with a lower score, such as those behind a hand or hair, are painted faintly."""
-
-FOREHEAD = 0.5
-"""Height from the brows, where the points end, to above the hair, as a fraction of the height of the points' box."""
 
 
 @dataclass(frozen=True)
