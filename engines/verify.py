@@ -261,7 +261,7 @@ def labelled_crops(wflw: Path, size: int, limit: int) -> ParityCrops:
     crops, labels = [], []
     for face in faces:
         roi = roi_from_points(face.points)
-        crops.append(crop(labelled.image(face.image), roi, size))
+        crops.append(crop(labelled.read_image(face.image), roi, size))
         labels.append(transform(invert(to_frame(roi, size)), face.points))
     return ParityCrops(np.stack(crops), np.stack(labels))
 

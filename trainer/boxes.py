@@ -88,7 +88,7 @@ def fit_boxes(sets: Iterable[LabelledSet], detector: Detector, every: int = 1) -
 def _images(sets: Iterable[LabelledSet], every: int) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.float32]]]:
     for one in sets:
         for face in one.faces[::every]:
-            yield one.image(face.image), face.points
+            yield one.read_image(face.image), face.points
 
 
 def _pad(image: NDArray[np.uint8], times: float) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

@@ -1,4 +1,4 @@
-"""Labelled faces: list files, the three layouts, packs, and what augmentation does to a face and its points."""
+"""Labelled faces: list files, the three layouts of WFLW, packs, and the augmentation of single faces."""
 
 import errno
 import io
@@ -40,7 +40,7 @@ from support.shape import SHAPE
 from support.shards import NEAR, draw_face, line, middle_of_dot, write_faces, write_shard
 
 
-def test_a_line_of_the_official_form_is_read():
+def test_line_of_a_wflw_list_is_parsed():
     points = SHAPE * 100
     (face,) = parse_list(line(points, "0--Parade/a b.jpg"), "list.txt")
     np.testing.assert_allclose(face.points, points, atol=1e-3)
@@ -50,24 +50,24 @@ def test_a_line_of_the_official_form_is_read():
 
 
 @pytest.mark.parametrize(
-    ("bad", "why"),
+    ("bad", "message"),
     [
         ("1 2 3 x.jpg\n", "expected 207 fields, got 4"),
         (line(SHAPE, "x.jpg").replace("0.", "zero.", 1), "not a number"),
         (line(SHAPE, "x.jpg").replace("10 20", "nan 20", 1), "a coordinate is not finite"),
     ],
 )
-def test_a_bad_line_is_named(bad, why):
-    with pytest.raises(InputError, match=f"list.txt, line 3: {why}"):
+def test_error_names_the_bad_line_of_a_list(bad, message):
+    with pytest.raises(InputError, match=f"list.txt, line 3: {message}"):
         parse_list(line(SHAPE, "a.jpg") + "\n" + bad, "list.txt")
 
 
-def test_an_empty_list_is_refused():
+def test_empty_list_is_refused():
     with pytest.raises(InputError, match="the list is empty"):
         parse_list("\n", "list.txt")
 
 
-def test_the_three_layouts_give_the_same_faces(tmp_path):
+def test_wflw_folder_shard_and_tar_file_give_the_same_faces(tmp_path):
     points = write_shard(tmp_path / "shard")
     write_faces(tmp_path / "wflw", Path(LIST_FOLDER, "list_98pt_rect_attr_train.txt"), Path("WFLW_images"))
     with tarfile.open(tmp_path / "shard.tar", "w") as shard:
@@ -75,75 +75,75 @@ def test_the_three_layouts_give_the_same_faces(tmp_path):
     sets = [open_set(tmp_path / name, "train") for name in ("wflw", "shard", "shard.tar")]
     for one in sets:
         np.testing.assert_allclose([face.points for face in one.faces], points, atol=1e-3)
-        assert one.image("some/face 2.png").shape == (140, 140, 3)
-        np.testing.assert_array_equal(one.image("some/face 2.png"), draw_face(140, points[2], 2))
+        assert one.read_image("some/face 2.png").shape == (140, 140, 3)
+        np.testing.assert_array_equal(one.read_image("some/face 2.png"), draw_face(140, points[2], 2))
     assert [face.spread for face in sets[0].faces] == [0] * 6
     assert [face.spread for face in sets[1].faces] == [0, 0.01, 0.02, 0.03, 0.04, 0.05]
     assert [face.spread for face in sets[2].faces] == [face.spread for face in sets[1].faces]
-    with pytest.raises(InputError, match="holds the train list of WFLW, not the test list"):
+    with pytest.raises(InputError, match="contains the train list of WFLW, not the test list"):
         open_set(tmp_path / "wflw", "test")
 
 
-def test_faces_of_one_picture_share_one_read(tmp_path):
+def test_image_with_several_faces_is_read_once(tmp_path):
     write_shard(tmp_path, 2)
     listed = tmp_path / SHARD_LIST
     listed.write_text(2 * listed.read_text())
-    pictures = list(group_by_image([open_set(tmp_path)]))
-    assert [[face.image for face in faces] for _, faces in pictures] == [
+    groups = list(group_by_image([open_set(tmp_path)]))
+    assert [[face.image for face in faces] for _, faces in groups] == [
         ["some/face 0.png"] * 2,
         ["some/face 1.png"] * 2,
     ]
 
 
 @pytest.mark.parametrize("fault", ["missing", "empty", "text"])
-def test_a_picture_that_cannot_be_read_is_named(tmp_path, fault):
+def test_error_names_an_unreadable_image(tmp_path, fault):
     write_shard(tmp_path)
-    picture = tmp_path / "images" / "some" / "face 3.png"
-    picture.unlink()
+    file = tmp_path / "images" / "some" / "face 3.png"
+    file.unlink()
     if fault != "missing":
-        picture.write_text("" if fault == "empty" else "no picture")
+        file.write_text("" if fault == "empty" else "not an image")
     with pytest.raises(InputError, match=r"face 3\.png"):
-        open_set(tmp_path).image("some/face 3.png")
+        open_set(tmp_path).read_image("some/face 3.png")
 
 
-def test_a_path_that_is_no_set_says_why(tmp_path):
-    with pytest.raises(InputError, match="neither"):
+def test_error_says_why_a_path_is_not_a_labelled_set(tmp_path):
+    with pytest.raises(InputError, match="not a labelled set"):
         open_set(tmp_path)
     with pytest.raises(InputError, match="no such file or folder"):
         open_set(tmp_path / "absent")
     broken = tmp_path / "broken.tar"
-    broken.write_bytes(b"no tar at all")
-    with pytest.raises(InputError, match=r"neither \.json nor \.mat, and not a whole tar file: [^\n]*$"):
+    broken.write_bytes(b"not a tar file")
+    with pytest.raises(InputError, match=r"damaged, or not a \.tar, \.mat or \.json file \([^\n]*$"):
         open_set(broken)
     with tarfile.open(broken, "w") as shard:
         shard.addfile(tarfile.TarInfo("other.txt"), io.BytesIO())
-    with pytest.raises(InputError, match="holds no list_98pt"):
+    with pytest.raises(InputError, match="not a shard .expected list_98pt"):
         open_set(broken)
     (tmp_path / SHARD_LIST).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not a text file"):
         open_set(tmp_path)
 
 
-def test_a_tar_cut_short_says_so(tmp_path):
+def test_tar_file_that_is_cut_off_is_refused(tmp_path):
     write_shard(tmp_path / "shard")
-    whole = tmp_path / "shard.tar"
-    with tarfile.open(whole, "w") as shard:
+    path = tmp_path / "shard.tar"
+    with tarfile.open(path, "w") as shard:
         shard.add(tmp_path / "shard", ".")
-    content = whole.read_bytes()
+    content = path.read_bytes()
     for length in (700, len(content) // 2):
-        whole.write_bytes(content[:length])
-        with pytest.raises(InputError, match="not a whole tar file"):
-            open_set(whole)
+        path.write_bytes(content[:length])
+        with pytest.raises(InputError, match="damaged"):
+            open_set(path)
 
 
-def test_a_bad_quality_table_is_named(tmp_path):
+def test_error_names_the_bad_line_of_quality_csv(tmp_path):
     write_shard(tmp_path)
     (tmp_path / "quality.csv").write_text("image,ensemble_sd\nsome/face 0.png,much\n")
     with pytest.raises(InputError, match=r"quality\.csv, line 2"):
         open_set(tmp_path)
 
 
-def test_a_face_whose_error_has_no_measure_is_left_out_and_named(tmp_path, capsys):
+def test_face_whose_outer_eye_corners_coincide_is_left_out_with_a_warning(tmp_path, caplog):
     points = write_shard(tmp_path, 3)
     listed = tmp_path / SHARD_LIST
     lines = listed.read_text().splitlines(keepends=True)
@@ -151,21 +151,21 @@ def test_a_face_whose_error_has_no_measure_is_left_out_and_named(tmp_path, capsy
     flat = [line(one, f"some/face {number}.png") for number, one in enumerate(points)]
     listed.write_text(lines[0] + flat[1] + lines[2])
     assert [face.image for face in open_set(tmp_path).faces] == ["some/face 0.png", "some/face 2.png"]
-    why = "faces whose outer eye corners lie in one place, so that errors have no measure: "
-    assert capsys.readouterr().err == f"left out of {tmp_path}: 1 {why}some/face 1.png\n"
+    reason = "faces whose outer eye corners coincide, so that errors cannot be normalized: "
+    assert caplog.messages == [f"left out of {tmp_path}: 1 {reason}some/face 1.png"]
     listed.write_text("".join(flat))
-    with pytest.raises(InputError, match=f"3 {why}"):
+    with pytest.raises(InputError, match=f"3 {reason}"):
         open_set(tmp_path)
 
 
-def test_wflw_with_the_other_list_alone_says_how_to_take_it(tmp_path):
+def test_error_for_wflw_with_only_the_other_list_names_the_option(tmp_path):
     write_faces(tmp_path, Path(LIST_FOLDER) / "list_98pt_rect_attr_test.txt", Path("WFLW_images"), 2)
     assert len(open_set(tmp_path, "test").faces) == 2
     with pytest.raises(InputError, match="with --split test"):
         open_set(tmp_path, "train")
 
 
-def test_a_pack_holds_each_face_in_the_middle_with_room_around(tmp_path):
+def test_pack_has_each_face_in_the_center_with_a_margin(tmp_path):
     write_shard(tmp_path / "shard")
     made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 160).pack
     opened = open_pack(tmp_path / "pack")
@@ -175,34 +175,37 @@ def test_a_pack_holds_each_face_in_the_middle_with_room_around(tmp_path):
     np.testing.assert_allclose(opened.spread, [0, 0.01, 0.02, 0.03, 0.04, 0.05], atol=1e-6)
     for number in range(6):
         region = roi_from_points(opened.points[number])
-        assert (region.x, region.y) == pytest.approx((79.5, 79.5), abs=0.01)  # in the middle
+        assert (region.x, region.y) == pytest.approx((79.5, 79.5), abs=0.01)  # the center
         assert region.side == pytest.approx(160 / PACK_MARGIN, rel=1e-4)
 
 
-def with_black_corner(pack: Pack, how: Augmentation) -> float:
-    """Share of crops that see beyond the pack's, of 100 changes as `how` draws them and the eight that go furthest."""
+def fraction_outside(pack: Pack, how: Augmentation) -> float:
+    """Return the fraction of augmented crops that reach outside the packed crop.
+
+    Per face, 100 random ones and the 8 extreme ones are made.
+    """
     rng = np.random.default_rng(0)
-    seen = []
+    darkest = []
     for image, points in zip(np.full_like(pack.crops, 255), pack.points, strict=True):
-        seen += [random_warp(image, points, 64, how, rng)[0].min() for _ in range(100)]
+        darkest += [random_warp(image, points, 64, how, rng)[0].min() for _ in range(100)]
         for turn, right, down in itertools.product((-45, 45), (-0.05, 0.05), (-0.05, 0.05)):
             side = (region := roi_from_points(points, math.radians(turn))).side * 1.25
-            furthest = Roi(region.x + right * side, region.y + down * side, side, region.angle)
-            seen.append(crop(image, furthest, 64).min())
-    return float(np.mean(np.array(seen) < 250))
+            extreme = Roi(region.x + right * side, region.y + down * side, side, region.angle)
+            darkest.append(crop(image, extreme, 64).min())
+    return float(np.mean(np.array(darkest) < 250))
 
 
 @pytest.mark.parametrize("name", ["wflw-hrnet", "wflw-published", "cofw-hrnet"])
-def test_a_published_recipe_finds_all_it_asks_for_in_its_pack(tmp_path, name):
-    """Turned by 45 degrees and a quarter larger, a square needs 1.25 times the root of 2; off the middle, more."""
+def test_pack_for_a_published_recipe_contains_all_pixels_that_it_needs(tmp_path, name):
+    """A square rotated by 45 degrees and enlarged by 1.25 needs 1.25 * sqrt(2) of its side; a shifted one needs more."""
     write_shard(tmp_path / "shard")
     how = replace(find_recipe(name).augmentation, shift=0.05)
     faces = [open_set(tmp_path / "shard")]
-    assert with_black_corner(write_pack(faces, tmp_path / "roomy", 160, how).pack, how) == 0
-    assert with_black_corner(write_pack(faces, tmp_path / "tight", 160).pack, how) > 0.4
+    assert fraction_outside(write_pack(faces, tmp_path / "wide", 160, how).pack, how) == 0
+    assert fraction_outside(write_pack(faces, tmp_path / "narrow", 160).pack, how) > 0.4
 
 
-def test_a_recipe_tells_how_large_its_pack_is(tmp_path, monkeypatch, capsys):
+def test_recipe_determines_the_size_of_packed_crops(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     write_shard(tmp_path / "shard", 3)
     words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--overwrite"]
@@ -215,16 +218,16 @@ def test_a_recipe_tells_how_large_its_pack_is(tmp_path, monkeypatch, capsys):
         data_command([*words, "--recipe", "hrnet"])
 
 
-def test_a_drawn_dot_lies_on_its_point_in_the_pack(tmp_path):
+def test_packed_point_lies_on_the_dot_drawn_at_it(tmp_path):
     points = write_shard(tmp_path / "shard", 1)[0]
-    picture = np.zeros((140, 140, 3), np.uint8)
-    cv2.circle(picture, tuple(round(float(value) * 16) for value in points[60]), 32, (255, 255, 255), -1, 16, 4)
-    cv2.imwrite(str(tmp_path / "shard/images/some/face 0.png"), picture)
+    image = np.zeros((140, 140, 3), np.uint8)
+    cv2.circle(image, tuple(round(float(value) * 16) for value in points[60]), 32, (255, 255, 255), -1, 16, 4)
+    cv2.imwrite(str(tmp_path / "shard/images/some/face 0.png"), image)
     made = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 200).pack
     assert np.linalg.norm(middle_of_dot(made.crops[0]) - made.points[0, 60]) < NEAR
 
 
-def test_a_pack_that_fails_leaves_the_old_one(tmp_path):
+def test_failed_write_leaves_the_old_pack(tmp_path):
     write_shard(tmp_path / "shard")
     write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
     (tmp_path / "shard/images/some/face 5.png").unlink()
@@ -236,7 +239,7 @@ def test_a_pack_that_fails_leaves_the_old_one(tmp_path):
 
 @pytest.mark.parametrize("part", ["crops.npy", "labels.npz"])
 @pytest.mark.parametrize("content", [None, b"", b"nonsense", b"PK\x03\x04cut short"])
-def test_a_folder_that_is_no_pack_says_how_to_make_one(tmp_path, part, content):
+def test_error_for_a_folder_without_a_pack_says_how_to_make_one(tmp_path, part, content):
     write_shard(tmp_path / "shard", 2)
     write_pack([open_set(tmp_path / "shard")], tmp_path, 64)
     (tmp_path / part).unlink()
@@ -246,9 +249,9 @@ def test_a_folder_that_is_no_pack_says_how_to_make_one(tmp_path, part, content):
         open_pack(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="a file's room cannot be reserved here")
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space for a file")
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EOPNOTSUPP])
-def test_a_full_disk_is_told_before_anything_is_cut(tmp_path, monkeypatch, error):
+def test_full_disk_is_reported_before_any_face_is_cut(tmp_path, monkeypatch, error):
     def refuse(file, start, length):
         assert length > 3 * 64 * 64 * 3
         raise OSError(error, os.strerror(error))
@@ -260,24 +263,24 @@ def test_a_full_disk_is_told_before_anything_is_cut(tmp_path, monkeypatch, error
         with pytest.raises(InputError, match=r"pack: the crops need 3\.69e-05 GB \(No space left"):
             data_command(words)
         assert not (tmp_path / "pack").exists()
-    else:  # a disk that reserves nothing
+    else:  # a file system that cannot reserve space
         assert data_command(words) == 0
 
 
-def test_crops_are_made_for_what_trains_here_unless_told(tmp_path, monkeypatch, capsys):
+def test_default_crops_fit_the_recipe_for_this_machine(tmp_path, monkeypatch, capsys):
     write_shard(tmp_path / "shard", 3)
     words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--overwrite"]
     for gpu, size, name in ((False, 192, "student"), (True, 512, "wflw-hrnet")):
         monkeypatch.setattr("torch.cuda.is_available", lambda gpu=gpu: gpu)
         assert data_command(words) == 0
-        told = capsys.readouterr().out
-        assert f"3 faces of {size} px" in told
-        assert f"crops for recipe {name} (the default here; see --recipe)\n" in told
+        output = capsys.readouterr().out
+        assert f"3 faces of {size} px" in output
+        assert f"crops for recipe {name} (the default here; see --recipe)\n" in output
     assert data_command([*words, "--recipe", "student"]) == 0
     assert "3 faces of 192 px" in capsys.readouterr().out
 
 
-def test_the_pack_command_packs_once_and_not_over_another(tmp_path, capsys):
+def test_prepare_command_replaces_a_pack_only_with_overwrite(tmp_path, capsys):
     write_shard(tmp_path / "shard", 3)
     words = ["prepare", str(tmp_path / "shard"), "-o", str(tmp_path / "pack"), "--size", "64"]
     assert data_command(words) == 0
@@ -289,7 +292,7 @@ def test_the_pack_command_packs_once_and_not_over_another(tmp_path, capsys):
         data_command([*words, "--size", "7"])
 
 
-def test_flip_twice_changes_nothing():
+def test_flipping_twice_changes_nothing():
     image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     points = SHAPE * 40
     once = flip(image, points)
@@ -299,7 +302,7 @@ def test_flip_twice_changes_nothing():
     assert not np.array_equal(once[0], image)
 
 
-def test_a_flipped_point_is_its_mirror_pair():
+def test_flipped_point_is_the_mirror_point():
     points = SHAPE * 40
     _, flipped = flip(np.zeros((40, 50, 3), np.uint8), points)
     for one, other in enumerate(wflw.MIRROR):
@@ -308,7 +311,7 @@ def test_a_flipped_point_is_its_mirror_pair():
 
 
 @pytest.mark.parametrize("flip_p", [0, 1])
-def test_augmented_points_stay_on_what_they_mark(flip_p):
+def test_augmented_points_stay_on_the_dots_drawn_at_them(flip_p):
     how = Augmentation(
         flip_p=flip_p, squeeze_p=0.7, color_p=0, gray_p=0, blur_p=0, downscale_p=0, noise_p=0, jpeg_p=0,
         dropout_p=0,
@@ -328,7 +331,7 @@ def test_augmented_points_stay_on_what_they_mark(flip_p):
     assert seen > 40
 
 
-def test_nothing_changed_is_the_plain_region():
+def test_no_augmentation_crops_the_region_of_the_points():
     points = 40 + SHAPE * 110
     image = draw_face(192, points, 0)
     _, plain = augment(image, points, 128, NO_AUGMENTATION, np.random.default_rng(0))
@@ -336,7 +339,7 @@ def test_nothing_changed_is_the_plain_region():
     assert (region.x, region.y, region.side) == pytest.approx((63.5, 63.5, 128), abs=1e-2)
 
 
-def test_repainting_leaves_size_and_kind_and_depends_on_the_seed_alone():
+def test_change_of_appearance_keeps_shape_and_type_and_depends_only_on_the_seed():
     image = draw_face(64, SHAPE * 60, 0)
     always = Augmentation(color_p=1, gray_p=0.5, blur_p=1, downscale_p=1, noise_p=1, jpeg_p=1, dropout_p=1)
     for seed in range(20):
@@ -346,7 +349,7 @@ def test_repainting_leaves_size_and_kind_and_depends_on_the_seed_alone():
     np.testing.assert_array_equal(change_appearance(image, NO_AUGMENTATION, np.random.default_rng(0)), image)
 
 
-def test_a_crop_of_more_pixels_is_blurred_over_as_much_of_the_face():
+def test_blur_scales_with_the_size_of_the_crop():
     how = replace(NO_AUGMENTATION, blur_p=1, downscale_p=1)
     points = np.random.default_rng(0).uniform(20, 100, (98, 2)).astype(np.float32)
     for seed in range(40):
@@ -362,7 +365,7 @@ def test_a_crop_of_more_pixels_is_blurred_over_as_much_of_the_face():
             assert len(large.blur) <= 0.09 * 288
 
 
-def test_a_webcam_in_a_dim_room_shows_the_same_face_darker_and_rougher():
+def test_webcam_augmentation_shows_the_same_face_darker():
     image, dim = draw_face(128, 20 + SHAPE * 90, 1), replace(NO_AUGMENTATION, webcam_p=1)
     shown = np.stack([change_appearance(image, dim, np.random.default_rng(seed)) for seed in range(20)])
     assert shown.shape == (20, 128, 128, 3)
@@ -373,7 +376,7 @@ def test_a_webcam_in_a_dim_room_shows_the_same_face_darker_and_rougher():
     np.testing.assert_array_equal(shown[3], change_appearance(image, dim, np.random.default_rng(3)))
 
 
-def test_a_crop_without_a_face_has_its_points_nowhere():
+def test_negative_crop_has_no_points():
     image, points = draw_face(192, 40 + SHAPE * 110, 0), 40 + SHAPE * 110
     for seed in range(30):
         cut, moved = make_negative(image, points, 96, Augmentation(), np.random.default_rng(seed))
@@ -381,7 +384,7 @@ def test_a_crop_without_a_face_has_its_points_nowhere():
         assert (moved == NO_FACE).all()
 
 
-def test_yaw_is_nothing_for_a_nose_between_the_eyes_and_signed_beside():
+def test_yaw_estimate_is_0_for_a_centered_nose_and_has_the_sign_of_its_shift():
     points = np.zeros((3, 98, 2), np.float32)
     points[:, 72] = 100, 0
     points[:, 54] = [(50, 60), (20, 60), (130, 60)]
@@ -412,7 +415,7 @@ def test_the_fit_of_boxes_finds_how_a_made_up_detector_errs(tmp_path):
 
 
 @pytest.mark.faces
-def test_the_official_layout_of_real_faces_is_read(real_faces):
+def test_official_wflw_layout_of_real_faces_is_read(real_faces):
     faces = open_set(real_faces / "wflw-dev").faces
     counts = np.sum([face.attributes for face in faces], axis=0)
     assert len(faces) == 98
@@ -424,11 +427,11 @@ def test_the_official_layout_of_real_faces_is_read(real_faces):
 
 
 @pytest.mark.faces
-def test_a_real_shard_is_packed(real_faces, tmp_path):
+def test_real_shard_is_packed(real_faces, tmp_path):
     shard = open_set(real_faces / "pseudo98" / "pseudo98-wflwimg-0.tar")
     assert len(shard.faces) == 1311
     assert all(face.spread > 0 for face in shard.faces)
-    few = type(shard)(shard.name, shard.faces[:20], shard.read)
+    few = type(shard)(shard.name, shard.faces[:20], shard.read_bytes)
     pack = write_pack([few], tmp_path, 96).pack
     assert len(pack) == 20
     shutil.rmtree(tmp_path)

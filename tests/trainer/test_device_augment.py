@@ -186,7 +186,7 @@ def shows_none(batch: Batch) -> np.ndarray:
 
 def test_a_raw_batch_finished_is_the_batch(faces):
     recipe = dataclasses.replace(BATCHES, augmentation=Augmentation(noise_p=0))
-    one, other = (Batches(faces, recipe, contents=contents).draw(3) for contents in ("augmented", "raw"))
+    one, other = (Batches(faces, recipe, contents=contents).make_batch(3) for contents in ("augmented", "raw"))
     assert other.crops.shape == (32, 96, 96, 3)
     finished = other.augmented()
     assert finished.crops.shape == one.crops.shape == (32, 64, 64, 3)
@@ -204,7 +204,7 @@ def test_what_lies_on_a_shelf_need_not_travel(faces):
     gpu_cache = torch.from_numpy(np.array(faces.crops))
     for faceless in (0, 0.3, 1):
         recipe = dataclasses.replace(BATCHES, negative_fraction=faceless)
-        whole, light = (Batches(faces, recipe, contents=contents).draw(1) for contents in ("raw", "cached"))
+        whole, light = (Batches(faces, recipe, contents=contents).make_batch(1) for contents in ("raw", "cached"))
         assert light.crops.shape == (int(shows_none(whole).sum()), 96, 96, 3)
         made, known = light.augmented(gpu_cache), whole.augmented()
         assert torch.equal(made.crops, known.crops)
@@ -215,7 +215,7 @@ def test_what_lies_on_a_shelf_need_not_travel(faces):
 @pytest.mark.parametrize(("size", "most"), [(64, 0), (96, 0), (128, 255)])
 def test_a_crop_without_a_face_is_the_very_picture_that_opencv_makes(faces, size, most):
     recipe = dataclasses.replace(BATCHES, size=size, negative_fraction=1, augmentation=NO_AUGMENTATION)
-    one, other = (Batches(faces, recipe, contents=contents).draw(0) for contents in ("augmented", "raw"))
+    one, other = (Batches(faces, recipe, contents=contents).make_batch(0) for contents in ("augmented", "raw"))
     assert other.crops.shape == (32, 96, 96, 3)  # smaller than 128: the picture is shrunk, and enlarged again
     assert shows_none(one).all()
     assert shows_none(other).all()
@@ -229,9 +229,9 @@ def test_the_same_seed_gives_the_same_batch_to_one_process_as_to_two(faces):
     whole = Batches(faces, BATCHES, contents="raw")
     parts = [Batches(faces, BATCHES, process=Process(rank, 2), contents="raw") for rank in range(2)]
     for step in range(2):
-        once, again = (whole.draw(step).augmented().crops for _ in range(2))
+        once, again = (whole.make_batch(step).augmented().crops for _ in range(2))
         assert torch.equal(once, again)
-        apart = torch.cat([part.draw(step).augmented().crops for part in parts])
+        apart = torch.cat([part.make_batch(step).augmented().crops for part in parts])
         np.testing.assert_allclose(apart.numpy().astype(int), once, atol=1)  # sums in another order
 
 
@@ -302,7 +302,7 @@ def test_a_gpu_finishes_a_batch_as_the_cpu_does_and_nothing_waits_for_it(faces, 
     if not torch.cuda.is_available():
         message = "torch finds no CUDA GPU"
         pytest.fail(message) if os.environ.get("CANTHUS_REQUIRE_CUDA") == "1" else pytest.skip(message)
-    batch = Batches(faces, dataclasses.replace(BATCHES, augmentation=how), contents="raw").draw(0)
+    batch = Batches(faces, dataclasses.replace(BATCHES, augmentation=how), contents="raw").make_batch(0)
     here = batch.augmented().crops.numpy().astype(int)
     pinned, device = batch.pin_memory(), torch.device("cuda")
     pinned.to(device).augmented()  # the first time libraries are loaded, and memory is got

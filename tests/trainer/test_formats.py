@@ -1,8 +1,11 @@
-"""Other data sets: how each marks a face, its own files, and the checks before they become a pack."""
+"""Readers of COFW, 300W and COCO files, point schemes, and the checks of a new pack."""
 
 import json
 import shutil
+import tarfile
+from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 
 import cv2
 import h5py
@@ -10,13 +13,14 @@ import numpy as np
 import pytest
 
 from canthus.runtime import wflw
+from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import roll_from_points
 from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation.metrics import nme
 from canthus.trainer.faces.contact_sheet import TILE
-from canthus.trainer.faces.formats import LIST_FOLDER, format_list_line, open_set, parse_list, parse_pts
+from canthus.trainer.faces.formats import LIST_FOLDER, SHARD_LIST, format_list_line, open_set, parse_list, parse_pts
 from canthus.trainer.faces.schemes import COFW, LAPA, SCHEMES, W300, WFLW, scheme_of
 from canthus.trainer.packs.pack import Findings, Pack, open_pack, write_pack
 from canthus.trainer.packs.summary import asymmetry, has_swapped_sides, pack_contact_sheet, summarize_pack
@@ -24,141 +28,141 @@ from support.data_sets import SHAPES, faces, pts, write_300w, write_coco, write_
 from support.shape import SHAPE
 from support.shards import write_faces, write_shard
 
-LEVEL = 10.0  # % of the ruler: a made-up face and its mirror image, whose brows are crude
+LEVEL = 10.0  # % of the normalizer: asymmetry of the drawn faces, whose brows are not quite symmetric
 
 
 @pytest.mark.parametrize("scheme", SCHEMES, ids=lambda one: one.name)
-def test_a_mirror_undoes_itself_and_swaps_the_ruler_and_the_eyes(scheme):
+def test_mirroring_twice_gives_the_same_order_and_swaps_normalizer_ends_and_eyes(scheme):
     assert scheme.mirror[scheme.mirror].tolist() == list(range(scheme.points))
     for left, right in (scheme.normalizer, scheme.eyes):
         assert {int(scheme.mirror[point]) for point in left} == set(right)
-    assert scheme.mirror[scheme.nose] == scheme.nose
+    assert scheme.mirror[scheme.nose_tip] == scheme.nose_tip
     drawn = {frozenset(map(int, pair)) for chain in scheme.lines for pair in pairwise(chain)}
     assert {frozenset(int(scheme.mirror[point]) for point in pair) for pair in drawn} == drawn
 
 
-def test_wflw_is_the_runtime_s():
+def test_wflw_scheme_equals_the_constants_of_the_runtime():
     assert WFLW.mirror.tolist() == wflw.MIRROR.tolist()
     turned = SHAPE @ np.array([[0.9, 0.3], [-0.3, 0.9]], np.float32)
     assert WFLW.roll(turned) == roll_from_points(turned) != 0
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_made_up_faces_fit_their_schemes(name):
+def test_drawn_faces_are_symmetric_in_their_schemes(name):
     scheme = next(one for one in SCHEMES if one.name == name)
     assert asymmetry(SHAPES[name][None], scheme).max() < LEVEL
-    mixed = np.roll(SHAPES[name], 1, axis=0)
-    assert asymmetry(mixed[None], scheme).max() > 3 * LEVEL
+    reordered = np.roll(SHAPES[name], 1, axis=0)
+    assert asymmetry(reordered[None], scheme).max() > 3 * LEVEL
 
 
-def test_an_unknown_number_of_points_is_refused_with_those_known():
-    with pytest.raises(InputError, match=r"5 points .* 98 \(WFLW\), 29 \(COFW\), 68 \(300W\)"):
+def test_unknown_number_of_points_is_refused_and_the_known_ones_are_listed():
+    with pytest.raises(InputError, match=r"5 points per face .* 98 \(WFLW\), 29 \(COFW\), 68 \(300W\)"):
         scheme_of(5)
 
 
 @pytest.mark.parametrize(("scheme", "ends"), [(COFW, (8, 9)), (W300, (36, 45)), (LAPA, (66, 79)), (WFLW, (60, 72))])
-def test_errors_are_divided_by_the_distance_of_the_outer_eye_corners(scheme, ends):
+def test_nme_divides_by_the_distance_between_the_outer_eye_corners(scheme, ends):
     true = np.random.default_rng(0).normal(0, 50, (2, scheme.points, 2))
     ocular = np.linalg.norm(true[:, ends[0]] - true[:, ends[1]], axis=-1)
     moved = true + np.stack([0.03 * ocular, 0 * ocular], -1)[:, None]
     np.testing.assert_allclose(nme(moved, true), 3)
 
 
-@pytest.mark.parametrize("grey", [False, True])
-def test_cofw_is_read_as_matlab_wrote_it(tmp_path, grey):
+@pytest.mark.parametrize("gray", [False, True])
+def test_cofw_file_of_matlab_is_read(tmp_path, gray):
     points = write_cofw(tmp_path / "COFW_train_color.mat")
     one = open_set(tmp_path / "COFW_train_color.mat")
     assert one.scheme is COFW
-    assert one.published == 1345
+    assert one.published_count == 1345
     np.testing.assert_allclose([face.points for face in one.faces], points, atol=1e-3)
-    number = 1 if grey else 2
-    _, pictures = faces(COFW, 6)
-    shown = cv2.cvtColor(pictures[1], cv2.COLOR_RGB2GRAY)[..., None].repeat(3, -1) if grey else pictures[2]
-    np.testing.assert_array_equal(one.image(one.faces[number].image), shown)
+    number = 1 if gray else 2
+    _, images = faces(COFW, 6)
+    known = cv2.cvtColor(images[1], cv2.COLOR_RGB2GRAY)[..., None].repeat(3, -1) if gray else images[2]
+    np.testing.assert_array_equal(one.read_image(one.faces[number].image), known)
     face = one.faces[0]
     np.testing.assert_allclose(face.rect, [*points[0].min(0), *points[0].max(0)], atol=1e-3)
 
 
-def test_cofw_s_folder_gives_the_split_asked_for(tmp_path):
+def test_folder_of_cofw_gives_the_requested_split(tmp_path):
     write_cofw(tmp_path / "COFW_train_color.mat", 3)
     write_cofw(tmp_path / "COFW_test_color.mat", 2, "T")
     assert len(open_set(tmp_path, "train").faces) == 3
     test = open_set(tmp_path, "test")
-    assert (len(test.faces), test.published) == (2, 507)
+    assert (len(test.faces), test.published_count) == (2, 507)
     assert test.faces[0].image == "test/000001"
 
 
-def test_a_file_that_is_not_cofw_s_says_why(tmp_path):
+def test_error_names_what_is_wrong_with_a_cofw_file(tmp_path):
     path = tmp_path / "labels.mat"
     path.write_bytes(b"MATLAB 5.0 MAT-file")
-    with pytest.raises(InputError, match=r"labels\.mat: not COFW's file as published, MATLAB 7.3"):
+    with pytest.raises(InputError, match=r"labels\.mat: not a published file of COFW \(expected MATLAB 7\.3"):
         open_set(path)
     with h5py.File(path, "w") as file:
         file.create_dataset("other", data=[1])
-    with pytest.raises(InputError, match="not COFW's file"):
+    with pytest.raises(InputError, match="not a published file of COFW"):
         open_set(path)
     write_cofw(path)
-    whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="not COFW's file"):
+    complete = path.read_bytes()
+    path.write_bytes(complete[: len(complete) // 2])
+    with pytest.raises(InputError, match="not a published file of COFW"):
         open_set(path)
-    with h5py.File(write_and(path), "a") as file:
+    with h5py.File(rewritten(path), "a") as file:
         del file["phisTr"]
         file["phisTr"] = np.zeros((58, 6))
-    with pytest.raises(InputError, match=r"phisTr \(6, 87\).* got \(6, 58\)"):
+    with pytest.raises(InputError, match=r"expected phisTr \(6, 87\).* got \(6, 58\)"):
         open_set(path)
-    with h5py.File(write_and(path), "a") as file:
+    with h5py.File(rewritten(path), "a") as file:
         file["phisTr"][3, 4] = np.nan
     with pytest.raises(InputError, match="face 5 of phisTr: a coordinate is not finite"):
         open_set(path)
 
 
-def write_and(path):
+def rewritten(path):
     write_cofw(path)
     return path
 
 
-def test_300w_is_read_from_the_files_beside_its_pictures(tmp_path):
+def test_300w_is_read_from_pts_files_beside_images(tmp_path):
     points = write_300w(tmp_path / "some")
     one = open_set(tmp_path, "train")
-    assert (one.scheme, one.published) == (W300, 0)
+    assert (one.scheme, one.published_count) == (W300, 0)
     np.testing.assert_allclose([face.points for face in one.faces], points, atol=1e-3)
-    assert one.image("some/face_2.png").shape == (140, 140, 3)
+    assert one.read_image("some/face_2.png").shape == (140, 140, 3)
 
 
-def test_300w_s_official_folders_make_the_official_lists(tmp_path):
+def test_official_folders_of_300w_give_the_official_splits(tmp_path):
     for number, part in enumerate(("afw", "helen/trainset", "lfpw/trainset", "helen/testset", "lfpw/testset", "ibug")):
         write_300w(tmp_path / part, number + 1)
     train, test = open_set(tmp_path, "train"), open_set(tmp_path, "test")
-    assert (len(train.faces), train.published) == (1 + 2 + 3, 3148)
-    assert (len(test.faces), test.published) == (4 + 5 + 6, 689)
-    marks = np.sum([face.attributes for face in test.faces], 0)
-    assert dict(zip(W300.subsets, marks.tolist(), strict=True)) == {"common": 9, "challenge": 6}
+    assert (len(train.faces), train.published_count) == (1 + 2 + 3, 3148)
+    assert (len(test.faces), test.published_count) == (4 + 5 + 6, 689)
+    counts = np.sum([face.attributes for face in test.faces], 0)
+    assert dict(zip(W300.subsets, counts.tolist(), strict=True)) == {"common": 9, "challenge": 6}
     shutil.rmtree(tmp_path / "ibug")
     with pytest.raises(InputError, match="missing: ibug"):
         open_set(tmp_path, "test")
 
 
 @pytest.mark.parametrize(
-    ("text", "why"),
+    ("text", "message"),
     [
         ("nothing\n", 'line 1: expected "version: 1"'),
         (pts(SHAPES["300W"]).replace("{", "", 1), "line 1: expected"),
         (pts(SHAPES["300W"]).replace("{\n", "{\n1 2 3\n"), "line 4: expected x and y, got 3 fields"),
         (pts(SHAPES["300W"]).replace("{\n", "{\none 2\n"), "line 4: not a number"),
         (pts(SHAPES["300W"]).replace("{\n", "{\nnan 2\n"), "line 4: a coordinate is not finite"),
-        (pts(SHAPES["300W"]).replace("68", "67"), "n_points tells 67, and 68 points follow"),
-        (pts(SHAPE[:7]), "7 points a face"),
+        (pts(SHAPES["300W"]).replace("68", "67"), "n_points is 67, but 68 points follow"),
+        (pts(SHAPE[:7]), "7 points per face are not supported"),
     ],
 )
-def test_a_bad_pts_file_says_where(text, why):
-    with pytest.raises(InputError, match=why):
+def test_error_names_the_bad_line_of_a_pts_file(text, message):
+    with pytest.raises(InputError, match=message):
         parse_pts(text, "face.pts")
 
 
 @pytest.mark.parametrize("scheme", [WFLW, COFW, W300], ids=lambda one: one.name)
 @pytest.mark.parametrize("images", ["", "images", "../images"])
-def test_keypoints_in_coco_s_form_are_read(tmp_path, scheme, images):
+def test_keypoints_in_coco_format_are_read(tmp_path, scheme, images):
     path = tmp_path / "annotations" / "faces.json"
     path.parent.mkdir()
     points = write_coco(path, scheme, 4, images)
@@ -166,59 +170,157 @@ def test_keypoints_in_coco_s_form_are_read(tmp_path, scheme, images):
     assert one.scheme is scheme
     np.testing.assert_allclose([face.points for face in one.faces], points, atol=1e-3)
     assert one.faces[0].rect == (10, 20, 110, 110)
-    assert one.image("3.png").shape == (140, 140, 3)
+    assert one.read_image("3.png").shape == (140, 140, 3)
 
 
-def test_a_face_with_a_point_that_nobody_labelled_is_left_out_and_counted(tmp_path):
+def test_face_with_an_unlabelled_point_is_left_out_and_counted(tmp_path):
     path = tmp_path / "faces.json"
     write_coco(path, COFW, 4)
     content = json.loads(path.read_text())
     content["annotations"][1]["keypoints"][5 * 3 + 2] = 0
     path.write_text(json.dumps(content))
     one = open_set(path)
-    assert (len(one.faces), one.left_out) == (3, 1)
+    assert (len(one.faces), one.skipped) == (3, 1)
     pack, findings = write_pack([one], tmp_path / "pack", 64)
-    assert "1 more have points that nobody labelled" in "\n".join(summarize_pack([one], pack, findings))
+    assert "1 more are left out because a point is not labelled" in "\n".join(summarize_pack([one], pack, findings))
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "message"),
     [
         (lambda c: c.pop("images"), "expected images"),
-        (lambda c: c["annotations"][1].pop("bbox"), r"annotation 2 \(id 1\): expected image_id .* bbox"),
+        (
+            lambda c: c["annotations"][1].pop("bbox"),
+            r"annotation 2 \(id 1\): expected image_id .* bbox",
+        ),
         (lambda c: c["annotations"][1].update(image_id=99), r"annotation 2 \(id 1\): .*99"),
         (lambda c: c["annotations"][1]["keypoints"].pop(), r"annotation 2 \(id 1\): expected 87 numbers .* got 86"),
         (lambda c: c["annotations"][0]["keypoints"].__setitem__(4, "x"), r"annotation 1 \(id 0\): not a number"),
-        (lambda c: c["annotations"][0].update(keypoints=[1, 2, 1] * 19), r"annotation 1 \(id 0\): .*19 points a face"),
-        (lambda c: c.update(annotations=[]), "holds no face"),
+        (
+            lambda c: c["annotations"][0].update(keypoints=[1, 2, 1] * 19),
+            r"annotation 1 \(id 0\): .*19 points per face are not supported",
+        ),
+        (lambda c: c.update(annotations=[]), "contains no face with all points labelled"),
     ],
 )
-def test_bad_keypoints_say_where(tmp_path, change, why):
+def test_error_names_the_bad_annotation_of_a_coco_file(tmp_path, change, message):
     path = tmp_path / "faces.json"
     write_coco(path, COFW, 3)
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match=why):
+    with pytest.raises(InputError, match=message):
         open_set(path)
 
 
-def test_broken_json_is_told_by_its_line(tmp_path):
+def test_error_names_the_line_of_invalid_json(tmp_path):
     (tmp_path / "faces.json").write_text('{"images": [],\n"annotations": [}\n')
-    with pytest.raises(InputError, match=r"faces\.json, line 2: no json"):
+    with pytest.raises(InputError, match=r"faces\.json, line 2: not valid JSON"):
         open_set(tmp_path / "faces.json")
 
 
-def test_a_written_line_is_read_back(tmp_path):
+def write_deep_json(folder: Path) -> Path:
+    (folder / "deep.json").write_text(100_000 * "[" + 100_000 * "]")
+    return folder / "deep.json"
+
+
+def write_long_number(folder: Path) -> Path:
+    (folder / "long.json").write_text('{"images": [' + 5000 * "9" + "]}")
+    return folder / "long.json"
+
+
+def write_huge_box(folder: Path) -> Path:
+    return write_changed_coco(folder, lambda one: one.update(bbox=[10**400, 0, 1, 1]))
+
+
+def write_huge_keypoint(folder: Path) -> Path:
+    return write_changed_coco(folder, lambda one: one["keypoints"].__setitem__(0, 10**400))
+
+
+def write_deep_keypoints(folder: Path) -> Path:
+    return write_changed_coco(folder, lambda one: one.update(keypoints=[[[1, 2], 3], 4]))
+
+
+def write_impossible_name(folder: Path) -> Path:
+    path = write_changed_coco(folder, lambda one: None)
+    path.write_text(path.read_text().replace("0.png", "a\\u0000b.png"))
+    return path
+
+
+def write_changed_coco(folder: Path, change: Callable[[dict], object]) -> Path:
+    path = folder / "faces.json"
+    write_coco(path, COFW, 1)
+    content = json.loads(path.read_text())
+    change(content["annotations"][0])
+    path.write_text(json.dumps(content))
+    return path
+
+
+def write_damaged_tar(folder: Path) -> Path:
+    """A shard in a compressed tar file, of which one byte in the middle is changed."""
+    write_shard(folder / "shard")
+    path = folder / "shard.tar"
+    with tarfile.open(path, "w:xz") as tar:
+        tar.add(folder / "shard", ".")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    return path
+
+
+def write_huge_coordinate(folder: Path) -> Path:
+    """A shard with a coordinate that float32 cannot hold."""
+    write_shard(folder / "huge", 1)
+    list_file = folder / "huge" / SHARD_LIST
+    list_file.write_text("1e39 " + list_file.read_text().partition(" ")[2])
+    return folder / "huge"
+
+
+def write_quality(folder: Path, content: str) -> Path:
+    write_shard(folder / "shard", 1)
+    (folder / "shard" / "quality.csv").write_text(content)
+    return folder / "shard"
+
+
+HOSTILE: dict[str, Callable[[Path], Path]] = {
+    "deep JSON": write_deep_json,
+    "long number": write_long_number,
+    "huge box": write_huge_box,
+    "huge keypoint": write_huge_keypoint,
+    "nested keypoints": write_deep_keypoints,
+    "damaged tar": write_damaged_tar,
+    "huge coordinate": write_huge_coordinate,
+    "spread not a number": lambda folder: write_quality(folder, "image,ensemble_sd\nsome/face 0.png,nan\n"),
+    "quality with NUL": lambda folder: write_quality(folder, "image,ensemble_sd\n\0,0.1\n" + 200_000 * "x"),
+}
+
+
+@pytest.mark.parametrize("write", HOSTILE.values(), ids=HOSTILE)
+def test_damaged_or_hostile_label_file_ends_prepare_in_one_line_that_names_it(tmp_path, capsys, write):
+    path = write(tmp_path)
+    assert main(["data", "prepare", str(path), "-o", str(tmp_path / "pack")]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"canthus data: {path}"), error
+    assert error.count("\n") == 1, error
+    assert not (tmp_path / "pack").exists()
+
+
+def test_impossible_image_name_is_an_unreadable_image(tmp_path):
+    path = write_impossible_name(tmp_path)
+    with pytest.raises(InputError, match="1 images with 1 faces are missing or unreadable"):
+        write_pack([open_set(path)], tmp_path / "pack", 64)
+
+
+def test_parsing_undoes_formatting_of_a_list_line(tmp_path):
     write_shard(tmp_path)
     for face in open_set(tmp_path).faces:
-        (again,) = parse_list(format_list_line(face), "list")
-        np.testing.assert_allclose(again.points, face.points, atol=1e-3)
-        assert (again.image, again.rect) == (face.image, face.rect)
-        assert again.attributes.tolist() == face.attributes.tolist()
+        (parsed,) = parse_list(format_list_line(face), "list")
+        np.testing.assert_allclose(parsed.points, face.points, atol=1e-3)
+        assert (parsed.image, parsed.rect) == (face.image, face.rect)
+        assert parsed.attributes.tolist() == face.attributes.tolist()
 
 
-def test_faces_of_another_number_of_points_are_packed_and_flipped(tmp_path):
+def test_faces_with_29_points_are_packed_and_flipped(tmp_path):
     points = write_cofw(tmp_path / "cofw.mat")
     pack = write_pack([open_set(tmp_path / "cofw.mat")], tmp_path / "pack", 96).pack
     assert pack.points.shape == (6, 29, 2)
@@ -230,7 +332,7 @@ def test_faces_of_another_number_of_points_are_packed_and_flipped(tmp_path):
     np.testing.assert_allclose(mirrored[9], [95 - pack.points[0, 8, 0], pack.points[0, 8, 1]], atol=1e-4)
 
 
-def test_a_pack_holds_one_number_of_points(tmp_path):
+def test_pack_of_different_numbers_of_points_is_refused(tmp_path):
     write_cofw(tmp_path / "cofw.mat")
     write_shard(tmp_path / "shard")
     sets = [open_set(tmp_path / "cofw.mat"), open_set(tmp_path / "shard")]
@@ -238,73 +340,73 @@ def test_a_pack_holds_one_number_of_points(tmp_path):
         write_pack(sets, tmp_path / "pack", 64)
 
 
-def spoil(folder, first: int, count: int) -> None:
+def delete_images(folder, first: int, count: int) -> None:
     for number in range(first, first + count):
         (folder / "images/some" / f"face {number}.png").unlink()
 
 
-def test_missing_pictures_are_counted_and_listed_and_stop_the_packing(tmp_path):
+def test_missing_images_stop_packing_and_are_listed(tmp_path):
     write_shard(tmp_path / "shard", 16)
-    spoil(tmp_path / "shard", 0, 12)
-    with pytest.raises(InputError, match="12 pictures with 12 faces are missing or unreadable") as told:
+    delete_images(tmp_path / "shard", 0, 12)
+    with pytest.raises(InputError, match="12 images with 12 faces are missing or unreadable") as raised:
         write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
-    lines = str(told.value).splitlines()
+    lines = str(raised.value).splitlines()
     assert "--allow-missing" in lines[0]
     assert len(lines) == 1 + 10 + 1
     assert "and 2 more" in lines[-1]
     assert len((tmp_path / "pack" / "unreadable.txt").read_text().splitlines()) == 12
 
 
-def test_missing_pictures_are_left_out_when_allowed(tmp_path):
+def test_missing_images_are_left_out_if_allowed(tmp_path):
     write_shard(tmp_path / "shard", 6)
     whole = write_pack([open_set(tmp_path / "shard")], tmp_path / "whole", 64).pack
-    spoil(tmp_path / "shard", 1, 2)
-    (tmp_path / "shard/images/some/face 4.png").write_bytes(b"no picture")
+    delete_images(tmp_path / "shard", 1, 2)
+    (tmp_path / "shard/images/some/face 4.png").write_bytes(b"not an image")
     one = open_set(tmp_path / "shard")
     pack, findings = write_pack([one], tmp_path / "pack", 64, allow_missing=True)
     np.testing.assert_array_equal(pack.crops, whole.crops[[0, 3, 5]])
     np.testing.assert_array_equal(pack.points, whole.points[[0, 3, 5]])
     assert pack.names == tuple(f"some/face {number}.png" for number in (0, 3, 5))
-    told = "\n".join(summarize_pack([one], pack, findings))
-    assert "left out: 3 faces, whose 3 pictures are missing or unreadable" in told
-    assert told.count("is listed but missing") == 2
-    assert told.count("not a readable picture") == 1
-    spoil(tmp_path / "shard", 0, 1)
-    spoil(tmp_path / "shard", 3, 1)
-    spoil(tmp_path / "shard", 5, 1)
-    with pytest.raises(InputError, match="6 pictures"):
+    text = "\n".join(summarize_pack([one], pack, findings))
+    assert "left out: 3 faces, because 3 images are missing or unreadable" in text
+    assert text.count("is listed but missing") == 2
+    assert text.count("not a readable image") == 1
+    delete_images(tmp_path / "shard", 0, 1)
+    delete_images(tmp_path / "shard", 3, 1)
+    delete_images(tmp_path / "shard", 5, 1)
+    with pytest.raises(InputError, match="6 images"):
         write_pack([one], tmp_path / "pack", 64, allow_missing=True)
 
 
-@pytest.mark.parametrize("ending", [".jpg", ".png"])
-def test_a_picture_cut_short_is_unreadable(tmp_path, ending, capfd):
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_image_file_that_is_cut_off_is_unreadable(tmp_path, suffix, capfd):
     write_shard(tmp_path)
-    image = open_set(tmp_path).image("some/face 3.png")
-    content = cv2.imencode(ending, image)[1].tobytes()
-    place = tmp_path / "images/some/face 3.png"
-    place.write_bytes(content)
-    assert open_set(tmp_path).image("some/face 3.png").shape == image.shape
-    place.write_bytes(content + b"\0\0")  # some cameras fill up their files
-    assert open_set(tmp_path).image("some/face 3.png").shape == image.shape
-    place.write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(InputError, match=r"face 3\.png is not a readable picture"):
-        open_set(tmp_path).image("some/face 3.png")
+    image = open_set(tmp_path).read_image("some/face 3.png")
+    content = cv2.imencode(suffix, image)[1].tobytes()
+    file = tmp_path / "images/some/face 3.png"
+    file.write_bytes(content)
+    assert open_set(tmp_path).read_image("some/face 3.png").shape == image.shape
+    file.write_bytes(content + b"\0\0")  # padding, as some cameras write it
+    assert open_set(tmp_path).read_image("some/face 3.png").shape == image.shape
+    file.write_bytes(content[: len(content) * 2 // 3])
+    with pytest.raises(InputError, match=r"face 3\.png is not a readable image"):
+        open_set(tmp_path).read_image("some/face 3.png")
 
 
-def test_points_outside_their_picture_and_swapped_sides_are_told(tmp_path):
+def test_summary_reports_points_outside_images_and_swapped_sides(tmp_path):
     points = write_shard(tmp_path)
     one = open_set(tmp_path)
     odd = list(one.faces)
     shifted = odd[2].points + np.array([100 - points[2, :, 0].max() + 60, 0])
     odd[2] = type(odd[2])(odd[2].image, shifted.astype(np.float32), odd[2].rect, odd[2].attributes)
     odd[4] = type(odd[4])(odd[4].image, odd[4].points[WFLW.mirror], odd[4].rect, odd[4].attributes)
-    changed = type(one)(one.name, tuple(odd), one.read)
+    changed = type(one)(one.name, tuple(odd), one.read_bytes)
     pack, findings = write_pack([changed], tmp_path / "pack", 64)
     outside = int((shifted[:, 0] > 139.5).sum())
     assert outside > 0
-    told = "\n".join(summarize_pack([changed], pack, findings))
-    assert f"points outside their picture: {outside} of 588, on 1 faces; farthest, by 20.5 px: some/face 2.png" in told
-    assert "seem swapped on 1 faces: some/face 4.png" in told
+    text = "\n".join(summarize_pack([changed], pack, findings))
+    assert f"points outside their image: {outside} of 588, on 1 faces; farthest, by 20.5 px: some/face 2.png" in text
+    assert "seem to be swapped on 1 faces: some/face 4.png" in text
     assert has_swapped_sides(pack.points, WFLW).tolist() == [number == 4 for number in range(6)]
     first = Pack(pack.crops[[4]], pack.points[[4]], pack.spread[[4]], pack.source[[4]], pack.sources, (pack.names[4],))
     np.testing.assert_array_equal(pack_contact_sheet(pack)[:, :TILE], pack_contact_sheet(first)[:, :TILE])
@@ -312,45 +414,44 @@ def test_points_outside_their_picture_and_swapped_sides_are_told(tmp_path):
     both = [*wflw.LEFT_BROW, *wflw.RIGHT_BROW]
     brows[1, both] = brows[1, WFLW.mirror[both]]
     assert has_swapped_sides(brows, WFLW).tolist() == [number in (1, 4) for number in range(6)]
-    assert "too few faces" in told
+    assert "too few faces" in text
 
 
-def test_points_in_another_order_are_told_by_the_mean_face(tmp_path):
+def test_summary_reports_points_in_a_wrong_order(tmp_path):
     write_shard(tmp_path, 24)
     one = open_set(tmp_path)
     order = np.roll(np.arange(98), 5)
-    mixed = tuple(type(face)(face.image, face.points[order], face.rect, face.attributes) for face in one.faces)
-    changed = type(one)(one.name, mixed, one.read)
+    reordered = tuple(type(face)(face.image, face.points[order], face.rect, face.attributes) for face in one.faces)
+    changed = type(one)(one.name, reordered, one.read_bytes)
     pack = write_pack([changed], tmp_path / "pack", 64).pack
-    assert "DISAGREE" in "\n".join(summarize_pack([changed], pack, Findings()))
+    assert "symmetry of the mean face: WRONG" in "\n".join(summarize_pack([changed], pack, Findings()))
 
 
-def test_the_command_packs_checks_and_shows(tmp_path, capsys):
+def test_prepare_command_writes_pack_summary_and_contact_sheet(tmp_path, capsys):
     write_cofw(tmp_path / "cofw" / "COFW_train_color.mat")
     assert command(["prepare", str(tmp_path / "cofw"), "-o", str(tmp_path / "pack"), "--size", "96"]) == 0
-    told = capsys.readouterr().out
-    assert "6 faces of 96 px, 29 points each (COFW)" in told
-    assert "the published list has 1345" in told
-    assert "left and right: as they should be" in told
-    assert "points outside their picture: 0 of 174" in told
-    assert (tmp_path / "pack" / "summary.txt").read_text() in told
+    output = capsys.readouterr().out
+    assert "6 faces of 96 px, 29 points each (COFW)" in output
+    assert "the published list has 1345" in output
+    assert "left and right: correct on all faces" in output
+    assert "points outside their image: 0 of 174" in output
+    assert (tmp_path / "pack" / "summary.txt").read_text() in output
     sheet = cv2.imread(str(tmp_path / "pack" / "sheet.png"))
     assert sheet.shape == (276, 6 * 256, 3)
     np.testing.assert_array_equal(sheet[..., ::-1], pack_contact_sheet(open_pack(tmp_path / "pack")))
 
 
-def test_the_command_goes_on_without_missing_pictures_only_when_told(tmp_path, capsys):
+def test_prepare_command_leaves_missing_images_out_only_with_allow_missing(tmp_path, capsys):
     write_faces(tmp_path / "set", LIST_FOLDER + "/list_98pt_rect_attr_train.txt", "WFLW_images")
     (tmp_path / "set/WFLW_images/some/face 1.png").unlink()
     words = ["prepare", str(tmp_path / "set"), "-o", str(tmp_path / "pack"), "--size", "64"]
-    with pytest.raises(InputError, match="1 pictures with 1 faces"):
+    with pytest.raises(InputError, match="1 images with 1 faces"):
         command(words)
     assert command([*words, "--allow-missing"]) == 0
     assert "5 faces of 64 px" in capsys.readouterr().out
 
 
-def test_faces_of_29_points_go_all_the_way_to_a_model(tmp_path, monkeypatch):
-    """data prepare, train, eval and export, as a user types them."""
+def test_faces_with_29_points_are_prepared_trained_evaluated_and_exported(tmp_path, monkeypatch):
     export_module = pytest.importorskip("canthus.engines.export")
     from canthus.trainer.commands.evaluate import command as evaluate
     from canthus.trainer.commands.train import command as train
@@ -375,7 +476,7 @@ def test_faces_of_29_points_go_all_the_way_to_a_model(tmp_path, monkeypatch):
 
 @pytest.mark.faces
 @pytest.mark.parametrize(("name", "scheme"), [("wflw", WFLW), ("cofw", COFW), ("300w", W300), ("lapa", LAPA)])
-def test_the_labelled_samples_are_read_and_make_sense(real_faces, tmp_path, name, scheme):
+def test_labelled_samples_are_read_and_have_plausible_labels(real_faces, tmp_path, name, scheme):
     one = open_set(real_faces / "samples" / name / f"test_{name}.json")
     assert one.scheme is scheme
     assert len(one.faces) >= 2
@@ -387,13 +488,13 @@ def test_the_labelled_samples_are_read_and_make_sense(real_faces, tmp_path, name
 
 
 @pytest.mark.faces
-def test_the_one_face_with_swapped_brows_is_found(real_faces):
+def test_the_one_wflw_face_with_swapped_brows_is_found(real_faces):
     faces = open_set(real_faces / "wflw-dev").faces
     found = np.flatnonzero(has_swapped_sides(np.stack([face.points for face in faces]), WFLW))
     assert [faces[row].image for row in found] == ["12--Group/12_Group_Group_12_Group_Group_12_358.jpg"]
 
 
 @pytest.mark.faces
-def test_a_sample_of_a_set_that_is_not_known_says_which_are(real_faces):
-    with pytest.raises(InputError, match="19 points a face"):
+def test_sample_of_an_unknown_scheme_is_refused(real_faces):
+    with pytest.raises(InputError, match="19 points per face are not supported"):
         open_set(real_faces / "samples" / "aflw" / "test_aflw.json")

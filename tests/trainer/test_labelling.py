@@ -98,7 +98,7 @@ def test_a_written_shard_is_read_back_with_the_same_points(tmp_path):
     one = open_set(tmp_path)
     (face,) = one.faces
     assert (face.image, face.spread) == ("clip/000010_0.jpg", 0.0123)
-    shown = one.image(face.image)
+    shown = one.read_image(face.image)
     corners = (shown[..., 0] > 128).nonzero()
     first = np.array([corners[1].min(), corners[0].min()])
     np.testing.assert_allclose(face.points.min(0)[0], first[0], atol=NEAR)
@@ -112,7 +112,7 @@ def test_images_with_one_name_keep_their_own_faces(tmp_path):
             shard.write("1.jpg", image_with((60, 70)), faces * [PseudoLabel(points, 0.01, 0.9)])
     one = open_set(tmp_path)
     assert [face.image for face in one.faces] == [f"1.jpg_{number}.jpg" for number in range(3)]
-    assert [one.image(face.image).max() > 128 for face in one.faces] == [True, True, False]
+    assert [one.read_image(face.image).max() > 128 for face in one.faces] == [True, True, False]
 
 
 def test_a_shard_without_faces_leaves_the_folder_usable(tmp_path):

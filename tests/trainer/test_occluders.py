@@ -1,4 +1,4 @@
-"""Things drawn before a face: they hide some of it, wherever it lies and however it is marked, and nothing else."""
+"""Occluders cover a part of the face, for all point schemes and places, and change nothing else."""
 
 import dataclasses
 
@@ -15,19 +15,19 @@ DRAWN = 60
 
 
 def face(scheme: Scheme, size: int) -> np.ndarray:
-    """Points (K, 2) of a face in the middle of a crop; but for WFLW's, only the eyes lie where they belong."""
+    """Return points (K, 2) of a face in the center of a crop. Except for WFLW, only the eyes are in plausible places."""
     points = (0.2 + 0.6 * SHAPE) * size
     if scheme is WFLW:
         return points.astype(np.float32)
-    chosen = points[np.linspace(0, 95, scheme.points).astype(int)]
+    selected = points[np.linspace(0, 95, scheme.points).astype(int)]
     for own, known in zip(scheme.eyes, WFLW.eyes, strict=True):
-        chosen[list(own)] = points[list(known)].mean(0)
-    return chosen.astype(np.float32)
+        selected[list(own)] = points[list(known)].mean(0)
+    return selected.astype(np.float32)
 
 
 @pytest.mark.parametrize("scheme", [WFLW, COFW, W300], ids=lambda scheme: scheme.name)
 @pytest.mark.parametrize("size", [64, 256])
-def test_a_cover_hides_some_of_the_face_most_of_the_time_and_never_all(scheme, size):
+def test_most_occluders_cover_some_of_the_face_and_none_covers_all(scheme, size):
     points = face(scheme, size)
     low, high = (points.min(0) * IMAGE_SIDE / size).astype(int), (points.max(0) * IMAGE_SIDE / size).astype(int)
     hidden = []
@@ -39,37 +39,37 @@ def test_a_cover_hides_some_of_the_face_most_of_the_time_and_never_all(scheme, s
     assert max(hidden) < 0.95
 
 
-def test_what_is_not_covered_stays_as_it_is():
+def test_pixels_outside_the_occluder_stay_unchanged():
     rng = np.random.default_rng(1)
-    picture = rng.integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE, 3)).astype(np.uint8)
+    image = rng.integers(0, 256, (IMAGE_SIDE, IMAGE_SIDE, 3)).astype(np.uint8)
     points = face(WFLW, IMAGE_SIDE)
     for seed in range(DRAWN):
         change = sample_transform(points, IMAGE_SIDE, COVERED, np.random.default_rng(seed))
-        plain, _ = augment(picture, points, IMAGE_SIDE, NO_AUGMENTATION, np.random.default_rng(seed))
-        covered, moved = augment(picture, points, IMAGE_SIDE, COVERED, np.random.default_rng(seed))
+        plain, _ = augment(image, points, IMAGE_SIDE, NO_AUGMENTATION, np.random.default_rng(seed))
+        covered, moved = augment(image, points, IMAGE_SIDE, COVERED, np.random.default_rng(seed))
         opacity = change.appearance.occluder.image[..., 3]
         np.testing.assert_array_equal(covered[opacity == 0], plain[opacity == 0])
         assert (covered != plain).any()
         assert np.isfinite(moved).all()
 
 
-def test_a_hand_has_the_colour_of_the_face():
+def test_hand_is_tinted_by_the_color_of_the_face():
     points = face(WFLW, IMAGE_SIDE)
     seen = 0
     for seed in range(DRAWN):
-        cover = draw_occluder(points, IMAGE_SIDE, np.random.default_rng(seed))
-        if cover.skin is None:
+        occluder = draw_occluder(points, IMAGE_SIDE, np.random.default_rng(seed))
+        if occluder.skin is None:
             continue
         seen += 1
-        x, y = cover.skin
+        x, y = occluder.skin
         assert (points.min(0) < (x, y)).all()
         assert (points.max(0) > (x, y)).all()
-        whole = cover.image[cover.image[..., 3] == 255][:, :3]
-        assert whole.std(1).mean() < 20  # no colour but the skin's own
+        opaque = occluder.image[occluder.image[..., 3] == 255][:, :3]
+        assert opaque.std(1).mean() < 20  # gray: all color comes from the skin
     assert seen > DRAWN / 6
 
 
-def test_a_cover_follows_the_face_when_it_leans():
+def test_occluder_follows_the_roll_of_the_face():
     points = face(WFLW, IMAGE_SIDE)
     middle = (IMAGE_SIDE - 1) / 2
     turned = np.stack([2 * middle - points[:, 1], points[:, 0]], 1)  # a quarter turn

@@ -31,7 +31,7 @@ BY_HEART = Recipe(
 
 def learn(faces: LabelledSet, folder: Path) -> float:
     """Learn the first faces of a set by heart, unchanged; returns their lowest NME in %."""
-    few = replace(faces, faces=faces.faces[:FACES], published=0)
+    few = replace(faces, faces=faces.faces[:FACES], published_count=0)
     often = write_pack([few] * REPEATED, folder / "often", 192).pack
     write_pack([few], folder / "once", 192)
     train(often, replace(BY_HEART, choose_on=str(folder / "once")), folder / "run", UNCOMPILED)

@@ -71,8 +71,8 @@ def test_processes_share_a_batch_and_the_held_out_faces(faces):
     whole = Batches(faces, recipe)
     parts = [Batches(faces, recipe, process=Process(rank, 3)) for rank in range(3)]
     for step in range(3):
-        together = torch.cat([part.draw(step).crops for part in parts])
-        assert torch.equal(together, whole.draw(step).crops)
+        together = torch.cat([part.make_batch(step).crops for part in parts])
+        assert torch.equal(together, whole.make_batch(step).crops)
     judged = sum(len(batch.crops) for part in parts for batch in part.validation())
     assert judged == len(whole.validation_rows)
     with pytest.raises(InputError, match="a batch of 6 cannot be split over 4 processes"):

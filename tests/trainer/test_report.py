@@ -287,7 +287,7 @@ def test_a_held_out_subset_keeps_its_scheme(tmp_path):
     one = open_set(tmp_path / "cofw.mat").held_out_subset(2)
     assert isinstance(one, LabelledSet)
     assert one.scheme is COFW
-    assert one.published == 0
+    assert one.published_count == 0
 
 
 def test_processes_that_share_images_find_what_one_process_finds(tmp_path):

@@ -281,7 +281,7 @@ def worst_sheet(sets: Sequence[LabelledSet], result: Result, count: int = WORST)
         roi = roi_from_points(face.points)
         larger = Roi(roi.x, roi.y, roi.side * TILE_SCALE)
         to_tile = invert(to_frame(larger, TILE))
-        image = crop(one.image(face.image), larger, TILE)
+        image = crop(one.read_image(face.image), larger, TILE)
         tile = draw_points(image, transform(to_tile, face.points), one.scheme, LABEL_COLOR)
         text = "missed"
         if np.isfinite(result.errors[row]):

@@ -1,1 +1,1 @@
-"""Labelled faces: the data sets' ways to mark one, and their files."""
+"""Labelled faces: the point schemes of the data sets, and readers of their files."""

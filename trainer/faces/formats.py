@@ -1,67 +1,88 @@
-"""The data sets' own files: WFLW's lists and shards of them, COFW's .mat, 300W's .pts, keypoints in COCO's form."""
+"""Readers for the files of the data sets.
+
+Supported are WFLW's list files, shards of them, COFW's .mat files, 300W's .pts files and keypoints in COCO format.
+"""
 
 import csv
 import io
 import json
-import sys
+import logging
+import lzma
+import math
 import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import BackendError, InputError
-from canthus.runtime.extras import install_command
 from canthus.runtime.wflw import ATTRIBUTES, POINTS
-from canthus.trainer.faces.labelled import LISTED, LabelledFace, LabelledSet
+from canthus.trainer.faces.labelled import MAX_LISTED, LabelledFace, LabelledSet
 from canthus.trainer.faces.schemes import COFW, W300, WFLW, scheme_of
 
 LIST_FOLDER = "WFLW_annotations/list_98pt_rect_attr_train_test"
 SHARD_LIST = "list_98pt_rect_attr.txt"
 SHARD_QUALITY = "quality.csv"
-FIELDS = 2 * POINTS + 4 + len(ATTRIBUTES) + 1
+LINE_FIELDS = 2 * POINTS + 4 + len(ATTRIBUTES) + 1
 
-W300_PARTS = {
+W300_FOLDERS = {
     "train": {"afw": "", "helen/trainset": "", "lfpw/trainset": ""},
     "test": {"helen/testset": "common", "lfpw/testset": "common", "ibug": "challenge"},
 }
-"""The official split: folders, and the subset that each makes up (300W's "full" test set is both)."""
+"""The official splits: folder, and the subset that its faces belong to. The "full" test set of 300W is both subsets."""
 
-PICTURES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+PTS_IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG")
+
+MAX_COORDINATE = 1e6
+"""Coordinates, in pixels, are smaller than this; larger ones are mistakes, and overflow in later arithmetic."""
+
+MIN_NORMALIZER = 1e-3
+"""Faces whose outer eye corners are closer together, in pixels, are left out: their errors cannot be normalized."""
+
+_log = logging.getLogger(__name__)
 
 
 def open_set(path: Path, split: str = "test") -> LabelledSet:
-    """Open a labelled set; what lies at the path tells its kind, and `split` chooses the official list.
+    """Open a labelled set; its format is detected.
 
-    A folder: WFLW (official layout), a shard, COFW, 300W (.pts beside pictures). A file: a shard (.tar), COFW (.mat),
-    keypoints in COCO's form (.json). InputError names the file, the line and what is wrong there. Faces whose errors
-    cannot be measured are left out and named on stderr.
+    Faces whose outer eye corners coincide are left out, and a warning names them.
+
+    Args:
+        path: A folder (WFLW or 300W in the official layout, .pts files beside images, COFW, or a shard) or a file
+            (a shard as .tar, COFW as .mat, keypoints in COCO format as .json).
+        split: "train" or "test", for folders that contain both.
+
+    Raises:
+        InputError: If the set cannot be read. The message names the file, the line or face, and what is wrong there.
     """
-    one = _open(path, split)
-    rulers = np.linalg.norm(
-        one.scheme.normalizer_vector(np.stack([face.points for face in one.faces])), axis=-1
-    )  # (N,)
-    flat = [one.faces[row].image for row in np.flatnonzero(rulers == 0)]
-    if not flat:
-        return one
-    told = (
-        f"{path}: {len(flat)} faces whose outer eye corners lie in one place, so that errors have no measure: "
-        f"{', '.join(flat[:LISTED])}{' ...' * (len(flat) > LISTED)}"
+    try:
+        labelled = _open(path, split)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    points = np.stack([face.points for face in labelled.faces])
+    normalizers = np.linalg.norm(labelled.scheme.normalizer_vector(points), axis=-1)  # (N,) pixels
+    usable = normalizers >= MIN_NORMALIZER
+    if usable.all():
+        return labelled
+    names = [face.image for face, good in zip(labelled.faces, usable, strict=True) if not good]
+    message = (
+        f"{path}: {len(names)} faces whose outer eye corners coincide, so that errors cannot be normalized: "
+        f"{', '.join(names[:MAX_LISTED])}{' ...' * (len(names) > MAX_LISTED)}"
     )
-    if len(flat) == len(rulers):
-        raise InputError(told)
-    print(f"left out of {told}", file=sys.stderr)
-    return replace(one, faces=tuple(one.faces[row] for row in np.flatnonzero(rulers)))
+    if not usable.any():
+        raise InputError(message)
+    _log.warning("left out of %s", message)
+    return replace(labelled, faces=tuple(face for face, good in zip(labelled.faces, usable, strict=True) if good))
 
 
 def _open(path: Path, split: str) -> LabelledSet:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    cofw = [path / f"COFW_{split}{kind}.mat" for kind in ("_color", "")]
     if path.is_file():
         match path.suffix.lower():
             case ".json":
@@ -70,11 +91,13 @@ def _open(path: Path, split: str) -> LabelledSet:
                 return open_cofw(path)
             case _:
                 return open_tar(path)
-    if (official := path / LIST_FOLDER / f"list_98pt_rect_attr_{split}.txt").is_file():
-        return open_wflw(path, official, split)
+    list_file = path / LIST_FOLDER / f"list_98pt_rect_attr_{split}.txt"
+    if list_file.is_file():
+        return open_wflw(path, list_file, split)
     if (path / SHARD_LIST).is_file():
         return open_shard(path)
-    for file in cofw:
+    cofw_files = [path / f"COFW_{split}{suffix}.mat" for suffix in ("_color", "")]
+    for file in cofw_files:
         if file.is_file():
             return open_cofw(file)
     if next(path.rglob("*.pts"), None):
@@ -82,90 +105,98 @@ def _open(path: Path, split: str) -> LabelledSet:
     other = "train" if split == "test" else "test"
     if (path / LIST_FOLDER / f"list_98pt_rect_attr_{other}.txt").is_file():
         raise InputError(
-            f"{path}: holds the {other} list of WFLW, not the {split} list; "
-            f"`canthus data prepare` and `canthus eval` take it with --split {other}"
+            f"{path}: contains the {other} list of WFLW, not the {split} list; "
+            f"use it with --split {other} (`canthus data prepare` and `canthus eval`)"
         )
     raise InputError(
-        f"{path}: no labelled set: neither {LIST_FOLDER}/{official.name} (WFLW), nor {SHARD_LIST} "
-        f"(a shard), nor {cofw[0].name} (COFW), nor .pts files (300W); or give a .tar, .mat or .json file"
+        f"{path}: not a labelled set (expected {LIST_FOLDER}/{list_file.name} (WFLW), {SHARD_LIST} (a shard), "
+        f"{cofw_files[0].name} (COFW) or .pts files (300W)); or give a .tar, .mat or .json file"
     )
 
 
-def open_wflw(folder: Path, official: Path, split: str) -> LabelledSet:
-    """The official WFLW folder, by one of its lists."""
-    faces = tuple(parse_list(_text(official), str(official)))
-    return _beside(folder, folder / "WFLW_images", faces, WFLW.published[split == "test"])
+def open_wflw(folder: Path, list_file: Path, split: str) -> LabelledSet:
+    """Open the official WFLW folder with one of its lists."""
+    faces = tuple(parse_list(_read_text(list_file), str(list_file)))
+    return _with_image_folder(folder, folder / "WFLW_images", faces, WFLW.published_counts[split == "test"])
 
 
 def open_shard(folder: Path) -> LabelledSet:
-    """A shard's folder: images/, the list, and where there is one the table of quality."""
-    listed, quality = folder / SHARD_LIST, folder / SHARD_QUALITY
-    faces = parse_list(_text(listed), str(listed))
+    """Open a shard: a folder with images/, a list in WFLW's format, and optionally quality.csv."""
+    list_file, quality = folder / SHARD_LIST, folder / SHARD_QUALITY
+    faces = parse_list(_read_text(list_file), str(list_file))
     if quality.is_file():
-        faces = _with_spread(faces, _text(quality), str(quality))
-    return _beside(folder, folder / "images", tuple(faces))
+        faces = _with_spread(faces, _read_text(quality), str(quality))
+    return _with_image_folder(folder, folder / "images", tuple(faces))
 
 
-def _beside(name: Path, pictures: Path, faces: tuple[LabelledFace, ...], published: int = 0) -> LabelledSet:
+def _with_image_folder(
+    name: Path, images: Path, faces: tuple[LabelledFace, ...], published_count: int = 0
+) -> LabelledSet:
     scheme = scheme_of(len(faces[0].points))
-    return LabelledSet(str(name), faces, lambda image: (pictures / image).read_bytes(), scheme, published)
+    return LabelledSet(str(name), faces, lambda image: (images / image).read_bytes(), scheme, published_count)
 
 
 def open_tar(path: Path) -> LabelledSet:
-    """A shard as one tar file."""
+    """Open a shard that is one tar file, compressed or not."""
     try:
         with tarfile.open(path) as shard:
             files = {
-                member.name.removeprefix("./"): _member(shard, member)
+                member.name.removeprefix("./"): _read_member(shard, member)
                 for member in shard.getmembers()
                 if member.isfile()
             }
-    except (tarfile.TarError, OSError, EOFError) as unreadable:
-        told = str(unreadable).splitlines()[0].rstrip(":")
-        raise InputError(f"{path}: neither .json nor .mat, and not a whole tar file: {told}") from unreadable
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, ArithmeticError) as error:
+        reason = (str(error).splitlines() or [""])[0].rstrip(":")
+        raise InputError(
+            f"{path}: damaged, or not a .tar, .mat or .json file ({reason}); get the file again"
+        ) from error
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory; extract it and give the folder") from error
     if SHARD_LIST not in files:
-        raise InputError(f"{path}: the shard holds no {SHARD_LIST}")
+        raise InputError(f"{path}: not a shard (expected {SHARD_LIST} in the tar file)")
     source = f"{path}/{SHARD_LIST}"
-    faces = parse_list(_decoded(files[SHARD_LIST], source), source)
+    faces = parse_list(_decode(files[SHARD_LIST], source), source)
     if SHARD_QUALITY in files:
         source = f"{path}/{SHARD_QUALITY}"
-        faces = _with_spread(faces, _decoded(files[SHARD_QUALITY], source), source)
+        faces = _with_spread(faces, _decode(files[SHARD_QUALITY], source), source)
     return LabelledSet(str(path), tuple(faces), lambda name: files[f"images/{name}"])
 
 
-def _member(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    content = shard.extractfile(member)
-    assert content is not None, "only files are asked for"
-    return content.read()
+def _read_member(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = shard.extractfile(member)
+    assert file is not None, "the member is a file"
+    return file.read()
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
-        return _decoded(path.read_bytes(), str(path))
-    except OSError as unreadable:
-        raise InputError(f"{path}: {unreadable.strerror}") from unreadable
+        return _decode(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _decoded(content: bytes, source: str) -> str:
+def _decode(content: bytes, source: str) -> str:
     try:
         return content.decode()
-    except UnicodeDecodeError as other:
-        raise InputError(f"{source}: not a text file") from other
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not a text file (expected UTF-8)") from error
 
 
 def parse_list(text: str, source: str) -> list[LabelledFace]:
-    """Read lines of WFLW's form: 196 coordinates, 4 of the rect, 6 attributes, the image's name.
+    """Parse a list file of WFLW: per line 196 coordinates, 4 numbers of the rect, 6 attributes and the image name.
 
-    InputError names the line that does not fit.
+    Raises:
+        InputError: If a line cannot be parsed; the message names `source` and the line.
     """
     faces = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
-        fields = line.split(maxsplit=FIELDS - 1)
-        if len(fields) != FIELDS:
-            raise InputError(f"{source}, line {number}: expected {FIELDS} fields, got {len(fields)}")
-        numbers = _numbers(fields[:-1], f"{source}, line {number}")
+        place = f"{source}, line {number}"
+        fields = line.split(maxsplit=LINE_FIELDS - 1)
+        if len(fields) != LINE_FIELDS:
+            raise InputError(f"{place}: expected {LINE_FIELDS} fields, got {len(fields)}")
+        numbers = _parse_numbers(fields[:-1], place)
         x0, y0, x1, y1 = (float(edge) for edge in numbers[2 * POINTS : 2 * POINTS + 4])
         faces.append(
             LabelledFace(
@@ -176,165 +207,233 @@ def parse_list(text: str, source: str) -> list[LabelledFace]:
             )
         )
     if not faces:
-        raise InputError(f"{source}: the list is empty")
+        raise InputError(f"{source}: the list is empty (expected a line per face)")
     return faces
 
 
 def format_list_line(face: LabelledFace) -> str:
-    """A line that `parse_list` reads."""
+    """Return the line that `parse_list` parses to this face."""
     coordinates = " ".join(f"{value:.3f}" for value in (*face.points.ravel(), *face.rect))
     attributes = " ".join(str(int(value)) for value in face.attributes)
     return f"{coordinates} {attributes} {face.image}\n"
 
 
-def _numbers(fields: Sequence[Any], place: str) -> NDArray[np.float64]:
+def _parse_numbers(fields: Sequence[Any], place: str) -> NDArray[np.float64]:
+    """Convert to an array of float64 whose values are finite and smaller than MAX_COORDINATE."""
     try:
         numbers = np.array(fields, np.float64)
-    except (TypeError, ValueError) as wrong:
-        raise InputError(f"{place}: not a number: {wrong}") from wrong
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{place}: not a number: {_shorten(error)}; correct or remove it") from error
     if not np.isfinite(numbers).all():
-        raise InputError(f"{place}: a coordinate is not finite")
+        raise InputError(f"{place}: a coordinate is not finite; correct or remove it")
+    if numbers.size and (largest := np.abs(numbers).max()) >= MAX_COORDINATE:
+        raise InputError(
+            f"{place}: a coordinate is {largest:g} (expected less than {MAX_COORDINATE:g}); correct or remove it"
+        )
     return numbers
 
 
+def _shorten(value: object) -> str:
+    """Return at most 120 characters of a text, on one line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 120 else text[:117] + "..."
+
+
 def _with_spread(faces: Sequence[LabelledFace], quality: str, source: str) -> list[LabelledFace]:
+    """Set the spread of each face from quality.csv."""
     rows = csv.DictReader(io.StringIO(quality))
+    spread: dict[str, float] = {}
     try:
-        spread = {row["image"]: float(row["ensemble_sd"]) for row in rows}
-    except (KeyError, TypeError, ValueError) as wrong:
+        for row in rows:
+            spread[row["image"]] = float(row["ensemble_sd"])
+            if not 0 <= spread[row["image"]] < math.inf:
+                raise ValueError
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise InputError(
-            f"{source}, line {rows.line_num}: expected the columns image and ensemble_sd, a number"
-        ) from wrong
+            f"{source}, line {rows.line_num}: expected the columns image and ensemble_sd, a number of at least 0"
+        ) from error
     return [replace(face, spread=spread.get(face.image, 0.0)) for face in faces]
 
 
 def open_cofw(path: Path) -> LabelledSet:
-    """COFW_train_color.mat or COFW_test_color.mat (MATLAB 7.3, so HDF5): pictures, 29 points, boxes.
+    """Open COFW_train_color.mat or COFW_test_color.mat (MATLAB 7.3, which is HDF5): images, 29 points, boxes.
 
-    MATLAB counts pixels from 1, canthus from 0.
+    MATLAB counts pixels from 1; the points are converted to count from 0.
     """
     try:
         import h5py
     except ImportError as missing:
-        raise BackendError(f"{path}: COFW's files need h5py: {install_command('train')}") from missing
+        raise BackendError(f"{path}: COFW's files need h5py: pip install 'canthus[train]'") from missing
     try:
         with h5py.File(path, "r") as file:
             part = "Tr" if "phisTr" in file else "T"
             labels = np.array(file[f"phis{part}"], np.float64).T
             rects = np.array(file[f"bboxes{part}"], np.float64).T
-            pictures = int(file[f"Is{part}"].size)
-    except (OSError, KeyError, TypeError, ValueError) as unreadable:
-        reason = str(unreadable).splitlines()[0]
+            images = int(file[f"Is{part}"].size)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{path}: not COFW's file as published, MATLAB 7.3 with IsTr and phisTr: {reason}"
-        ) from unreadable
-    wanted = ((pictures, 3 * COFW.points), (pictures, 4))
-    if (labels.shape, rects.shape) != wanted:
+            f"{path}: not a published file of COFW (expected MATLAB 7.3 with IsTr and phisTr): {reason}"
+        ) from error
+    expected = ((images, 3 * COFW.points), (images, 4))
+    if (labels.shape, rects.shape) != expected:
         raise InputError(
-            f"{path}: {pictures} pictures need phis{part} {wanted[0]} (29 x, 29 y, 29 times hidden or not) and "
-            f"bboxes{part} {wanted[1]}, got {labels.shape} and {rects.shape}"
+            f"{path}: expected phis{part} {expected[0]} (29 x, 29 y, 29 times occluded or not) and "
+            f"bboxes{part} {expected[1]} for {images} images, got {labels.shape} and {rects.shape}"
         )
-    if not pictures:
-        raise InputError(f"{path}: the file holds no face")
+    if not images:
+        raise InputError(f"{path}: contains no faces")
     split = "train" if part == "Tr" else "test"
     faces = []
-    for row, (label, (x, y, width, height)) in enumerate(zip(labels, rects, strict=True)):
-        numbers = _numbers(label[: 2 * COFW.points], f"{path}, face {row + 1} of phis{part}")
+    for row, label in enumerate(labels):
+        numbers = _parse_numbers(label[: 2 * COFW.points], f"{path}, face {row + 1} of phis{part}")
         points = numbers.reshape(2, COFW.points).T - 1
-        rect = (float(x - 1), float(y - 1), float(x - 1 + width), float(y - 1 + height))
+        x, y, width, height = _parse_numbers(rects[row], f"{path}, face {row + 1} of bboxes{part}").tolist()
+        rect = (x - 1, y - 1, x - 1 + width, y - 1 + height)
         faces.append(LabelledFace(f"{split}/{row + 1:06d}", points.astype(np.float32), rect, np.zeros(0, np.bool_)))
 
-    def read(name: str) -> bytes:
-        with h5py.File(path, "r") as file:
-            reference = np.ravel(file[f"Is{part}"])[int(name.rpartition("/")[2]) - 1]
-            pixels = np.array(file[reference], np.uint8).T  # MATLAB writes columns first; grey has no third axis
-        return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
+    def read_png(name: str) -> bytes:
+        try:
+            with h5py.File(path, "r") as file:
+                reference = np.ravel(file[f"Is{part}"])[int(name.rpartition("/")[2]) - 1]
+                pixels = np.array(file[reference], np.uint8).T  # MATLAB stores columns first; gray has no third axis
+            return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
+        except (KeyError, TypeError, cv2.error, MemoryError) as error:
+            raise ValueError(f"damaged: {_shorten(error)}") from error
 
-    return LabelledSet(str(path), tuple(faces), read, COFW, COFW.published[split == "test"])
+    return LabelledSet(str(path), tuple(faces), read_png, COFW, COFW.published_counts[split == "test"])
 
 
 def open_300w(folder: Path, split: str) -> LabelledSet:
-    """300W: .pts files beside the pictures of the same names, in the official folders or in any.
+    """Open 300W: .pts files beside images of the same name.
 
-    In any other folder every .pts file counts, whatever the split.
+    `split` selects folders if the folder has the official layout. Else all .pts files are read.
     """
-    parts = W300_PARTS[split]
-    official = any((folder / part).is_dir() for those in W300_PARTS.values() for part in those)
-    if official and (absent := [part for part in parts if not (folder / part).is_dir()]):
-        raise InputError(f"{folder}: 300W's {split} set is {', '.join(parts)}; missing: {', '.join(absent)}")
+    folders = W300_FOLDERS[split]
+    official = any((folder / part).is_dir() for parts in W300_FOLDERS.values() for part in parts)
+    if official and (missing := [part for part in folders if not (folder / part).is_dir()]):
+        raise InputError(f"{folder}: 300W's {split} set is {', '.join(folders)}; missing: {', '.join(missing)}")
     faces = []
-    for part, subset in parts.items() if official else (("", ""),):
+    for part, subset in folders.items() if official else (("", ""),):
         for labels in sorted((folder / part).rglob("*.pts")):
-            points = parse_pts(_text(labels), str(labels))
+            points = parse_pts(_read_text(labels), str(labels))
             (x0, y0), (x1, y1) = points.min(0).tolist(), points.max(0).tolist()
-            beside = [labels.with_suffix(kind) for kind in PICTURES]
-            picture = next((path for path in beside if path.is_file()), beside[0])
-            marks = np.array([subset == name for name in W300.subsets])
-            faces.append(LabelledFace(str(picture.relative_to(folder)), points, (x0, y0, x1, y1), marks))
+            candidates = [labels.with_suffix(suffix) for suffix in PTS_IMAGE_SUFFIXES]
+            image = next((path for path in candidates if path.is_file()), candidates[0])
+            attributes = np.array([subset == name for name in W300.subsets])
+            faces.append(LabelledFace(str(image.relative_to(folder)), points, (x0, y0, x1, y1), attributes))
     if not faces:
-        raise InputError(f"{folder}: holds no .pts file of the {split} set")
+        raise InputError(f"{folder}: contains no .pts files of the {split} set")
     if odd := next((face for face in faces if len(face.points) != len(faces[0].points)), None):
-        raise InputError(f"{folder}: {odd.image} has {len(odd.points)} points, {faces[0].image} {len(faces[0].points)}")
-    return _beside(folder, folder, tuple(faces), W300.published[split == "test"] if official else 0)
+        raise InputError(
+            f"{folder}: {odd.image} has {len(odd.points)} points, but {faces[0].image} {len(faces[0].points)}; "
+            "keep faces with different numbers of points in different folders"
+        )
+    return _with_image_folder(folder, folder, tuple(faces), W300.published_counts[split == "test"] if official else 0)
 
 
 def parse_pts(text: str, source: str) -> NDArray[np.float32]:
-    """Points (K, 2) of a .pts file, whose pixels count from 1; InputError names the line that does not fit."""
+    """Parse a .pts file to points (K, 2). The file counts pixels from 1; the result counts from 0.
+
+    Raises:
+        InputError: If a line cannot be parsed; the message names `source` and the line.
+    """
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    heads = [fields[0].rstrip(":") for _, fields in lines]
-    if heads[:1] != ["version"] or "{" not in heads:
+    keys = [fields[0].rstrip(":") for _, fields in lines]
+    if keys[:1] != ["version"] or "{" not in keys:
         raise InputError(f'{source}, line 1: expected "version: 1", "n_points: K" and the points between braces')
-    first = heads.index("{") + 1
-    last = heads.index("}") if "}" in heads else len(heads)
-    told = next((fields[-1] for _, fields in lines[:first] if fields[0].startswith("n_points")), "?")
+    first = keys.index("{") + 1
+    last = keys.index("}") if "}" in keys else len(keys)
+    declared = next((fields[-1] for _, fields in lines[:first] if fields[0].startswith("n_points")), "?")
     for number, fields in lines[first:last]:
         if len(fields) != 2:
             raise InputError(f"{source}, line {number}: expected x and y, got {len(fields)} fields")
-        _numbers(fields, f"{source}, line {number}")
+        _parse_numbers(fields, f"{source}, line {number}")
     points = np.array([fields for _, fields in lines[first:last]], np.float64).reshape(-1, 2)
-    if told.rpartition(":")[2] != str(len(points)):
-        raise InputError(f"{source}: n_points tells {told}, and {len(points)} points follow")
+    if declared.rpartition(":")[2] != str(len(points)):
+        raise InputError(f"{source}: n_points is {declared}, but {len(points)} points follow")
     scheme_of(len(points), source)
     return (points - 1).astype(np.float32)
 
 
 def open_coco(path: Path) -> LabelledSet:
-    """Keypoints in COCO's form, as mmpose converts WFLW, COFW, 300W and LaPa; pictures beside the file or in images/.
+    """Open keypoints in COCO format, as mmpose converts WFLW, COFW, 300W and LaPa.
 
-    A face with a point that nobody labelled (its v is 0) is left out and counted.
+    Images are looked for beside the file and in images/. Faces with an unlabelled point (v = 0) are left out and
+    counted.
     """
-    try:
-        content = json.loads(_text(path))
-    except json.JSONDecodeError as wrong:
-        raise InputError(f"{path}, line {wrong.lineno}: no json: {wrong.msg}") from wrong
+    content = _parse_json(_read_text(path), path)
     try:
         names = {one["id"]: str(one["file_name"]) for one in content["images"]}
         annotations = list(content["annotations"])
-    except (KeyError, TypeError) as lacking:
-        raise InputError(f"{path}: expected images (id, file_name) and annotations: {lacking!r}") from lacking
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected images (with id and file_name) and annotations; missing or wrong: {_shorten(error)}"
+        ) from error
     faces: list[LabelledFace] = []
-    left_out = 0
-    for number, one in enumerate(annotations, 1):
-        place = f"{path}, annotation {number} (id {one.get('id') if isinstance(one, dict) else '?'})"
-        try:
-            image, keypoints = names[one["image_id"]], one["keypoints"]
-            x, y, width, height = (float(value) for value in one["bbox"])
-        except (KeyError, TypeError, ValueError) as wrong:
-            raise InputError(f"{place}: expected image_id of a listed image, keypoints and bbox: {wrong!r}") from wrong
-        numbers = _numbers(keypoints, place)
-        points = faces[0].points.size // 2 if faces else numbers.size // 3
-        if numbers.ndim != 1 or numbers.size != 3 * points:
-            raise InputError(f"{place}: expected {3 * points} numbers (x, y, v of {points} points), got {numbers.size}")
-        scheme = scheme_of(points, place)
-        triples = numbers.reshape(points, 3)
-        if (triples[:, 2] == 0).any():
-            left_out += 1
+    skipped = 0
+    points: int | None = None  # of the first face; the others must have as many
+    for number, annotation in enumerate(annotations, 1):
+        identity = annotation.get("id") if isinstance(annotation, dict) else "?"
+        place = f"{path}, annotation {number} (id {_shorten(identity)})"
+        face = _parse_annotation(annotation, names, points, place)
+        points = len(face.keypoints)
+        if (face.keypoints[:, 2] == 0).any():
+            skipped += 1
             continue
-        rect = (x, y, x + width, y + height)
-        marks = np.zeros(len(scheme.subsets), np.bool_)
-        faces.append(LabelledFace(image, triples[:, :2].astype(np.float32), rect, marks))
+        attributes = np.zeros(len(scheme_of(points).subsets), np.bool_)
+        faces.append(LabelledFace(face.image, face.keypoints[:, :2].astype(np.float32), face.rect, attributes))
     if not faces:
-        raise InputError(f"{path}: holds no face whose points are all labelled")
+        raise InputError(f"{path}: contains no face with all points labelled")
     folders = (path.parent, path.parent / "images", path.parent.parent / "images", path.parent.parent)
-    pictures = next((folder for folder in folders if (folder / faces[0].image).is_file()), folders[0])
-    return replace(_beside(path, pictures, tuple(faces)), left_out=left_out)
+    images = next((folder for folder in folders if _is_file(folder / faces[0].image)), folders[0])
+    return replace(_with_image_folder(path, images, tuple(faces)), skipped=skipped)
+
+
+def _parse_json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise InputError(
+            f"{path}: not keypoints in COCO format (the JSON is nested too deeply); give the converted annotations"
+        ) from error
+    except ValueError as error:  # an integer with thousands of digits
+        raise InputError(f"{path}: not valid JSON ({_shorten(error)})") from error
+
+
+class _Annotation(NamedTuple):
+    image: str
+    keypoints: NDArray[np.float64]  # (K, 3) x, y and v of each point; v = 0: not labelled
+    rect: tuple[float, float, float, float]  # x0, y0, x1, y1
+
+
+def _parse_annotation(annotation: Any, names: dict[Any, str], points: int | None, place: str) -> _Annotation:
+    """Parse one annotation in COCO format.
+
+    `names` has the name of each image id; `points` is the expected number of points, None = any scheme's.
+    """
+    try:
+        image, keypoints, bbox = names[annotation["image_id"]], annotation["keypoints"], annotation["bbox"]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{place}: expected image_id of a listed image, keypoints and bbox; missing or wrong: {_shorten(error)}"
+        ) from error
+    box = _parse_numbers(bbox, f"{place}, bbox")
+    if box.shape != (4,):
+        raise InputError(f"{place}: expected 4 numbers in bbox (x, y, width, height), got {box.size}")
+    x, y, width, height = box.tolist()
+    numbers = _parse_numbers(keypoints, place)
+    points = numbers.size // 3 if points is None else points
+    if numbers.ndim != 1 or numbers.size != 3 * points:
+        raise InputError(f"{place}: expected {3 * points} numbers (x, y, v of {points} points), got {numbers.size}")
+    scheme_of(points, place)
+    return _Annotation(image, numbers.reshape(-1, 3), (x, y, x + width, y + height))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False

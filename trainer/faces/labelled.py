@@ -1,4 +1,4 @@
-"""A labelled face, and sets of them."""
+"""Labelled faces, and sets of them."""
 
 import itertools
 import re
@@ -13,84 +13,101 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import InputError
 from canthus.trainer.faces.schemes import WFLW, Scheme, scheme_of
 
-LISTED = 10
-"""Pictures that an error names."""
+MAX_LISTED = 10
+"""Number of image names that a message lists."""
 
-STRETCH = re.compile(r"(.+/frame-\d+)\d{3}_\d+\.jpg")
-"""A face of a video, by `frame_name` and its number there; what stands before the last three digits is its stretch."""
+VIDEO_FACE_NAME = re.compile(r"(.+/frame-\d+)\d{3}_\d+\.jpg")
+"""Image name of a face from a video: `frame_name`, then the face's number. Group 1 is shared by 1000 frames."""
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledFace:
-    """A face of a data set: one line of a list, one annotation."""
+    """One face of a data set."""
 
-    image: str
+    image: str  # name of the image in its set
     points: NDArray[np.float32]  # (K, 2) image pixels
     rect: tuple[float, float, float, float]  # x0, y0, x1, y1 of the data set's own box, image pixels
-    attributes: NDArray[np.bool_]  # as the scheme's subsets
-    spread: float = 0.0  # of a pseudo-label, over face size; 0 = labelled by hand
+    attributes: NDArray[np.bool_]  # which of the scheme's subsets it belongs to
+    spread: float = 0.0  # of a pseudo-label: standard deviation of the models' points, over face size; 0 = by hand
 
 
 @dataclass(frozen=True)
 class LabelledSet:
-    """Faces and a way to their images, by the names that the faces carry."""
+    """The faces of a data set, and access to their images."""
 
     name: str
     faces: tuple[LabelledFace, ...]
-    read: Callable[[str], bytes]
+    read_bytes: Callable[[str], bytes]  # image name -> content of the image file
     scheme: Scheme = WFLW
-    published: int = 0  # faces of the official list; 0 = not an official list
-    left_out: int = 0  # faces of the file with points that nobody labelled
+    published_count: int = 0  # number of faces in the official list; 0 = not an official list
+    skipped: int = 0  # number of faces that were left out because a point is not labelled
 
-    def image(self, name: str) -> NDArray[np.uint8]:
-        """The picture (H, W, 3) RGB; InputError when it is missing or no picture."""
+    def read_image(self, name: str) -> NDArray[np.uint8]:
+        """Decode an image of the set to (H, W, 3) RGB.
+
+        Raises:
+            InputError: If it is missing, unreadable or damaged.
+        """
         try:
-            data = self.read(name)
-        except (OSError, KeyError) as missing:
+            data = self.read_bytes(name)
+        except (FileNotFoundError, KeyError) as missing:
             raise InputError(f"{self.name}: the image {name} is listed but missing") from missing
-        # OpenCV fills up what a JPEG lacks; its end mark tells that nothing is lacking.
-        whole = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if data and whole else None
-        if picture is None:
-            raise InputError(f"{self.name}: {name} is not a readable picture" + ("" if whole else ": it is cut short"))
-        return picture.astype(np.uint8, copy=False)
+        except (OSError, ValueError, RuntimeError) as error:  # ValueError: not a possible file name
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{self.name}: the image {name} cannot be read ({reason})") from error
+        # OpenCV decodes a JPEG that is cut off, and fills up the rest. A whole one ends with an end-of-image marker.
+        complete = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
+        image = None
+        if data and complete:
+            try:
+                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+            except cv2.error as error:  # more pixels than OpenCV decodes
+                raise InputError(f"{self.name}: {name} is not a readable image ({error.err})") from error
+        if image is None:
+            reason = "" if complete else " (the file is cut off)"
+            raise InputError(f"{self.name}: {name} is not a readable image{reason}")
+        return image.astype(np.uint8, copy=False)
 
     def held_out_subset(self, every: int) -> "LabelledSet":
-        """Only the faces that training with `held_out=every` does not see."""
-        return replace(self, faces=tuple(face for face in self.faces if is_held_out(face.image, every)), published=0)
+        """Return the set with only the faces that training with `held_out=every` does not train on."""
+        faces = tuple(face for face in self.faces if is_held_out(face.image, every))
+        return replace(self, faces=faces, published_count=0)
 
 
 def yaw_estimate(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """How far faces (N, K, 2) look aside: where the nose tip lies between the outer canthi, -1 to 1."""
+    """Estimate the yaw (N,) of faces (N, K, 2), -1 to 1.
+
+    It is 0 if the tip of the nose lies midway between the outer eye corners, -1 at the left one and 1 at the right one.
+    """
     scheme = scheme_of(points.shape[1])
-    across = scheme.normalizer_vector(points)
-    from_left = points[:, scheme.nose] - points[:, list(scheme.normalizer[0])].mean(1)
-    place = (from_left * across).sum(-1) / np.maximum((across**2).sum(-1), 1e-6)
-    aside: NDArray[np.float64] = np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
-    return aside
+    vector = scheme.normalizer_vector(points)
+    from_left = points[:, scheme.nose_tip] - points[:, list(scheme.normalizer[0])].mean(1)
+    place = (from_left * vector).sum(-1) / np.maximum((vector**2).sum(-1), 1e-6)
+    yaw: NDArray[np.float64] = np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
+    return yaw
 
 
 def group_by_image(
     sets: Sequence[LabelledSet], first: int = 0, every: int = 1
 ) -> Iterator[tuple[NDArray[np.uint8], list[LabelledFace]]]:
-    """Every picture with its faces, each read once; or one picture in `every`, from the one numbered `first` on."""
+    """Yield each image (H, W, 3) with its faces: every `every`-th image, starting with number `first`."""
     number = itertools.count()
     for one in sets:
         faces = sorted(one.faces, key=lambda face: face.image)
-        for name, together in itertools.groupby(faces, key=lambda face: face.image):
+        for name, group in itertools.groupby(faces, key=lambda face: face.image):
             if next(number) % every == first:
-                yield one.image(name), list(together)
+                yield one.read_image(name), list(group)
 
 
 def frame_name(clip: str, index: int) -> str:
-    """The name of a video's frame in a shard."""
+    """Return the name of a video frame in a shard, without the face's number."""
     return f"{clip}/frame-{index:06d}"
 
 
 def is_held_out(name: str, every: int) -> bool:
-    """Is the image of this name one that training with `held_out=every` does not see?
+    """Return whether training with `held_out=every` does not train on the image of this name.
 
-    A thousand frames of a video go together: the next frame shows nearly the same.
+    The name alone decides. 1000 frames of a video are held out together, because successive frames are nearly alike.
     """
-    stretch = STRETCH.fullmatch(name)
-    return zlib.crc32((stretch[1] if stretch else name).encode()) % every == 0
+    match = VIDEO_FACE_NAME.fullmatch(name)
+    return zlib.crc32((match[1] if match else name).encode(errors="surrogatepass")) % every == 0

@@ -101,7 +101,7 @@ def _sources(
         for number in rng.permutation(len(faces)):
             face = faces[number]
             try:
-                square = upright(one.image(face.image), face.points)
+                square = upright(one.read_image(face.image), face.points)
             except InputError as error:
                 unreadable.append(str(error))
                 continue

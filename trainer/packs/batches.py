@@ -1,12 +1,12 @@
-"""Batches drawn from a pack: which faces, how changed, and always some ahead of the network.
+"""Training and validation batches of a pack; training batches are prepared ahead of time.
 
-Which faces a step draws depends on the seed and the step alone, how a face is changed on its place in the batch too.
-So a resumed run sees what an unbroken one would see, and many processes together see what one would.
+Which faces a step shows depends only on the seed and the step. How a face is augmented also depends on its place in the
+batch. So a resumed run gets the same batches as one that was not interrupted, and so do several processes together.
 """
 
+import logging
 import math
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,78 +39,109 @@ from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
 
 AHEAD = 3
+"""Number of batches that are prepared ahead."""
+
 VALIDATION_BATCH = 64
-"""Faces that are validated together."""
+"""Number of faces in a validation batch."""
+
 GPU_CACHE_FRACTION = 0.25
-"""The most of a GPU's free memory that a pack's crops may fill, so that they need not travel with every batch."""
+"""Largest fraction of a GPU's free memory that the crops of a pack may take."""
+
+PROFILE_YAW = 0.3
+"""Faces with a larger `yaw_estimate` are drawn `profile_weight` times as often."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Faces as the network takes them; or raw, with the changes that finish them."""
+    """A batch of faces: crops that are ready for the network, or packed crops with transforms to be applied."""
 
-    crops: Tensor  # (B, S, S, 3) uint8; of a raw batch the pack's (B, P, P, 3), or those that no gpu_cache has
-    points: Tensor  # (B, K, 2) float32, pixels of the finished crop
-    weight: Tensor  # (B,) how much each face counts
-    transforms: BatchTransforms | None = None
-    rows: Tensor | None = None  # (B,) where a gpu_cache has the crops, and
-    others: Tensor | None = None  # (n,) which of the batch `crops` (n, P, P, 3) are instead
+    crops: Tensor  # uint8; (B, S, S, 3) augmented, or (B, P, P, 3) packed, or (n, P, P, 3) if `cached_rows` is given
+    points: Tensor  # (B, K, 2) float32, pixels of the augmented crop
+    weight: Tensor  # (B,) weight of each face in the loss
+    transforms: BatchTransforms | None = None  # None: the crops are augmented already
+    cached_rows: Tensor | None = None  # (B,) rows of the packed crops in the GPU cache
+    uncached: Tensor | None = None  # (n,) faces of the batch whose packed crops are in `crops`, not in the GPU cache
 
     def pin_memory(self) -> "Batch":
-        """In memory that a GPU can fetch by itself."""
-        return self._each(Tensor.pin_memory)
+        """Return a copy in pinned memory, from which a GPU can copy asynchronously."""
+        return self._map(Tensor.pin_memory)
 
     def to(self, device: torch.device) -> "Batch":
-        """On a device; the copy goes on beside the arithmetic where the memory is pinned."""
-        return self._each(lambda part: part.to(device, non_blocking=True))
+        """Return a copy on a device; from pinned memory it is copied asynchronously."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def augmented(self, gpu_cache: Tensor | None = None) -> "Batch":
-        """Apply the changes, on the device of the tensors; a batch with `rows` takes its crops from `gpu_cache`."""
+        """Apply the transforms on the device of the tensors. `gpu_cache` is needed by a batch with `cached_rows`."""
         if self.transforms is None:
             return self
         crops = self.crops
-        if gpu_cache is not None and self.rows is not None and self.others is not None:
-            crops = gpu_cache[self.rows].index_copy_(0, self.others, crops)
+        if gpu_cache is not None and self.cached_rows is not None and self.uncached is not None:
+            crops = gpu_cache[self.cached_rows].index_copy_(0, self.uncached, crops)
         return Batch(apply_transforms(crops, self.transforms), self.points, self.weight)
 
-    def _each(self, move: Callable[[Tensor], Tensor]) -> "Batch":
-        rows, others = (None if part is None else move(part) for part in (self.rows, self.others))
-        changes = self.transforms and self.transforms.map(move)
-        return Batch(move(self.crops), move(self.points), move(self.weight), changes, rows, others)
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(
+            crops=function(self.crops),
+            points=function(self.points),
+            weight=function(self.weight),
+            transforms=self.transforms and self.transforms.map(function),
+            cached_rows=None if self.cached_rows is None else function(self.cached_rows),
+            uncached=None if self.uncached is None else function(self.uncached),
+        )
 
 
 def load_to_gpu(pack: Pack, device: torch.device) -> Tensor | None:
-    """The crops (N, P, P, 3) of a pack in a GPU's memory; None where it has not enough of it, and for a CPU."""
+    """Copy the crops (N, P, P, 3) of a pack to a GPU; return None on a CPU or if too little GPU memory is free."""
     if device.type != "cuda" or pack.crops.nbytes > GPU_CACHE_FRACTION * torch.cuda.mem_get_info(device)[0]:
         return None
     gpu_cache = torch.empty(pack.crops.shape, dtype=torch.uint8, device=device)
     for start in range(0, len(pack), VALIDATION_BATCH):
-        some = slice(start, start + VALIDATION_BATCH)
-        gpu_cache[some] = torch.from_numpy(np.array(pack.crops[some]))
+        rows = slice(start, start + VALIDATION_BATCH)
+        gpu_cache[rows] = torch.from_numpy(np.array(pack.crops[rows]))
     return gpu_cache
 
 
 Contents = Literal["augmented", "raw", "cached"]
-"""What training batches carry: augmented crops; the pack's crops and how to augment them, for a GPU to do; or, where a
-GPU has the pack's crops in its cache (`load_to_gpu`), only which rows of it to augment how."""
+"""What training batches carry. "augmented": augmented crops. "raw": packed crops, which the GPU augments. "cached":
+only rows of the GPU cache (`load_to_gpu`), whose crops the GPU augments."""
 
 
 class Process(NamedTuple):
-    """One of the processes that train together and share each batch."""
+    """One of the processes that train together; each takes its part of every batch."""
 
     rank: int = 0
     ranks: int = 1
 
 
-ONLY_PROCESS = Process()
+SINGLE_PROCESS = Process()
+
+
+class _SampledFace(NamedTuple):
+    crop: Image | None  # (P, P, 3); None = the pack's
+    points: Points  # (K, 2) pixels of the augmented crop
+    transform: Transform
 
 
 class Batches:
-    """Draws training batches of a recipe from a pack, and the faces that choose the checkpoint unchanged.
+    """The training and validation batches of a run.
 
-    Those are the pack's held-out faces, or all of `judged` where it is given. `rank` of `ranks` processes gets its
-    part of each batch. Training batches come `raw` where a GPU is to finish them, and without the crops that it has
-    already where these are `shelved`.
+    Args:
+        pack: The faces to train on.
+        recipe: Selects and augments the faces.
+        validation_pack: The validation faces. Without it, `recipe.held_out` selects them from `pack`, and they are
+            not trained on.
+        process: Which part of each batch to make.
+        contents: What training batches carry.
+
+    Attributes:
+        training_rows: Rows of `pack` that are trained on.
+        validation_pack: The pack with the validation faces.
+        validation_rows: Their rows in `validation_pack`.
+
+    Raises:
+        InputError: If the pack does not fit the recipe.
     """
 
     def __init__(
@@ -118,7 +149,7 @@ class Batches:
         pack: Pack,
         recipe: Recipe,
         validation_pack: Pack | None = None,
-        process: Process = ONLY_PROCESS,
+        process: Process = SINGLE_PROCESS,
         contents: Contents = "augmented",
     ) -> None:
         self.pack = pack
@@ -129,16 +160,16 @@ class Batches:
         if recipe.batch % ranks:
             raise InputError(f"a batch of {recipe.batch} cannot be split over {ranks} processes; change batch")
         part = recipe.batch // ranks
-        self.places = range(rank * part, (rank + 1) * part)
-        every = recipe.held_out if validation_pack is None else 0  # where others choose, none need be spared
-        kept = np.array([every > 0 and is_held_out(name, every) for name in pack.names], np.bool_)
-        self.training_rows = np.flatnonzero(~kept)
+        self._places = range(rank * part, (rank + 1) * part)  # of this process, in the whole batch
+        every = recipe.held_out if validation_pack is None else 0
+        held_out = np.array([every > 0 and is_held_out(name, every) for name in pack.names], np.bool_)
+        self.training_rows = np.flatnonzero(~held_out)
         self.validation_pack = pack if validation_pack is None else validation_pack
-        self.validation_rows = np.flatnonzero(kept) if validation_pack is None else np.arange(len(validation_pack))
+        self.validation_rows = np.flatnonzero(held_out) if validation_pack is None else np.arange(len(validation_pack))
         if not len(self.training_rows) or (every and not len(self.validation_rows)):
             raise InputError(
-                f"the pack's {len(pack)} faces are too few to hold one in {every} out (of a video a thousand frames "
-                "at once); pack more, or lower held_out"
+                f"the pack's {len(pack)} faces are too few to hold out one in {every} (1000 frames of a video are "
+                "held out together); pack more faces, or lower held_out"
             )
         points, validation_points = pack.points.shape[1], self.validation_pack.points.shape[1]
         if validation_points != points:
@@ -146,101 +177,94 @@ class Batches:
                 f"the training faces have {points} points, the validation faces {validation_points}; "
                 "choose the checkpoint on a pack of the same data set (--choose-on)"
             )
-        self._chance = self._chances()
+        self._probabilities = self._sampling_probabilities()
 
-    def _chances(self) -> NDArray[np.float64]:
-        often = np.ones(len(self.pack))
+    def _sampling_probabilities(self) -> NDArray[np.float64]:
+        """Return the probability (T,) of each training row."""
+        weights = np.ones(len(self.pack))
         names = [Path(source).name for source in self.pack.sources]
-        for part, times in self.recipe.dataset_weights:
+        for part, weight in self.recipe.dataset_weights:
             matches = np.array([part.casefold() in name.casefold() for name in names], np.bool_)
             if not matches.any() and self.process.rank == 0:
                 known = ", ".join(names)
-                print(f"dataset_weights: {part!r} is in the name of no set of the pack: {known}", file=sys.stderr)
-            often[matches[self.pack.source]] *= times
-        often[np.abs(yaw_estimate(self.pack.points)) > 0.3] *= self.recipe.profile_weight
-        often = often[self.training_rows]
-        if not 0 < often.sum() < math.inf:
+                _log.warning("dataset_weights: no set of the pack has %r in its name (%s)", part, known)
+            weights[matches[self.pack.source]] *= weight
+        weights[np.abs(yaw_estimate(self.pack.points)) > PROFILE_YAW] *= self.recipe.profile_weight
+        weights = weights[self.training_rows]
+        if not 0 < weights.sum() < math.inf:
             raise InputError(
-                "dataset_weights and profile_weight leave no face of the pack to draw, or draw one for ever"
+                "dataset_weights and profile_weight leave no face of the pack to draw, or have an infinite sum; "
+                "change them"
             )
-        chance: NDArray[np.float64] = often / often.sum()
-        return chance
+        probabilities: NDArray[np.float64] = weights / weights.sum()
+        return probabilities
 
-    def rows(self, step: int) -> NDArray[np.intp]:
-        """Which faces of the pack the whole batch of a step shows (batch,).
+    def sample_rows(self, step: int) -> NDArray[np.intp]:
+        """Return the rows (batch,) of `pack` that a step shows, of all processes.
 
-        By chance; where all are as likely, each is shown once before any is shown again.
+        If all faces have the same weight, each is shown once per epoch. Else rows are drawn with replacement.
         """
-        count = self.recipe.batch
-        if np.ptp(self._chance) > 0:
-            return np.random.default_rng([self.recipe.seed, step]).choice(self.training_rows, count, p=self._chance)
-        place, faces = np.arange(step * count, (step + 1) * count), len(self.training_rows)
+        count, seed = self.recipe.batch, self.recipe.seed
+        if np.ptp(self._probabilities) > 0:
+            return np.random.default_rng([seed, step]).choice(self.training_rows, count, p=self._probabilities)
+        number, faces = np.arange(step * count, (step + 1) * count), len(self.training_rows)
         orders = {
-            epoch: np.random.default_rng([self.recipe.seed, epoch]).permutation(self.training_rows)
-            for epoch in np.unique(place // faces).tolist()
+            epoch: np.random.default_rng([seed, epoch]).permutation(self.training_rows)
+            for epoch in np.unique(number // faces).tolist()
         }
-        return np.array([orders[one // faces][one % faces] for one in place.tolist()], np.intp)
+        return np.array([orders[one // faces][one % faces] for one in number.tolist()], np.intp)
 
-    def draw(self, step: int) -> Batch:
-        """This process's part of the training batch of one step."""
-        rows = self.rows(step)[self.places.start : self.places.stop]
-        rngs = (np.random.default_rng([self.recipe.seed, step, place]) for place in self.places)
+    def make_batch(self, step: int) -> Batch:
+        """Make this process's part of the training batch of a step."""
+        rows = self.sample_rows(step)[self._places.start : self._places.stop]
+        rngs = (np.random.default_rng([self.recipe.seed, step, place]) for place in self._places)
         if self.contents == "augmented":
-            return self._batch(
-                self.pack, rows, [self._changed(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
-            )
-        drawn = [self._drawn(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
+            faces = [self._augment(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
+            return self._collate(self.pack, rows, faces)
+        sampled = [self._sample(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
         cached = self.contents == "cached"
-        others = [place for place, (own, *_) in enumerate(drawn) if not (cached and own is None)]
-        crops = [self.pack.crops[rows[place]] if (own := drawn[place][0]) is None else own for place in others]
+        uncached = [place for place, one in enumerate(sampled) if one.crop is not None or not cached]
+        crops = [self.pack.crops[rows[place]] if (crop := sampled[place].crop) is None else crop for place in uncached]
         return Batch(
-            torch.from_numpy(np.array(crops, np.uint8).reshape(-1, *self.pack.crops.shape[1:])),
-            torch.from_numpy(np.stack([points for _, points, _ in drawn])),
-            self._weight(self.pack, rows),
-            collate_transforms([change for *_, change in drawn], self.recipe.size),
-            torch.from_numpy(rows) if cached else None,
-            torch.tensor(others, dtype=torch.int64) if cached else None,
+            crops=torch.from_numpy(np.array(crops, np.uint8).reshape(-1, *self.pack.crops.shape[1:])),
+            points=torch.from_numpy(np.stack([one.points for one in sampled])),
+            weight=self._loss_weight(self.pack, rows),
+            transforms=collate_transforms([one.transform for one in sampled], self.recipe.size),
+            cached_rows=torch.from_numpy(rows) if cached else None,
+            uncached=torch.tensor(uncached, dtype=torch.int64) if cached else None,
         )
 
-    def _changed(self, row: int, rng: np.random.Generator) -> tuple[Image, Points]:
-        change = make_negative if rng.random() < self.recipe.negative_fraction else augment
-        how = self.recipe.augmentation
-        return change(self.pack.crops[row], self.pack.points[row], self.recipe.size, how, rng)
+    def _augment(self, row: int, rng: np.random.Generator) -> tuple[Image, Points]:
+        """Return an augmented crop and its points."""
+        make = make_negative if rng.random() < self.recipe.negative_fraction else augment
+        return make(self.pack.crops[row], self.pack.points[row], self.recipe.size, self.recipe.augmentation, rng)
 
-    def _drawn(self, row: int, rng: np.random.Generator) -> tuple[Image | None, Points, Transform]:
-        """A roomy crop where it is not the pack's, the points in the finished one, and the change between them."""
-        points, size, how = self.pack.points[row], self.recipe.size, self.recipe.augmentation
+    def _sample(self, row: int, rng: np.random.Generator) -> _SampledFace:
+        """Sample what `_augment` would do, with the same random numbers."""
+        points, size, augmentation = self.pack.points[row], self.recipe.size, self.recipe.augmentation
         if rng.random() < self.recipe.negative_fraction:
-            shown, change = sample_negative(self.pack.crops[row], points, size, how, rng)
-            return shown, np.full_like(points, NO_FACE), change
-        change = sample_transform(points, size, how, rng)
-        return None, move_points(points, change, size), change
+            crop, transform = sample_negative(self.pack.crops[row], points, size, augmentation, rng)
+            return _SampledFace(crop, np.full_like(points, NO_FACE), transform)
+        transform = sample_transform(points, size, augmentation, rng)
+        return _SampledFace(None, move_points(points, transform, size), transform)
 
     def validation(self) -> Iterator[Batch]:
-        """This process's part of the faces that choose the checkpoint, in batches, unchanged."""
+        """Yield this process's part of the validation faces in batches, not augmented."""
         rng = np.random.default_rng(0)
+        pack, size = self.validation_pack, self.recipe.size
         rank, ranks = self.process
         for start in range(rank * VALIDATION_BATCH, len(self.validation_rows), ranks * VALIDATION_BATCH):
             rows = self.validation_rows[start : start + VALIDATION_BATCH]
-            faces = [
-                augment(
-                    self.validation_pack.crops[row],
-                    self.validation_pack.points[row],
-                    self.recipe.size,
-                    NO_AUGMENTATION,
-                    rng,
-                )
-                for row in rows
-            ]
-            yield self._batch(self.validation_pack, rows, faces)
+            faces = [augment(pack.crops[row], pack.points[row], size, NO_AUGMENTATION, rng) for row in rows]
+            yield self._collate(pack, rows, faces)
 
     def stream(self, start: int, stop: int, workers: int = 0, pinned: bool = False) -> Iterator[Batch]:
-        """The batches of steps start to stop, made ahead by worker processes.
+        """Yield the training batches of steps `start` to `stop` - 1, which worker processes make ahead.
 
-        Without workers a thread makes them (OpenCV releases the interpreter): right where the network itself keeps
-        the cores busy.
+        Without workers a thread makes them, which suits training on a CPU: the network needs the cores, and OpenCV
+        releases the GIL.
         """
-        cv2.setNumThreads(1)  # before the fork: a process waits for ever to end threads that only its parent has
+        cv2.setNumThreads(1)  # before the fork: a child would wait forever for OpenCV threads that only its parent has
         if workers:
             yield from DataLoader(
                 _Steps(self),
@@ -249,46 +273,47 @@ class Batches:
                 num_workers=workers,
                 prefetch_factor=AHEAD,
                 pin_memory=pinned,
-                worker_init_fn=_settle,
+                worker_init_fn=_ignore_signals,
                 multiprocessing_context="fork",  # shares the pack's memory map
             )
             return
-        with ThreadPoolExecutor(1, "batches") as maker:
-            waiting: list[Future[Batch]] = [
-                maker.submit(self.draw, step) for step in range(start, min(start + AHEAD, stop))
+        with ThreadPoolExecutor(1, "batches") as executor:
+            pending: list[Future[Batch]] = [
+                executor.submit(self.make_batch, step) for step in range(start, min(start + AHEAD, stop))
             ]
             for step in range(start, stop):
-                batch = waiting.pop(0).result()
+                batch = pending.pop(0).result()
                 if step + AHEAD < stop:
-                    waiting.append(maker.submit(self.draw, step + AHEAD))
+                    pending.append(executor.submit(self.make_batch, step + AHEAD))
                 yield batch
 
-    def _batch(self, pack: Pack, rows: NDArray[np.intp], faces: list[tuple[Image, Points]]) -> Batch:
+    def _collate(self, pack: Pack, rows: NDArray[np.intp], faces: list[tuple[Image, Points]]) -> Batch:
         return Batch(
             torch.from_numpy(np.stack([crop for crop, _ in faces])),
             torch.from_numpy(np.stack([points for _, points in faces])),
-            self._weight(pack, rows),
+            self._loss_weight(pack, rows),
         )
 
-    def _weight(self, pack: Pack, rows: NDArray[np.intp]) -> Tensor:
+    def _loss_weight(self, pack: Pack, rows: NDArray[np.intp]) -> Tensor:
+        """Return the weights (n,) of faces in the loss: less for pseudo-labels with a large spread."""
         weight = 1 / (1 + (pack.spread[rows] / self.recipe.spread_half_weight) ** 2)
         return torch.from_numpy(weight.astype(np.float32))
 
 
 class _Steps(Dataset[Batch]):
-    """A data set whose item of a number is the batch of that step."""
+    """The training batches as a data set: item number `step` is the batch of that step."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
 
     def __getitem__(self, step: int) -> Batch:
-        return self._batches.draw(step)
+        return self._batches.make_batch(step)
 
 
-def _settle(_: int) -> None:
-    """Make a worker process leave signals to the process that trains.
+def _ignore_signals(_: int) -> None:
+    """Make a worker process ignore SIGINT and SIGTERM; the training process ends its workers.
 
-    Ctrl-C, torchrun and Slurm send theirs to all of a run's processes; a worker that ended would break the last step.
+    Ctrl-C, torchrun and Slurm signal all processes of a run. Without workers the last step could not be completed.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Packs: crops of labelled faces on disk, which training reads fast."""
+"""Packs: crops of labelled faces in one file on disk, which training reads fast."""
 
 import contextlib
 import errno
@@ -7,7 +7,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,48 +16,58 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.files import Draft
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.trainer.augmentation.augment import Augmentation
-from canthus.trainer.faces.labelled import LISTED, LabelledFace, LabelledSet
+from canthus.trainer.faces.labelled import MAX_LISTED, LabelledFace, LabelledSet
 from canthus.trainer.faces.schemes import scheme_of
 
 PACK_MARGIN = 1.4
-"""Side of a packed crop over the side of the region: room for turning, scaling and shifting it, most of the time."""
+"""Side of a packed crop over the side of the face's region: enough for most random rotations, scales and shifts."""
 
 CROPS = "crops.npy"
 LABELS = "labels.npz"
-"""The files of a pack."""
+"""The two files of a pack."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """Faces cut out once, at one size, for training."""
+    """N faces cut out at one size, for training. All fields except `crops` are arrays in labels.npz."""
 
     crops: NDArray[np.uint8]  # (N, P, P, 3) RGB, memory-mapped
-    points: NDArray[np.float32]  # (N, K, 2) pixels of the crop
-    spread: NDArray[np.float32]  # (N,)
-    source: NDArray[np.int64]  # (N,) which of `sources`
-    sources: tuple[str, ...]
-    names: tuple[str, ...]
+    points: NDArray[np.float32]  # (N, K, 2) crop pixels
+    spread: NDArray[np.float32]  # (N,) see LabelledFace
+    source: NDArray[np.int64]  # (N,) index into `sources`
+    sources: tuple[str, ...]  # names of the labelled sets
+    names: tuple[str, ...]  # image name of each face
 
     def __len__(self) -> int:
         return len(self.points)
 
 
+LABEL_FIELDS = tuple(one.name for one in fields(Pack) if one.name != "crops")
+
+
 @dataclass
 class Findings:
-    """What cutting the faces out brings to light."""
+    """Problems found while faces are cut out."""
 
-    unreadable: dict[str, str] = field(default_factory=dict)  # picture -> why
-    outside: list[NDArray[np.float64]] = field(default_factory=list)  # (K,) of each face cut: pixels beyond the picture
+    unreadable: dict[str, str] = field(default_factory=dict)  # image name -> message
+    outside: list[NDArray[np.float64]] = field(default_factory=list)  # (K,) per face: pixels outside the image, or 0
 
 
 class WrittenPack(NamedTuple):
-    """A new pack, and what was wrong with the faces that it was made of."""
+    """A new pack, and the problems found while it was made."""
 
     pack: Pack
     findings: Findings
+
+
+class _CutFace(NamedTuple):
+    source: int  # number of its set
+    face: LabelledFace
+    points: NDArray[np.floating]  # (K, 2) crop pixels
 
 
 def write_pack(
@@ -67,140 +77,138 @@ def write_pack(
     augmentation: Augmentation | None = None,
     allow_missing: bool = False,
 ) -> WrittenPack:
-    """Cut every face of the sets out, write the crops of `size` pixels into `folder`, and open the new pack.
+    """Cut out every face of the sets, write the crops of `size` pixels into `folder`, and open the new pack.
 
     Each crop has room for what `augmentation` does to a face, see `packed_region`. With `allow_missing`, faces whose
-    image is missing or unreadable are skipped. An earlier pack in `folder` stays whole until the new one is complete.
+    image is missing or unreadable are left out. An earlier pack in `folder` stays complete until the new one replaces
+    it.
 
     Raises:
-        InputError: If images are missing or unreadable; all are tried first.
+        InputError: If images are missing or unreadable (all are tried first), or if the pack cannot be written.
     """
     if len({one.scheme.name for one in sets}) > 1:
-        kinds = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
-        raise InputError(f"a pack holds faces with one number of points ({kinds}); make one for each")
+        counts = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
+        raise InputError(f"all faces of a pack have one number of points ({counts}); make one pack of each")
     findings = Findings()
-    todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
-    with _written_aside(folder) as (crops_part, labels_part):
-        done, points = _cut(sets, todo, crops_part, size, findings, augmentation)
-        lacking = len(todo) - len(done)
-        if lacking and (not allow_missing or not done):
-            raise InputError(_lacking(findings.unreadable, lacking, folder / "unreadable.txt"))
-        if lacking:
-            _shorten(crops_part, (len(done), size, size, 3))
-        _write_labels(
-            labels_part,
-            points,
-            np.array([face.spread for _, face in done], np.float32),
-            np.array([number for number, _ in done]),
-            [one.name for one in sets],
-            [face.image for _, face in done],
-        )
+    faces = sum(len(one.faces) for one in sets)
+    with _pack_drafts(folder) as drafts:
+        crops = _allocate(drafts.crops, (faces, size, size, 3))
+        cut = _cut_faces(sets, crops, augmentation, findings)
+        missing = faces - len(cut)
+        if missing and (not allow_missing or not cut):
+            raise InputError(_describe_unreadable(findings.unreadable, missing, folder / "unreadable.txt"))
+        crops.flush()
+        del crops  # unmaps the file: Windows cannot truncate or rename a mapped one
+        if missing:
+            _truncate(drafts.crops.file, (len(cut), size, size, 3))
+        labels = {
+            "points": np.array([one.points for one in cut], np.float32),
+            "spread": np.array([one.face.spread for one in cut], np.float32),
+            "source": np.array([one.source for one in cut]),
+            "sources": np.array([one.name for one in sets]),
+            "names": np.array([one.face.image for one in cut]),
+        }
+        _write_labels(drafts.labels.file, labels)
     return WrittenPack(open_pack(folder), findings)
 
 
-@contextlib.contextmanager
-def _written_aside(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """Where to write crops and labels, which are the folder's pack in the end; after an error nothing is left of them.
+class _Drafts(NamedTuple):
+    crops: Draft
+    labels: Draft
 
-    InputError where the folder cannot be written.
-    """
+
+@contextlib.contextmanager
+def _pack_drafts(folder: Path) -> Iterator[_Drafts]:
+    """Yield drafts of both files of a pack. After an error nothing is left of them, nor of a new folder."""
     new = not folder.exists()
-    crops, labels = folder / "crops.part.npy", folder / "labels.part.npz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        crops.unlink(missing_ok=True)  # what a killed `copy_pack` left is another pack's crops, by another name
-        yield crops, labels
-        crops.replace(folder / CROPS)
-        labels.replace(folder / LABELS)
-    except OSError as refused:
-        raise InputError(f"{folder}: cannot be written: {refused.strerror}") from refused
+        with Draft(folder / LABELS) as labels, Draft(folder / CROPS) as crops:
+            yield _Drafts(crops, labels)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
-        for part in (crops, labels):
-            with contextlib.suppress(OSError):
-                part.unlink()
         if new:
-            with contextlib.suppress(OSError):  # where it holds something, as a pack
+            with contextlib.suppress(OSError):  # it contains something, such as the pack
                 folder.rmdir()
 
 
-Todo = Sequence[tuple[int, LabelledFace]]
+def packed_region(points: NDArray[np.floating], augmentation: Augmentation | None = None) -> Roi:
+    """Return the upright square around a face (K, 2) that is packed: training sees no pixel outside it.
 
-
-def packed_region(points: NDArray[np.floating], how: Augmentation | None = None) -> Roi:
-    """The upright square that is packed of a face (K, 2): what training may ever see of it.
-
-    Where `how` changes faces evenly, it holds every region turned, scaled and shifted as far as that. Else, and where
-    changes follow a normal distribution and so have no end, it is the plain region with PACK_MARGIN.
+    If `augmentation` is uniform, the square contains each region that it can rotate, scale and shift to. A normal
+    distribution has no limits: then, and without `augmentation`, it is the face's region enlarged by PACK_MARGIN.
     """
-    if how is None or not how.uniform:
-        plain = roi_from_points(points)
-        return Roi(plain.x, plain.y, plain.side * PACK_MARGIN)
-    most = math.radians(how.rotation)
-    places: list[tuple[float, float]] = []
-    for angle in np.linspace(-most, most, 1 + math.ceil(how.rotation)):
+    if augmentation is None or not augmentation.uniform:
+        region = roi_from_points(points)
+        return Roi(region.x, region.y, region.side * PACK_MARGIN)
+    limit = math.radians(augmentation.rotation)
+    corners: list[tuple[float, float]] = []
+    for angle in np.linspace(-limit, limit, 1 + math.ceil(augmentation.rotation)):
         region = roi_from_points(points, float(angle))
-        turned = (abs(math.cos(angle)) + abs(math.sin(angle))) / 2  # from its middle to its corners, along each axis
-        reach = region.side * how.scale[1] * (turned + how.shift)
-        places += [(region.x - reach, region.y - reach), (region.x + reach, region.y + reach)]
-    low, high = np.min(places, axis=0), np.max(places, axis=0)
+        half = (abs(math.cos(angle)) + abs(math.sin(angle))) / 2  # of the rotated square's extent, in sides
+        reach = region.side * augmentation.scale[1] * (half + augmentation.shift)
+        corners += [(region.x - reach, region.y - reach), (region.x + reach, region.y + reach)]
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
     x, y = (low + high) / 2
     return Roi(float(x), float(y), float((high - low).max()))
 
 
-def _cut(
-    sets: Sequence[LabelledSet], todo: Todo, path: Path, size: int, findings: Findings, how: Augmentation | None
-) -> tuple[Todo, NDArray[np.float32]]:
-    """Write the crops (N, size, size, 3); returns which faces could be cut, and their points (N, K, 2) in the crops."""
-    crops = _reserved(path, (len(todo), size, size, 3))
-    done: list[tuple[int, LabelledFace]] = []
-    placed = []
+def _cut_faces(
+    sets: Sequence[LabelledSet], crops: NDArray[np.uint8], augmentation: Augmentation | None, findings: Findings
+) -> list[_CutFace]:
+    """Fill the first rows of `crops` (N, P, P, 3) with the faces whose images are readable, and return these faces."""
+    size = crops.shape[1]
+    todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
+    cut: list[_CutFace] = []
     for number, face in tqdm(todo, "cutting faces", unit="face", smoothing=0, disable=None):
         try:
-            picture = sets[number].image(face.image)
+            image = sets[number].read_image(face.image)
         except InputError as unreadable:
             findings.unreadable[face.image] = str(unreadable)
             continue
-        edge = np.array(picture.shape[1::-1]) - 0.5
+        edge = np.array(image.shape[1::-1]) - 0.5
         findings.outside.append(np.maximum(-0.5 - face.points, face.points - edge).max(-1).clip(0))
-        roomy = packed_region(face.points, how)
-        crops[len(done)] = crop(picture, roomy, size)
-        placed.append(transform(invert(to_frame(roomy, size)), face.points))
-        done.append((number, face))
-    crops.flush()
-    return done, np.array(placed, np.float32)
+        region = packed_region(face.points, augmentation)
+        crops[len(cut)] = crop(image, region, size)
+        cut.append(_CutFace(number, face, transform(invert(to_frame(region, size)), face.points)))
+    return cut
 
 
-def _reserved(path: Path, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
-    """An array on disk; InputError where the disk has no room for it, which would kill a process that fills a map."""
-    array = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+def _allocate(draft: Draft, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
+    """Create an array on disk and reserve its space: writing to a memory map on a full disk would kill the process.
+
+    Raises:
+        InputError: If the disk is too small.
+    """
+    array = np.lib.format.open_memmap(draft.file, mode="w+", dtype=np.uint8, shape=shape)
     if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
         try:
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as refused:
-            if refused.errno in (errno.ENOSPC, errno.EDQUOT):  # others: a disk that cannot reserve
-                raise _no_room(
-                    path, array.nbytes, refused, "choose another disk, or smaller crops (--size)"
-                ) from refused
+            with draft.file.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, draft.file.stat().st_size)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # others: a file system that cannot reserve space
+                advice = "choose another disk, or smaller crops (--size)"
+                raise _disk_full(draft.path.parent, array.nbytes, error, advice) from error
     return array
 
 
-def _no_room(path: Path, size: int, refused: OSError, answer: str) -> InputError:
-    return InputError(f"{path.parent}: the crops need {size / 1e9:.3g} GB ({refused.strerror}); {answer}")
+def _disk_full(folder: Path, size: int, error: OSError, advice: str) -> InputError:
+    return InputError(f"{folder}: the crops need {size / 1e9:.3g} GB ({error.strerror}); {advice}")
 
 
-def _lacking(unreadable: dict[str, str], faces: int, listed: Path) -> str:
-    """What to say; more pictures than a person reads go to a file."""
-    told, more = list(unreadable.values()), []
-    if len(told) > LISTED:
-        listed.write_text("\n".join(told) + "\n")
-        more = [f"and {len(told) - LISTED} more, see {listed}"]
-    start = f"{len(told)} pictures with {faces} faces are missing or unreadable; --allow-missing goes on without them:"
-    return "\n  ".join([start, *told[:LISTED], *more])
+def _describe_unreadable(unreadable: dict[str, str], faces: int, list_file: Path) -> str:
+    """Return the error message. If it would be too long, the whole list is written to `list_file`."""
+    reasons, more = list(unreadable.values()), []
+    if len(reasons) > MAX_LISTED:
+        list_file.write_text("\n".join(reasons) + "\n", errors="replace")
+        more = [f"and {len(reasons) - MAX_LISTED} more, see {list_file}"]
+    start = f"{len(reasons)} images with {faces} faces are missing or unreadable; to leave them out: --allow-missing"
+    return "\n  ".join([start, *reasons[:MAX_LISTED], *more])
 
 
-def _shorten(path: Path, shape: tuple[int, ...]) -> None:
-    """Keep the first rows of an array on disk: numpy leaves room in a file's head for any number of them."""
+def _truncate(path: Path, shape: tuple[int, ...]) -> None:
+    """Keep only the first rows of an array of uint8 on disk. NumPy's header has room for any number of rows."""
     with path.open("r+b") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
         file.truncate(file.tell() + math.prod(shape))
@@ -208,55 +216,50 @@ def _shorten(path: Path, shape: tuple[int, ...]) -> None:
 
 @contextlib.contextmanager
 def copy_pack(folder: Path, output: Path) -> Iterator[Pack]:
-    """Gives the pack in `folder`, and writes it to `output` with the points (N, K, 2) that it has in the end.
+    """Yield the pack in `folder`; after the block, write it to `output` with the points as the block left them.
 
-    The crops take their place before, as finding points may take long; they lie on the disk once where it allows that.
+    The block may change `points` (N, K, 2) in place. The crops are linked, so that they need no disk space, or copied
+    if the file system cannot link. That happens first, because computing points may take long.
     """
     pack = open_pack(folder)
-    with _written_aside(output) as (crops_part, labels_part):
+    with _pack_drafts(output) as drafts:
         try:
-            crops_part.hardlink_to(folder / CROPS)
+            drafts.crops.file.hardlink_to(folder / CROPS)
         except OSError:
             try:
-                shutil.copyfile(folder / CROPS, crops_part)
-            except OSError as refused:
-                raise _no_room(crops_part, pack.crops.nbytes, refused, "choose another disk") from refused
+                shutil.copyfile(folder / CROPS, drafts.crops.file)
+            except OSError as error:
+                raise _disk_full(output, pack.crops.nbytes, error, "choose another disk") from error
         yield pack
-        _write_labels(labels_part, pack.points, pack.spread, pack.source, pack.sources, pack.names)
+        _write_labels(drafts.labels.file, {name: np.array(getattr(pack, name)) for name in LABEL_FIELDS})
 
 
-def _write_labels(
-    path: Path,
-    points: NDArray[np.float32],
-    spread: NDArray[np.float32],
-    source: NDArray[np.int64],
-    sources: Sequence[str],
-    names: Sequence[str],
-) -> None:
-    np.savez(path, points=points, spread=spread, source=source, sources=np.array(sources), names=np.array(names))
+def _write_labels(path: Path, labels: dict[str, NDArray[Any]]) -> None:
+    assert set(labels) == set(LABEL_FIELDS)
+    np.savez(path, **labels)  # type: ignore[arg-type] # mypy takes the keys for options of savez
 
 
 def open_pack(folder: Path) -> Pack:
-    """Open what `write_pack` wrote."""
+    """Open a pack that `write_pack` wrote.
+
+    Raises:
+        InputError: If it is not a pack, or damaged.
+    """
     try:
         crops = np.lib.format.open_memmap(folder / CROPS, mode="r")
         with (folder / LABELS).open("rb") as file, np.load(file) as labels:
-            pack = Pack(
-                crops,
-                labels["points"],
-                labels["spread"],
-                labels["source"],
-                tuple(str(name) for name in labels["sources"]),
-                tuple(str(name) for name in labels["names"]),
-            )
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as unreadable:
-        into = "PACK" if folder.exists() else folder  # not into a folder that holds something else, such as the set
+            arrays = {name: labels[name] for name in LABEL_FIELDS}
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        output = "PACK" if folder.exists() else folder  # an existing folder may hold something else
         raise InputError(
-            f"{folder}: not a pack of faces; make one with: canthus data prepare SET... -o {into}"
-        ) from unreadable
+            f"{folder}: not a pack of faces; make one with: canthus data prepare SET... -o {output}"
+        ) from error
+    for name in ("sources", "names"):
+        arrays[name] = tuple(str(one) for one in arrays[name])
+    pack = Pack(crops, **arrays)
     if len(pack.crops) != len(pack):
-        raise InputError(f"{folder}: crops and labels differ in number; make the pack again")
+        raise InputError(f"{folder}: {len(pack.crops)} crops, but labels of {len(pack)} faces; make the pack again")
     if pack.points.shape[2:] != (2,):
         raise InputError(f"{folder}: expected points (N, K, 2), got {pack.points.shape}; make the pack again")
-    scheme_of(pack.points.shape[1])
+    scheme_of(pack.points.shape[1], str(folder))
     return pack

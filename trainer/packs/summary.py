@@ -1,4 +1,4 @@
-"""What a pack of labelled faces holds and whether its labels make sense: a summary and a contact sheet."""
+"""Check the labels of a pack: a summary as text, and a contact sheet."""
 
 from collections.abc import Sequence
 
@@ -18,113 +18,120 @@ from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.faces.schemes import Scheme, scheme_of
 from canthus.trainer.packs.pack import Findings, Pack
 
-NAMED = 5
-"""Faces that a summary names."""
+MAX_NAMED = 5
+"""Number of faces that the summary names per problem."""
 
-LOPSIDED = 25.0
-"""A mean face may differ from its mirror image by so much, in % of the ruler; swapped points differ by far more."""
+MAX_ASYMMETRY = 25.0
+"""Largest plausible distance between a mean face and its mirror image, in % of the normalizer. Points in a wrong order
+give much more."""
 
-ASIDE = 0.2
-"""Points of a pair that lie the wrong way round by so much, in sides of the face, have changed places."""
+SWAPPED_DISTANCE = 0.2
+"""Points of a mirror pair that are in the wrong order by more than this, in sides of the face, are swapped."""
 
-ENOUGH = 20
-"""Faces that look to both sides alike, on average."""
+MIN_FACES = 20
+"""Number of faces from which on the mean face is nearly symmetric."""
 
 SHOWN = 30
-"""Faces on the contact sheet."""
+"""Number of faces on the contact sheet."""
 
 
 def summarize_pack(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) -> list[str]:
-    """Lines for a person: counts, what is missing, points outside their pictures, left and right."""
+    """Return lines of text: number of faces, missing images, points outside images, swapped sides, symmetry."""
     scheme = scheme_of(pack.points.shape[1])
     lines = [f"{len(pack)} faces of {pack.crops.shape[1]} px, {scheme.points} points each ({scheme.name})"]
-    lines += [f"  {_counts(one)}" for one in sets]
+    lines += [f"  {_describe_set(one)}" for one in sets]
     if findings.unreadable:
-        lost = sum(len(one.faces) for one in sets) - len(pack)
-        lines.append(f"  left out: {lost} faces, whose {len(findings.unreadable)} pictures are missing or unreadable:")
-        lines += [f"    {why}" for why in findings.unreadable.values()]
-    beyond = np.array(findings.outside).reshape(-1, scheme.points)
-    lines.append(f"  points outside their picture: {(beyond > 0).sum()} of {pack.points[..., 0].size}")
-    if beyond.any():
-        farthest = beyond.max(-1).argmax()
-        lines[-1] += f", on {beyond.any(-1).sum()} faces; farthest, by {beyond.max():.3g} px: {pack.names[farthest]}"
-    wrong = np.flatnonzero(has_swapped_sides(pack.points, scheme))
-    if len(wrong):
-        named = ", ".join(pack.names[row] for row in wrong[:NAMED])
-        lines.append(f"  left and right: seem swapped on {len(wrong)} faces: {named}{' ...' * (len(wrong) > NAMED)}")
+        missing = sum(len(one.faces) for one in sets) - len(pack)
+        lines.append(
+            f"  left out: {missing} faces, because {len(findings.unreadable)} images are missing or unreadable:"
+        )
+        lines += [f"    {reason}" for reason in findings.unreadable.values()]
+    outside = np.array(findings.outside).reshape(-1, scheme.points)  # (N, K) pixels
+    lines.append(f"  points outside their image: {(outside > 0).sum()} of {pack.points[..., 0].size}")
+    if outside.any():
+        farthest = outside.max(-1).argmax()
+        lines[-1] += f", on {outside.any(-1).sum()} faces; farthest, by {outside.max():.3g} px: {pack.names[farthest]}"
+    swapped = np.flatnonzero(has_swapped_sides(pack.points, scheme))
+    if len(swapped):
+        names = ", ".join(pack.names[row] for row in swapped[:MAX_NAMED])
+        more = " ..." * (len(swapped) > MAX_NAMED)
+        lines.append(f"  left and right: seem to be swapped on {len(swapped)} faces: {names}{more}")
     else:
-        lines.append("  left and right: as they should be on every face")
-    return [*lines, f"  {_mirror_line(pack.points, scheme)}"]
+        lines.append("  left and right: correct on all faces")
+    return [*lines, f"  {_describe_symmetry(pack.points, scheme)}"]
 
 
-def _counts(one: LabelledSet) -> str:
-    pictures = len({face.image for face in one.faces})
-    told = f"{one.name}: {len(one.faces)} faces in {pictures} pictures"
-    if one.published and one.published != len(one.faces):
-        told += f"; the published list has {one.published}"
-    if one.left_out:
-        told += f"; {one.left_out} more have points that nobody labelled and are left out"
-    return told
+def _describe_set(labelled: LabelledSet) -> str:
+    images = len({face.image for face in labelled.faces})
+    line = f"{labelled.name}: {len(labelled.faces)} faces in {images} images"
+    if labelled.published_count and labelled.published_count != len(labelled.faces):
+        line += f"; the published list has {labelled.published_count}"
+    if labelled.skipped:
+        line += f"; {labelled.skipped} more are left out because a point is not labelled"
+    return line
 
 
-def _mirror_line(points: NDArray[np.floating], scheme: Scheme) -> str:
-    if len(points) < ENOUGH:
-        return "mean face and its mirror image: too few faces to compare them"
-    apart = asymmetry(points, scheme)
-    worst = int(apart.argmax())
-    told = f"{apart.mean():.1f} % of the ruler on average, {apart[worst]:.1f} % at most (point {worst})"
-    if apart[worst] > LOPSIDED:
-        return f"mean face and its mirror image DISAGREE: {told}; are the points in the order of {scheme.name}?"
-    return f"mean face and its mirror image agree: {told} apart"
+def _describe_symmetry(points: NDArray[np.floating], scheme: Scheme) -> str:
+    if len(points) < MIN_FACES:
+        return "symmetry of the mean face: too few faces to check it"
+    distance = asymmetry(points, scheme)
+    worst = int(distance.argmax())
+    figures = (
+        f"it differs from its mirror image by {distance.mean():.1f} % of the normalizer on average, "
+        f"{distance[worst]:.1f} % at most (point {worst})"
+    )
+    if distance[worst] > MAX_ASYMMETRY:
+        return f"symmetry of the mean face: WRONG; {figures}; are the points in the order of {scheme.name}?"
+    return f"symmetry of the mean face: good; {figures}"
 
 
 def has_swapped_sides(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.bool_]:
-    """Which faces (N, K, 2) have left for right, as a whole or in a part (the brows, say).
+    """Return which faces (N,) of points (N, K, 2) have left and right swapped, as a whole or in part (only the brows).
 
-    As a whole: seen with the eyes level, the middle of the points lies above the eyes. In a part: points of a pair lie
-    the other way round than those of the eyes. A profile's pairs nearly fall together, so little counts as nothing.
+    As a whole: with the eyes level, the mean of all points is above the eyes. In part: the points of a mirror pair
+    are in the opposite order to the eyes. In a profile the points of a pair are close together, so small distances do
+    not count.
     """
     left, right = (points[:, list(group)].mean(1) for group in scheme.eyes)
-    across, down = right - left, points.mean(1) - (left + right) / 2
-    turn = across[:, 0] * down[:, 1] - across[:, 1] * down[:, 0]
-    whole = turn < -0.1 * (down**2).sum(-1)
-    length = np.maximum(np.linalg.norm(across, axis=-1), 1e-6)
-    ones, others = (list(side) for side in zip(*scheme.pairs, strict=True))
-    order = ((points[:, others] - points[:, ones]) * across[:, None]).sum(-1) / length[:, None]  # (N, pairs)
+    between_eyes, to_mean = right - left, points.mean(1) - (left + right) / 2
+    cross = between_eyes[:, 0] * to_mean[:, 1] - between_eyes[:, 1] * to_mean[:, 0]
+    whole = cross < -0.1 * (to_mean**2).sum(-1)
+    length = np.maximum(np.linalg.norm(between_eyes, axis=-1), 1e-6)
+    ones, others = (list(side) for side in zip(*scheme.mirror_pairs, strict=True))
+    order = ((points[:, others] - points[:, ones]) * between_eyes[:, None]).sum(-1) / length[:, None]  # (N, pairs)
     order *= np.sign(np.median(order, axis=0))
-    part = (order < -ASIDE * np.ptp(points, axis=1).max(-1)[:, None]).any(-1)
-    wrong: NDArray[np.bool_] = whole | part
-    return wrong
+    part = (order < -SWAPPED_DISTANCE * np.ptp(points, axis=1).max(-1)[:, None]).any(-1)
+    swapped: NDArray[np.bool_] = whole | part
+    return swapped
 
 
 def asymmetry(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.float64]:
-    """How far each point (K,) of the median face lies from its mirror pair's mirror image, in % of the ruler."""
+    """Return the distance (K,) of each point of the median face from its mirrored mirror point, in % of the normalizer.
+
+    points: (N, K, 2). Each face is first rotated, scaled and shifted so that its normalizer is horizontal, of length 1
+    and centered at 0.
+    """
     left, right = (points[:, list(group)].mean(1) for group in scheme.normalizer)
-    across = right - left
-    length = np.maximum((across**2).sum(-1, keepdims=True), 1e-6)
-    from_middle = points - ((left + right) / 2)[:, None]
-    x = (from_middle * across[:, None]).sum(-1) / length
-    y = (from_middle[..., 1] * across[:, None, 0] - from_middle[..., 0] * across[:, None, 1]) / length
+    axis = right - left
+    length = np.maximum((axis**2).sum(-1, keepdims=True), 1e-6)  # squared
+    centered = points - ((left + right) / 2)[:, None]
+    x = (centered * axis[:, None]).sum(-1) / length
+    y = (centered[..., 1] * axis[:, None, 0] - centered[..., 0] * axis[:, None, 1]) / length
     face = np.stack([np.median(x, axis=0), np.median(y, axis=0)], -1)
-    apart: NDArray[np.float64] = 100 * np.linalg.norm(face - face[scheme.mirror] * [-1, 1], axis=-1)
-    return apart
+    distance: NDArray[np.float64] = 100 * np.linalg.norm(face - face[scheme.mirror] * [-1, 1], axis=-1)
+    return distance
 
 
 def pack_contact_sheet(pack: Pack) -> NDArray[np.uint8]:
-    """Some faces of a pack with their points, as a picture; first those that `summary` names as swapped."""
+    """Draw some faces of a pack with their points, as an RGB image; faces with swapped sides come first."""
     scheme = scheme_of(pack.points.shape[1])
     scale = TILE / pack.crops.shape[1]
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    swapped = np.flatnonzero(has_swapped_sides(pack.points, scheme))[:MAX_NAMED].tolist()
+    others = [row for row in evenly_spaced(len(pack), SHOWN - len(swapped)) if row not in swapped]
     tiles = []
-    wrong = np.flatnonzero(has_swapped_sides(pack.points, scheme))[:NAMED].tolist()
-    for row in [*wrong, *(row for row in evenly_spaced(len(pack), SHOWN - len(wrong)) if row not in wrong)]:
-        image = cv2.resize(
-            pack.crops[row], (TILE, TILE), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        )
+    for row in [*swapped, *others]:
+        image = cv2.resize(pack.crops[row], (TILE, TILE), interpolation=interpolation).astype(np.uint8, copy=False)
         points = (pack.points[row] + 0.5) * scale - 0.5
-        tiles.append(
-            (
-                draw_points(image.astype(np.uint8, copy=False), points, scheme, LABEL_COLOR),
-                shorten_name(pack.names[row], 36),
-            )
-        )
+        tiles.append((draw_points(image, points, scheme, LABEL_COLOR), shorten_name(pack.names[row], 36)))
     return contact_sheet(tiles, 6)
