@@ -117,7 +117,7 @@ def test_error_says_why_a_path_is_not_a_labelled_set(tmp_path):
         open_set(broken)
     with tarfile.open(broken, "w") as shard:
         shard.addfile(tarfile.TarInfo("other.txt"), io.BytesIO())
-    with pytest.raises(InputError, match="not a shard .expected list_98pt"):
+    with pytest.raises(InputError, match=r"not a shard \(expected list_98pt"):
         open_set(broken)
     (tmp_path / SHARD_LIST).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not a text file"):
@@ -197,7 +197,7 @@ def fraction_outside(pack: Pack, how: Augmentation) -> float:
 
 @pytest.mark.parametrize("name", ["wflw-hrnet", "wflw-published", "cofw-hrnet"])
 def test_pack_for_a_published_recipe_contains_all_pixels_that_it_needs(tmp_path, name):
-    """A square rotated by 45 degrees and enlarged by 1.25 needs 1.25 * sqrt(2) of its side; a shifted one needs more."""
+    """A square rotated by 45 degrees and enlarged by 1.25 needs 1.25 * sqrt(2) of its side; a shifted one more."""
     write_shard(tmp_path / "shard")
     how = replace(find_recipe(name).augmentation, shift=0.05)
     faces = [open_set(tmp_path / "shard")]
