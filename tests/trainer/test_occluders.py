@@ -15,7 +15,7 @@ DRAWN = 60
 
 
 def face(scheme: Scheme, size: int) -> np.ndarray:
-    """Return points (K, 2) of a face in the center of a crop. Except for WFLW, only the eyes are where they should be."""
+    """Return points (K, 2) of a face in the center of a crop; except for WFLW, only the eyes are plausible."""
     points = (0.2 + 0.6 * SHAPE) * size
     if scheme is WFLW:
         return points.astype(np.float32)

@@ -50,7 +50,7 @@ def test_wrong_labels_move_towards_the_predictions(packs, tmp_path, share):
     assert (new.names, new.sources) == (wrong.names, wrong.sources)
 
 
-def test_a_leftover_hard_link_to_another_pack_does_not_damage_it(packs, tmp_path):
+def test_pack_linked_to_the_crops_of_another_is_replaced_without_changing_them(packs, tmp_path):
     right, _ = packs
     kept = right.crops.copy()
     (tmp_path / "new").mkdir()
@@ -63,8 +63,10 @@ def test_a_leftover_hard_link_to_another_pack_does_not_damage_it(packs, tmp_path
         copy,
         lambda: write_pack([open_set(tmp_path / "shard")], tmp_path / "new", 64),
     ):
-        (tmp_path / "new/crops.part.npy").hardlink_to(tmp_path / "right/crops.npy")
+        (tmp_path / "new/crops.npy").unlink(missing_ok=True)
+        (tmp_path / "new/crops.npy").hardlink_to(tmp_path / "right/crops.npy")
         write()
+        assert {path.name for path in (tmp_path / "new").iterdir()} == {"crops.npy", "labels.npz"}
         np.testing.assert_array_equal(open_pack(tmp_path / "right").crops, kept)
 
 
