@@ -35,8 +35,8 @@ def check(*, at_least: float | None = None, parse: Callable[[Any], object] | Non
 def parse_fields(kind: type[T], values: object, prefix: str = "") -> T:
     """Return an instance of the dataclass `kind` with the fields of the mapping `values`.
 
-    Lists become tuples, and mappings become dataclasses, where the annotation says so. An int is accepted for a float,
-    a bool is not accepted for a number, and a float must be finite. `prefix` stands before the names in messages.
+    Lists become tuples, and mappings become dataclasses, where the annotation requires it. An int is accepted for a
+    float, a bool is not accepted for a number, and a float must be finite. `prefix` precedes the names in messages.
 
     Raises FieldError.
     """
@@ -105,7 +105,7 @@ def _parse_union(hint: Any, value: object, name: str) -> Any:
     members = [one for one in get_args(hint) if one is not type(None)]
     if value is None and len(members) < len(get_args(hint)):
         return None
-    if len(members) == 1:  # T | None: the message of T says more
+    if len(members) == 1:  # T | None: the message for T is more precise
         return parse_value(members[0], value, name)
     for one in members:
         try:

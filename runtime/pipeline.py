@@ -108,7 +108,7 @@ class Landmarker(Closeable):
         return replace(faces, points=points, scores=scores)
 
     def restart(self) -> None:
-        """Forget the faces. Call it after a jump to another place of a video."""
+        """Forget the faces. Call it after a jump to another time in a video."""
         self.tracker.restart()
         if self._smoother:
             self._smoother = Smoother()

@@ -62,7 +62,7 @@ class OpenVINOBackend(Closeable):
 
 
 def _check_ports(path: Path, compiled: openvino.CompiledModel, manifest: Manifest) -> None:
-    """Raise ModelError if the model's inputs and outputs do not have the shapes that its manifest says."""
+    """Raise ModelError if the model's inputs and outputs do not have the shapes of its manifest."""
     size, points = manifest.size, manifest.points
     for kind, ports, shapes in (
         ("input", compiled.inputs, [("N", size, size, 3)]),

@@ -129,7 +129,7 @@ class Engine:
         self.engine = self._runtime.deserialize_cuda_engine(data)
         if self.engine is None:
             raise EngineError(f"{path}: {self.flavour} refuses it: {last_error(self.log)}; rebuild it: {rebuild}")
-        names = [self.engine.get_tensor_name(place) for place in range(self.engine.num_io_tensors)]
+        names = [self.engine.get_tensor_name(index) for index in range(self.engine.num_io_tensors)]
         if sorted(names) != ["crops", "maps"]:
             raise EngineError(f"{path}: its bindings are {names}, expected crops and maps; rebuild it: {rebuild}")
         _, self.size, _, _ = self.engine.get_tensor_shape("crops")

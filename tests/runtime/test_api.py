@@ -158,10 +158,10 @@ def test_no_frame_of_an_iterable_is_lost():
         for index in range(20):
             yield Frame(image_of_a_face(), index, index / 30)
 
-    for place, (frame, _) in enumerate(follow(frames())):
+    for index, (frame, _) in enumerate(follow(frames())):
         time.sleep(0.005)
-        assert frame.index == place
-    assert place == 19
+        assert frame.index == index
+    assert index == 19
 
 
 def test_command_works_without_stderr():

@@ -63,7 +63,7 @@ def test_fit_minimises_the_cross_entropy():
 
     a, b = fit_calibration(scores, accurate)
     around = [(a + right, b + up) for right in (-0.02, 0, 0.02) for up in (-0.02, 0, 0.02) if right or up]
-    assert loss(a, b) < min(loss(*place) for place in around)
+    assert loss(a, b) < min(loss(*pair) for pair in around)
 
 
 def test_peaks_that_separate_the_points_perfectly_give_a_finite_curve():

@@ -77,8 +77,8 @@ class FakeTensorRT:
         self.log.log(1, "not  an\nengine")
         return None
 
-    def get_tensor_name(self, place):
-        return ("crops", "maps")[place]
+    def get_tensor_name(self, index):
+        return ("crops", "maps")[index]
 
     def get_tensor_shape(self, name):
         cells = SIZE // STRIDE

@@ -145,8 +145,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = build_network("student", POINTS)
     with torch.no_grad():
         network.head[3].weight.normal_(0, 0.05)
-    facts = {"network": "student", "points": POINTS, "size": SIZE, "stride": STRIDE}
-    save(folder / "best", Checkpoint(network.state_dict(), facts, {}, {}))
+    metadata = {"network": "student", "points": POINTS, "size": SIZE, "stride": STRIDE}
+    save(folder / "best", Checkpoint(network.state_dict(), metadata, {}, {}))
     export(folder / "best", folder / "model.onnx")
     return folder / "model.onnx"
 
