@@ -71,14 +71,14 @@ class _Tile(NamedTuple):
     side: int
 
 
-def find_detector_model(given: str | Path | None = None, fetch: bool = True) -> Path:
-    """Return the detector's model file: `given`, or the file in the cache, downloaded first if missing and `fetch`.
+def find_detector_model(model: str | Path | None = None, fetch: bool = True) -> Path:
+    """Return the detector's model file: `model`, or the file in the cache, downloaded first if missing and `fetch`.
 
     Raises ModelError if there is no such file; the message says what to do.
     """
-    if given is None:
+    if model is None:
         return find_downloads([MODEL], fetch)[0]
-    path = Path(given)
+    path = Path(model)
     if not path.is_file():
         raise ModelError(f"{path}: no such detector model")
     return path

@@ -182,7 +182,16 @@ class Tracker:
         rois = [roi_from_box(box) for box in (*new, *(match.box for match in uncertain))]
         points, scores = refine_landmarks(partial(predict_landmarks, self.backend, image), rois)
         for index, box in enumerate(new):
-            self._add(_Track(-1, points[index], scores[index], seconds, self._frame, seconds, box.score), box)
+            track = _Track(
+                id=-1,  # not assigned yet
+                points=points[index],
+                scores=scores[index],
+                seconds=seconds,
+                frame=self._frame,
+                confirmed=seconds,
+                detection_score=box.score,
+            )
+            self._add(track, box)
         for index, match in enumerate(uncertain, start=len(new)):
             self._improve(match.track, points[index], scores[index], seconds)
 
