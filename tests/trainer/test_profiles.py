@@ -1,4 +1,4 @@
-"""Profiles out of frontal faces: laws that a made-up head obeys, what the command tells, and real faces."""
+"""Profile faces from frontal ones: properties on a synthetic head, the command, and photographs."""
 
 import itertools
 import math
@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 import pytest
 
-import canthus.trainer.labels.profiles as turning
 from canthus.runtime import wflw
 from canthus.runtime.cli import main
 from canthus.runtime.downloads import find_downloads
@@ -17,30 +16,31 @@ from canthus.runtime.types import Roi
 from canthus.trainer.commands.data import command
 from canthus.trainer.faces.formats import format_list_line, open_set
 from canthus.trainer.faces.labelled import LabelledFace, is_held_out, yaw_estimate
-from canthus.trainer.labels import face_mesh
-from canthus.trainer.labels.head_surface import DRAWN, MIDDLE, SIDE, Pose, Upright, prepare, turn, turn_points, upright
+from canthus.trainer.labels import face_mesh, profiles
+from canthus.trainer.labels.head_surface import CHIN_POINT, SIDE, Pose, UprightFace, cut_upright, reconstruct
 from canthus.trainer.labels.labelling import IMAGE_SCALE, PseudoLabel, ShardWriter
-from canthus.trainer.labels.rendering import fill, rasterise
+from canthus.trainer.labels.profile_synthesis import RENDERED_SIDE, render, rotate_points
+from canthus.trainer.labels.rendering import fill_unknown, rasterise
 from canthus.trainer.packs.pack import open_pack, write_pack
 from support.data_sets import write_cofw
 from support.shape import SHAPE
 
-NEAR = 1.5  # pixels of the square: a third of the distance of two vertices
+NEAR = 1.5  # pixels of the square: about a third of the distance of two vertices
 FACE = 180  # pixels
 
 EVEN = (SHAPE + SHAPE[wflw.MIRROR] * [-1, 1] + [1, 0]) / 2
-"""A crude face that is its own mirror image."""
+"""A simple face that is its own mirror image."""
 
 SIDES = {127: (-0.95, -0.2), 356: (0.95, -0.2), 234: (-0.98, 0.0), 454: (0.98, 0.0)}
 MIDDLES = {168: (0.0, -0.3), 5: (0.0, -0.6)}
 
 
-def seen(points: np.ndarray, shape: tuple[int, int]) -> face_mesh.Seen:
-    """A head like an egg around points (98, 2): half an ellipsoid for a face, and a body below."""
+def synthetic_mesh(points: np.ndarray, shape: tuple[int, int]) -> face_mesh.MeshedFace:
+    """Return a head around points (98, 2): half an ellipsoid as face, and a body below."""
     size = np.ptp(points, axis=0).max()
     middle, half = (points.min(0) + points.max(0)) / 2, size * np.array([0.5, 0.52])
     flat = np.zeros((468, 2))
-    marks = {ours: (points[theirs] - middle) / half for ours, theirs in face_mesh.SAME} | SIDES | MIDDLES
+    marks = {ours: (points[theirs] - middle) / half for ours, theirs in face_mesh.SHARED_POINTS} | SIDES | MIDDLES
     marks[face_mesh.TOP] = -marks[face_mesh.CHIN]
     others = [place for place in range(468) if place not in marks]
     number = np.arange(len(others) // 2)
@@ -50,16 +50,16 @@ def seen(points: np.ndarray, shape: tuple[int, int]) -> face_mesh.Seen:
     for place, mark in marks.items():
         flat[place] = mark
     depth = -0.45 * size * np.sqrt(1 - (flat**2).sum(1))
-    depth[face_mesh.TOP] -= math.tan(face_mesh.LEAN) * 2 * half[1] * marks[face_mesh.CHIN][1]  # the face looks straight
+    depth[face_mesh.TOP] -= math.tan(face_mesh.TILT) * 2 * half[1] * marks[face_mesh.CHIN][1]  # the face has no pitch
     person = np.zeros(shape, np.float32)
     x, y = (int(edge) for edge in middle)
     cv2.ellipse(person, (x, y), (round(0.62 * size), round(0.75 * size)), 0, 0, 360, 1.0, -1)
     person[y + round(0.7 * size) :, x - round(0.9 * size) : x + round(0.9 * size)] = 1
-    return face_mesh.Seen(np.column_stack([middle + flat * half, depth]), person, 1.0)
+    return face_mesh.MeshedFace(np.column_stack([middle + flat * half, depth]), person, 1.0)
 
 
-def square(marks: tuple[int, ...] = ()) -> Upright:
-    """The crude face on soft colours; the points of these numbers are marked with discs of pure red."""
+def synthetic_face(marks: tuple[int, ...] = ()) -> UprightFace:
+    """Return the simple face on smooth colours, with red discs on the points with these numbers."""
     ground = np.random.default_rng(1).integers(40, 200, (6, 6, 3)).astype(np.uint8)
     ground[..., 0] //= 4
     picture = cv2.resize(ground, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
@@ -67,41 +67,41 @@ def square(marks: tuple[int, ...] = ()) -> Upright:
     for mark in marks:
         x, y = points[mark]
         cv2.circle(picture, (round(x * 16), round(y * 16)), 4 * 16, (255, 0, 0), -1, cv2.LINE_AA, 4)
-    return Upright(picture, points, np.ones((SIDE, SIDE), np.bool_))
+    return UprightFace(picture, points, np.ones((SIDE, SIDE), np.bool_))
 
 
-def source(marks: tuple[int, ...] = ()):
-    made = square(marks)
-    return prepare(made, seen(made.points, (SIDE, SIDE)))
+def synthetic_head(marks: tuple[int, ...] = ()):
+    face = synthetic_face(marks)
+    return reconstruct(face, synthetic_mesh(face.points, (SIDE, SIDE)))
 
 
-def to_line(points: np.ndarray, line: np.ndarray) -> np.ndarray:
-    """How far points (N, 2) lie from a chain (M, 2)."""
+def distance_to_chain(points: np.ndarray, line: np.ndarray) -> np.ndarray:
+    """Return the distances of points (N, 2) from a chain of points (M, 2)."""
     dense = np.concatenate([np.linspace(a, b, 20) for a, b in itertools.pairwise(line)])
     return np.linalg.norm(points[:, None] - dense, axis=-1).min(1)
 
 
-def test_a_turn_by_nothing_gives_the_face_back():
-    made = square()
-    face = source()
-    points = turn_points(face, Pose())
+def test_a_pose_without_rotation_gives_the_face_back():
+    made = synthetic_face()
+    face = synthetic_head()
+    points = rotate_points(face, Pose())
     inner = slice(33, None)
     np.testing.assert_allclose(points[inner], made.points[inner], atol=0.1)
-    assert to_line(points[:33], made.points[:33]).max() < NEAR
-    picture, drawn_points = turn(face, Pose())
+    assert distance_to_chain(points[:33], made.points[:33]).max() < NEAR
+    picture, drawn_points = render(face, Pose())
     region = roi_from_points(points)
     roomy = Roi(region.x, region.y, region.side * IMAGE_SCALE)
-    wanted = crop(made.picture, roomy, DRAWN)
-    np.testing.assert_allclose(drawn_points, transform(invert(to_frame(roomy, DRAWN)), points), atol=0.01)
-    core = cv2.erode(crop(np.dstack([face.texture[..., 3]] * 3), roomy, DRAWN)[..., 0], np.ones((25, 25))) > 250
+    wanted = crop(made.image, roomy, RENDERED_SIDE)
+    np.testing.assert_allclose(drawn_points, transform(invert(to_frame(roomy, RENDERED_SIDE)), points), atol=0.01)
+    core = cv2.erode(crop(np.dstack([face.texture[..., 3]] * 3), roomy, RENDERED_SIDE)[..., 0], np.ones((25, 25))) > 250
     assert core.mean() > 0.2
     assert np.abs(picture.astype(int) - wanted)[core].mean() < 2
 
 
-def test_a_mark_on_the_face_lies_where_its_point_says():
+def test_a_disc_on_the_face_is_rendered_at_its_rotated_point():
     for degrees, mark in ((-50, 54), (-50, 82), (40, 76), (60, 54), (35, 90), (-20, 64)):
         pose = Pose(math.radians(degrees), math.radians(8), math.radians(-6))
-        picture, points = turn(source((mark,)), pose)
+        picture, points = render(synthetic_head((mark,)), pose)
         red = picture.astype(int)
         rows, columns = np.nonzero((red[..., 0] > 140) & (red[..., 1] < 90) & (red[..., 2] < 90))
         assert len(rows) > 10, (degrees, mark)
@@ -109,10 +109,10 @@ def test_a_mark_on_the_face_lies_where_its_point_says():
         assert np.linalg.norm(found - points[mark]) < 2 * NEAR, (degrees, mark)
 
 
-def test_a_face_turns_where_its_pose_says():
-    face = source()
+def test_a_face_rotates_as_its_pose_says():
+    face = synthetic_head()
     straight, right, down, rolled = (
-        turn_points(face, pose) for pose in (Pose(), Pose(yaw=0.6), Pose(pitch=0.4), Pose(roll=0.3))
+        rotate_points(face, pose) for pose in (Pose(), Pose(yaw=0.6), Pose(pitch=0.4), Pose(roll=0.3))
     )
     eyes = list(wflw.OUTER_CANTHI)
     assert yaw_estimate(right[None])[0] > 0.2
@@ -125,30 +125,30 @@ def test_a_face_turns_where_its_pose_says():
 
 
 @pytest.mark.parametrize("degrees", [20, 50, 80])
-def test_turning_the_other_way_mirrors_the_points(degrees):
-    face = source()
+def test_the_opposite_yaw_mirrors_the_points(degrees):
+    face = synthetic_head()
     aside = math.radians(degrees)
-    one, other = turn_points(face, Pose(aside, 0.1, 0.2)), turn_points(face, Pose(-aside, 0.1, -0.2))
+    one, other = rotate_points(face, Pose(aside, 0.1, 0.2)), rotate_points(face, Pose(-aside, 0.1, -0.2))
     back = other[wflw.MIRROR] * [-1, 1] + [SIDE - 1, 0]
     assert np.linalg.norm(one - back, axis=1).max() < 2 * NEAR
 
 
 @pytest.mark.parametrize("degrees", [40, 60, 80])
-def test_the_far_contour_lies_on_the_visible_edge_and_nothing_beyond(degrees):
-    """On an egg, which has no nose: the edge is the outermost that any place of the face comes to at that height."""
-    face = source()
+def test_the_far_contour_is_the_visible_edge_and_no_point_is_beyond_it(degrees):
+    """On an ellipsoid, which has no nose, the edge is the outermost place of the face at each height."""
+    face = synthetic_head()
     pose = Pose(math.radians(degrees))
-    points = turn_points(face, pose)
+    points = rotate_points(face, pose)
     mask = np.zeros((SIDE, SIDE), np.uint8)
     cv2.fillPoly(mask, [np.round(face.points[:33]).astype(np.int32)], 1)
     flat = np.argwhere(mask)[:, ::-1].astype(np.float64)
-    surface = face.relief.place(np.column_stack([flat, face.relief.depth(flat)]), pose.rotation)[:, :2]
+    surface = face.surface.rotate(np.column_stack([flat, face.surface.depth(flat)]), pose.rotation)[:, :2]
 
     def short_of_edge(x, y):
         return surface[np.abs(surface[:, 1] - y) < 2, 0].max() - x
 
     low, high = face.points[:33, 1].min() + 10, face.points[:33, 1].max() - 10
-    far = [short_of_edge(x, y) for x, y in points[MIDDLE + 5 : 33].tolist() if low < y < high]
+    far = [short_of_edge(x, y) for x, y in points[CHIN_POINT + 5 : 33].tolist() if low < y < high]
     assert len(far) > 8
     assert min(far) > -NEAR
     assert max(far) < 4 * NEAR  # close to the chin the edge runs flat
@@ -157,23 +157,22 @@ def test_the_far_contour_lies_on_the_visible_edge_and_nothing_beyond(degrees):
     assert min(inner) > -NEAR
 
 
-def test_both_halves_of_the_contour_are_marked_at_even_distances():
-    points = turn_points(source(), Pose(math.radians(45), 0.1))
+def test_both_halves_of_the_contour_have_points_at_equal_distances():
+    points = rotate_points(synthetic_head(), Pose(math.radians(45), 0.1))
     steps = np.linalg.norm(np.diff(points[:33], axis=0), axis=1)
-    for half in (steps[:MIDDLE], steps[MIDDLE:]):
+    for half in (steps[:CHIN_POINT], steps[CHIN_POINT:]):
         np.testing.assert_allclose(half, half.mean(), rtol=0.05)
 
 
-def test_a_far_eye_stays_an_eye():
-    """In a profile its points lie close together behind the nose, and not in the air."""
-    face = source()
-    points = turn_points(face, Pose(math.radians(80)))
+def test_the_far_eye_of_a_profile_is_narrow_and_behind_the_near_one():
+    face = synthetic_head()
+    points = rotate_points(face, Pose(math.radians(80)))
     near, far = points[list(wflw.LEFT_EYE)], points[list(wflw.RIGHT_EYE)]
     assert far[:, 0].mean() > near[:, 0].mean()
     assert np.ptp(far[:, 0]) < np.ptp(face.points[list(wflw.RIGHT_EYE), 0])
 
 
-def test_of_two_triangles_the_nearer_is_seen_and_weights_give_the_place_back():
+def test_rasterise_shows_the_nearest_triangle_with_barycentric_weights():
     rng = np.random.default_rng(0)
     corners = rng.uniform(-5, 45, (30, 3, 2))
     one, other = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
@@ -198,34 +197,34 @@ def test_of_two_triangles_the_nearer_is_seen_and_weights_give_the_place_back():
     assert (backward == -1).all()
 
 
-def test_filling_keeps_what_is_known_and_goes_on_from_there():
-    picture = square().picture
+def test_fill_unknown_keeps_known_pixels_and_continues_them():
+    picture = synthetic_face().image
     known = np.zeros((SIDE, SIDE), np.bool_)
     known[:, 100:300] = True
-    filled = fill(picture, known)
+    filled = fill_unknown(picture, known)
     np.testing.assert_array_equal(filled[known], picture[known])
     assert np.abs(filled[200, 310:320].astype(int) - picture[200, 299]).max() < 40
     plain = np.full_like(picture, 77)
-    assert np.abs(fill(plain * known[..., None], known).astype(int) - 77).max() <= 1
+    assert np.abs(fill_unknown(plain * known[..., None], known).astype(int) - 77).max() <= 1
 
 
-def test_the_square_is_upright_and_tells_where_the_photo_ends():
-    made = square()
+def test_cut_upright_levels_the_eyes_and_marks_pixels_outside_the_photo():
+    made = synthetic_face()
     roll = math.radians(25)
     turned = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), -math.degrees(roll), 1.0)
-    photo, points = cv2.warpAffine(made.picture, turned, (SIDE, SIDE)), transform(turned, made.points)
-    found = upright(photo[:, 60:], points - [60, 0])
+    photo, points = cv2.warpAffine(made.image, turned, (SIDE, SIDE)), transform(turned, made.points)
+    found = cut_upright(photo[:, 60:], points - [60, 0])
     eyes = found.points[list(wflw.OUTER_CANTHI)]
     assert abs(eyes[0, 1] - eyes[1, 1]) < 0.5
-    assert not found.photo.all()
-    assert found.photo[SIDE // 2, SIDE // 2]
+    assert not found.in_photo.all()
+    assert found.in_photo[SIDE // 2, SIDE // 2]
 
 
-class Pretending:
-    """Sees the made-up head wherever there are points."""
+class FakeMesher:
+    """Returns the synthetic head for all points."""
 
-    def look(self, picture, points):
-        return seen(points, picture.shape[:2])
+    def predict(self, image, points):
+        return synthetic_mesh(points, image.shape[:2])
 
     def __enter__(self):
         return self
@@ -235,7 +234,7 @@ class Pretending:
 
 
 def write_shard(folder, count: int):
-    """Faces on soft colours, some of them by their names held out."""
+    """Write faces on smooth colours. Some of them are held out because of their names."""
     (folder / "images" / "in").mkdir(parents=True)
     lines = []
     for number in range(count):
@@ -249,29 +248,29 @@ def write_shard(folder, count: int):
 
 
 @pytest.fixture
-def pretend(monkeypatch):
-    monkeypatch.setattr(turning, "Looker", Pretending)
+def fake_mesher(monkeypatch):
+    monkeypatch.setattr(profiles, "FaceMesher", FakeMesher)
 
 
-def test_turned_faces_are_a_shard_that_prepare_reads(tmp_path, pretend, capsys):
+def test_rotated_faces_are_a_shard_that_prepare_reads(tmp_path, fake_mesher, capsys):
     shard = write_shard(tmp_path / "in", 4)
     assert command(["turn", str(shard), "-o", str(tmp_path / "out"), "--faces", "7", "--yaw", "40", "60"]) == 0
     assert "7 turned faces" in capsys.readouterr().out
     out = open_set(tmp_path / "out")
     assert len(out.faces) == len({face.image for face in out.faces}) == 7
     assert all(face.image.startswith("turned/in/") for face in out.faces)
-    assert all(0 < face.spread < turning.TURNED_SPREAD for face in out.faces)
+    assert all(0 < face.spread < profiles.TURNED_SPREAD for face in out.faces)
     looks = yaw_estimate(np.stack([face.points for face in out.faces]))
     assert (np.abs(looks) > 0.2).all()
     assert looks.min() < 0 < looks.max()
     assert len(write_pack([out], tmp_path / "pack", 96).pack) == 7
 
 
-def test_the_same_seed_turns_the_same(tmp_path, pretend):
+def test_the_same_seed_gives_the_same_faces(tmp_path, fake_mesher):
     shard = open_set(write_shard(tmp_path / "in", 2))
     runs = []
     for seed in (3, 3, 4):
-        flow = turning.generate_turned_faces([shard], turning.TurnOptions(seed=seed), [])
+        flow = profiles.generate_turned_faces([shard], profiles.TurnOptions(seed=seed), [])
         runs.append([next(flow) for _ in range(2)])
         flow.close()
     for (name, picture, label), (other, again, same) in zip(runs[0], runs[1], strict=True):
@@ -281,12 +280,12 @@ def test_the_same_seed_turns_the_same(tmp_path, pretend):
     assert not np.array_equal(runs[0][0][2].points, runs[2][0][2].points)
 
 
-def test_faces_that_training_holds_out_are_never_turned(tmp_path, monkeypatch, pretend):
-    monkeypatch.setattr(turning, "HELD_OUT", 3)
+def test_held_out_faces_are_not_rotated(tmp_path, monkeypatch, fake_mesher):
+    monkeypatch.setattr(profiles, "HELD_OUT", 3)
     shard = open_set(write_shard(tmp_path / "in", 6))
     aside = {face.image for face in shard.faces if is_held_out(face.image, 3)}
     assert aside
-    flow = turning.generate_turned_faces([shard], turning.TurnOptions(), [])
+    flow = profiles.generate_turned_faces([shard], profiles.TurnOptions(), [])
     names = [next(flow)[0] for _ in range(24)]
     sources = {"/".join(name.split("/")[1:]).rsplit("_", 1)[0] + ".png" for name in names}
     assert sources
@@ -294,33 +293,33 @@ def test_faces_that_training_holds_out_are_never_turned(tmp_path, monkeypatch, p
     assert not any(is_held_out(f"{name}_0.jpg", 3) for name in names)
 
 
-def test_who_looks_aside_already_turns_on_to_that_side():
-    class Looking:
+def test_a_face_with_some_yaw_is_rotated_further_to_that_side():
+    class WithYaw:
         yaw = 0.3
 
-    poses = list(turning._poses(Looking(), (30.0, 80.0), np.random.default_rng(0)))
+    poses = list(profiles._random_poses(WithYaw(), (30.0, 80.0), np.random.default_rng(0)))
     assert all(math.radians(30) <= pose.yaw <= math.radians(80) for pose in poses)
 
 
-def test_a_mesh_that_lies_elsewhere_is_not_trusted():
-    made = square()
-    head = seen(made.points, (SIDE, SIDE))
-    assert turning.fits(head, made.points)
-    assert not turning.fits(head, made.points + np.array([20, 0]))
+def test_a_mesh_that_disagrees_with_the_labels_is_refused():
+    made = synthetic_face()
+    head = synthetic_mesh(made.points, (SIDE, SIDE))
+    assert profiles.can_be_turned(head, made.points)
+    assert not profiles.can_be_turned(head, made.points + np.array([20, 0]))
     head.mesh[263, 2] += 100
-    assert head.yaw > math.radians(turning.MOST_YAW)
-    assert not turning.fits(head, made.points)
+    assert head.yaw > math.radians(profiles.MAX_YAW)
+    assert not profiles.can_be_turned(head, made.points)
 
 
-def test_bad_input_gets_one_line(tmp_path, pretend, monkeypatch, capsys):
+def test_invalid_input_is_reported_in_one_line(tmp_path, fake_mesher, monkeypatch, capsys):
     write_cofw(tmp_path / "COFW_train_color.mat")
     shard, out = write_shard(tmp_path / "in", 1), str(tmp_path / "out")
-    with pytest.raises(InputError, match="29 points cannot be turned"):
+    with pytest.raises(InputError, match="have 29 points"):
         command(["turn", str(tmp_path / "COFW_train_color.mat"), "-o", out])
     with pytest.raises(InputError, match="no such file"):
         command(["turn", str(tmp_path / "absent"), "-o", out])
-    monkeypatch.setattr(turning, "fits", lambda *_: False)
-    with pytest.raises(InputError, match="no frontal face that could be turned"):
+    monkeypatch.setattr(profiles, "can_be_turned", lambda *_: False)
+    with pytest.raises(InputError, match="no frontal face can be rotated"):
         command(["turn", str(shard), "-o", out])
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="another folder"):
@@ -334,16 +333,16 @@ def test_bad_input_gets_one_line(tmp_path, pretend, monkeypatch, capsys):
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_an_unreadable_picture_is_told_and_passed_over(tmp_path, pretend, capsys):
+def test_an_unreadable_image_is_reported_and_skipped(tmp_path, fake_mesher, capsys):
     shard = write_shard(tmp_path / "in", 3)
     (shard / "images" / "in" / "001.png").write_text("no picture")
     assert command(["turn", str(shard), "-o", str(tmp_path / "out"), "--faces", "9"]) == 1
-    told = capsys.readouterr()
-    assert "9 turned faces" in told.out
-    assert "left out" in told.err
+    output = capsys.readouterr()
+    assert "9 turned faces" in output.out
+    assert "left out" in output.err
 
 
-def test_ctrl_c_leaves_a_whole_shard(tmp_path, pretend, monkeypatch, capsys):
+def test_ctrl_c_leaves_a_complete_shard(tmp_path, fake_mesher, monkeypatch, capsys):
     shard = write_shard(tmp_path / "in", 2)
     kept = ShardWriter.write
 
@@ -359,24 +358,24 @@ def test_ctrl_c_leaves_a_whole_shard(tmp_path, pretend, monkeypatch, capsys):
 
 
 @pytest.mark.faces
-def test_real_faces_are_turned(real_faces, tmp_path):
-    """The labels of a turned face agree with what the mesh sees in it, as far as a mesh sees profiles."""
+def test_photographs_are_rotated(real_faces, tmp_path):
+    """The mesh of a rotated face agrees with its labels."""
     try:
         find_downloads([face_mesh.FACE_MODEL, face_mesh.PERSON_MODEL], fetch=False)
     except ModelError as missing:
         pytest.skip(str(missing))
     faces = open_set(real_faces / "pseudo98" / "pseudo98-wflwimg-0.tar")
-    flow = turning.generate_turned_faces([faces], turning.TurnOptions((25.0, 45.0)), [])
-    with ShardWriter(tmp_path / "shard") as shard, face_mesh.Looker() as looker:
+    flow = profiles.generate_turned_faces([faces], profiles.TurnOptions((25.0, 45.0)), [])
+    with ShardWriter(tmp_path / "shard") as shard, face_mesh.FaceMesher() as mesher:
         apart = []
         for _ in range(6):
             name, picture, label = next(flow)
             assert isinstance(label, PseudoLabel)
-            again = looker.look(picture, label.points)
-            apart.append(float(np.median(again.disagreement(label.points))))
+            again = mesher.predict(picture, label.points)
+            apart.append(float(np.median(again.distances(label.points))))
             shard.write(name, picture, [label])
             assert (label.points > 0).all()
-            assert (label.points < DRAWN).all()
+            assert (label.points < RENDERED_SIDE).all()
     assert np.median(apart) < 0.05
     assert len(write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 96).pack) == 6
     assert len(open_pack(tmp_path / "pack")) == 6

@@ -1,6 +1,6 @@
-"""Two networks of MediaPipe that see a head in depth: a mesh of 468 points on the face, and which pixels are a person.
+"""Two networks of MediaPipe: a 3D mesh of 468 points on the face, and a mask of the pixels that show a person.
 
-Both come out of its wheel (`canthus.runtime.downloads.Download`) and run through OpenVINO. The mesh: Kartynnik et al.,
+Their files are in MediaPipe's wheel (see runtime/downloads.py), and OpenVINO runs them. The mesh: Kartynnik et al.,
 "Real-time facial surface geometry from monocular video on mobile GPUs", 2019.
 """
 
@@ -34,115 +34,123 @@ PERSON_MODEL = Download(
 
 MESH_POINTS = 468
 FACE_SIZE, PERSON_SIZE = 192, 256
-"""Sides of what the two networks look at, pixels."""
+"""Sides of the inputs of the two networks, pixels."""
 
 FIRST_MARGIN, MARGIN = 1.4, 1.2
-"""Side of the mesh network's square over that of the region of the 98 points, and of the mesh, as MediaPipe has it."""
+"""Side of the input of the mesh network over the side of a region: of the 98 points, then of the mesh. MARGIN is the
+value of MediaPipe."""
 
+# Points of the mesh: left and right in the image; on the middle line; the outer eye corners.
 TEMPLES, EARS = (127, 356), (234, 454)
 BROW, CHIN, TOP, NOSE = 168, 152, 10, 4
 EYES = (33, 263)
-"""Points of the mesh: left and right of the picture; on the middle line; the outer canthi."""
 
-LEAN = math.radians(7)
-"""How far the line from a face's top to its chin leans back in a face that looks straight: median of 240 faces."""
+TILT = math.radians(7)
+"""Angle by which the line from the top of a face to its chin is tilted back if the face has no pitch: the median of 240
+faces."""
 
-SAME = (
+SHARED_POINTS = (
     (33, 60), (133, 64), (362, 68), (263, 72), (4, 54), (2, 57), (61, 76), (291, 82), (0, 79), (17, 85), (152, 16),
 )  # fmt: skip
-"""Points of the mesh and of WFLW that mark the same place."""
+"""Pairs of a point of the mesh and a point of WFLW at the same place."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """A face in depth, in pixels of its picture; z grows away from the camera."""
+class MeshedFace:
+    """The output of both networks for one face, in pixels of its image. z grows away from the camera."""
 
     mesh: NDArray[np.float64]  # (468, 3)
-    person: NDArray[np.float32]  # (H, W) 0 to 1
-    score: float  # is there a face where it was looked for?
+    person: NDArray[np.float32]  # (H, W) probability that a pixel shows a person
+    score: float  # probability that there is a face
 
     @property
     def width(self) -> float:
-        """From ear to ear, pixels."""
+        """Distance of the ears, pixels."""
         return float(np.linalg.norm(np.subtract(*self.mesh[list(EARS)])))
 
     @property
     def axes(self) -> NDArray[np.float64]:
-        """(3, 3) rotation whose columns are the face's right, down and back, in the picture's axes."""
-        across = np.subtract(*self.mesh[list(EYES[::-1])])
-        across = across / np.linalg.norm(across)
+        """(3, 3) rotation matrix. Its columns are the directions right, down and back of the face in the image."""
+        right = np.subtract(*self.mesh[list(EYES[::-1])])
+        right = right / np.linalg.norm(right)
         down = self.mesh[CHIN] - self.mesh[TOP]
-        down = down - across * (down @ across)
+        down = down - right * (down @ right)
         down = down / np.linalg.norm(down)
-        back = np.cross(across, down)
-        cos, sin = math.cos(LEAN), math.sin(LEAN)
-        return np.stack([across, cos * down - sin * back, cos * back + sin * down], 1)
+        back = np.cross(right, down)
+        cos, sin = math.cos(TILT), math.sin(TILT)
+        return np.stack([right, cos * down - sin * back, cos * back + sin * down], 1)
 
     @property
     def yaw(self) -> float:
-        """How far the face looks to the picture's right, radians."""
+        """Yaw of the face towards the right of the image, radians."""
         return math.asin(max(-1.0, min(1.0, -float(self.axes[0, 2]))))
 
-    def disagreement(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
-        """How far the mesh lies from labels (98, 2) at the places that both mark, over the size of the face."""
-        ours, theirs = (list(group) for group in zip(*SAME, strict=True))
+    def distances(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the distances (11,) of the mesh from labels (98, 2) at SHARED_POINTS, over the size of the face."""
+        ours, theirs = (list(group) for group in zip(*SHARED_POINTS, strict=True))
         size = float(np.ptp(points, axis=0).max())
-        apart: NDArray[np.float64] = np.linalg.norm(self.mesh[ours, :2] - points[theirs], axis=1) / max(size, 1.0)
-        return apart
+        distances: NDArray[np.float64] = np.linalg.norm(self.mesh[ours, :2] - points[theirs], axis=1) / max(size, 1.0)
+        return distances
 
 
-class Looker(Closeable):
-    """Sees faces in depth. It belongs to the thread that opened it."""
+class FaceMesher(Closeable):
+    """Runs both networks on labelled faces. It belongs to the thread that opened it.
+
+    Raises:
+        ModelError: A network is not in the cache and cannot be downloaded, or OpenVINO cannot load it.
+    """
 
     def __init__(self) -> None:
         face, person = find_downloads([FACE_MODEL, PERSON_MODEL])
         settings = {"INFERENCE_NUM_THREADS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         try:
             self._face = core().compile_model(core().read_model(face), "CPU", settings)
-            self._person = core().compile_model(_whole(person), "CPU", settings)
-        except RuntimeError as refused:
-            raise ModelError(f"{face.parent}: OpenVINO cannot load the face mesh: {refused}") from refused
+            self._person = core().compile_model(_read_person_model(person), "CPU", settings)
+        except RuntimeError as error:
+            raise ModelError(f"{face.parent}: OpenVINO cannot load the face mesh: {error}") from error
 
-    def look(self, picture: NDArray[np.uint8], points: NDArray[np.floating]) -> Seen:
-        """The upright face with labels (98, 2) in a picture (H, W, 3) RGB."""
-        region = _times(roi_from_points(points), FIRST_MARGIN)
-        first, _ = self._mesh(picture, region)
-        mesh, score = self._mesh(picture, _times(roi_from_points(first[:, :2]), MARGIN))
-        small = cv2.resize(picture, (PERSON_SIZE, PERSON_SIZE), interpolation=cv2.INTER_AREA)
-        answer = self._person([small[None].astype(np.float32) / 255])[0]
-        person = np.asarray(answer, np.float32).reshape(PERSON_SIZE, PERSON_SIZE)
-        return Seen(mesh, cv2.resize(person, picture.shape[1::-1]).astype(np.float32), score)
+    def predict(self, image: NDArray[np.uint8], points: NDArray[np.floating]) -> MeshedFace:
+        """Return mesh and mask of the upright face with labels (98, 2) in an image (H, W, 3) RGB."""
+        first, _ = self._predict_mesh(image, _scaled(roi_from_points(points), FIRST_MARGIN))
+        mesh, score = self._predict_mesh(image, _scaled(roi_from_points(first[:, :2]), MARGIN))
+        small = cv2.resize(image, (PERSON_SIZE, PERSON_SIZE), interpolation=cv2.INTER_AREA)
+        output = self._person([small[None].astype(np.float32) / 255])[0]
+        person = np.asarray(output, np.float32).reshape(PERSON_SIZE, PERSON_SIZE)
+        return MeshedFace(mesh, cv2.resize(person, image.shape[1::-1]).astype(np.float32), score)
 
-    def _mesh(self, picture: NDArray[np.uint8], region: Roi) -> tuple[NDArray[np.float64], float]:
-        affine = to_frame(region, FACE_SIZE)
+    def _predict_mesh(self, image: NDArray[np.uint8], roi: Roi) -> tuple[NDArray[np.float64], float]:
+        affine = to_frame(roi, FACE_SIZE)
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cut = cv2.warpAffine(picture, affine, (FACE_SIZE, FACE_SIZE), flags=flags, borderMode=cv2.BORDER_REFLECT)
-        answer = self._face([cut[None].astype(np.float32) / 255])
-        found = np.asarray(answer[0], np.float64).reshape(MESH_POINTS, 3)
-        flag = float(np.asarray(answer[1]).reshape(()))
-        depth = found[:, 2] * region.side / FACE_SIZE
-        return np.column_stack([transform(affine, found[:, :2]), depth]), 1 / (1 + math.exp(-flag))
+        crop = cv2.warpAffine(image, affine, (FACE_SIZE, FACE_SIZE), flags=flags, borderMode=cv2.BORDER_REFLECT)
+        output = self._face([crop[None].astype(np.float32) / 255])
+        mesh = np.asarray(output[0], np.float64).reshape(MESH_POINTS, 3)  # crop pixels
+        logit = float(np.asarray(output[1]).reshape(()))
+        depth = mesh[:, 2] * roi.side / FACE_SIZE
+        return np.column_stack([transform(affine, mesh[:, :2]), depth]), 1 / (1 + math.exp(-logit))
 
     def close(self) -> None:
         """Free the networks."""
         del self._face, self._person
 
 
-def _times(region: Roi, factor: float) -> Roi:
-    return Roi(region.x, region.y, region.side * factor, region.angle)
+def _scaled(roi: Roi, factor: float) -> Roi:
+    return Roi(roi.x, roi.y, roi.side * factor, roi.angle)
 
 
-def _whole(path: Path) -> openvino.Model:
-    """The mask's network, whose last layer is an operator of MediaPipe's own that OpenVINO has not.
+def _read_person_model(path: Path) -> openvino.Model:
+    """Read the network of the person mask, and replace its last layer, a custom operator of MediaPipe.
 
-    It is a transposed convolution (2 x 2, stride 2) with a bias; the sigmoid after it stays away with it.
+    The operator is a transposed convolution (2 x 2, stride 2) with a bias. The sigmoid after it is lost with it and is
+    added again.
     """
     ops = openvino.opset13
     reader = openvino.frontend.FrontEndManager().load_by_framework("tflite")
     partial = reader.convert_partially(reader.load(str(path)))
-    (unknown,) = [one for one in partial.get_ops() if one.get_type_name() == "TFFrameworkNode"]
-    features, kernel, bias = (unknown.input_value(place) for place in range(3))
-    first, rows = ops.transpose(features, [0, 3, 1, 2]), ops.transpose(kernel, [3, 0, 1, 2])
-    grown = ops.convolution_backprop_data(first, rows, [2, 2], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1])
-    mask = ops.sigmoid(ops.add(ops.transpose(grown, [0, 2, 3, 1]), bias))
+    (custom,) = [one for one in partial.get_ops() if one.get_type_name() == "TFFrameworkNode"]
+    features, kernel, bias = (custom.input_value(index) for index in range(3))
+    first, weights = ops.transpose(features, [0, 3, 1, 2]), ops.transpose(kernel, [3, 0, 1, 2])
+    upsampled = ops.convolution_backprop_data(
+        first, weights, [2, 2], pads_begin=[0, 0], pads_end=[0, 0], dilations=[1, 1]
+    )
+    mask = ops.sigmoid(ops.add(ops.transpose(upsampled, [0, 2, 3, 1]), bias))
     return openvino.Model([mask.output(0)], partial.get_parameters())

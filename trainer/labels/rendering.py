@@ -1,4 +1,4 @@
-"""Drawing for `relief`: sheets of small triangles, and pictures filled up where nothing is known."""
+"""Render textured surfaces of small triangles, and fill the unknown parts of images."""
 
 import cv2
 import numpy as np
@@ -9,21 +9,25 @@ Weights = NDArray[np.float32]
 Image = NDArray[np.uint8]
 
 
-def draw_sheet(vertices: Floats, texture: Image, alive: NDArray[np.bool_], size: int, behind: bool = False) -> Image:
-    """Draw a sheet of vertices (G, G, 3) as a picture (size, size, 4) RGB and alpha.
+def render_surface(vertices: Floats, texture: Image, used: NDArray[np.bool_], size: int, back: bool = False) -> Image:
+    """Render a surface as an image (size, size, 4) RGBA.
 
-    The texture (S, S, 4) lies flat behind them, S / G of its pixels from one vertex to the next. A square is drawn
-    where one of its corners is alive, and only the side of the sheet that the texture shows; `behind` is the other.
+    Args:
+        vertices: (G, G, 3) x and y in pixels of the result, z away from the camera.
+        texture: (S, S, 4) RGBA. The vertex (row, column) has the texture at S / G times (row, column).
+        used: (G, G). A cell of the grid is drawn if one of its four vertices is used.
+        size: Side of the result, pixels.
+        back: Draw only the back of the surface, instead of only its front, which the texture shows.
     """
-    number = np.arange(alive.size).reshape(alive.shape)
-    corners = [number[:-1, :-1], number[:-1, 1:], number[1:, :-1], number[1:, 1:]]
-    some = np.any([alive.ravel()[corner] for corner in corners], 0)
-    first, second, third, fourth = (corner[some] for corner in corners)
+    indices = np.arange(used.size).reshape(used.shape)
+    corners = [indices[:-1, :-1], indices[:-1, 1:], indices[1:, :-1], indices[1:, 1:]]
+    drawn_cells = np.any([used.ravel()[corner] for corner in corners], 0)
+    first, second, third, fourth = (corner[drawn_cells] for corner in corners)
     triangles = np.concatenate([np.stack([first, second, third], 1), np.stack([fourth, third, second], 1)])
-    if behind:
+    if back:
         triangles = triangles[:, ::-1]
-    step = texture.shape[0] / alive.shape[0]
-    rows, columns = ((step * axis).astype(np.float32) for axis in np.divmod(triangles, alive.shape[1]))  # (T, 3)
+    step = texture.shape[0] / used.shape[0]
+    rows, columns = ((step * axis).astype(np.float32) for axis in np.divmod(triangles, used.shape[1]))  # (T, 3)
     index, two, three = rasterise(vertices.reshape(-1, 3), triangles, size)
     if not len(triangles):
         return np.zeros((size, size, 4), np.uint8)
@@ -37,88 +41,97 @@ def draw_sheet(vertices: Floats, texture: Image, alive: NDArray[np.bool_], size:
 
 
 def rasterise(vertices: Floats, triangles: NDArray[np.intp], size: int) -> tuple[NDArray[np.int32], Weights, Weights]:
-    """Which triangle each pixel (size, size) shows, -1 = none, and the weights there of its second and third corner.
+    """Find the triangle of each pixel.
 
-    Of triangles (T, 3) over vertices (V, 3) only those that run clockwise on the screen are seen. They should be small:
-    where several cover a pixel, the one whose middle lies nearest is taken.
+    Only triangles whose corners run clockwise on the screen are visible. If several cover a pixel, the one with the
+    nearest centre is used, which is right for small triangles.
+
+    Args:
+        vertices: (V, 3) x and y in pixels, z away from the camera.
+        triangles: (T, 3) indices of vertices.
+        size: Side of the result, pixels.
+
+    Returns:
+        The index of the triangle (size, size), -1 for none, and the barycentric weights (size, size) of its second and
+        third corner.
     """
     one, two, three = (vertices[triangles[:, corner]] for corner in range(3))  # (T, 3)
     low = np.ceil(np.minimum(np.minimum(one, two), three)[:, :2]).clip(0, size).astype(np.int32)
     high = np.floor(np.maximum(np.maximum(one, two), three)[:, :2]).clip(-1, size - 1).astype(np.int32)
     a, b = (two - one)[:, :2], (three - one)[:, :2]
     area = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    seen = np.flatnonzero((high >= low).all(1) & (area > 1e-9))
-    seen = seen[np.argsort(-(one + two + three)[seen, 2], kind="stable")]  # from far to near
-    low, span = low[seen], high[seen] - low[seen] + 1
+    visible = np.flatnonzero((high >= low).all(1) & (area > 1e-9))
+    visible = visible[np.argsort(-(one + two + three)[visible, 2], kind="stable")]  # from far to near
+    low, span = low[visible], high[visible] - low[visible] + 1
     count = span.prod(1)
     step = np.arange(count.sum(), dtype=np.int32) - np.repeat(np.cumsum(count) - count, count).astype(np.int32)
     down, right = np.divmod(step, np.repeat(span[:, 0], count))
     pixel = down * size + right + np.repeat(low @ [1, size], count)
-    # The weights of the second and the third corner grow by so much a pixel to the right and a pixel down.
-    by_x = np.stack([b[seen, 1], -a[seen, 1]], 1) / area[seen, None]
-    by_y = np.stack([-b[seen, 0], a[seen, 0]], 1) / area[seen, None]
-    start = by_x * (low[:, :1] - one[seen, :1]) + by_y * (low[:, 1:] - one[seen, 1:2])
+    # Increase of the weights of the second and third corner per pixel to the right and per pixel down.
+    by_x = np.stack([b[visible, 1], -a[visible, 1]], 1) / area[visible, None]
+    by_y = np.stack([-b[visible, 0], a[visible, 0]], 1) / area[visible, None]
+    start = by_x * (low[:, :1] - one[visible, :1]) + by_y * (low[:, 1:] - one[visible, 1:2])
     second, third = (
         np.repeat(start[:, corner].astype(np.float32), count)
         + np.repeat(by_x[:, corner].astype(np.float32), count) * right
         + np.repeat(by_y[:, corner].astype(np.float32), count) * down
         for corner in (0, 1)
     )
-    slack = np.float32(1e-4)
-    within = (second >= -slack) & (third >= -slack) & (second + third <= 1 + slack)
+    tolerance = np.float32(1e-4)
+    within = (second >= -tolerance) & (third >= -tolerance) & (second + third <= 1 + tolerance)
     pixel, second, third = pixel[within], second[within], third[within]
     index = np.full(size * size, -1, np.int32)
     weights = np.zeros((2, size * size), np.float32)
-    index[pixel] = np.repeat(seen.astype(np.int32), count)[within]  # of a pixel's triangles the last one holds
+    index[pixel] = np.repeat(visible.astype(np.int32), count)[within]  # the last triangle of a pixel is kept
     weights[0, pixel], weights[1, pixel] = second, third
     return index.reshape(size, size), weights[0].reshape(size, size), weights[1].reshape(size, size)
 
 
-def fill(picture: Image, known: NDArray[np.bool_]) -> Image:
-    """The picture (H, W, 3) where it is known (H, W), and elsewhere what lies around, ever more blurred."""
+def fill_unknown(image: Image, known: NDArray[np.bool_]) -> Image:
+    """Fill an image (H, W, 3) where it is not `known` (H, W) from its surroundings, with more blur farther away."""
     weight: NDArray = known.astype(np.float32)
-    colour: NDArray = picture.astype(np.float32) * weight[..., None]
+    color: NDArray = image.astype(np.float32) * weight[..., None]
     levels: list[tuple[NDArray, NDArray]] = []
     while min(weight.shape) > 2:
-        levels.append((colour, weight))
-        colour, weight = cv2.pyrDown(colour), cv2.pyrDown(weight)
-        more = np.minimum(1, 4 * weight) / np.maximum(weight, 1e-6)  # a little knowledge near by beats much far off
-        colour, weight = colour * more[..., None], weight * more
-    filled: NDArray = colour / np.maximum(weight, 1e-4)[..., None]
-    for colour, weight in reversed(levels):
-        filled = colour + cv2.pyrUp(filled, dstsize=weight.shape[::-1]) * (1 - weight[..., None])
-    return to_bytes(filled)
+        levels.append((color, weight))
+        color, weight = cv2.pyrDown(color), cv2.pyrDown(weight)
+        gain = np.minimum(1, 4 * weight) / np.maximum(weight, 1e-6)  # prefer few known pixels nearby to many far away
+        color, weight = color * gain[..., None], weight * gain
+    filled: NDArray = color / np.maximum(weight, 1e-4)[..., None]
+    for color, weight in reversed(levels):
+        filled = color + cv2.pyrUp(filled, dstsize=weight.shape[::-1]) * (1 - weight[..., None])
+    return to_uint8(filled)
 
 
-def mirror_edge(picture: Image, inside: NDArray[np.bool_], deep: float) -> Image:
-    """The outermost `deep` pixels of what lies inside, mirrored inwards again and again (H, W, 3)."""
+def mirror_border(image: Image, inside: NDArray[np.bool_], width: float) -> Image:
+    """Replace the inside of a region by its border of `width` pixels, mirrored inwards repeatedly; (H, W, 3)."""
     inner = inside.copy()
     inner[0], inner[:, [0, -1]] = False, False
-    away, nearest = cv2.distanceTransformWithLabels(
+    distance, nearest = cv2.distanceTransformWithLabels(
         inner.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     rows, columns = np.mgrid[0 : inner.shape[0], 0 : inner.shape[1]].astype(np.float32)
-    place = np.zeros((int(nearest.max()) + 1, 2), np.float32)
-    place[nearest[~inner]] = np.stack([columns[~inner], rows[~inner]], 1)
-    edge = place[nearest]
-    folded = np.abs((away + deep) % (2 * deep) - deep) / np.maximum(away, 1)
+    positions = np.zeros((int(nearest.max()) + 1, 2), np.float32)
+    positions[nearest[~inner]] = np.stack([columns[~inner], rows[~inner]], 1)
+    edge = positions[nearest]  # (H, W, 2) nearest pixel outside
+    folded = np.abs((distance + width) % (2 * width) - width) / np.maximum(distance, 1)
     x, y = (edge[..., axis] + (own - edge[..., axis]) * folded for axis, own in enumerate((columns, rows)))
-    mirrored = cv2.remap(picture, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
+    mirrored = cv2.remap(image, x.astype(np.float32), y.astype(np.float32), cv2.INTER_LINEAR)
     return cv2.GaussianBlur(mirrored, (0, 0), 0.8).astype(np.uint8, copy=False)
 
 
-def to_bytes(values: NDArray[np.floating]) -> Image:
-    """Rounded, and held between 0 and 255."""
+def to_uint8(values: NDArray[np.floating]) -> Image:
+    """Round values and clip them to 0 ... 255."""
     return np.clip(np.round(values), 0, 255).astype(np.uint8)
 
 
 def disc(radius: int) -> Image:
-    """A structuring element for `cv2.erode` and `cv2.dilate`."""
+    """Return a disc as structuring element for `cv2.erode` and `cv2.dilate`."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1)).astype(np.uint8)
 
 
-def smoothstep(share: NDArray[np.floating]) -> Floats:
-    """0 below 0, 1 above 1, and a smooth way between them."""
-    clipped = np.clip(share, 0, 1).astype(np.float64)
+def smoothstep(values: NDArray[np.floating]) -> Floats:
+    """Return 0 below 0, 1 above 1, and 3 x^2 - 2 x^3 between."""
+    clipped = np.clip(values, 0, 1).astype(np.float64)
     smooth: Floats = clipped * clipped * (3 - 2 * clipped)
     return smooth
