@@ -1,4 +1,4 @@
-"""A made-up face of 98 points."""
+"""A synthetic face of 98 points."""
 
 import numpy as np
 
@@ -22,4 +22,4 @@ SHAPE = np.concatenate(
         [[0.28, 0.3], [0.72, 0.3]],
     ]
 ).astype(np.float32)
-"""A crude face of 98 points in the unit square, upright, in the order of WFLW."""
+"""Points (98, 2) of a simple upright face in the unit square, in the order of WFLW."""

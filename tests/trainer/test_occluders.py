@@ -71,8 +71,8 @@ def test_hand_is_tinted_by_the_color_of_the_face():
 
 def test_occluder_follows_the_roll_of_the_face():
     points = face(WFLW, IMAGE_SIDE)
-    middle = (IMAGE_SIDE - 1) / 2
-    turned = np.stack([2 * middle - points[:, 1], points[:, 0]], 1)  # a quarter turn
+    center = (IMAGE_SIDE - 1) / 2
+    turned = np.stack([2 * center - points[:, 1], points[:, 0]], 1)  # a quarter turn
     for seed in range(DRAWN):
         upright = draw_occluder(points, IMAGE_SIDE, np.random.default_rng(seed)).image[..., 3]
         leaning = draw_occluder(turned, IMAGE_SIDE, np.random.default_rng(seed)).image[..., 3]

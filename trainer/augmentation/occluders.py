@@ -189,16 +189,16 @@ def _hair(canvas: _Canvas) -> bool:
     """Draw strands from the forehead over brows and eyes, or down one side of the face."""
     rng = canvas.rng
     color, count = _hair_color(rng), int(rng.integers(8, 40))
-    middle = 0.5 + _side(rng) * rng.uniform(0, 0.75)
+    center = 0.5 + _side(rng) * rng.uniform(0, 0.75)
     broad, length, thick = rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.9), rng.uniform(0.015, 0.06)
     sweep = rng.normal(0, 0.35)
     if rng.random() < 0.4:  # an opaque fringe
-        rim = np.linspace(middle - broad, middle + broad, 12)
+        rim = np.linspace(center - broad, center + broad, 12)
         lower = rng.uniform(-0.05, 0.25) + rng.normal(0, 0.03, 12)
         outline = np.concatenate([np.stack([rim, lower], 1), [[rim[-1] + 0.3, -1], [rim[0] - 0.3, -1]]])
         canvas.fill(outline, color)
     for _ in range(count):
-        start = np.array([middle + rng.uniform(-broad, broad), -0.5])
+        start = np.array([center + rng.uniform(-broad, broad), -0.5])
         down = np.linspace(0, 1, 6)[:, None] * (0.5 + length * rng.uniform(0.5, 1.1))
         bend = sweep * np.linspace(0, 1, 6)[:, None] ** 2 + rng.normal(0, 0.05)
         strand = start + np.concatenate([bend, down], 1)
@@ -261,29 +261,29 @@ def _head(canvas: _Canvas) -> bool:
     direction = rng.choice([0.0, math.pi, math.pi / 2]) + rng.normal(0, 0.4)
     out = np.array([math.cos(direction), math.sin(direction)])
     radii = (rng.uniform(0.4, 0.7), rng.uniform(0.5, 0.9))
-    middle = np.array([0.5, 0.5]) + out * (rng.uniform(0.15, 0.5) + max(radii))
+    center = np.array([0.5, 0.5]) + out * (rng.uniform(0.15, 0.5) + max(radii))
     skin = np.full(3, NEUTRAL_LEVEL) * rng.uniform(0.6, 1.2)
-    canvas.ellipse(middle, radii, skin)
+    canvas.ellipse(center, radii, skin)
     if rng.random() < 0.7:
         # Hair. It gets the skin's tint too, which does not show on dark colors.
-        canvas.ellipse(middle - [0, radii[1] * rng.uniform(0.2, 0.6)], radii, np.full(3, rng.uniform(5, 70)))
+        canvas.ellipse(center - [0, radii[1] * rng.uniform(0.2, 0.6)], radii, np.full(3, rng.uniform(5, 70)))
     return True
 
 
 def _object(canvas: _Canvas) -> bool:
     """Draw a cup, phone, microphone or sheet of paper in front of the face."""
     rng = canvas.rng
-    middle = rng.uniform([-0.1, 0.2], [1.1, 1.1])
+    center = rng.uniform([-0.1, 0.2], [1.1, 1.1])
     half = rng.uniform(0.06, 0.35, 2)
     angle = rng.uniform(0, math.pi)
     axes = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     color = _random_color(rng)
     if rng.random() < 0.5:
         corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
-        canvas.fill(middle + corners @ axes, color)
-        canvas.fill(middle + corners * 0.8 @ axes, _random_color(rng), float(rng.choice([0.0, 1.0])))
+        canvas.fill(center + corners @ axes, color)
+        canvas.fill(center + corners * 0.8 @ axes, _random_color(rng), float(rng.choice([0.0, 1.0])))
     else:
-        foot = middle + np.array([0.3 * rng.normal(), 1.2])
-        canvas.stroke(np.stack([middle, foot]), rng.uniform(0.05, 0.15), _random_color(rng))
-        canvas.ellipse(middle, (half[0], half[0] * rng.uniform(0.8, 1.3)), color)
+        foot = center + np.array([0.3 * rng.normal(), 1.2])
+        canvas.stroke(np.stack([center, foot]), rng.uniform(0.05, 0.15), _random_color(rng))
+        canvas.ellipse(center, (half[0], half[0] * rng.uniform(0.8, 1.3)), color)
     return False
