@@ -21,7 +21,7 @@ from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimiser, l
 from canthus.trainer.networks.hrnet import HighResolutionModule
 from canthus.trainer.networks.network import DecodingNetwork, build, channel_statistics, normalise
 from canthus.trainer.networks.pretrained import load_pretrained
-from canthus.trainer.packs.batches import Batch, Batches, Process, load_to_gpu
+from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, load_to_gpu
 from canthus.trainer.packs.pack import Pack, open_pack
 from canthus.trainer.parallel import World, sync_batch_norm
 from canthus.trainer.recipe import Recipe
@@ -58,14 +58,12 @@ class Run:
         self.recipe = recipe
         self.world = world
         on_device = options.augment_on == "device" or (options.augment_on == "auto" and world.device.type == "cuda")
-        self.gpu_cache = load_to_gpu(pack, world.device) if on_device else None
-        self.batches = Batches(
-            pack,
-            recipe,
-            open_validation_pack(recipe),
-            Process(world.rank, world.ranks),
-            "augmented" if not on_device else "raw" if self.gpu_cache is None else "cached",
-        )
+        self.gpu_cache = load_to_gpu(pack, world.device) if on_device else None  # None too if it is too large
+        contents: Contents = "augmented"
+        if on_device:
+            contents = "raw" if self.gpu_cache is None else "cached"
+        process = Process(world.rank, world.ranks)
+        self.batches = Batches(pack, recipe, open_validation_pack(recipe), process, contents)
         self.points = pack.points.shape[1]
         self.epoch_steps = max(round(len(self.batches.training_rows) / recipe.batch), 1)
         self.total_steps = max(round(recipe.epochs * len(self.batches.training_rows) / recipe.batch), 1)
@@ -206,6 +204,7 @@ class Run:
         Raises ModelError if it is not one, if it is of another network, or if its best checkpoint was chosen on other
         validation faces than this run has.
         """
+        path = path.with_suffix(".safetensors")
         checkpoint = load(path)
         if not checkpoint.training_weights:
             raise ModelError(f"{path}: a run cannot be resumed from this checkpoint; use `last`")

@@ -1,4 +1,4 @@
-"""Small runs, and backends that know their faces."""
+"""Small training runs, and a backend that predicts true points."""
 
 from pathlib import Path
 
@@ -16,11 +16,12 @@ UNCOMPILED = TrainOptions(compile=False)
 
 
 def pack_folder(pack: Pack) -> str:
+    """Return the folder of a pack, as an argument of a command."""
     return str(Path(pack.crops.filename).parent)
 
 
 class Harm:
-    """Unpickling it would leave a file."""
+    """Creates a file if it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -36,12 +37,12 @@ SETTINGS = {
 
 
 LOSSES_AGREE, ERRORS_AGREE = 2e-3, 2e-2
-"""One process and two differ by the order of their sums alone, which ten steps of AdamW enlarge; and where maps are
-still flat, the highest cell may be another for next to nothing."""
+"""Relative tolerances between one process and two. They sum in another order; ten steps of AdamW enlarge the
+difference, and in flat maps a tiny difference moves the highest cell."""
 
 
 class Knowing:
-    """A backend that puts a shape where the crop of a face must have it, and so never moves in a changed box."""
+    """A backend that always predicts a shape in the middle of the crop, where the points of a face are."""
 
     name = "knowing"
     size = 64

@@ -1,4 +1,4 @@
-"""A teacher's maps as a student's grid has them, and a student that learns from them."""
+"""Distillation: maps of a teacher on the grid of a student, and a student trained with them."""
 
 import dataclasses
 from pathlib import Path
@@ -18,11 +18,11 @@ from canthus.trainer.networks.network import build
 from support.training import TINY, UNCOMPILED
 
 NEAR = 0.1
-"""Pixels of the student's crop: between cells a Gaussian is read along straight lines."""
+"""Pixels of the student's crop; resampling interpolates the Gaussian linearly between cells."""
 
 
 @pytest.mark.parametrize(("side", "student"), [(64, 64), (128, 64), (96, 64), (64, 128)])
-def test_a_teachers_points_stay_where_they_are_on_the_students_grid(side, student):
+def test_resampled_teacher_maps_decode_to_the_same_points(side, student):
     points = np.random.default_rng(0).uniform(0.15, 0.8, (2, 5, 2)).astype(np.float32) * side  # of the teacher's crop
     scores, offsets = (torch.from_numpy(part) for part in encode(points, side // 4, 4, 2.0))
     ratio = side / student
@@ -40,14 +40,14 @@ def teacher(tmp_path) -> Path:
     return tmp_path / "teacher.safetensors"
 
 
-def test_a_teacher_shows_maps_of_the_students_size_between_nothing_and_one(teacher):
+def test_teacher_maps_have_the_size_of_the_student_and_scores_from_0_to_1(teacher):
     scores, offsets = Teacher(teacher, 98, torch.device("cpu")).maps(torch.randn(2, 3, 32, 32), 4, 1.5)
     assert scores.shape == (2, 98, 8, 8)
     assert offsets.shape == (2, 2, 98, 8, 8)
     assert 0 <= scores.min() <= scores.max() <= 1
 
 
-def test_a_wider_student_gets_wider_maps_with_the_same_peaks(teacher, monkeypatch):
+def test_teacher_maps_get_the_sigma_of_the_student_and_keep_their_peaks(teacher, monkeypatch):
     shown = Teacher(teacher, 98, torch.device("cpu"))
     points = np.full((1, 98, 2), 32.0, np.float32)
     scores, offsets = (torch.from_numpy(part) for part in encode(points, 16, 4, 2.0))
@@ -58,11 +58,11 @@ def test_a_wider_student_gets_wider_maps_with_the_same_peaks(teacher, monkeypatc
     assert torch.allclose(wide, 0.6 * torch.from_numpy(encode(points, 16, 4, 3.0)[0])[0, 0], atol=1e-5)
 
 
-def test_a_student_comes_closer_to_its_teacher_than_one_without(faces, teacher, tmp_path):
-    def apart(taught: float) -> float:
-        told = {"teacher": str(teacher), "distillation_weight": taught} if taught else {}
-        recipe = dataclasses.replace(TINY, epochs=2.0, **told)
-        folder = tmp_path / f"run-{taught}"
+def test_distillation_moves_the_student_closer_to_its_teacher(faces, teacher, tmp_path):
+    def distance(weight: float) -> float:
+        changes = {"teacher": str(teacher), "distillation_weight": weight} if weight else {}
+        recipe = dataclasses.replace(TINY, epochs=2.0, **changes)
+        folder = tmp_path / f"run-{weight}"
         training.train(faces, recipe, folder, UNCOMPILED)
         network, _ = load_network(folder / "last")
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
@@ -72,17 +72,17 @@ def test_a_student_comes_closer_to_its_teacher_than_one_without(faces, teacher, 
                 SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against_maps(network(images), *shown, torch.ones(4))
             )
 
-    assert apart(1.0) < apart(0.0)
+    assert distance(1.0) < distance(0.0)
 
 
-def test_a_teacher_of_other_points_is_refused(teacher):
+def test_teacher_with_another_number_of_points_is_refused(teacher):
     with pytest.raises(InputError, match="predicts 98 points, the faces have 29"):
         Teacher(teacher, 29, torch.device("cpu"))
 
 
-def test_a_teacher_that_does_not_tell_its_size_is_refused(teacher):
-    told = load(teacher)
-    facts = {name: value for name, value in told.metadata.items() if name != "size"}
-    save(teacher, dataclasses.replace(told, metadata=facts))
-    with pytest.raises(ModelError, match="does not tell its 'size'"):
+def test_teacher_without_size_in_its_metadata_is_refused(teacher):
+    checkpoint = load(teacher)
+    metadata = {name: value for name, value in checkpoint.metadata.items() if name != "size"}
+    save(teacher, dataclasses.replace(checkpoint, metadata=metadata))
+    with pytest.raises(ModelError, match="its metadata lacks size"):
         Teacher(teacher, 98, torch.device("cpu"))

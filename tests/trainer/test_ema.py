@@ -1,4 +1,4 @@
-"""The moving average of weights, beside torch's own."""
+"""The exponential moving average of weights, compared with that of torch."""
 
 import copy
 import os
@@ -16,14 +16,14 @@ ROUNDING = 1e-6
 
 
 def train_a_little(network: nn.Module) -> None:
-    """Change weights and running figures, and count a batch, as a step does."""
+    """Change weights and buffers, as a training step does."""
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):
             tensor += torch.randn_like(tensor) if tensor.is_floating_point() else 1
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
-def test_the_average_has_the_figures_of_torch(decay):
+def test_ema_equals_averaged_model_of_torch(decay):
     def by_torch(averaged: list[torch.Tensor], current: list[torch.Tensor], count: torch.Tensor) -> None:
         if averaged[0].is_floating_point():
             seen = float(count)
@@ -43,7 +43,7 @@ def test_the_average_has_the_figures_of_torch(decay):
         torch.testing.assert_close(one, other, rtol=ROUNDING, atol=ROUNDING)
 
 
-def test_what_was_averaged_stays_when_the_network_trains_on():
+def test_ema_does_not_change_when_the_network_trains_on():
     for decay in (0.0, 0.9):
         network = build("student", 98)
         average = EMA(network, decay)
@@ -57,7 +57,7 @@ def test_what_was_averaged_stays_when_the_network_trains_on():
 
 @pytest.mark.cuda
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
-def test_the_average_does_not_wait_for_a_gpu():
+def test_ema_update_does_not_synchronize_with_the_gpu():
     if not torch.cuda.is_available():
         message = "torch finds no CUDA GPU"
         pytest.fail(message) if os.environ.get("CANTHUS_REQUIRE_CUDA") == "1" else pytest.skip(message)

@@ -1,4 +1,4 @@
-"""The head, its loss and the networks, from first principles."""
+"""The head, its loss and the networks, compared with formulas and published numbers."""
 
 import math
 
@@ -34,7 +34,7 @@ def maps_of(points: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.concatenate([scores, offsets.reshape(count, 2 * number, CELLS, CELLS)], axis=1))
 
 
-def test_maps_drawn_in_torch_are_those_of_the_runtime():
+def test_draw_maps_equals_encode_of_the_runtime():
     points = some_points(low=-30, high=90)
     scores, offsets = draw_maps(torch.from_numpy(points), CELLS, STRIDE, SIGMA)
     wanted_scores, wanted_offsets = reference.encode(points, CELLS, STRIDE, SIGMA)
@@ -43,7 +43,7 @@ def test_maps_drawn_in_torch_are_those_of_the_runtime():
 
 
 @pytest.mark.parametrize("window_sigma", [reference.WINDOW_SIGMA, 0])
-def test_decode_in_torch_is_that_of_the_runtime_ties_and_all(window_sigma):
+def test_decode_in_torch_equals_decode_of_the_runtime_also_for_ties(window_sigma):
     rng = np.random.default_rng(1)
     scores = rng.integers(-2, 4, (2, 5, 8, 12)).astype(np.float32) / 2  # many ties, some beyond [0, 1]
     offsets = rng.normal(size=(2, 2, 5, 8, 12)).astype(np.float32)
@@ -63,7 +63,7 @@ def test_decode_undoes_draw():
     assert (score > math.exp(-(0.5**2 + 0.5**2) / (2 * SIGMA**2)) - SAME).all()  # half a cell off at most
 
 
-def test_the_head_gives_scores_then_x_then_y():
+def test_head_output_is_scores_then_x_offsets_then_y_offsets():
     maps = torch.arange(2 * 9).view(2, 9, 1, 1).float()
     scores, offsets = split_maps(maps)
     assert scores[0, :, 0, 0].tolist() == [0, 1, 2]
@@ -79,7 +79,7 @@ def test_the_head_gives_scores_then_x_then_y():
     ("error", "target", "loss"),
     [(0.25, 0.0, 0.7418), (0.25, 1.0, 2.7567), (1.0, 1.0, 10.2594), (2.0, 0.0, None)],
 )
-def test_adaptive_wing_gives_what_the_paper_writes(error, target, loss):
+def test_adaptive_wing_equals_the_formula_of_the_paper(error, target, loss):
     power = 2.1 - target
     if error < 0.5:
         paper = 14 * math.log(1 + error**power)
@@ -92,7 +92,7 @@ def test_adaptive_wing_gives_what_the_paper_writes(error, target, loss):
         assert got == pytest.approx(loss, abs=1e-3)
 
 
-def test_adaptive_wing_is_smooth_where_its_parts_meet():
+def test_adaptive_wing_is_smooth_at_theta():
     wing = AdaptiveWing()
     targets = torch.linspace(-4, 4, 33, dtype=torch.float64)
     values, slopes = [], []
@@ -106,20 +106,20 @@ def test_adaptive_wing_is_smooth_where_its_parts_meet():
     torch.testing.assert_close(*slopes, atol=1e-5, rtol=0)
 
 
-def test_adaptive_wing_falls_with_the_error_where_the_target_exceeds_alpha():
+def test_adaptive_wing_falls_with_the_error_if_the_target_exceeds_alpha():
     costs = AdaptiveWing()(torch.linspace(0.1, 9, 50), torch.tensor(3.0))
     assert (costs.diff() < 0).all()
     assert costs[-1] < 0
 
 
-def test_adaptive_wing_is_nothing_without_error_and_grows_with_it():
+def test_adaptive_wing_is_0_without_error_and_grows_with_it():
     targets = torch.linspace(0, 1, 5)[:, None]
     values = AdaptiveWing()(torch.linspace(0, 3, 200).expand(5, -1), targets)
     assert values[:, 0].max() < 1e-3
     assert (values.diff() >= 0).all()
 
 
-def test_offsets_far_beyond_alpha_have_finite_losses_and_gradients():
+def test_adaptive_wing_and_its_gradient_are_finite_for_targets_beyond_alpha():
     targets = torch.linspace(-70, 70, 141).repeat(50, 1)
     error = torch.logspace(-9, 2, 50)[:, None].repeat(1, 141).requires_grad_()
     value = AdaptiveWing()(error, targets)
@@ -130,7 +130,7 @@ def test_offsets_far_beyond_alpha_have_finite_losses_and_gradients():
 
 @pytest.mark.parametrize("offsets", ["adaptive-wing", "smooth-l1"])
 @pytest.mark.parametrize("where", [(0.0, 63.0), (NO_FACE, NO_FACE + 1)])
-def test_the_loss_has_finite_gradients_for_every_face_and_for_none(offsets, where):
+def test_loss_has_finite_gradients_with_and_without_points_in_the_crop(offsets, where):
     points = torch.from_numpy(some_points(low=where[0], high=where[1]))
     maps = torch.randn(3, 21, CELLS, CELLS, generator=torch.Generator().manual_seed(0)).requires_grad_()
     value = SkpsLoss(STRIDE, SIGMA, offsets=offsets)(maps, points, torch.ones(3))
@@ -140,7 +140,7 @@ def test_the_loss_has_finite_gradients_for_every_face_and_for_none(offsets, wher
     assert slope.abs().sum() > 0
 
 
-def test_perfect_maps_cost_nothing_and_a_weight_scales_its_face():
+def test_loss_of_perfect_maps_is_0_and_scales_with_the_weight_of_the_face():
     points = some_points()
     loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")
     perfect, wrong = maps_of(points), torch.zeros(3, 21, CELLS, CELLS)
@@ -151,7 +151,7 @@ def test_perfect_maps_cost_nothing_and_a_weight_scales_its_face():
     torch.testing.assert_close(one, 2 * half)
 
 
-def test_decoded_points_cost_their_distance_in_cells_and_only_those_in_the_crop():
+def test_point_loss_is_the_mean_distance_in_cells_of_points_inside_the_crop():
     points = some_points(2, low=16, high=44)
     maps = maps_of(points)
     loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1", point_weight=1.0)
@@ -167,7 +167,7 @@ def test_decoded_points_cost_their_distance_in_cells_and_only_those_in_the_crop(
     )
 
 
-def test_offsets_count_only_near_their_point():
+def test_offset_loss_ignores_cells_far_from_the_point():
     points = np.full((1, 1, 2), 8.0, np.float32)  # at cell (2, 2)
     loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")
     perfect = maps_of(points)
@@ -202,7 +202,7 @@ def hrnet_convolutions() -> list[tuple[int, int, int, int]]:
     return found
 
 
-def test_hrnet_has_the_published_parameters_and_operations():
+def test_hrnet_has_the_published_number_of_parameters_and_operations():
     with torch.device("meta"):
         network = HRNet(98).eval()
         images = torch.zeros(1, 3, 256, 256)
@@ -222,7 +222,7 @@ def test_hrnet_has_the_published_parameters_and_operations():
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
-def test_each_kind_of_hrnets_modules_is_compiled_once_and_the_weights_keep_their_names(monkeypatch, mirrored):
+def test_each_kind_of_hrnet_module_is_compiled_once_and_keeps_the_names_of_its_weights(monkeypatch, mirrored):
     graphs = []
 
     def backend(graph, _):
@@ -241,7 +241,7 @@ def test_each_kind_of_hrnets_modules_is_compiled_once_and_the_weights_keep_their
     assert list(network.state_dict()) == names
 
 
-def test_hrnet_names_its_parts_as_published_weights_do():
+def test_hrnet_has_the_names_of_published_weights():
     with torch.device("meta"):
         shapes = {name: tuple(value.shape) for name, value in HRNet(98).state_dict().items()}
     for name, shape in {
@@ -262,7 +262,7 @@ def test_hrnet_names_its_parts_as_published_weights_do():
 
 
 @pytest.mark.parametrize("name", ["student", "hrnet_w18"])
-def test_networks_give_maps_at_a_quarter_and_learn_everywhere(name):
+def test_network_output_has_a_quarter_of_the_size_and_all_parameters_get_gradients(name):
     network = build(name, 5)
     maps = network(torch.randn(2, 3, 64, 96))
     assert maps.shape == (2, 15, 16, 24)
@@ -270,12 +270,12 @@ def test_networks_give_maps_at_a_quarter_and_learn_everywhere(name):
     assert all(one.grad is not None for one in network.parameters())
 
 
-def test_an_unknown_network_is_refused():
+def test_unknown_network_is_refused():
     with pytest.raises(ModelError, match="expected hrnet_w18 or student"):
         build("resnet", 98)
 
 
-def test_a_deployed_network_takes_crops_and_gives_points():
+def test_decoding_network_turns_crops_into_points():
     torch.manual_seed(0)
     network = build("student", 5)
     crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
@@ -287,14 +287,14 @@ def test_a_deployed_network_takes_crops_and_gives_points():
     assert scores.shape == (2, 5)
 
 
-def test_normalised_crops_are_those_of_imagenet():
+def test_crops_are_normalized_with_the_statistics_of_imagenet():
     crop = torch.tensor([124, 116, 104], dtype=torch.uint8).expand(1, 2, 2, 3)  # its mean colour
     assert normalise(crop).abs().max() < 0.01
     assert normalise(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, 0, 0, 0] == pytest.approx(-0.485 / 0.229)
 
 
-class Seeing(nn.Module):
-    """Finds two red spots and a blue one without error: left points at the left red one, and so on."""
+class SpotFinder(nn.Module):
+    """Puts left points at the left red spot, right points at the right red spot, and the others at the blue spot."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         size = images.shape[-1]
@@ -309,25 +309,25 @@ class Seeing(nn.Module):
         return torch.cat([scores, *offsets.unbind(1)], 1)
 
 
-def test_a_look_in_the_mirror_finds_the_same_points_and_averages_errors_away():
+def test_flip_tta_returns_the_same_points_and_averages_errors():
     images = torch.zeros(2, 3, 64, 64)
     images[:, 0, 21, 13] = images[:, 0, 30, 47] = images[:, 2, 40, 28] = 1
-    network = Seeing()
-    plain, mirrored = network(images), FlipTTANetwork(network, WFLW.points, 4)(images)
-    np.testing.assert_allclose(mirrored, plain, atol=1e-5)
+    network = SpotFinder()
+    plain, with_flip = network(images), FlipTTANetwork(network, WFLW.points, 4)(images)
+    np.testing.assert_allclose(with_flip, plain, atol=1e-5)
 
-    class Leaning(nn.Module):
+    class Biased(nn.Module):
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             maps: torch.Tensor = network(images)
-            maps[:, WFLW.points : 2 * WFLW.points] += 0.5  # half a cell too far to the right, everywhere
+            maps[:, WFLW.points : 2 * WFLW.points] += 0.5  # half a cell too far to the right
             return maps
 
-    wrong, averaged = Leaning()(images), FlipTTANetwork(Leaning(), WFLW.points, 4)(images)
+    wrong, averaged = Biased()(images), FlipTTANetwork(Biased(), WFLW.points, 4)(images)
     assert (decode(wrong, 4)[0] - decode(plain, 4)[0]).abs().max() > 1
     np.testing.assert_allclose(decode(averaged, 4)[0], decode(plain, 4)[0], atol=1e-3)
 
 
-def test_a_network_looks_in_the_mirror_where_its_checkpoint_says_so():
+def test_flip_tta_is_applied_if_the_metadata_has_flip_tta():
     network = Student(98)
     assert with_flip_tta(network, {"points": 98}) is network
     assert with_flip_tta(network, {"points": 98, "flip_tta": False}) is network

@@ -40,5 +40,5 @@ def learn(faces: LabelledSet, folder: Path) -> float:
     return float(best)
 
 
-def test_the_student_learns_32_real_faces_by_heart(real_faces, tmp_path):
+def test_student_overfits_32_real_faces(real_faces, tmp_path):
     assert learn(open_set(real_faces / "pseudo98" / "pseudo98-lfw-0.tar"), tmp_path) < ENOUGH

@@ -1,4 +1,4 @@
-"""Many processes train as one would."""
+"""Training with several processes gives the result of one."""
 
 import csv
 import multiprocessing
@@ -28,12 +28,12 @@ from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS, UNCOMPILED
 
 
 def torchrun(faces: Pack, run: Path, *words: str, **settings: object) -> subprocess.Popen:
-    told = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
+    options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.commands"]
     pack = str(Path(faces.crops.filename).parent)
     without_compiler = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     return subprocess.Popen(
-        [sys.executable, *start, "train", pack, "-o", str(run), *words, *told],
+        [sys.executable, *start, "train", pack, "-o", str(run), *words, *options],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=without_compiler,
     )  # fmt: skip
 
@@ -43,7 +43,7 @@ def figures(run: Path) -> list[tuple[float, ...]]:
     return [(float(row["step"]), float(row["loss"]), float(row["held_out_nme"])) for row in rows]
 
 
-def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
+def test_two_processes_train_stop_and_resume_like_one(faces, tmp_path):
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     training.train(faces, Recipe(**SETTINGS), alone, UNCOMPILED)
 
@@ -55,9 +55,9 @@ def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
     stopped = load(shared / "last").metadata["step"]
     assert load(alone / "last").metadata["step"] > stopped >= 2
     second = torchrun(faces, shared, "--resume")
-    told, _ = second.communicate(timeout=120)
-    assert second.returncode == 0, told
-    assert told.count("the best checkpoint: ") == 1
+    output, _ = second.communicate(timeout=120)
+    assert second.returncode == 0, output
+    assert output.count("the best checkpoint: ") == 1
 
     one, two = np.array(figures(alone)), np.array(figures(shared))
     np.testing.assert_array_equal(two[:, 0], one[:, 0])
@@ -66,31 +66,31 @@ def test_two_processes_train_stop_and_resume_as_one_does(faces, tmp_path):
     assert load(alone / "last").weights.keys() == load(shared / "last").weights.keys()
 
 
-def test_processes_share_a_batch_and_the_held_out_faces(faces):
+def test_processes_split_each_batch_and_the_validation_faces(faces):
     recipe = Recipe(size=32, batch=6, held_out=3)
     whole = Batches(faces, recipe)
     parts = [Batches(faces, recipe, process=Process(rank, 3)) for rank in range(3)]
     for step in range(3):
         together = torch.cat([part.make_batch(step).crops for part in parts])
         assert torch.equal(together, whole.make_batch(step).crops)
-    judged = sum(len(batch.crops) for part in parts for batch in part.validation())
-    assert judged == len(whole.validation_rows)
+    validated = sum(len(batch.crops) for part in parts for batch in part.validation())
+    assert validated == len(whole.validation_rows)
     with pytest.raises(InputError, match="a batch of 6 cannot be split over 4 processes"):
         Batches(faces, recipe, process=Process(0, 4))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="batches are made by forked processes on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="worker processes are used on Linux only")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_batches_are_the_same_however_many_workers_make_them(faces):
+def test_batches_do_not_depend_on_the_number_of_workers(faces):
     batches = Batches(faces, Recipe(size=32, batch=4, held_out=3))
     made = [[batch.crops for batch in batches.stream(2, 9, workers)] for workers in (0, 1, 2)]
     assert [len(one) for one in made] == [7, 7, 7]
     assert all(torch.equal(a, b) and torch.equal(a, c) for a, b, c in zip(*made, strict=True))
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="batches are made by forked processes on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="worker processes are used on Linux only")
 @pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_ctrl_c_leaves_the_workers_to_the_training(faces, tmp_path, monkeypatch):
+def test_workers_ignore_ctrl_c_until_the_step_is_complete(faces, tmp_path, monkeypatch):
     schedule = run_module.learning_rate_factor
 
     def press_ctrl_c(step: int, *rest: object) -> float:
@@ -110,40 +110,40 @@ def test_ctrl_c_leaves_the_workers_to_the_training(faces, tmp_path, monkeypatch)
     training.train(faces, Recipe(**SETTINGS), tmp_path, TrainOptions(resume=True, compile=False, workers=2))
 
 
-def test_gpus_that_are_not_there_are_refused_and_others_start_torchrun(faces, tmp_path, monkeypatch):
+def test_gpus_option_starts_torchrun_and_refuses_more_gpus_than_there_are(faces, tmp_path, monkeypatch):
     words = [str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--gpus", "2"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(InputError, match="torch finds 0 CUDA GPUs; to start processes on the CPU: torchrun"):
         command(words)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    became = []
+    started = []
 
-    def become(program: str, told: list[str]) -> None:
-        became.append((program, told))
+    def execv(program: str, words: list[str]) -> None:
+        started.append((program, words))
         raise SystemExit
 
-    monkeypatch.setattr("os.execv", become)
+    monkeypatch.setattr("os.execv", execv)
     with pytest.raises(SystemExit):
         command(words)
-    ((program, told),) = became
-    assert program == told[0] == sys.executable
-    assert told[1:] == [
+    ((program, started_words),) = started
+    assert program == started_words[0] == sys.executable
+    assert started_words[1:] == [
         "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.commands", "train",
         *words,
     ]  # fmt: skip
 
 
-def test_memory_that_does_not_suffice_says_what_to_change(faces, tmp_path, monkeypatch):
-    def lack(*_: object) -> None:
+def test_out_of_memory_error_advises_a_smaller_batch(faces, tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee ...")
 
-    monkeypatch.setattr(run_module, "normalise", lack)
+    monkeypatch.setattr(run_module, "normalise", fail)
     with pytest.raises(BackendError, match=r"smaller batch \(--set batch=4\)"):
         training.train(faces, Recipe(**SETTINGS), tmp_path, UNCOMPILED)
 
 
-def test_the_slurm_file_starts_torchrun_with_what_slurm_tells(tmp_path):
+def test_slurm_file_starts_torchrun_with_the_variables_of_slurm(tmp_path):
     srun = 'echo "$1"; shift; exec "$@"'
     for name, does in (("srun", srun), ("scontrol", "echo node-7"), ("torchrun", 'echo "$@"')):
         (tmp_path / name).write_text(f"#!/bin/bash\n{does}\n")
@@ -154,8 +154,8 @@ def test_the_slurm_file_starts_torchrun_with_what_slurm_tells(tmp_path):
     }  # fmt: skip
     batch = ["bash", str(Path(training.__file__).parent / "slurm.sh"), "train", "faces", "-o", "a run"]
     path = f"{tmp_path}:{os.environ['PATH']}"
-    told = subprocess.run(batch, env={"PATH": path, **slurm}, capture_output=True, text=True, check=True).stdout
-    assert told.split() == [
+    output = subprocess.run(batch, env={"PATH": path, **slurm}, capture_output=True, text=True, check=True).stdout
+    assert output.split() == [
         "--cpus-per-task=64", "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=42", "--rdzv-backend=c10d",
         "--rdzv-endpoint=node-7:20042", "--no-python", "canthus", "train", "faces", "-o", "a", "run",
     ]  # fmt: skip
@@ -168,7 +168,7 @@ def test_data_batch_speed_prints_images_per_second(faces, capsys):
     assert "images/s" in capsys.readouterr().out
 
 
-def test_one_process_alone_is_a_world():
+def test_world_of_one_process():
     world = World(torch.device("cpu"))
     assert world.first
     assert world.sum(1.0, 2.0) == [1.0, 2.0]

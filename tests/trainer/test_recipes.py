@@ -1,4 +1,4 @@
-"""Recipes as files: the published figures, and how a file builds on another."""
+"""Recipes: the published values, files, old names, and wrong values."""
 
 import dataclasses
 import json
@@ -20,14 +20,14 @@ from canthus.trainer.run import learning_rate_factor
 from support.shards import NEAR, middle_of_dot, write_shard
 
 
-def test_the_student_is_the_default():
+def test_student_is_the_default_recipe():
     assert find_recipe("student") == Recipe() == default_recipe("student")
 
 
-def test_the_published_recipe_has_the_published_figures():
+def test_published_recipe_has_the_published_values():
     recipe = find_recipe("wflw-published")
-    told = (recipe.network, recipe.size, recipe.stride, recipe.sigma, recipe.offset_loss, recipe.offset_weight)
-    assert told == ("hrnet_w18", 256, 4, 2.0, "adaptive-wing", 1.0)
+    values = (recipe.network, recipe.size, recipe.stride, recipe.sigma, recipe.offset_loss, recipe.offset_weight)
+    assert values == ("hrnet_w18", 256, 4, 2.0, "adaptive-wing", 1.0)
     assert (recipe.learning_rate, recipe.weight_decay, recipe.batch, recipe.epochs) == (2e-3, 5e-4, 64, 80)
     assert (recipe.warm_up, recipe.schedule, recipe.milestones) == (500, "step", (40, 60))
     how = recipe.augmentation
@@ -38,7 +38,7 @@ def test_the_published_recipe_has_the_published_figures():
     assert (recipe.negative_fraction, recipe.profile_weight) == (0, 1)
 
 
-def test_the_default_of_hrnet_differs_from_the_published_recipe_by_three_things():
+def test_default_hrnet_recipe_differs_from_the_published_one_in_three_settings():
     ours, theirs = (dataclasses.asdict(find_recipe(name)) for name in ("wflw-hrnet", "wflw-published"))
     ours |= {f"augmentation.{name}": value for name, value in ours.pop("augmentation").items()}
     theirs |= {f"augmentation.{name}": value for name, value in theirs.pop("augmentation").items()}
@@ -47,13 +47,13 @@ def test_the_default_of_hrnet_differs_from_the_published_recipe_by_three_things(
     assert default_recipe("hrnet_w18") == find_recipe("wflw-hrnet")
 
 
-def test_cofw_is_trained_longer_in_smaller_batches():
+def test_cofw_recipe_has_more_epochs_and_smaller_batches():
     recipe = default_recipe("hrnet_w18", 29)
     assert (recipe.epochs, recipe.batch, recipe.milestones) == (160, 16, (80, 120))
     assert recipe.augmentation == find_recipe("wflw-hrnet").augmentation
 
 
-def test_a_file_builds_on_a_recipe_by_name(tmp_path):
+def test_recipe_file_extends_a_named_recipe(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('extends = "wflw-hrnet"\nbatch = 8\nmilestones = [3]\n[augmentation]\nblack_fill = false\n')
     wanted = change(find_recipe("wflw-hrnet"), {"batch": 8, "milestones": [3], "augmentation.black_fill": False})
@@ -98,7 +98,7 @@ def test_a_file_builds_on_a_recipe_by_name(tmp_path):
         ("augmentation.dropout_size", [1, 1]),
     ],
 )
-def test_a_value_that_fits_none_is_refused(name, value):
+def test_value_out_of_range_is_refused(name, value):
     with pytest.raises(InputError, match=name):
         change(Recipe(), {name: value})
 
@@ -165,7 +165,7 @@ def test_wrong_value_in_a_recipe_file_is_one_line_with_file_key_expected_and_act
     assert "\n" not in str(raised.value)
 
 
-def test_the_step_schedule_falls_by_tenths_and_the_cosine_to_nothing():
+def test_step_schedule_divides_by_ten_and_cosine_schedule_ends_at_0():
     recipe = find_recipe("wflw-published")
     rates = {epoch: learning_rate_factor(epoch * 100, recipe, 8000) for epoch in (10, 39, 40, 59, 60, 79)}
     assert rates == pytest.approx({10: 1, 39: 1, 40: 0.1, 59: 0.1, 60: 0.01, 79: 0.01})
@@ -176,13 +176,13 @@ def test_the_step_schedule_falls_by_tenths_and_the_cosine_to_nothing():
     assert cosine == pytest.approx([1, 0.5, 0])
 
 
-def test_the_warm_up_of_a_short_run_ends_at_a_quarter():
+def test_warm_up_takes_at_most_a_quarter_of_the_steps():
     rates = [learning_rate_factor(step, Recipe(), 454) for step in range(454)]
     assert rates[112] == max(rates) == 1
     assert rates[0] == pytest.approx(1 / 113)
 
 
-def test_published_augmentation_keeps_points_on_what_they_mark_and_turns_up_to_45_degrees():
+def test_published_augmentation_moves_points_with_the_image_and_rotates_up_to_45_degrees():
     how = dataclasses.replace(
         find_recipe("wflw-published").augmentation,
         brightness_contrast_p=0,
@@ -208,7 +208,7 @@ def test_published_augmentation_keeps_points_on_what_they_mark_and_turns_up_to_4
     assert np.std(turns) == pytest.approx(90 / 12**0.5, rel=0.2)
 
 
-def test_published_colours_change_levels_and_hue_but_not_shape():
+def test_published_color_augmentation_changes_pixels_and_keeps_the_shape():
     image = np.random.default_rng(0).integers(60, 190, (64, 64, 3), dtype=np.uint8)
     none = dict.fromkeys(("color_p", "gray_p", "blur_p", "downscale_p", "noise_p", "jpeg_p", "dropout_p"), 0)
     for kind in ("brightness_contrast_p", "hsv_p"):
@@ -220,7 +220,7 @@ def test_published_colours_change_levels_and_hue_but_not_shape():
         assert 3 < changed < 80, kind
 
 
-def test_published_holes_are_black_and_of_a_tenth_to_a_fifth():
+def test_published_dropout_is_black_with_sides_of_a_tenth_to_a_fifth():
     how = dataclasses.replace(
         find_recipe("wflw-published").augmentation,
         brightness_contrast_p=0,
@@ -237,7 +237,7 @@ def test_published_holes_are_black_and_of_a_tenth_to_a_fifth():
         assert hidden.sum() == width * height
 
 
-def test_where_all_faces_count_the_same_an_epoch_shows_each_once(tmp_path):
+def test_epoch_draws_each_face_once_if_all_have_the_same_weight(tmp_path):
     write_shard(tmp_path / "shard", 12)
     pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64).pack
     batches = Batches(pack, Recipe(held_out=0, profile_weight=1, batch=4, size=32))

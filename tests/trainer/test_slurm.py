@@ -1,4 +1,4 @@
-"""The batch file under a real Slurm: see support/slurm_node.py for what it takes."""
+"""slurm.sh under a real Slurm; support/slurm_node.py lists what that needs."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS, UNCOMPILED
 pytestmark = pytest.mark.slurm
 BATCH = Path(training.__file__).parent / "slurm.sh"
 PATIENCE = 900  # seconds, of a job on a busy machine
-AGREE = 1e-3  # NME in %, told by one process and by two
+AGREE = 1e-3  # NME in %, measured by one process and by two
 
 
 class Slurm:
@@ -46,11 +46,11 @@ class Slurm:
         while (state := self("squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}")) in (
             "PENDING", "CONFIGURING", "RUNNING", "COMPLETING",
         ):  # fmt: skip
-            assert time.monotonic() < until, f"{state}\n{self.told(job)}"
+            assert time.monotonic() < until, f"{state}\n{self.output(job)}"
             time.sleep(0.5)
         return state
 
-    def told(self, job: str) -> str:
+    def output(self, job: str) -> str:
         out = self.folder / f"{job}.out"
         return out.read_text() if out.is_file() else ""
 
@@ -75,7 +75,7 @@ def figures(run: Path) -> np.ndarray:
     return np.array([(float(row["step"]), float(row["loss"]), float(row["held_out_nme"])) for row in rows])
 
 
-def test_a_run_stopped_by_slurm_goes_on_in_the_next_job_and_is_measured_by_a_third(slurm, tmp_path, monkeypatch):
+def test_run_stopped_by_slurm_resumes_in_the_next_job_and_is_measured_in_a_third(slurm, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_shard(tmp_path / "shard", 30)
     write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 48)
@@ -86,14 +86,14 @@ def test_a_run_stopped_by_slurm_goes_on_in_the_next_job_and_is_measured_by_a_thi
     second = slurm.submit("train", "pack", "-o", "run", "--resume", after=first)
     until = time.monotonic() + PATIENCE
     while not (tmp_path / "run" / "log.csv").is_file():
-        assert time.monotonic() < until, slurm.told(first)
+        assert time.monotonic() < until, slurm.output(first)
         time.sleep(0.02)
     slurm("scancel", "--signal=TERM", first)  # as `--signal` in the batch file has Slurm do before the time limit
     assert slurm.end(first) == "FAILED"
     stopped = load(tmp_path / "run" / "last").metadata["step"]
-    assert 2 <= stopped < load(tmp_path / "alone" / "last").metadata["step"], slurm.told(first)
-    assert slurm.end(second) == "COMPLETED", slurm.told(second)
-    assert slurm.told(second).count("the best checkpoint") == 1
+    assert 2 <= stopped < load(tmp_path / "alone" / "last").metadata["step"], slurm.output(first)
+    assert slurm.end(second) == "COMPLETED", slurm.output(second)
+    assert slurm.output(second).count("the best checkpoint") == 1
     one, two = figures(tmp_path / "alone"), figures(tmp_path / "run")
     np.testing.assert_array_equal(two[:, 0], one[:, 0])
     np.testing.assert_allclose(two[:, 1], one[:, 1], rtol=LOSSES_AGREE)
@@ -101,14 +101,14 @@ def test_a_run_stopped_by_slurm_goes_on_in_the_next_job_and_is_measured_by_a_thi
 
     measure = ["--model", "run/best.safetensors", "--wflw", "shard", "--json"]
     third = slurm.submit("eval", *measure, "two.json")
-    assert slurm.end(third) == "COMPLETED", slurm.told(third)
+    assert slurm.end(third) == "COMPLETED", slurm.output(third)
     assert evaluate([*measure, "one.json"]) == 0
     alone, shared = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert shared["faces"] == alone["faces"] == 30
     assert shared["nme"] == pytest.approx(alone["nme"], abs=AGREE)
 
 
-def test_nothing_is_left_of_the_node():
+def test_slurm_node_leaves_no_processes_or_files():
     if missing := slurm_node.missing_requirement():
         pytest.skip(f"no Slurm here: {missing}")
     before = set(Path("/tmp").iterdir())

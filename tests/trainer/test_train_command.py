@@ -1,4 +1,4 @@
-"""`canthus train` as a user types it: trained, refused, resumed, retried."""
+"""`canthus train` on the command line: trains, refuses, resumes, starts again."""
 
 import contextlib
 import subprocess
@@ -28,7 +28,7 @@ def words(faces, tmp_path) -> list[str]:
     return [str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--no-compile"]
 
 
-def test_the_train_command_trains_refuses_and_resumes(faces, tmp_path, monkeypatch, capsys):
+def test_train_command_trains_refuses_an_existing_run_and_resumes(faces, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
     pack, run = str(Path(faces.crops.filename).parent), str(tmp_path / "my run")
     settings = [f"{n}={v}" for n, v in (("size", 32), ("batch", 4), ("epochs", 0.5), ("held_out", 3))]
@@ -46,7 +46,7 @@ def test_the_train_command_trains_refuses_and_resumes(faces, tmp_path, monkeypat
             command([pack, "-o", run, *wrong])
 
 
-def test_the_train_command_says_how_to_go_on_after_ctrl_c(faces, tmp_path, monkeypatch, capsys):
+def test_train_command_prints_how_to_resume_after_ctrl_c(faces, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
 
     def stopped(*_, **__):
@@ -58,28 +58,28 @@ def test_the_train_command_says_how_to_go_on_after_ctrl_c(faces, tmp_path, monke
         raise KeyboardInterrupt
 
     pack = str(Path(faces.crops.filename).parent)
-    for train, told in (
+    for train, expected in (
         (stopped, "nothing was saved"),
         (saved, f"canthus train {pack} -o {run} --resume"),
     ):
         monkeypatch.setattr(training, "train", train)
         assert command([pack, "-o", str(run)]) == 130
-        assert told in capsys.readouterr().err
+        assert expected in capsys.readouterr().err
 
 
-def test_the_train_command_needs_a_pack_and_a_run(faces, tmp_path):
+def test_train_command_needs_a_pack_and_to_resume_a_run(faces, tmp_path):
     with pytest.raises(InputError, match="canthus data prepare"):
         command([str(tmp_path), "-o", str(tmp_path / "run")])
     with pytest.raises(InputError, match=r"recipe\.json"):
         command([str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--resume"])
 
 
-def test_a_run_that_failed_before_it_saved_is_begun_again(words, tmp_path, monkeypatch, capsys):
-    def lack(*_: object) -> None:
+def test_run_that_failed_before_its_first_checkpoint_can_be_started_again(words, tmp_path, monkeypatch, capsys):
+    def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as failing:
-        failing.setattr(run_module, "normalise", lack)
+        failing.setattr(run_module, "normalise", fail)
         with pytest.raises(BackendError, match=r"--set batch=2"):
             command([*words, *FEW])
     assert (tmp_path / "run" / "recipe.json").is_file()
@@ -87,7 +87,7 @@ def test_a_run_that_failed_before_it_saved_is_begun_again(words, tmp_path, monke
     assert load_recipe(tmp_path / "run" / "recipe.json").batch == 2
 
 
-def test_overwrite_takes_the_former_events_away_and_nothing_else(words, tmp_path):
+def test_overwrite_deletes_files_of_the_former_run_only(words, tmp_path):
     (tmp_path / "run").mkdir()
     for name in ("events.out.tfevents.1.host", "log.csv", "best.onnx"):
         (tmp_path / "run" / name).touch()
@@ -97,7 +97,7 @@ def test_overwrite_takes_the_former_events_away_and_nothing_else(words, tmp_path
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 2
 
 
-def test_a_run_is_replaced_by_one_that_can_begin_and_by_no_other(words, tmp_path, monkeypatch):
+def test_overwrite_keeps_the_former_run_if_the_new_one_cannot_start(words, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     (tmp_path / "run").mkdir()
     former = [tmp_path / "run" / name for name in ("log.csv", "best.safetensors", "last.safetensors", "recipe.json")]
@@ -109,7 +109,7 @@ def test_a_run_is_replaced_by_one_that_can_begin_and_by_no_other(words, tmp_path
         assert all(path.is_file() and not path.stat().st_size for path in former)
 
 
-def test_a_compiler_that_fails_is_told_in_a_line_and_one_that_lacks_too(words, monkeypatch, capsys):
+def test_failed_or_missing_compiler_is_reported_in_one_line(words, monkeypatch, capsys):
     class InductorError(RuntimeError):
         pass
 
@@ -134,49 +134,49 @@ def test_a_compiler_that_fails_is_told_in_a_line_and_one_that_lacks_too(words, m
     assert "needs a C++ compiler" in capsys.readouterr().out
 
 
-def test_an_old_gpu_is_told_to_train_in_fp32(words, monkeypatch, capsys):
+def test_gpu_without_bf16_gets_the_advice_to_use_fp32(words, monkeypatch, capsys):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "join_processes", lambda: contextlib.nullcontext(World(torch.device("cuda"))))
     monkeypatch.setattr(run_module, "load_to_gpu", stop)
-    for able, settings, told in ((False, [], True), (True, [], False), (False, ["--set", "precision=fp32"], False)):
+    for able, settings, advised in ((False, [], True), (True, [], False), (False, ["--set", "precision=fp32"], False)):
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda _, able=able: able)
         assert command([*words, *settings]) == 130
-        assert ("--set precision=fp32" in capsys.readouterr().out) == told
+        assert ("--set precision=fp32" in capsys.readouterr().out) == advised
 
 
-@pytest.mark.parametrize(("rank", "ended", "told"), [(0, False, True), (1, True, False), (1, False, True)])
-def test_of_torchruns_processes_the_first_tells_what_is_wrong(words, monkeypatch, rank, ended, told):
+@pytest.mark.parametrize(("rank", "ended", "reported"), [(0, False, True), (1, True, False), (1, False, True)])
+def test_error_of_all_torchrun_processes_is_reported_by_the_first(words, monkeypatch, rank, ended, reported):
     def sleep(_: float) -> None:
         if ended:
             raise KeyboardInterrupt
 
     monkeypatch.setenv("RANK", str(rank))
     monkeypatch.setattr("time.sleep", sleep)
-    with pytest.raises(InputError if told else SystemExit, match="expected a finite number" if told else "1"):
+    with pytest.raises(InputError if reported else SystemExit, match="expected a finite number" if reported else "1"):
         command([*words, "--set", "learning_rate=oops"])
-    with pytest.raises(InputError if told else SystemExit, match="no such file" if told else "1"):
+    with pytest.raises(InputError if reported else SystemExit, match="no such file" if reported else "1"):
         evaluate(["--wflw", "nowhere"])
 
 
-def test_a_batch_that_gpus_cannot_share_starts_no_processes(words, monkeypatch):
+def test_batch_that_gpus_cannot_split_starts_no_processes(words, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     with pytest.raises(InputError, match="a batch of 32 cannot be split over 3 processes"):
         command([*words, "--recipe", "student", "--gpus", "3"])
 
 
-@pytest.mark.parametrize(("cut_for", "told"), [("student", True), ("wflw-hrnet", False)])
-def test_crops_without_room_for_a_recipe_are_told(tmp_path, cut_for, told):
+@pytest.mark.parametrize(("made_for", "warns"), [("student", True), ("wflw-hrnet", False)])
+def test_train_warns_about_crops_made_for_another_recipe(tmp_path, made_for, warns):
     write_shard(tmp_path / "shard", 4)
-    how, hrnet = (find_recipe(name).augmentation for name in (cut_for, "wflw-hrnet"))
+    how, hrnet = (find_recipe(name).augmentation for name in (made_for, "wflw-hrnet"))
     pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64, how).pack
-    assert ("margin of the crops is too small" in crop_problem(pack, Recipe(size=32, augmentation=hrnet))) == told
+    assert ("margin of the crops is too small" in crop_problem(pack, Recipe(size=32, augmentation=hrnet))) == warns
     assert not crop_problem(pack, Recipe(size=32))
     assert "(128 px) and will be enlarged" in crop_problem(pack, Recipe())
 
 
-def test_commands_and_their_help_load_nothing_heavy():
+def test_help_of_commands_imports_nothing_heavy():
     heavy = "{'torch', 'cv2', 'numpy', 'openvino', 'mediapipe', 'tqdm'}"
     code = (
         "import sys\nfrom canthus.trainer.commands import data, evaluate, label, train\n"

@@ -6,13 +6,12 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from canthus.runtime.errors import BackendError
-from canthus.runtime.extras import install_command
 from canthus.trainer.commands.shared import (
     PACK_FILES,
     SHARD_FILES,
     add_label_options,
     add_step,
+    not_installed,
     refuse_existing,
     report_shard,
 )
@@ -69,9 +68,7 @@ def _turn(args: argparse.Namespace) -> int:
     try:
         from canthus.trainer.labels.profiles import TurnOptions, generate_turned_faces
     except ImportError as missing:
-        raise BackendError(
-            f"`canthus data turn` needs {missing.name}, which is not installed: {install_command('train')}"
-        ) from missing
+        raise not_installed("`canthus data turn`", missing) from missing
 
     sets = [open_set(path, "train") for path in args.sets]
     unreadable: list[str] = []
@@ -81,8 +78,8 @@ def _turn(args: argparse.Namespace) -> int:
     with ShardWriter(args.output) as shard, contextlib.closing(faces):
         try:
             bar = tqdm(itertools.chain([first], faces), "turning faces", args.faces, unit="face", disable=None)
-            for name, picture, label in itertools.islice(bar, args.faces):
-                shard.write(name, picture, [label])
+            for name, image, label in itertools.islice(bar, args.faces):
+                shard.write(name, image, [label])
         except KeyboardInterrupt:
             stopped = True
     print(f"{args.output}: {shard.faces} turned faces")

@@ -4,9 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from canthus.runtime.errors import BackendError
-from canthus.runtime.extras import install_command
-from canthus.trainer.commands.shared import add_step
+from canthus.trainer.commands.shared import add_step, not_installed
 
 
 def add_calibrate(steps: Any) -> None:
@@ -106,6 +104,4 @@ def _need_torch(step: str) -> None:
     try:
         import torch  # noqa: F401 (only whether it is there)
     except ImportError as missing:
-        raise BackendError(
-            f"`canthus data {step}` needs {missing.name}, which is not installed: {install_command('train')}"
-        ) from missing
+        raise not_installed(f"`canthus data {step}`", missing) from missing

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from canthus.runtime.errors import BackendError, InputError
-from canthus.runtime.extras import install_command
-from canthus.trainer.commands.shared import make_parser, report_errors_once, start_processes
+from canthus.runtime.errors import InputError
+from canthus.trainer.commands.shared import make_parser, not_installed, report_errors_once, start_processes
 
 if TYPE_CHECKING:
     from canthus.trainer.evaluation.clips import ClipTracks
@@ -170,9 +169,7 @@ def _start_processes(arguments: list[str], gpus: int) -> None:
     try:
         from torch import cuda
     except ImportError as missing:
-        raise BackendError(
-            f"--gpus needs {missing.name}, which is not installed: {install_command('train')}"
-        ) from missing
+        raise not_installed("--gpus", missing) from missing
     start_processes(["eval", *arguments], gpus, cuda.device_count())
 
 

@@ -53,10 +53,10 @@ def _label(args: argparse.Namespace) -> int:
         shard = opened.enter_context(labelling.ShardWriter(args.output))
         try:
             for source in args.sources:
-                for name, picture in labelling.images_of(source, args.every, unreadable):
-                    labels = labelling.label_image(picture, detect, candidates)
+                for name, image in labelling.images_of(source, args.every, unreadable):
+                    labels = labelling.label_image(image, detect, candidates)
                     certain = [one for one in labels if one.spread <= args.max_spread]
-                    shard.write(name, picture, certain)
+                    shard.write(name, image, certain)
                     dropped += len(labels) - len(certain)
         except KeyboardInterrupt:
             stopped = True

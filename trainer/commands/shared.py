@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.errors import BackendError, CanthusError, InputError
+from canthus.runtime.extras import install_command
 from canthus.runtime.options import command_parser
 
 PACK_FILES = ("crops.npy", "labels.npz")
@@ -58,6 +59,11 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
         help="drop a label if the predictions of one face differ by more than this, relative to the size of the face "
         "(default: %(default)s)",
     )
+
+
+def not_installed(what: str, missing: ImportError) -> BackendError:
+    """Return the error for a command that needs a package of the extra `train`."""
+    return BackendError(f"{what} needs {missing.name}, which is not installed: {install_command('train')}")
 
 
 def refuse_existing(folder: Path, files: tuple[str, ...], advice: str, overwrite: bool) -> None:

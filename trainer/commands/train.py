@@ -10,9 +10,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from canthus.runtime.errors import BackendError, InputError
-from canthus.runtime.extras import install_command
-from canthus.trainer.commands.shared import make_parser, refuse_existing, report_errors_once, start_processes
+from canthus.runtime.errors import InputError
+from canthus.trainer.commands.shared import (
+    make_parser,
+    not_installed,
+    refuse_existing,
+    report_errors_once,
+    start_processes,
+)
 
 if TYPE_CHECKING:
     from canthus.trainer.packs.pack import Pack
@@ -38,9 +43,7 @@ def command(arguments: list[str]) -> int:
         from canthus.trainer.run import TrainOptions
         from canthus.trainer.train import train
     except ImportError as missing:
-        raise BackendError(
-            f"training needs {missing.name}, which is not installed: {install_command('train')}"
-        ) from missing
+        raise not_installed("training", missing) from missing
     launched = torch.distributed.is_torchelastic_launched()
     first = not launched or os.environ["RANK"] == "0"  # the other processes print nothing
     folder, recipe_name, recipe = _choose_recipe(args, pack, torch.cuda.is_available())
@@ -217,8 +220,8 @@ def _parser() -> argparse.ArgumentParser:
         "--choose-on",
         type=Path,
         metavar="PACK",
-        help="choose the best checkpoint on the faces of this pack, and train on all faces of the other; recipe.json "
-        "keeps it for --resume. With a test set here, the test result is too optimistic",
+        help="choose the best checkpoint on the faces of this pack, and train on all faces of the first; recipe.json "
+        "keeps it for --resume. If it is a test set, results on that test set are too optimistic",
     )
     how = parser.add_argument_group("how to train")
     how.add_argument(
