@@ -145,7 +145,7 @@ def test_a_perfect_model_has_no_error_with_either_kind_of_boxes(tmp_path):
     results = evaluate(
         [open_set(tmp_path)],
         [Candidate("knowing", Knowing())],
-        lambda picture: [box_of(next(boxes))],
+        lambda image: [box_of(next(boxes))],
         ("truth", "detector"),
     )
     assert [one.boxes for one in results] == ["truth", "detector"]
@@ -163,21 +163,21 @@ def test_a_rough_detection_is_refined(tmp_path):
         """Finds the points where they are, less a tenth of how far the crop is off."""
 
         def predict(self, crops):
-            looks.append(len(crops))
-            off = second if len(looks) > 1 else 6 / roi_from_points(face).side * self.size * 0.9
-            sure = np.full((len(crops), 98), score[len(looks) - 1], np.float32)
+            predictions.append(len(crops))
+            off = second if len(predictions) > 1 else 6 / roi_from_points(face).side * self.size * 0.9
+            sure = np.full((len(crops), 98), score[len(predictions) - 1], np.float32)
             return np.repeat(self.points[None] - [off, 0], len(crops), 0).astype(np.float32), sure
 
     def measured():
-        looks.clear()
+        predictions.clear()
         (one,) = evaluate([open_set(tmp_path)], [Candidate("drawn", Drawn())], lambda _: [rough], ["detector"])
-        assert looks == [1, 1, 2]
+        assert predictions == [1, 1, 2]
         return one.all.nme * np.linalg.norm(face[60] - face[72]) / 100  # pixels
 
-    looks: list[int] = []
+    predictions: list[int] = []
     score, second = [0.8, 0.9, 0.9], 0.0
     assert measured() == pytest.approx(0.6, rel=0.05)
-    score, second = [0.8, 0.1, 0.0], 30.0  # looks that have gone astray do not count
+    score, second = [0.8, 0.1, 0.0], 30.0  # worse predictions are not used
     assert measured() == pytest.approx(0.6, rel=0.05)
     score = [0.8, 0.9, 0.9]
     assert measured() > 10
@@ -197,18 +197,18 @@ def test_a_missed_face_is_a_failure_and_does_not_change_the_mean(tmp_path):
 
 def test_flip_tta_cancels_a_one_sided_error(tmp_path):
     write_shard(tmp_path)
-    aside = Knowing(shift=3)
+    shifted = Knowing(shift=3)
     # What it sees mirrored it answers mirrored, again three pixels to the right.
     plain = Knowing().points
     mirrored = plain[MIRROR].copy()
-    mirrored[:, 0] = aside.size - 1 - mirrored[:, 0] + 3
+    mirrored[:, 0] = shifted.size - 1 - mirrored[:, 0] + 3
 
     class Both(Knowing):
         calls = 0
 
         def predict(self, crops):
             self.calls += 1
-            points = aside.points if self.calls % 2 else mirrored
+            points = shifted.points if self.calls % 2 else mirrored
             return np.repeat(points[None], len(crops), 0), np.ones((len(crops), 98), np.float32)
 
     faces = [open_set(tmp_path)]
@@ -257,7 +257,7 @@ def test_the_command_prints_a_table_and_writes_json(tmp_path, monkeypatch, capsy
 
 def test_the_command_reports_invalid_input(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate(str(name), Knowing()))
-    with pytest.raises(InputError, match="neither"):
+    with pytest.raises(InputError, match="not a labelled set"):
         command(["--wflw", str(tmp_path)])
     write_shard(tmp_path)
     with pytest.raises(InputError, match="folder does not exist"):

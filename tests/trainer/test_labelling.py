@@ -22,7 +22,7 @@ from support.shape import SHAPE
 from support.training import Knowing
 from support.videos import write_video
 
-NEAR = 1.0  # pixels of the picture
+NEAR = 1.0  # pixels of the image
 
 
 class Fine(FakeBackend):
@@ -33,10 +33,10 @@ class Fine(FakeBackend):
 
 def image_with(*corners: tuple[int, int]) -> np.ndarray:
     """Return a dark image with a bright square for each face."""
-    picture = np.zeros((240, 400, 3), np.uint8)
+    image = np.zeros((240, 400, 3), np.uint8)
     for x, y in corners:
-        picture[y : y + 81, x : x + 81] = 255
-    return picture
+        image[y : y + 81, x : x + 81] = 255
+    return image
 
 
 def test_faces_are_labelled_at_their_positions():
@@ -44,7 +44,7 @@ def test_faces_are_labelled_at_their_positions():
     assert len(found) == 2
     for one, corner in zip(found, ((60, 70), (260, 90)), strict=True):
         span = (SHAPE - SHAPE.min(0)) / np.ptp(SHAPE, axis=0)
-        middle = one.points[:33].mean(0)  # the contour, whatever the turned looks did to the rest
+        middle = one.points[:33].mean(0)  # of the contour, which rotated views change little
         wanted = corner + span[:33].mean(0) * 80
         assert np.linalg.norm(middle - wanted) < 5 * NEAR
         assert 0 < one.spread < 0.2
@@ -57,8 +57,8 @@ def test_spread_is_larger_if_the_predictions_differ():
             points, scores = super().predict(crops)
             return points + np.random.default_rng(len(crops)).normal(0, 2, points.shape).astype(np.float32), scores
 
-    picture = image_with((60, 70))
-    exact, noisy = (label_image(picture, bright_boxes, [Candidate("a", one)])[0] for one in (Knowing(), Noisy()))
+    image = image_with((60, 70))
+    exact, noisy = (label_image(image, bright_boxes, [Candidate("a", one)])[0] for one in (Knowing(), Noisy()))
     assert exact.spread < noisy.spread
 
 
@@ -89,11 +89,11 @@ def test_a_model_with_other_points_is_refused():
 
 
 def test_a_written_shard_is_read_back_with_the_same_points(tmp_path):
-    picture = image_with((60, 70))
+    image = image_with((60, 70))
     points = (np.array([60, 70]) + SHAPE * 80).astype(np.float32)
     with ShardWriter(tmp_path) as shard:
-        shard.write("clip/000010", picture, [PseudoLabel(points, 0.0123, 0.9)])
-        shard.write("clip/000020", picture, [])
+        shard.write("clip/000010", image, [PseudoLabel(points, 0.0123, 0.9)])
+        shard.write("clip/000020", image, [])
     assert shard.faces == 1
     one = open_set(tmp_path)
     (face,) = one.faces
@@ -123,12 +123,12 @@ def test_a_shard_without_faces_leaves_the_folder_usable(tmp_path):
 
 
 def test_a_thousand_frames_of_a_video_are_held_out_together():
-    def aside(*frames: int) -> set[bool]:
+    def held_out(*frames: int) -> set[bool]:
         return {is_held_out(f"{frame_name('clip', index)}_{face}.jpg", 2) for index in frames for face in (0, 1)}
 
-    assert all(len(aside(*range(start, start + 1000, 10))) == 1 for start in range(0, 40_000, 1000))
-    assert aside(*range(0, 40_000, 1000)) == {True, False}
-    assert aside(1_234_000) == aside(1_234_999)
+    assert all(len(held_out(*range(start, start + 1000, 10))) == 1 for start in range(0, 40_000, 1000))
+    assert held_out(*range(0, 40_000, 1000)) == {True, False}
+    assert held_out(1_234_000) == held_out(1_234_999)
     # What was packed before stays on its side.
     assert [number for number in range(20) if is_held_out(f"clip/{number:06d}_0.jpg", 4)] == [6, 7, 10, 11]
 
@@ -189,11 +189,11 @@ def test_the_command_labels_images_and_reports_errors(tmp_path, monkeypatch, cap
     with pytest.raises(InputError, match="no such file"):
         command([str(tmp_path / "absent"), "-o", str(tmp_path / "other")])
 
-    looks = iter([label_image])
+    functions = iter([label_image])
 
-    def stopped_after_one(*asked: object) -> list[PseudoLabel]:
-        for look in looks:
-            return look(*asked)
+    def stopped_after_one(*args: object) -> list[PseudoLabel]:
+        for function in functions:
+            return function(*args)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(labelling, "label_image", stopped_after_one)

@@ -62,12 +62,12 @@ def synthetic_face(marks: tuple[int, ...] = ()) -> UprightFace:
     """Return the simple face on smooth colours, with red discs on the points with these numbers."""
     ground = np.random.default_rng(1).integers(40, 200, (6, 6, 3)).astype(np.uint8)
     ground[..., 0] //= 4
-    picture = cv2.resize(ground, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    image = cv2.resize(ground, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     points = ((SIDE - 1 - FACE) / 2 + EVEN * FACE).astype(np.float32)
     for mark in marks:
         x, y = points[mark]
-        cv2.circle(picture, (round(x * 16), round(y * 16)), 4 * 16, (255, 0, 0), -1, cv2.LINE_AA, 4)
-    return UprightFace(picture, points, np.ones((SIDE, SIDE), np.bool_))
+        cv2.circle(image, (round(x * 16), round(y * 16)), 4 * 16, (255, 0, 0), -1, cv2.LINE_AA, 4)
+    return UprightFace(image, points, np.ones((SIDE, SIDE), np.bool_))
 
 
 def synthetic_head(marks: tuple[int, ...] = ()):
@@ -88,21 +88,21 @@ def test_a_pose_without_rotation_gives_the_face_back():
     inner = slice(33, None)
     np.testing.assert_allclose(points[inner], made.points[inner], atol=0.1)
     assert distance_to_chain(points[:33], made.points[:33]).max() < NEAR
-    picture, drawn_points = render(face, Pose())
+    image, drawn_points = render(face, Pose())
     region = roi_from_points(points)
     roomy = Roi(region.x, region.y, region.side * IMAGE_SCALE)
     wanted = crop(made.image, roomy, RENDERED_SIDE)
     np.testing.assert_allclose(drawn_points, transform(invert(to_frame(roomy, RENDERED_SIDE)), points), atol=0.01)
     core = cv2.erode(crop(np.dstack([face.texture[..., 3]] * 3), roomy, RENDERED_SIDE)[..., 0], np.ones((25, 25))) > 250
     assert core.mean() > 0.2
-    assert np.abs(picture.astype(int) - wanted)[core].mean() < 2
+    assert np.abs(image.astype(int) - wanted)[core].mean() < 2
 
 
 def test_a_disc_on_the_face_is_rendered_at_its_rotated_point():
     for degrees, mark in ((-50, 54), (-50, 82), (40, 76), (60, 54), (35, 90), (-20, 64)):
         pose = Pose(math.radians(degrees), math.radians(8), math.radians(-6))
-        picture, points = render(synthetic_head((mark,)), pose)
-        red = picture.astype(int)
+        image, points = render(synthetic_head((mark,)), pose)
+        red = image.astype(int)
         rows, columns = np.nonzero((red[..., 0] > 140) & (red[..., 1] < 90) & (red[..., 2] < 90))
         assert len(rows) > 10, (degrees, mark)
         found = np.array([columns.mean(), rows.mean()])
@@ -127,8 +127,8 @@ def test_a_face_rotates_as_its_pose_says():
 @pytest.mark.parametrize("degrees", [20, 50, 80])
 def test_the_opposite_yaw_mirrors_the_points(degrees):
     face = synthetic_head()
-    aside = math.radians(degrees)
-    one, other = rotate_points(face, Pose(aside, 0.1, 0.2)), rotate_points(face, Pose(-aside, 0.1, -0.2))
+    yaw = math.radians(degrees)
+    one, other = rotate_points(face, Pose(yaw, 0.1, 0.2)), rotate_points(face, Pose(-yaw, 0.1, -0.2))
     back = other[wflw.MIRROR] * [-1, 1] + [SIDE - 1, 0]
     assert np.linalg.norm(one - back, axis=1).max() < 2 * NEAR
 
@@ -198,13 +198,13 @@ def test_rasterise_shows_the_nearest_triangle_with_barycentric_weights():
 
 
 def test_fill_unknown_keeps_known_pixels_and_continues_them():
-    picture = synthetic_face().image
+    image = synthetic_face().image
     known = np.zeros((SIDE, SIDE), np.bool_)
     known[:, 100:300] = True
-    filled = fill_unknown(picture, known)
-    np.testing.assert_array_equal(filled[known], picture[known])
-    assert np.abs(filled[200, 310:320].astype(int) - picture[200, 299]).max() < 40
-    plain = np.full_like(picture, 77)
+    filled = fill_unknown(image, known)
+    np.testing.assert_array_equal(filled[known], image[known])
+    assert np.abs(filled[200, 310:320].astype(int) - image[200, 299]).max() < 40
+    plain = np.full_like(image, 77)
     assert np.abs(fill_unknown(plain * known[..., None], known).astype(int) - 77).max() <= 1
 
 
@@ -260,9 +260,9 @@ def test_rotated_faces_are_a_shard_that_prepare_reads(tmp_path, fake_mesher, cap
     assert len(out.faces) == len({face.image for face in out.faces}) == 7
     assert all(face.image.startswith("turned/in/") for face in out.faces)
     assert all(0 < face.spread < profiles.TURNED_SPREAD for face in out.faces)
-    looks = yaw_estimate(np.stack([face.points for face in out.faces]))
-    assert (np.abs(looks) > 0.2).all()
-    assert looks.min() < 0 < looks.max()
+    estimates = yaw_estimate(np.stack([face.points for face in out.faces]))
+    assert (np.abs(estimates) > 0.2).all()
+    assert estimates.min() < 0 < estimates.max()
     assert len(write_pack([out], tmp_path / "pack", 96).pack) == 7
 
 
@@ -273,9 +273,9 @@ def test_the_same_seed_gives_the_same_faces(tmp_path, fake_mesher):
         flow = profiles.generate_turned_faces([shard], profiles.TurnOptions(seed=seed), [])
         runs.append([next(flow) for _ in range(2)])
         flow.close()
-    for (name, picture, label), (other, again, same) in zip(runs[0], runs[1], strict=True):
+    for (name, image, label), (other, again, same) in zip(runs[0], runs[1], strict=True):
         assert name == other
-        np.testing.assert_array_equal(picture, again)
+        np.testing.assert_array_equal(image, again)
         np.testing.assert_array_equal(label.points, same.points)
     assert not np.array_equal(runs[0][0][2].points, runs[2][0][2].points)
 
@@ -283,13 +283,13 @@ def test_the_same_seed_gives_the_same_faces(tmp_path, fake_mesher):
 def test_held_out_faces_are_not_rotated(tmp_path, monkeypatch, fake_mesher):
     monkeypatch.setattr(profiles, "HELD_OUT", 3)
     shard = open_set(write_shard(tmp_path / "in", 6))
-    aside = {face.image for face in shard.faces if is_held_out(face.image, 3)}
-    assert aside
+    held_out = {face.image for face in shard.faces if is_held_out(face.image, 3)}
+    assert held_out
     flow = profiles.generate_turned_faces([shard], profiles.TurnOptions(), [])
     names = [next(flow)[0] for _ in range(24)]
-    sources = {"/".join(name.split("/")[1:]).rsplit("_", 1)[0] + ".png" for name in names}
-    assert sources
-    assert not sources & aside
+    originals = {"/".join(name.split("/")[1:]).rsplit("_", 1)[0] + ".png" for name in names}
+    assert originals
+    assert not originals & held_out
     assert not any(is_held_out(f"{name}_0.jpg", 3) for name in names)
 
 
@@ -335,7 +335,7 @@ def test_invalid_input_is_reported_in_one_line(tmp_path, fake_mesher, monkeypatc
 
 def test_an_unreadable_image_is_reported_and_skipped(tmp_path, fake_mesher, capsys):
     shard = write_shard(tmp_path / "in", 3)
-    (shard / "images" / "in" / "001.png").write_text("no picture")
+    (shard / "images" / "in" / "001.png").write_text("not an image")
     assert command(["turn", str(shard), "-o", str(tmp_path / "out"), "--faces", "9"]) == 1
     output = capsys.readouterr()
     assert "9 turned faces" in output.out
@@ -346,10 +346,10 @@ def test_ctrl_c_leaves_a_complete_shard(tmp_path, fake_mesher, monkeypatch, caps
     shard = write_shard(tmp_path / "in", 2)
     kept = ShardWriter.write
 
-    def stop_at_the_third(self, name, picture, labels):
+    def stop_at_the_third(self, name, image, labels):
         if self.faces == 2:
             raise KeyboardInterrupt
-        kept(self, name, picture, labels)
+        kept(self, name, image, labels)
 
     monkeypatch.setattr(ShardWriter, "write", stop_at_the_third)
     assert command(["turn", str(shard), "-o", str(tmp_path / "out")]) == 130
@@ -369,11 +369,11 @@ def test_photographs_are_rotated(real_faces, tmp_path):
     with ShardWriter(tmp_path / "shard") as shard, face_mesh.FaceMesher() as mesher:
         apart = []
         for _ in range(6):
-            name, picture, label = next(flow)
+            name, image, label = next(flow)
             assert isinstance(label, PseudoLabel)
-            again = mesher.predict(picture, label.points)
+            again = mesher.predict(image, label.points)
             apart.append(float(np.median(again.distances(label.points))))
-            shard.write(name, picture, [label])
+            shard.write(name, image, [label])
             assert (label.points > 0).all()
             assert (label.points < RENDERED_SIDE).all()
     assert np.median(apart) < 0.05

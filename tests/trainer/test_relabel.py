@@ -22,7 +22,7 @@ from support.training import Knowing
 WRONG = [54, 57, 90]
 """Points with wrong labels. They are inside the box of the others, so that the region is the same."""
 WAY = np.array([6.0, 0.0], np.float32)  # pixels of the crop
-SLACK = 0.5  # pixels; the looks are turned and scaled, and the model turns its answer with them
+SLACK = 0.5  # pixels; the views are rotated and scaled, and the model's points with them
 
 
 @pytest.fixture
@@ -103,12 +103,12 @@ def test_held_out_and_uncertain_faces_are_unchanged(packs, tmp_path):
     assert (done.changed, done.uncertain, done.moved) == (0, 6, 0)
     np.testing.assert_array_equal(open_pack(tmp_path / "same").points, wrong.points)
 
-    aside = np.array([is_held_out(name, 3) for name in wrong.names])
-    assert 0 < aside.sum() < 6
+    held_out = np.array([is_held_out(name, 3) for name in wrong.names])
+    assert 0 < held_out.sum() < 6
     done = relabel(tmp_path / "wrong", [Candidate("knowing", Knowing())], tmp_path / "some", RelabelOptions(1.0, 3, 1))
-    assert done.held_out == aside.sum()
+    assert done.held_out == held_out.sum()
     moved = (open_pack(tmp_path / "some").points != wrong.points).any((1, 2))
-    np.testing.assert_array_equal(moved, ~aside)
+    np.testing.assert_array_equal(moved, ~held_out)
 
 
 def test_the_command_reports_what_moved_and_refuses_invalid_options(packs, tmp_path, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What `canthus eval` tells beside its figures: stability, Markdown, the curve of errors, the worst faces."""
+"""More output of `canthus eval`: stability, speed, Markdown, diagrams, and sheets of faces."""
 
 import json
 import math
@@ -75,9 +75,9 @@ def test_points_of_a_model_that_ignores_the_image_move_with_the_box(tmp_path):
 
 def test_points_of_a_model_that_uses_the_image_hardly_move(tmp_path):
     write_shard(tmp_path)
-    for picture in (tmp_path / "images/some").iterdir():
-        face = cv2.imread(str(picture))
-        cv2.imwrite(str(picture), np.where(face > 225, 255, 0).astype(np.uint8))
+    for image in (tmp_path / "images/some").iterdir():
+        face = cv2.imread(str(image))
+        cv2.imwrite(str(image), np.where(face > 225, 255, 0).astype(np.uint8))
     blind, following = measure_box_stability(
         [open_set(tmp_path)], [Candidate("blind", Knowing()), Candidate("following", Following())]
     )
@@ -171,8 +171,8 @@ def test_cases_are_drawn_without_photographs(tmp_path):
     output = replace(one, errors=errors, points=one.points + np.where(errors > 20, 30, 0)[:, None, None])
     drawn = cases_sheet(sets, output)
     assert drawn.shape == (3 * (TILE + CAPTION), CASES * TILE, 3)
-    for picture in (tmp_path / "images").rglob("*.png"):
-        cv2.imwrite(str(picture), 255 - cv2.imread(str(picture)))
+    for image in (tmp_path / "images").rglob("*.png"):
+        cv2.imwrite(str(image), 255 - cv2.imread(str(image)))
     np.testing.assert_array_equal(drawn, cases_sheet(sets, output))
     # The first row is of points that were found where they are and so cover the true ones, the last of shifted ones.
     green = (drawn.astype(int) @ [-1, 2, -1] > 150).reshape(3, TILE + CAPTION, -1).sum((1, 2))
@@ -186,13 +186,13 @@ def test_errors_of_another_scheme_have_its_normalizer_and_its_subsets(tmp_path):
     sets = [open_set(tmp_path)]
     shifted = Knowing(SHAPES["COFW"])
     shifted.points[:, 0] += 1
-    plain, aside = evaluate(sets, [Candidate("plain", Knowing(SHAPES["COFW"])), Candidate("aside", shifted)])
+    plain, moved = evaluate(sets, [Candidate("plain", Knowing(SHAPES["COFW"])), Candidate("moved", shifted)])
     assert plain.all.nme < EXACT
     regions = np.array([roi_from_points(face).side for face in points])
     ocular = np.linalg.norm(points[:, 8] - points[:, 9], axis=-1)
-    assert aside.all.nme == pytest.approx((100 * regions / 64 / ocular).mean(), rel=1e-3)
-    assert aside.attributes == {}
-    assert "pose" not in markdown([aside])
+    assert moved.all.nme == pytest.approx((100 * regions / 64 / ocular).mean(), rel=1e-3)
+    assert moved.attributes == {}
+    assert "pose" not in markdown([moved])
     write_300w(tmp_path / "w" / "ibug")
     write_300w(tmp_path / "w" / "helen/testset")
     write_300w(tmp_path / "w" / "lfpw/testset")
@@ -244,8 +244,8 @@ def test_the_command_draws_and_prints_everything(tmp_path, monkeypatch, capsys):
         "--json",
         str(out),
     ]
-    pictures = ["--curve", str(drawn), "--worst", str(worst), "--reliability", str(scores), "--cases", str(cases)]
-    assert command([*words, *pictures]) == 0
+    images = ["--curve", str(drawn), "--worst", str(worst), "--reliability", str(scores), "--cases", str(cases)]
+    assert command([*words, *images]) == 0
     output = capsys.readouterr().out
     assert output.startswith("| model | boxes |")
     assert "shift  rotation  scale" in output
@@ -256,8 +256,8 @@ def test_the_command_draws_and_prints_everything(tmp_path, monkeypatch, capsys):
     assert [one["model"] for one in speed] == ["one", "two"]
     assert speed[0]["ms"] > 0
     assert speed[0]["ratio"] == 1
-    for picture in (drawn, scores):
-        assert min(cv2.imread(str(picture)).shape[:2]) > 500
+    for image in (drawn, scores):
+        assert min(cv2.imread(str(image)).shape[:2]) > 500
     assert cv2.imread(str(worst)).shape[1] == 5 * TILE
     assert cv2.imread(str(cases)).shape[1] == CASES * TILE
     with pytest.raises(SystemExit, match="2"):
