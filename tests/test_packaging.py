@@ -52,6 +52,12 @@ def test_the_project_has_addresses():
     assert {"Homepage", "Issues", "Changelog"} <= set(PROJECT["project"]["urls"])
 
 
+def test_make_shows_what_it_installs():
+    installs = [line for line in (REPOSITORY / "Makefile").read_text().splitlines() if "$(PIP) install" in line]
+    assert len(installs) == 2
+    assert not any(re.search(r" -q|--quiet|>", line) for line in installs)
+
+
 def test_a_slow_test_is_not_reported_and_a_hung_test_ends_the_run():
     options = PROJECT["tool"]["pytest"]["ini_options"]
     assert options["faulthandler_timeout"] >= 1800  # slow tests take minutes on a machine with other work
