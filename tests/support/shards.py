@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from canthus.runtime import wflw
-from canthus.trainer.faces.formats import SHARD_LIST
+from canthus.trainer.faces.wflw_lists import SHARD_LIST
 from support.shape import SHAPE
 
 NEAR = 0.6  # pixels, between the center of a drawn dot and its point

@@ -32,8 +32,9 @@ from canthus.trainer.augmentation.augment import (
     sample_transform,
 )
 from canthus.trainer.commands.data import command as data_command
-from canthus.trainer.faces.formats import LIST_FOLDER, SHARD_LIST, open_set, parse_list
+from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import group_by_image, yaw_estimate
+from canthus.trainer.faces.wflw_lists import LIST_FOLDER, SHARD_LIST, parse_list
 from canthus.trainer.packs.pack import PACK_MARGIN, Pack, open_pack, write_pack
 from canthus.trainer.recipe import find_recipe
 from support.shape import SHAPE

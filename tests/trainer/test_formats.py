@@ -20,8 +20,10 @@ from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation.metrics import nme
 from canthus.trainer.faces.contact_sheet import TILE
-from canthus.trainer.faces.formats import LIST_FOLDER, SHARD_LIST, format_list_line, open_set, parse_list, parse_pts
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.pts import parse_pts
 from canthus.trainer.faces.schemes import COFW, LAPA, SCHEMES, W300, WFLW, scheme_of
+from canthus.trainer.faces.wflw_lists import LIST_FOLDER, SHARD_LIST, format_list_line, parse_list
 from canthus.trainer.packs.pack import Findings, Pack, open_pack, write_pack
 from canthus.trainer.packs.summary import asymmetry, has_swapped_sides, pack_contact_sheet, summarize_pack
 from support.data_sets import SHAPES, faces, pts, write_300w, write_coco, write_cofw

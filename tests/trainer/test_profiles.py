@@ -14,8 +14,9 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.trainer.commands.data import command
-from canthus.trainer.faces.formats import format_list_line, open_set
+from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledFace, is_held_out, yaw_estimate
+from canthus.trainer.faces.wflw_lists import format_list_line
 from canthus.trainer.labels import face_mesh, profiles
 from canthus.trainer.labels.head_surface import CHIN_POINT, SIDE, Pose, UprightFace, cut_upright, reconstruct
 from canthus.trainer.labels.labelling import IMAGE_SCALE, PseudoLabel, ShardWriter

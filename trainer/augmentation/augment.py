@@ -38,7 +38,7 @@ class Augmentation:
     color_p: float = 0.7  # brightness, contrast, gamma, color cast and saturation together
     gray_p: float = 0.08
     blur_p: float = 0.15  # Gaussian or motion blur
-    blur_sigma: tuple[float, float] = (0.005, 0.02)  # range, in sides of the crop; of motion blur, a 4th of the length
+    blur_sigma: tuple[float, float] = (0.005, 0.02)  # range, in sides of the crop; motion blur is 4 times as long
     downscale_p: float = 0.25  # shrink the crop and enlarge it again, as if the face was far away
     noise_p: float = 0.15
     jpeg_p: float = 0.2
@@ -73,7 +73,7 @@ class DropoutHole:
 
 @dataclass(frozen=True, eq=False)
 class Appearance:
-    """The sampled steps that change the pixels of a crop in place, in the order of the fields. None = skip the step."""
+    """The sampled steps that change colors but move no points, in the order of the fields. None = skip the step."""
 
     occluder: Occluder | None
     downscale: int | None  # side to shrink to, pixels, before enlarging again

@@ -190,19 +190,19 @@ def _hair(canvas: _Canvas) -> bool:
     rng = canvas.rng
     color, count = _hair_color(rng), int(rng.integers(8, 40))
     center = 0.5 + _side(rng) * rng.uniform(0, 0.75)
-    broad, length, thick = rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.9), rng.uniform(0.015, 0.06)
+    half_width, length, thickness = rng.uniform(0.15, 0.6), rng.uniform(0.25, 0.9), rng.uniform(0.015, 0.06)
     sweep = rng.normal(0, 0.35)
     if rng.random() < 0.4:  # an opaque fringe
-        rim = np.linspace(center - broad, center + broad, 12)
+        rim = np.linspace(center - half_width, center + half_width, 12)
         lower = rng.uniform(-0.05, 0.25) + rng.normal(0, 0.03, 12)
         outline = np.concatenate([np.stack([rim, lower], 1), [[rim[-1] + 0.3, -1], [rim[0] - 0.3, -1]]])
         canvas.fill(outline, color)
     for _ in range(count):
-        start = np.array([center + rng.uniform(-broad, broad), -0.5])
+        start = np.array([center + rng.uniform(-half_width, half_width), -0.5])
         down = np.linspace(0, 1, 6)[:, None] * (0.5 + length * rng.uniform(0.5, 1.1))
         bend = sweep * np.linspace(0, 1, 6)[:, None] ** 2 + rng.normal(0, 0.05)
         strand = start + np.concatenate([bend, down], 1)
-        canvas.stroke(strand, thick * rng.uniform(0.4, 1.2), color * rng.uniform(0.6, 1.35), rng.uniform(0.6, 1))
+        canvas.stroke(strand, thickness * rng.uniform(0.4, 1.2), color * rng.uniform(0.6, 1.35), rng.uniform(0.6, 1))
     return False
 
 
@@ -210,32 +210,33 @@ def _glasses(canvas: _Canvas) -> bool:
     """Draw sunglasses, or glasses with clear or reflecting lenses."""
     rng = canvas.rng
     eyes = [canvas.points[list(group)] for group in canvas.scheme.eyes]
-    centres = [eye.mean(0) for eye in eyes]
-    between = centres[1] - centres[0]
-    reach = float(np.linalg.norm(between))
-    if reach < 0.1 * canvas.face_side:  # in a profile the eyes are too close together
+    centers = [eye.mean(0) for eye in eyes]
+    between_eyes = centers[1] - centers[0]
+    eye_distance = float(np.linalg.norm(between_eyes))
+    if eye_distance < 0.1 * canvas.face_side:  # in a profile the eyes are too close together
         return _object(canvas)
-    right = between / reach
+    right = between_eyes / eye_distance
     down = np.array([-right[1], right[0]])
     dark = rng.random() < 0.5
     lens = _random_color(rng) * 0.4 if dark else np.full(3, 235.0)
     opacity = rng.uniform(0.75, 1) if dark else rng.choice([0.0, rng.uniform(0.1, 0.6)])
     frame, width = _random_color(rng) * 0.6, rng.uniform(0.012, 0.045)
-    corner = rng.uniform(2, 5)  # exponent of a superellipse: 2 = ellipse, 5 = rounded rectangle
-    half = np.array([rng.uniform(0.34, 0.46) * reach, rng.uniform(0.22, 0.4) * canvas.face_side * 0.45])
+    exponent = rng.uniform(2, 5)  # of the superellipse: 2 = ellipse, 5 = rounded rectangle
+    half_size = np.array([rng.uniform(0.34, 0.46) * eye_distance, rng.uniform(0.22, 0.4) * canvas.face_side * 0.45])
     angle = np.linspace(0, 2 * math.pi, 29)
     ring = np.stack([np.cos(angle), np.sin(angle)], 1)
-    ring = np.sign(ring) * np.abs(ring) ** (2 / corner) * half
-    slip = down * half[1] * rng.uniform(-0.2, 0.4)
-    rims = [centre + slip + ring @ np.stack([right, down]) for centre in centres]
-    for centre, rim, way in zip(centres, rims, (-1, 1), strict=True):
+    ring = np.sign(ring) * np.abs(ring) ** (2 / exponent) * half_size
+    shift = down * half_size[1] * rng.uniform(-0.2, 0.4)
+    rims = [center + shift + ring @ np.stack([right, down]) for center in centers]
+    for center, rim, sign in zip(centers, rims, (-1, 1), strict=True):
         if opacity:
             canvas.fill_pixels(rim, lens, opacity)
         canvas.stroke_pixels(rim, width, frame)
-        temple = centre + slip + right * way * half[0]
-        canvas.stroke_pixels(np.stack([temple, temple + right * way * 0.4 * reach - down * 0.04 * reach]), width, frame)
-    inner = np.stack([centres[0] + slip + right * half[0], centres[1] + slip - right * half[0]])
-    canvas.stroke_pixels(inner - down * half[1] * rng.uniform(0, 0.5), width, frame)
+        hinge = center + shift + right * sign * half_size[0]
+        temple = np.stack([hinge, hinge + right * sign * 0.4 * eye_distance - down * 0.04 * eye_distance])
+        canvas.stroke_pixels(temple, width, frame)
+    inner = np.stack([centers[0] + shift + right * half_size[0], centers[1] + shift - right * half_size[0]])
+    canvas.stroke_pixels(inner - down * half_size[1] * rng.uniform(0, 0.5), width, frame)
     return False
 
 
@@ -274,16 +275,16 @@ def _object(canvas: _Canvas) -> bool:
     """Draw a cup, phone, microphone or sheet of paper in front of the face."""
     rng = canvas.rng
     center = rng.uniform([-0.1, 0.2], [1.1, 1.1])
-    half = rng.uniform(0.06, 0.35, 2)
+    half_size = rng.uniform(0.06, 0.35, 2)
     angle = rng.uniform(0, math.pi)
     axes = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     color = _random_color(rng)
     if rng.random() < 0.5:
-        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half
+        corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * half_size
         canvas.fill(center + corners @ axes, color)
         canvas.fill(center + corners * 0.8 @ axes, _random_color(rng), float(rng.choice([0.0, 1.0])))
     else:
         foot = center + np.array([0.3 * rng.normal(), 1.2])
         canvas.stroke(np.stack([center, foot]), rng.uniform(0.05, 0.15), _random_color(rng))
-        canvas.ellipse(center, (half[0], half[0] * rng.uniform(0.8, 1.3)), color)
+        canvas.ellipse(center, (half_size[0], half_size[0] * rng.uniform(0.8, 1.3)), color)
     return False

@@ -1,0 +1,97 @@
+"""Keypoints in COCO format."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import InputError
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
+from canthus.trainer.faces.parsing import parse_numbers, read_text, shorten, with_image_folder
+from canthus.trainer.faces.schemes import scheme_of
+
+
+def open_coco(path: Path) -> LabelledSet:
+    """Open keypoints in COCO format, as mmpose converts WFLW, COFW, 300W and LaPa.
+
+    Images are looked for beside the file and in images/. Faces with an unlabelled point (v = 0) are left out and
+    counted.
+    """
+    content = _parse_json(read_text(path), path)
+    try:
+        names = {one["id"]: str(one["file_name"]) for one in content["images"]}
+        annotations = list(content["annotations"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: expected images (with id and file_name) and annotations; missing or wrong: {shorten(error)}"
+        ) from error
+    faces: list[LabelledFace] = []
+    skipped = 0
+    points: int | None = None  # of the first face; the others must have as many
+    for number, annotation in enumerate(annotations, 1):
+        identity = annotation.get("id") if isinstance(annotation, dict) else "?"
+        place = f"{path}, annotation {number} (id {shorten(identity)})"
+        face = _parse_annotation(annotation, names, points, place)
+        points = len(face.keypoints)
+        if (face.keypoints[:, 2] == 0).any():
+            skipped += 1
+            continue
+        attributes = np.zeros(len(scheme_of(points).subsets), np.bool_)
+        faces.append(LabelledFace(face.image, face.keypoints[:, :2].astype(np.float32), face.rect, attributes))
+    if not faces:
+        raise InputError(f"{path}: contains no face with all points labelled")
+    folders = (path.parent, path.parent / "images", path.parent.parent / "images", path.parent.parent)
+    images = next((folder for folder in folders if _is_file(folder / faces[0].image)), folders[0])
+    return replace(with_image_folder(path, images, tuple(faces)), skipped=skipped)
+
+
+def _parse_json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
+    except RecursionError as error:
+        raise InputError(
+            f"{path}: not keypoints in COCO format (the JSON is nested too deeply); give the converted annotations"
+        ) from error
+    except ValueError as error:  # an integer with thousands of digits
+        raise InputError(f"{path}: not valid JSON ({shorten(error)})") from error
+
+
+class _Annotation(NamedTuple):
+    image: str
+    keypoints: NDArray[np.float64]  # (K, 3) x, y and v of each point; v = 0: not labelled
+    rect: tuple[float, float, float, float]  # x0, y0, x1, y1
+
+
+def _parse_annotation(annotation: Any, names: dict[Any, str], points: int | None, place: str) -> _Annotation:
+    """Parse one annotation in COCO format.
+
+    `names` has the name of each image id; `points` is the expected number of points, None = any scheme's.
+    """
+    try:
+        image, keypoints, bbox = names[annotation["image_id"]], annotation["keypoints"], annotation["bbox"]
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{place}: expected image_id of a listed image, keypoints and bbox; missing or wrong: {shorten(error)}"
+        ) from error
+    box = parse_numbers(bbox, f"{place}, bbox")
+    if box.shape != (4,):
+        raise InputError(f"{place}: expected 4 numbers in bbox (x, y, width, height), got {box.size}")
+    x, y, width, height = box.tolist()
+    numbers = parse_numbers(keypoints, place)
+    points = numbers.size // 3 if points is None else points
+    if numbers.ndim != 1 or numbers.size != 3 * points:
+        raise InputError(f"{place}: expected {3 * points} numbers (x, y, v of {points} points), got {numbers.size}")
+    scheme_of(points, place)
+    return _Annotation(image, numbers.reshape(-1, 3), (x, y, x + width, y + height))
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long
+        return False

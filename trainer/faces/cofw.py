@@ -1,0 +1,60 @@
+"""COFW's .mat files."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from canthus.runtime.errors import BackendError, InputError
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
+from canthus.trainer.faces.parsing import parse_numbers, shorten
+from canthus.trainer.faces.schemes import COFW
+
+
+def open_cofw(path: Path) -> LabelledSet:
+    """Open COFW_train_color.mat or COFW_test_color.mat (MATLAB 7.3, which is HDF5): images, 29 points, boxes.
+
+    MATLAB counts pixels from 1; the points are converted to count from 0.
+    """
+    try:
+        import h5py
+    except ImportError as missing:
+        raise BackendError(f"{path}: COFW's files need h5py: pip install 'canthus[train]'") from missing
+    try:
+        with h5py.File(path, "r") as file:
+            part = "Tr" if "phisTr" in file else "T"
+            labels = np.array(file[f"phis{part}"], np.float64).T
+            rects = np.array(file[f"bboxes{part}"], np.float64).T
+            images = int(file[f"Is{part}"].size)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{path}: not a published file of COFW (expected MATLAB 7.3 with IsTr and phisTr): {reason}"
+        ) from error
+    expected = ((images, 3 * COFW.points), (images, 4))
+    if (labels.shape, rects.shape) != expected:
+        raise InputError(
+            f"{path}: expected phis{part} {expected[0]} (29 x, 29 y, 29 times occluded or not) and "
+            f"bboxes{part} {expected[1]} for {images} images, got {labels.shape} and {rects.shape}"
+        )
+    if not images:
+        raise InputError(f"{path}: contains no faces")
+    split = "train" if part == "Tr" else "test"
+    faces = []
+    for row, label in enumerate(labels):
+        numbers = parse_numbers(label[: 2 * COFW.points], f"{path}, face {row + 1} of phis{part}")
+        points = numbers.reshape(2, COFW.points).T - 1
+        x, y, width, height = parse_numbers(rects[row], f"{path}, face {row + 1} of bboxes{part}").tolist()
+        rect = (x - 1, y - 1, x - 1 + width, y - 1 + height)
+        faces.append(LabelledFace(f"{split}/{row + 1:06d}", points.astype(np.float32), rect, np.zeros(0, np.bool_)))
+
+    def read_png(name: str) -> bytes:
+        try:
+            with h5py.File(path, "r") as file:
+                reference = np.ravel(file[f"Is{part}"])[int(name.rpartition("/")[2]) - 1]
+                pixels = np.array(file[reference], np.uint8).T  # MATLAB stores columns first; gray has no third axis
+            return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
+        except (KeyError, TypeError, cv2.error, MemoryError) as error:
+            raise ValueError(f"damaged: {shorten(error)}") from error
+
+    return LabelledSet(str(path), tuple(faces), read_png, COFW, COFW.published_counts[split == "test"])

@@ -1,0 +1,64 @@
+"""Parsing that the readers of the data sets share: text, numbers, and sets with a folder of images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import InputError
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
+from canthus.trainer.faces.schemes import scheme_of
+
+MAX_COORDINATE = 1e6
+"""Coordinates, in pixels, are smaller than this; larger ones are mistakes, and overflow in later arithmetic."""
+
+
+def with_image_folder(
+    name: Path, images: Path, faces: tuple[LabelledFace, ...], published_count: int = 0
+) -> LabelledSet:
+    """Return the set of `faces` whose images are files in the folder `images`."""
+    scheme = scheme_of(len(faces[0].points))
+    return LabelledSet(str(name), faces, lambda image: (images / image).read_bytes(), scheme, published_count)
+
+
+def read_text(path: Path) -> str:
+    """Read a text file; raise InputError if it cannot be read."""
+    try:
+        return decode_text(path.read_bytes(), str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def decode_text(content: bytes, source: str) -> str:
+    """Decode UTF-8; raise InputError, which names `source`, if it is something else."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{source}: not a text file (expected UTF-8)") from error
+
+
+def parse_numbers(fields: Sequence[Any], place: str) -> NDArray[np.float64]:
+    """Convert to an array of finite numbers smaller than MAX_COORDINATE.
+
+    Raises:
+        InputError: If that is impossible; the message starts with `place`.
+    """
+    try:
+        numbers = np.array(fields, np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"{place}: not a number: {shorten(error)}; correct or remove it") from error
+    if not np.isfinite(numbers).all():
+        raise InputError(f"{place}: a coordinate is not finite; correct or remove it")
+    if numbers.size and (largest := np.abs(numbers).max()) >= MAX_COORDINATE:
+        raise InputError(
+            f"{place}: a coordinate is {largest:g} (expected less than {MAX_COORDINATE:g}); correct or remove it"
+        )
+    return numbers
+
+
+def shorten(value: object) -> str:
+    """Return at most 120 characters of a text, on one line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,123 @@
+"""Lists in the format of WFLW: the official folder, and shards, which are folders or tar files."""
+
+import csv
+import io
+import lzma
+import math
+import tarfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.wflw import ATTRIBUTES, POINTS
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
+from canthus.trainer.faces.parsing import decode_text, parse_numbers, read_text, with_image_folder
+from canthus.trainer.faces.schemes import WFLW
+
+LIST_FOLDER = "WFLW_annotations/list_98pt_rect_attr_train_test"
+SHARD_LIST = "list_98pt_rect_attr.txt"
+SHARD_QUALITY = "quality.csv"
+LINE_FIELDS = 2 * POINTS + 4 + len(ATTRIBUTES) + 1
+
+
+def open_wflw(folder: Path, list_file: Path, split: str) -> LabelledSet:
+    """Open the official WFLW folder with one of its lists."""
+    faces = tuple(parse_list(read_text(list_file), str(list_file)))
+    return with_image_folder(folder, folder / "WFLW_images", faces, WFLW.published_counts[split == "test"])
+
+
+def open_shard(folder: Path) -> LabelledSet:
+    """Open a shard: a folder with images/, a list in WFLW's format, and optionally quality.csv."""
+    list_file, quality = folder / SHARD_LIST, folder / SHARD_QUALITY
+    faces = parse_list(read_text(list_file), str(list_file))
+    if quality.is_file():
+        faces = _with_spread(faces, read_text(quality), str(quality))
+    return with_image_folder(folder, folder / "images", tuple(faces))
+
+
+def open_tar(path: Path) -> LabelledSet:
+    """Open a shard that is one tar file, compressed or not."""
+    try:
+        with tarfile.open(path) as shard:
+            files = {
+                member.name.removeprefix("./"): _read_member(shard, member)
+                for member in shard.getmembers()
+                if member.isfile()
+            }
+    except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, ArithmeticError) as error:
+        reason = (str(error).splitlines() or [""])[0].rstrip(":")
+        raise InputError(
+            f"{path}: damaged, or not a .tar, .mat or .json file ({reason}); get the file again"
+        ) from error
+    except MemoryError as error:
+        raise InputError(f"{path}: does not fit into memory; extract it and give the folder") from error
+    if SHARD_LIST not in files:
+        raise InputError(f"{path}: not a shard (expected {SHARD_LIST} in the tar file)")
+    source = f"{path}/{SHARD_LIST}"
+    faces = parse_list(decode_text(files[SHARD_LIST], source), source)
+    if SHARD_QUALITY in files:
+        source = f"{path}/{SHARD_QUALITY}"
+        faces = _with_spread(faces, decode_text(files[SHARD_QUALITY], source), source)
+    return LabelledSet(str(path), tuple(faces), lambda name: files[f"images/{name}"])
+
+
+def _read_member(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = shard.extractfile(member)
+    assert file is not None, "the member is a file"
+    return file.read()
+
+
+def parse_list(text: str, source: str) -> list[LabelledFace]:
+    """Parse a list file of WFLW: per line 196 coordinates, 4 numbers of the rect, 6 attributes and the image name.
+
+    Raises:
+        InputError: If a line cannot be parsed; the message names `source` and the line.
+    """
+    faces = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        place = f"{source}, line {number}"
+        fields = line.split(maxsplit=LINE_FIELDS - 1)
+        if len(fields) != LINE_FIELDS:
+            raise InputError(f"{place}: expected {LINE_FIELDS} fields, got {len(fields)}")
+        numbers = parse_numbers(fields[:-1], place)
+        x0, y0, x1, y1 = (float(edge) for edge in numbers[2 * POINTS : 2 * POINTS + 4])
+        faces.append(
+            LabelledFace(
+                image=fields[-1].strip(),
+                points=numbers[: 2 * POINTS].reshape(POINTS, 2).astype(np.float32),
+                rect=(x0, y0, x1, y1),
+                attributes=numbers[2 * POINTS + 4 :] > 0.5,
+            )
+        )
+    if not faces:
+        raise InputError(f"{source}: the list is empty (expected a line per face)")
+    return faces
+
+
+def format_list_line(face: LabelledFace) -> str:
+    """Return the line that `parse_list` parses to this face."""
+    coordinates = " ".join(f"{value:.3f}" for value in (*face.points.ravel(), *face.rect))
+    attributes = " ".join(str(int(value)) for value in face.attributes)
+    return f"{coordinates} {attributes} {face.image}\n"
+
+
+def _with_spread(faces: Sequence[LabelledFace], quality: str, source: str) -> list[LabelledFace]:
+    """Set the spread of each face from quality.csv."""
+    rows = csv.DictReader(io.StringIO(quality))
+    spread: dict[str, float] = {}
+    try:
+        for row in rows:
+            spread[row["image"]] = float(row["ensemble_sd"])
+            if not 0 <= spread[row["image"]] < math.inf:
+                raise ValueError
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise InputError(
+            f"{source}, line {rows.line_num}: expected the columns image and ensemble_sd, a number of at least 0"
+        ) from error
+    return [replace(face, spread=spread.get(face.image, 0.0)) for face in faces]
