@@ -161,6 +161,14 @@ def test_a_model_tracks_with_its_own_margin():
     assert theirs.share / ours.share == pytest.approx((1.25 / 1.05) ** 2, rel=0.1)
 
 
+def test_flip_tta_is_used_on_clips():
+    plain, flipped = FakeBackend(), FakeBackend()
+    candidates = [Candidate("plain", plain), Candidate("flipped", flipped, flip_tta=True)]
+    reference = Candidate("reference", FakeBackend())
+    track_faces("clip", frames([scene((100, 120))] * 4), candidates, reference, bright_boxes)
+    assert len(flipped.batches) == 2 * len(plain.batches) == 8
+
+
 def test_a_cut_ends_a_segment_and_is_not_jitter():
     bright = scene((180, 120))
     bright[:, 320:] = 100  # another room, a face that overlaps the one before

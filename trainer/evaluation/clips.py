@@ -1,9 +1,9 @@
 """Measure the temporal stability of models on video clips: jitter and jumps of points, raw and smoothed, and lag.
 
-The runtime's tracker, with one model as the reference, finds the faces of each frame. So all models are measured on the
-same faces and frames. There each model tracks by itself, as in use: it predicts in the region of its own raw points of
-the frame before, with its own margin. A common region would hide that a model with jitter also moves its own crops, and
-would favour the model that made it.
+The runtime's tracker, with one model as the reference, finds the faces of each frame, so that all models are measured
+on the same faces. Each model then tracks these faces by itself: it predicts in the region of its own raw points of the
+frame before, with its own margin. Regions of the reference would hide that jitter also moves a model's own crops,
+and would favour the reference.
 
 Scores are not used, as peers have none. A model has lost a face if the region of its points and the region of the
 reference's points overlap less than SAME_FACE. Such frames are counted, and the model continues from the reference's

@@ -116,7 +116,7 @@ def evaluate(
     """
     assert detect is not None or "detector" not in boxes
     scheme = common_scheme(sets)
-    rows = [(candidate, kind) for kind in boxes for candidate in candidates]
+    rows = [(candidate, kind) for kind in boxes for candidate in candidates]  # one result each
     predictions: list[list[Landmarks]] = [[] for _ in rows]  # by row and image
     for image, faces in images_with_progress(sets, "accuracy", worker):
         labels = np.stack([face.points for face in faces])
