@@ -6,7 +6,6 @@ import os
 import shlex
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -33,7 +32,7 @@ from canthus.trainer.packs.pack import Pack, write_pack
 from canthus.trainer.recipe import Recipe, find_recipe
 from support.shape import SHAPE
 from support.shards import draw_face, write_shard
-from support.training import UNCOMPILED
+from support.training import UNCOMPILED, pack_folder
 
 SIZE = 96
 FACES = 24
@@ -256,7 +255,7 @@ def test_interrupted_run_that_augments_on_the_device_resumes_to_the_same_weights
     training.train(faces, recipe, unbroken, dataclasses.replace(UNCOMPILED, augment_on="device"))
     assert len(calls) == (steps := load(unbroken / "last").metadata["step"]) > 3
     options = ["--workers", "0", "--augment-on", "device"]
-    words = [str(Path(faces.crops.filename).parent), "-o", str(broken), "--recipe", str(tmp_path / "recipe.json")]
+    words = [pack_folder(faces), "-o", str(broken), "--recipe", str(tmp_path / "recipe.json")]
     with monkeypatch.context() as stopping:
         stopping.setattr(run_module, "learning_rate_factor", press_ctrl_c)
         assert command([*words, *options]) == 130

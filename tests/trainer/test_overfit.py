@@ -1,4 +1,4 @@
-"""The whole trainer on a few faces: what cannot learn 32 by heart learns nothing."""
+"""The student must overfit 32 real faces; otherwise some part of the trainer is wrong."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,29 +16,29 @@ from support.training import UNCOMPILED
 
 pytestmark = pytest.mark.faces
 FACES = 32
-ENOUGH = 1.0  # NME in %
+MAX_NME = 1.0  # %
 
 REPEATED = 16
-"""How often the pack that is learnt holds each face, so that an epoch has little to validate."""
+"""How often the training pack holds each face. This makes epochs longer and validation less frequent."""
 
-BY_HEART = Recipe(
+OVERFIT = Recipe(
     size=128, epochs=6.25, batch=8, learning_rate=4e-3, weight_decay=0, warm_up=20, ema_decay=0.95, precision="fp32",
     held_out=0, profile_weight=1, negative_fraction=0, spread_half_weight=1, offset_weight=80,
     augmentation=NO_AUGMENTATION,
 )  # fmt: skip
-"""400 steps. Half a pixel is a small error to smooth L1, hence the offsets' weight."""
+"""400 steps. The offset weight is high because smooth L1 is small for errors of half a pixel."""
 
 
-def learn(faces: LabelledSet, folder: Path) -> float:
-    """Learn the first faces of a set by heart, unchanged; returns their lowest NME in %."""
+def overfit(faces: LabelledSet, folder: Path) -> float:
+    """Train on the first faces of a set without augmentation, and return their lowest NME in %."""
     few = replace(faces, faces=faces.faces[:FACES], published_count=0)
     often = write_pack([few] * REPEATED, folder / "often", 192).pack
     write_pack([few], folder / "once", 192)
-    train(often, replace(BY_HEART, choose_on=str(folder / "once")), folder / "run", UNCOMPILED)
+    train(often, replace(OVERFIT, choose_on=str(folder / "once")), folder / "run", UNCOMPILED)
     best = load(folder / "run" / "best").metadata["best"]
     assert best is not None
     return float(best)
 
 
 def test_student_overfits_32_real_faces(real_faces, tmp_path):
-    assert learn(open_set(real_faces / "pseudo98" / "pseudo98-lfw-0.tar"), tmp_path) < ENOUGH
+    assert overfit(open_set(real_faces / "pseudo98" / "pseudo98-lfw-0.tar"), tmp_path) < MAX_NME

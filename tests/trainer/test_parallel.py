@@ -16,7 +16,6 @@ import torch
 from canthus.runtime.errors import BackendError, InputError
 from canthus.trainer import run as run_module
 from canthus.trainer import train as training
-from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.commands.train import command
 from canthus.trainer.networks.checkpoint import load
 from canthus.trainer.packs.batches import Batches, Process
@@ -24,21 +23,21 @@ from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe
 from canthus.trainer.run import TrainOptions
-from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS, UNCOMPILED
+from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS, UNCOMPILED, pack_folder
 
 
 def torchrun(faces: Pack, run: Path, *words: str, **settings: object) -> subprocess.Popen:
     options = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
     start = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "canthus.trainer.commands"]
-    pack = str(Path(faces.crops.filename).parent)
-    without_compiler = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    pack = pack_folder(faces)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     return subprocess.Popen(
         [sys.executable, *start, "train", pack, "-o", str(run), *words, *options],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=without_compiler,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
     )  # fmt: skip
 
 
-def figures(run: Path) -> list[tuple[float, ...]]:
+def read_log(run: Path) -> list[tuple[float, ...]]:
     rows = csv.DictReader((run / "log.csv").read_text().splitlines())
     return [(float(row["step"]), float(row["loss"]), float(row["held_out_nme"])) for row in rows]
 
@@ -59,7 +58,7 @@ def test_two_processes_train_stop_and_resume_like_one(faces, tmp_path):
     assert second.returncode == 0, output
     assert output.count("the best checkpoint: ") == 1
 
-    one, two = np.array(figures(alone)), np.array(figures(shared))
+    one, two = np.array(read_log(alone)), np.array(read_log(shared))
     np.testing.assert_array_equal(two[:, 0], one[:, 0])
     np.testing.assert_allclose(two[:, 1], one[:, 1], rtol=LOSSES_AGREE)
     np.testing.assert_allclose(two[:, 2], one[:, 2], rtol=ERRORS_AGREE)
@@ -97,7 +96,7 @@ def test_workers_ignore_ctrl_c_until_the_step_is_complete(faces, tmp_path, monke
         if step == 2:
             workers = multiprocessing.active_children()
             assert len(workers) == 2
-            for worker in workers:  # a terminal's Ctrl-C reaches them too
+            for worker in workers:  # as a terminal does
                 os.kill(worker.pid, signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
         return schedule(step, *rest)
@@ -111,7 +110,7 @@ def test_workers_ignore_ctrl_c_until_the_step_is_complete(faces, tmp_path, monke
 
 
 def test_gpus_option_starts_torchrun_and_refuses_more_gpus_than_there_are(faces, tmp_path, monkeypatch):
-    words = [str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--gpus", "2"]
+    words = [pack_folder(faces), "-o", str(tmp_path / "run"), "--gpus", "2"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(InputError, match="torch finds 0 CUDA GPUs; to start processes on the CPU: torchrun"):
         command(words)
@@ -159,13 +158,6 @@ def test_slurm_file_starts_torchrun_with_the_variables_of_slurm(tmp_path):
         "--cpus-per-task=64", "--nnodes=2", "--nproc-per-node=4", "--rdzv-id=42", "--rdzv-backend=c10d",
         "--rdzv-endpoint=node-7:20042", "--no-python", "canthus", "train", "faces", "-o", "a", "run",
     ]  # fmt: skip
-
-
-@pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
-def test_data_batch_speed_prints_images_per_second(faces, capsys):
-    pack = str(Path(faces.crops.filename).parent)
-    assert data_command(["batch-speed", pack, "--recipe", "student", "--steps", "1"]) == 0
-    assert "images/s" in capsys.readouterr().out
 
 
 def test_world_of_one_process():

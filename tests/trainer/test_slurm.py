@@ -22,12 +22,12 @@ from support.training import ERRORS_AGREE, LOSSES_AGREE, SETTINGS, UNCOMPILED
 
 pytestmark = pytest.mark.slurm
 BATCH = Path(training.__file__).parent / "slurm.sh"
-PATIENCE = 900  # seconds, of a job on a busy machine
-AGREE = 1e-3  # NME in %, measured by one process and by two
+TIMEOUT = 900  # seconds for a job on a busy machine
+NME_AGREES = 1e-3  # NME in %, measured by one process and by two
 
 
 class Slurm:
-    """Submits jobs of two processes on the CPU from a folder, and waits for them."""
+    """Submits jobs with two CPU processes from a folder, and waits for them."""
 
     def __init__(self, environment: dict[str, str], folder: Path) -> None:
         self.folder = folder
@@ -35,14 +35,14 @@ class Slurm:
         self._environment = {**environment, **own}
 
     def submit(self, *words: str, after: str = "") -> str:
-        """Returns the job's number."""
+        """Submit slurm.sh with arguments, after the job `after` has ended; return the number of the job."""
         depends = [f"--dependency=afterany:{after}"] if after else []
         cpu = ["--gpus-per-node=0", "--cpus-per-task=1", "--output=%j.out"]
         return self("sbatch", "--parsable", *cpu, *depends, str(BATCH), *words)
 
     def end(self, job: str) -> str:
-        """Wait for a job's end; returns its state."""
-        until = time.monotonic() + PATIENCE
+        """Wait until a job has ended, and return its state."""
+        until = time.monotonic() + TIMEOUT
         while (state := self("squeue", "--noheader", "--format=%T", "--states=all", f"--jobs={job}")) in (
             "PENDING", "CONFIGURING", "RUNNING", "COMPLETING",
         ):  # fmt: skip
@@ -55,11 +55,11 @@ class Slurm:
         return out.read_text() if out.is_file() else ""
 
     def __call__(self, *command: str) -> str:
-        answer = subprocess.run(
+        done = subprocess.run(
             command, cwd=self.folder, env=self._environment, capture_output=True, text=True, check=False
         )
-        assert answer.returncode == 0, answer.stderr
-        return answer.stdout.strip()
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def slurm(tmp_path) -> Iterator[Slurm]:
         yield Slurm(environment, tmp_path)
 
 
-def figures(run: Path) -> np.ndarray:
+def read_log(run: Path) -> np.ndarray:
     rows = csv.DictReader((run / "log.csv").read_text().splitlines())
     return np.array([(float(row["step"]), float(row["loss"]), float(row["held_out_nme"])) for row in rows])
 
@@ -84,17 +84,17 @@ def test_run_stopped_by_slurm_resumes_in_the_next_job_and_is_measured_in_a_third
     settings = [word for name, value in SETTINGS.items() for word in ("--set", f"{name}={value}")]
     first = slurm.submit("train", "pack", "-o", "run", "--workers", "1", *settings)
     second = slurm.submit("train", "pack", "-o", "run", "--resume", after=first)
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while not (tmp_path / "run" / "log.csv").is_file():
         assert time.monotonic() < until, slurm.output(first)
         time.sleep(0.02)
-    slurm("scancel", "--signal=TERM", first)  # as `--signal` in the batch file has Slurm do before the time limit
+    slurm("scancel", "--signal=TERM", first)  # Slurm does this before the time limit, because of --signal in slurm.sh
     assert slurm.end(first) == "FAILED"
     stopped = load(tmp_path / "run" / "last").metadata["step"]
     assert 2 <= stopped < load(tmp_path / "alone" / "last").metadata["step"], slurm.output(first)
     assert slurm.end(second) == "COMPLETED", slurm.output(second)
     assert slurm.output(second).count("the best checkpoint") == 1
-    one, two = figures(tmp_path / "alone"), figures(tmp_path / "run")
+    one, two = read_log(tmp_path / "alone"), read_log(tmp_path / "run")
     np.testing.assert_array_equal(two[:, 0], one[:, 0])
     np.testing.assert_allclose(two[:, 1], one[:, 1], rtol=LOSSES_AGREE)
     np.testing.assert_allclose(two[:, 2], one[:, 2], rtol=ERRORS_AGREE)
@@ -105,7 +105,7 @@ def test_run_stopped_by_slurm_resumes_in_the_next_job_and_is_measured_in_a_third
     assert evaluate([*measure, "one.json"]) == 0
     alone, shared = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
     assert shared["faces"] == alone["faces"] == 30
-    assert shared["nme"] == pytest.approx(alone["nme"], abs=AGREE)
+    assert shared["nme"] == pytest.approx(alone["nme"], abs=NME_AGREES)
 
 
 def test_slurm_node_leaves_no_processes_or_files():

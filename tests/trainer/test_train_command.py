@@ -3,7 +3,6 @@
 import contextlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,18 +18,19 @@ from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe, find_recipe, load_recipe
 from support.shards import write_shard
+from support.training import pack_folder
 
 FEW = [word for one in ("size=32", "batch=4", "epochs=0.5", "held_out=3") for word in ("--set", one)]
 
 
 @pytest.fixture
 def words(faces, tmp_path) -> list[str]:
-    return [str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--no-compile"]
+    return [pack_folder(faces), "-o", str(tmp_path / "run"), "--no-compile"]
 
 
 def test_train_command_trains_refuses_an_existing_run_and_resumes(faces, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("canthus.trainer.commands.train._has_compiler", lambda: False)
-    pack, run = str(Path(faces.crops.filename).parent), str(tmp_path / "my run")
+    pack, run = pack_folder(faces), str(tmp_path / "my run")
     settings = [f"{n}={v}" for n, v in (("size", 32), ("batch", 4), ("epochs", 0.5), ("held_out", 3))]
     words = [pack, "-o", run, *(word for one in settings for word in ("--set", one))]
     assert command(words) == 0
@@ -57,7 +57,7 @@ def test_train_command_prints_how_to_resume_after_ctrl_c(faces, tmp_path, monkey
         (run / "last.safetensors").touch()
         raise KeyboardInterrupt
 
-    pack = str(Path(faces.crops.filename).parent)
+    pack = pack_folder(faces)
     for train, expected in (
         (stopped, "nothing was saved"),
         (saved, f"canthus train {pack} -o {run} --resume"),
@@ -71,7 +71,7 @@ def test_train_command_needs_a_pack_and_to_resume_a_run(faces, tmp_path):
     with pytest.raises(InputError, match="canthus data prepare"):
         command([str(tmp_path), "-o", str(tmp_path / "run")])
     with pytest.raises(InputError, match=r"recipe\.json"):
-        command([str(Path(faces.crops.filename).parent), "-o", str(tmp_path / "run"), "--resume"])
+        command([pack_folder(faces), "-o", str(tmp_path / "run"), "--resume"])
 
 
 def test_run_that_failed_before_its_first_checkpoint_can_be_started_again(words, tmp_path, monkeypatch, capsys):
