@@ -250,6 +250,29 @@ def test_error_for_a_folder_without_a_pack_says_how_to_make_one(tmp_path, part, 
         open_pack(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("part", "content", "message"),
+    [
+        ("crops.npy", np.zeros((2, 8, 8), np.uint8), r"expected crops \(N, P, P, 3\) uint8, got \(2, 8, 8\)"),
+        ("crops.npy", np.zeros((3, 8, 8, 3), np.uint8), "expected points of 3 faces, got 2"),
+        ("spread", np.zeros(3, np.float32), "expected spread of 2 faces, got 3"),
+        ("points", np.zeros((2, 98), np.float32), r"expected points \(N, K, 2\), got \(2, 98\)"),
+        ("points", np.zeros((2, 5, 2), np.float32), "5 points per face are not supported"),
+    ],
+)
+def test_error_names_what_does_not_fit_in_a_pack(tmp_path, part, content, message):
+    write_shard(tmp_path / "shard", 2)
+    write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    if part == "crops.npy":
+        np.save(tmp_path / "pack" / part, content)
+    else:
+        with np.load(tmp_path / "pack" / "labels.npz") as labels:
+            changed = {**labels, part: content}
+        np.savez(tmp_path / "pack" / "labels.npz", **changed)
+    with pytest.raises(InputError, match=f"pack: {message}"):
+        open_pack(tmp_path / "pack")
+
+
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="this system cannot reserve space for a file")
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EOPNOTSUPP])
 def test_full_disk_is_reported_before_any_face_is_cut(tmp_path, monkeypatch, error):

@@ -77,7 +77,9 @@ class Batch:
         if self.transforms is None:
             return self
         crops = self.crops
-        if gpu_cache is not None and self.cached_rows is not None and self.uncached is not None:
+        if self.cached_rows is not None:
+            assert gpu_cache is not None, "a batch with cached_rows needs the GPU cache"
+            assert self.uncached is not None
             crops = gpu_cache[self.cached_rows].index_copy_(0, self.uncached, crops)
         return Batch(apply_transforms(crops, self.transforms), self.points, self.weight)
 

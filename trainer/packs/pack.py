@@ -257,9 +257,16 @@ def open_pack(folder: Path) -> Pack:
     for name in ("sources", "names"):
         arrays[name] = tuple(str(one) for one in arrays[name])
     pack = Pack(crops, **arrays)
-    if len(pack.crops) != len(pack):
-        raise InputError(f"{folder}: {len(pack.crops)} crops, but labels of {len(pack)} faces; make the pack again")
-    if pack.points.shape[2:] != (2,):
+    if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3:
+        raise InputError(
+            f"{folder}: expected crops (N, P, P, 3) uint8, got {crops.shape} {crops.dtype}; make the pack again"
+        )
+    if pack.points.ndim != 3 or pack.points.shape[2] != 2:
         raise InputError(f"{folder}: expected points (N, K, 2), got {pack.points.shape}; make the pack again")
+    for name, labels_of_faces in (("points", pack.points), ("spread", pack.spread), ("names", pack.names)):
+        if len(labels_of_faces) != len(crops):
+            raise InputError(
+                f"{folder}: expected {name} of {len(crops)} faces, got {len(labels_of_faces)}; make the pack again"
+            )
     scheme_of(pack.points.shape[1], str(folder))
     return pack
