@@ -1,6 +1,7 @@
 """The structure of the repository: import order, cost of imports, contents of the wheel, words."""
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
@@ -156,3 +157,19 @@ def test_no_test_file_imports_another():
 @pytest.mark.parametrize("room", ROOMS)
 def test_every_package_is_marked_as_typed(room):
     assert (REPOSITORY / room / "py.typed").is_file()
+
+
+def test_documents_and_code_use_the_words_of_the_glossary():
+    """One vague verb stood for parsed options, metadata, json and offsets; the changelog may quote it."""
+    word = re.compile(r"\bto" r"ld\b")
+    suffixes = {".py", ".md", ".toml", ".sh", ".cu", ".cuh", ".yml", ".yaml", ".txt", ".json", ".svg"}
+    places = [REPOSITORY / name for name in (*ROOMS, "tests", ".github", ".ci")]
+    files = [path for place in places for path in place.rglob("*")] + list(REPOSITORY.glob("*"))
+    found = [
+        f"{path.relative_to(REPOSITORY)}:{number}"
+        for path in files
+        if path.suffix in suffixes and path.name != "CHANGELOG.md"
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if word.search(line)
+    ]
+    assert not found
