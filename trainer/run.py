@@ -1,6 +1,7 @@
 """A training run: its network, data and loss, and the operations of the training loop on them."""
 
 import hashlib
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, loa
 from canthus.trainer.packs.pack import Pack, open_pack
 from canthus.trainer.parallel import World, sync_batch_norm
 from canthus.trainer.recipe import Recipe
+
+_log = logging.getLogger(__name__)
 
 UNCHECKED_STEPS = 20
 """Steps on a GPU after which their losses are checked. A check waits for the GPU."""
@@ -73,7 +76,7 @@ class Run:
         if options.pretrained:
             summary = load_pretrained(options.pretrained, network)
             if world.first:
-                print(summary)
+                _log.info("%s", summary)
         self.network: nn.Module = network
         self.ema = EMA(network, recipe.ema_decay)
         self.optimizer = torch.optim.AdamW(

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
 import threading
@@ -19,6 +20,8 @@ from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, join_processes
 from canthus.trainer.recipe import Recipe
 from canthus.trainer.run import Run, TrainOptions
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_OPTIONS = TrainOptions()
 
@@ -55,7 +58,7 @@ def train(pack: Pack, recipe: Recipe, folder: Path, options: TrainOptions = DEFA
     if not completed:
         raise KeyboardInterrupt
     if world.first and len(run.batches.validation_rows):
-        print(calibrate(folder / "best", run.batches, world.device))
+        _log.info("%s", calibrate(folder / "best", run.batches, world.device))
     return folder / "best"
 
 
@@ -103,7 +106,7 @@ def _set_up_gpu(world: World, recipe: Recipe) -> None:
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
     if world.first and recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
-        print("this GPU emulates bf16 arithmetic, which is slow; faster: --set precision=fp32")
+        _log.warning("this GPU emulates bf16 arithmetic, which is slow; faster: --set precision=fp32")
 
 
 @contextlib.contextmanager

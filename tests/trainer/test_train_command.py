@@ -134,7 +134,7 @@ def test_failed_or_missing_compiler_is_reported_in_one_line(words, monkeypatch, 
     assert "needs a C++ compiler" in capsys.readouterr().out
 
 
-def test_gpu_without_bf16_gets_the_advice_to_use_fp32(words, monkeypatch, capsys):
+def test_gpu_without_bf16_gets_the_advice_to_use_fp32(words, monkeypatch, caplog):
     def stop(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -143,7 +143,8 @@ def test_gpu_without_bf16_gets_the_advice_to_use_fp32(words, monkeypatch, capsys
     for able, settings, advised in ((False, [], True), (True, [], False), (False, ["--set", "precision=fp32"], False)):
         monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda _, able=able: able)
         assert command([*words, *settings]) == 130
-        assert ("--set precision=fp32" in capsys.readouterr().out) == advised
+        assert ("--set precision=fp32" in caplog.text) == advised
+        caplog.clear()
 
 
 @pytest.mark.parametrize(("rank", "ended", "reported"), [(0, False, True), (1, True, False), (1, False, True)])
