@@ -341,7 +341,7 @@ def test_augmented_points_stay_on_the_dots_drawn_at_them(flip_p):
         dropout_p=0,
     )  # fmt: skip
     points = 40 + SHAPE * 110
-    seen = 0
+    checked = 0
     for trial in range(60):
         which = (60, 72, 16, 54, 5, 90)[trial % 6]
         image = np.zeros((192, 192, 3), np.uint8)
@@ -350,9 +350,9 @@ def test_augmented_points_stay_on_the_dots_drawn_at_them(flip_p):
         cut, moved = augment(image, points, 128, how, np.random.default_rng(trial))
         place = moved[wflw.MIRROR[which] if flip_p else which]
         if place.min() > 6 and place.max() < 121:
-            seen += 1
+            checked += 1
             assert np.linalg.norm(middle_of_dot(cut) - place) < NEAR, (trial, which)
-    assert seen > 40
+    assert checked > 40
 
 
 def test_no_augmentation_crops_the_region_of_the_points():
@@ -415,11 +415,11 @@ def test_yaw_estimate_is_0_for_a_centered_nose_and_has_the_sign_of_its_shift():
     np.testing.assert_allclose(yaw_estimate(points), [0, -0.6, 1.0], atol=1e-6)
 
 
-def test_the_fit_of_boxes_finds_how_a_made_up_detector_errs(tmp_path):
+def test_fit_boxes_measures_the_bias_of_a_simulated_detector(tmp_path):
     points = write_shard(tmp_path, 8)
 
-    class Made:
-        """Gives a box a fifth smaller than the region and a tenth of its own side too high."""
+    class BiasedDetector:
+        """Return a box that is 20 % smaller than the region, and too high by 10 % of its own side."""
 
         faces = iter(points)
 
@@ -431,7 +431,7 @@ def test_the_fit_of_boxes_finds_how_a_made_up_detector_errs(tmp_path):
             x, y = region.x + shift, region.y + shift - 0.1 * side
             return [boxes.FaceBox(x - side / 2, y - side / 2, x + side / 2, y + side / 2, 0.9)]
 
-    found = boxes.fit_boxes([open_set(tmp_path)], Made())
+    found = boxes.fit_boxes([open_set(tmp_path)], BiasedDetector())
     assert found.scale.median == pytest.approx(1.25, abs=1e-3)
     assert found.down.median == pytest.approx(0.1, abs=1e-3)
     assert found.right.median == pytest.approx(0, abs=1e-3)

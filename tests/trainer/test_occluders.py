@@ -55,18 +55,18 @@ def test_pixels_outside_the_occluder_stay_unchanged():
 
 def test_hand_is_tinted_by_the_color_of_the_face():
     points = face(WFLW, IMAGE_SIDE)
-    seen = 0
+    checked = 0
     for seed in range(DRAWN):
         occluder = draw_occluder(points, IMAGE_SIDE, np.random.default_rng(seed))
         if occluder.skin is None:
             continue
-        seen += 1
+        checked += 1
         x, y = occluder.skin
         assert (points.min(0) < (x, y)).all()
         assert (points.max(0) > (x, y)).all()
         opaque = occluder.image[occluder.image[..., 3] == 255][:, :3]
         assert opaque.std(1).mean() < 20  # gray: all color comes from the skin
-    assert seen > DRAWN / 6
+    assert checked > DRAWN / 6
 
 
 def test_occluder_follows_the_roll_of_the_face():

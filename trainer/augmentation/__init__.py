@@ -1,1 +1,1 @@
-"""What a face may look like while a network learns."""
+"""Augmentation of training faces."""

@@ -17,8 +17,8 @@ from canthus.trainer.faces.schemes import scheme_of
 def open_coco(path: Path) -> LabelledSet:
     """Open keypoints in COCO format, as mmpose converts WFLW, COFW, 300W and LaPa.
 
-    Images are looked for beside the file and in images/. Faces with an unlabelled point (v = 0) are left out and
-    counted.
+    Images are searched beside the file, in images/ there, and the same one folder up. Faces with an unlabelled point
+    (v = 0) are left out and counted.
     """
     content = _parse_json(read_text(path), path)
     try:

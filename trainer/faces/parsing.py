@@ -1,4 +1,4 @@
-"""Parsing that the readers of the data sets share: text, numbers, and sets with a folder of images."""
+"""Functions that the readers of the data sets share."""
 
 from collections.abc import Sequence
 from pathlib import Path
