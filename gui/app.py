@@ -1,4 +1,4 @@
-"""The `canthus view` command: opens the window and makes sure that nothing is left running when it closes."""
+"""The `canthus view` command: opens the window, and ends its threads when it closes."""
 
 import argparse
 import os
@@ -68,7 +68,8 @@ def command(arguments: list[str]) -> int:
         finally:
             stream.stop()
             ended = stream.join(JOIN_SECONDS)
-    # After a signal, errors that came later may be caused by it. A user who closed the window wants to know them.
+    # After Ctrl-C, later errors may be caused by it, so only an error that the window has shown counts. If the user
+    # closed the window, all errors are reported.
     failure = window.failure if signals else stream.failure
     exit_code = 130 if signals else 0
     if not ended:
@@ -151,7 +152,7 @@ def _stream(args: argparse.Namespace) -> "Stream":
 
     def open_source() -> AbstractContextManager[Source]:
         from canthus.runtime.sources import Camera, VideoFile
-        from canthus.runtime.stream import Stream as NetworkStream
+        from canthus.runtime.stream import NetworkStream
 
         match args.source:
             case None:

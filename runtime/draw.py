@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime import wflw
-from canthus.runtime.types import Face, Faces, check_image
+from canthus.runtime.errors import InputError
+from canthus.runtime.types import Face, Faces, check_image, describe_value
 
 Colour = tuple[int, int, int]
 
@@ -52,6 +53,8 @@ def draw(image: NDArray[np.uint8], faces: Faces, lines: bool = True, ids: bool =
     if the centre of the face is in the image. Raises InputError for an image of another shape or dtype.
     """
     check_image(image)
+    if not isinstance(faces, Faces):
+        raise InputError(f"expected Faces to draw, got {describe_value(faces)}; faces[:1] selects a single face")
     canvas = image.copy()
     shown = [face for face in faces if np.isfinite(face.points).all()]
     for face in shown:

@@ -21,7 +21,7 @@ from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
-from canthus.runtime.stream import Stream
+from canthus.runtime.stream import NetworkStream
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
 from canthus.runtime.wflw import POINTS
@@ -31,11 +31,11 @@ from canthus.runtime.wflw import POINTS
 class Settings:
     """Options of `Landmarker` and `follow`."""
 
-    model: str | Path | None = None  # a shipped model's name or a file; None = the default
+    model: str | Path | None = None  # an included model's name or a file; None = the default
     detector_model: str | Path | None = None  # a file; None = the one in the cache, downloaded once
     max_faces: int = 8
     smoothing: bool = True
-    gpu: bool = True  # use an NVIDIA GPU if there is one and a TensorRT is installed
+    gpu: bool = True  # use an NVIDIA GPU if there is one and TensorRT or TensorRT-RTX is installed
 
     def __post_init__(self) -> None:
         for name in ("model", "detector_model"):
@@ -44,6 +44,9 @@ class Settings:
                 raise InputError(f"{name} must be a name or a path, got {describe_value(value)}")
         if not (type(self.max_faces) is int and self.max_faces >= 1):
             raise InputError(f"max_faces must be an int of at least 1, got {describe_value(self.max_faces)}")
+        for name in ("smoothing", "gpu"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise InputError(f"{name} must be True or False, got {describe_value(value)}")
 
 
 class Landmarker(Closeable):
@@ -68,6 +71,7 @@ class Landmarker(Closeable):
         except BaseException:
             self.backend.close()
             raise
+        self._closed = False
         self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0}
         # Not a bound method: MediaPipe hangs if the garbage collector frees its detector as part of a reference cycle.
         detect = partial(_timed_detection, self._detector, self.seconds)
@@ -83,9 +87,10 @@ class Landmarker(Closeable):
         """Return the faces of the next frame of a video or camera. Raises InputError if it is no `Frame`."""
         if not isinstance(frame, Frame):
             raise InputError(f"update expects Frame(image, index, seconds), got {describe_value(frame)}")
+        self._check_open()
         self.seconds["detect"] = 0.0
         began = time.perf_counter()
-        # The networks know faces as a player shows them.
+        # The networks were trained on square pixels.
         image, to_frame = to_square_pixels(frame.image, frame.pixel_aspect)
         faces = self.tracker.update(image, frame.seconds)
         landmarked = time.perf_counter()
@@ -101,6 +106,7 @@ class Landmarker(Closeable):
         Raises InputError for any other value, for example a grey image or one with an alpha channel.
         """
         check_image(image)
+        self._check_open()
         tracker = Tracker(partial(self._detector.detect, exhaustive=True), self.backend, self.tracker.settings)
         faces = tracker.update(image, 0.0)
         predict = partial(predict_landmarks, self.backend, image)
@@ -115,8 +121,13 @@ class Landmarker(Closeable):
 
     def close(self) -> None:
         """Free the detector and the network, and stop an engine build that is running."""
+        self._closed = True
         self._detector.close()
         self.backend.close()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InputError("this Landmarker is closed; use it inside its `with` block, or open another one")
 
 
 def _timed_detection(detector: Detector, seconds: dict[str, float], image: NDArray[np.uint8]) -> list[FaceBox]:
@@ -162,9 +173,13 @@ def _open(source: object, frame_rate: float | None) -> AbstractContextManager[It
         case int() | np.integer():
             return Camera(int(source))
         case str() if is_address(source):
-            return Stream(source)
+            return NetworkStream(source)
         case str() | Path():
             return Stage(lambda: _read(source), "decode")
+        case np.ndarray() if source.ndim < 4:
+            raise InputError(
+                f"follow expects several images, got {describe_value(source)}; Landmarker.landmark takes a single image"
+            )
         case Iterable():
             return Stage(lambda: _to_frames(source, frame_rate), "decode")
     raise InputError(

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
-from canthus.runtime.types import Frame
+from canthus.runtime.types import Frame, describe_value
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -189,7 +189,7 @@ def _orientation(stored: av.VideoFrame) -> tuple[bool, int]:
     side_data = stored.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return False, 0
-    # The stubs do not know that side data is a buffer.
+    # The stubs do not declare side data as a buffer.
     matrix = np.frombuffer(side_data, np.int32).reshape(3, 3)  # type: ignore[call-overload]
     # The directions of the stored frame's x and y axes on the screen.
     (x_right, x_down), (y_right, y_down) = matrix[:2, :2].tolist()
@@ -214,7 +214,7 @@ class Camera(Closeable):
     OpenCV's read can block forever if a camera is unplugged. It runs in a daemon thread, which is abandoned then.
 
     Raises:
-        InputError: If the camera cannot be opened, or while iterating if it gives no more frames.
+        InputError: If the camera cannot be opened, or while iterating if it sends no more frames.
     """
 
     def __init__(self, number: int = 0) -> None:
@@ -261,7 +261,7 @@ class Camera(Closeable):
             except queue.Empty:
                 newest = None
             if newest is None:
-                raise InputError(f"camera {self.number} gives no more frames; check that it is plugged in")
+                raise InputError(f"camera {self.number} sends no more frames; check that it is plugged in")
             yield Frame(newest[1], index, newest[0])
             index += 1
 
@@ -297,6 +297,8 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         InputError: If the file cannot be read or decoded.
     """
+    if not isinstance(path, str | Path):
+        raise InputError(f"read_image expects the path of a file, got {describe_value(path)}")
     try:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
     except OSError as error:

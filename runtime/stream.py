@@ -20,12 +20,12 @@ READ_TIMEOUT = 3.0
 """Seconds without data after which a stream counts as disconnected."""
 
 
-class Stream(Closeable):
+class NetworkStream(Closeable):
     """The frames of a network stream, read in a thread. If the caller is slow, it gets the newest frame.
 
     A file on a web server is read at its own frame rate, and iteration ends with it.
 
-        with Stream("rtsp://192.168.1.20/live") as frames:
+        with NetworkStream("rtsp://192.168.1.20/live") as frames:
             for frame in frames: ...
 
     Raises:

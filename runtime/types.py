@@ -29,7 +29,7 @@ def check_image(value: object) -> None:
 
 
 def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: type) -> None:
-    """Raise ValueError unless an array has the shape and dtype; None stands for any size."""
+    """Raise ValueError unless an array has the shape and dtype; None means any size."""
     fits = array.ndim == len(shape) and all(
         size in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
     )
@@ -42,14 +42,14 @@ def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: ty
 class Frame:
     """One image of a video or camera.
 
-    `image` is a read-only view of the array given, not a copy, so the pixels still belong to the array's owner. If the
-    owner changes them, the frame changes too: pass a copy of a buffer that will be reused. `follow` reads each frame
-    into an array of its own. To draw on a frame, copy it: `frame.image.copy()`.
+    `image` is a read-only view of the given array, not a copy. If the array changes later, the frame changes too, so
+    pass a copy of a buffer that will be reused. `follow` decodes each frame of a file, camera or stream into a new
+    array. To draw on a frame, copy it: `frame.image.copy()`.
 
     Raises InputError for an image of another shape or dtype.
     """
 
-    image: NDArray[np.uint8]  # (H, W, 3) RGB, read-only
+    image: NDArray[np.uint8] = field(repr=False)  # (H, W, 3) RGB, read-only
     index: int  # 0, 1, 2 ...
     seconds: float  # presentation time, from the start of the source
     pixel_aspect: float = 1.0  # width of a pixel on the screen over its height
@@ -107,8 +107,8 @@ class Face:
     the image's: `left_eye` is on the left side of the image, so it is the right eye of a person who faces the camera.
     """
 
-    points: NDArray[np.float32]  # (98, 2) frame pixels
-    scores: NDArray[np.float32]  # (98,) in [0, 1]
+    points: NDArray[np.float32] = field(repr=False)  # (98, 2) frame pixels
+    scores: NDArray[np.float32] = field(repr=False)  # (98,) in [0, 1]; see `Faces`
     id: int  # the same number for the same face in every frame
     detection_score: float = float("nan")  # see `Faces`
 
@@ -201,15 +201,16 @@ class Faces:
     `len(faces)`, `faces[0]` and `for face in faces` work as for a list of `Face`. A slice, a boolean array or an array
     of indices returns the selected `Faces`, for example `faces[faces.face_scores > 0.5]`.
 
-    `scores` say how well each point is visible. `detection_scores` are the confidence of the face detector when it
-    last found the face; the detector does not run on every frame. They are NaN if unknown, as in `Faces` made without
-    them.
+    `scores` are the probabilities that the points are accurate: that the error of a point is below 5 % of the
+    inter-ocular distance. Those of the included models are calibrated. `face_scores` are their means over each face.
+    `detection_scores` are the confidence of the face detector when it last found the face; it does not run on every
+    frame. They are NaN if unknown, as in `Faces` made without them.
 
     Raises ValueError for arrays of other shapes or dtypes.
     """
 
-    points: NDArray[np.float32]  # (N, 98, 2) frame pixels
-    scores: NDArray[np.float32]  # (N, 98) in [0, 1]
+    points: NDArray[np.float32] = field(repr=False)  # (N, 98, 2) frame pixels
+    scores: NDArray[np.float32] = field(repr=False)  # (N, 98) in [0, 1]
     ids: NDArray[np.int64]  # (N,) the same number for the same face in every frame
     detection_scores: NDArray[np.float32] = field(default_factory=lambda: _UNKNOWN)  # (N,) in [0, 1] or NaN
 
@@ -249,7 +250,7 @@ class Faces:
             )
         if not isinstance(index, slice):
             index = np.asarray(index)
-            index = index if index.size else index.astype(np.intp)  # an empty list has no dtype of its own
+            index = index if index.size else index.astype(np.intp)  # the dtype of an empty list is float
         return Faces(self.points[index], self.scores[index], self.ids[index], self.detection_scores[index])
 
     def __iter__(self) -> Iterator[Face]:

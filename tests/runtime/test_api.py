@@ -98,6 +98,31 @@ def test_wrong_settings_are_refused():
     for count in (0, "3", 2.0, True):
         with pytest.raises(InputError, match=f"max_faces .*, got {count!r}"):
             Settings(max_faces=count)
+    for name in ("smoothing", "gpu"):
+        with pytest.raises(InputError, match=f"{name} must be True or False, got 'no'"):
+            Settings(**{name: "no"})
+
+
+def test_closed_landmarker_is_refused():
+    with Landmarker() as landmarker:
+        pass
+    for use, value in ((landmarker.landmark, image_of_a_face()), (landmarker.update, Frame(image_of_a_face(), 0, 0.0))):
+        with pytest.raises(InputError, match="this Landmarker is closed"):
+            use(value)
+
+
+def test_other_values_in_place_of_a_path_or_of_faces_are_refused():
+    with pytest.raises(InputError, match="read_image expects the path of a file, got 3"):
+        read_image(3)
+    with pytest.raises(InputError, match=r"expected Faces to draw, got None; faces\[:1\]"):
+        draw_faces(image_of_a_face(), None)
+
+
+def test_faces_are_printed_on_one_line():
+    with Landmarker() as landmarker:
+        faces = landmarker.landmark(image_of_a_face())
+    for value in (faces, faces[0], Frame(image_of_a_face(), 0, 0.0)):
+        assert len(repr(value)) < 100
 
 
 @pytest.mark.parametrize(
@@ -108,6 +133,7 @@ def test_wrong_settings_are_refused():
         ([image_of_a_face()], {"frame_rate": "30"}, "frame_rate must be a number above 0, got '30'"),
         ([np.zeros((10, 12), np.uint8)], {"frame_rate": 30}, r"\(10, 12\) (of )?uint8"),
         (["a.png"], {"frame_rate": 30}, "frames or arrays in an iterable, got 'a.png'"),
+        (image_of_a_face(), {"frame_rate": 30}, "several images, got an array .* a single image"),
         ("clip.mp4", {"frame_rate": 30}, "frame_rate is only for arrays"),
         (1.5, {}, "got 1.5"),
         (None, {}, "got None"),

@@ -14,7 +14,7 @@ from canthus.runtime.addresses import is_address, without_password
 from canthus.runtime.errors import InputError
 from canthus.runtime.pipeline import follow
 from canthus.runtime.sample import CLIP
-from canthus.runtime.stream import Stream
+from canthus.runtime.stream import NetworkStream
 from support.videos import write_video
 
 
@@ -64,13 +64,13 @@ def test_password_is_removed_for_messages():
 
 def test_address_with_an_unknown_scheme_is_refused():
     with pytest.raises(InputError, match=r"^gopher://host: not an address of a stream \(expected one of http, "):
-        Stream("gopher://host")
+        NetworkStream("gopher://host")
 
 
 def test_frames_of_a_file_on_a_server_come_at_its_frame_rate_until_its_end(tmp_path, serve):
     write_video(tmp_path / "v.mp4", [index / 20 for index in range(20)])
     before, began = threading.active_count(), time.monotonic()
-    with Stream(serve(tmp_path) + "/v.mp4") as source:
+    with NetworkStream(serve(tmp_path) + "/v.mp4") as source:
         seconds = [frame.seconds for frame in source]
     assert seconds[0] == 0
     assert seconds[-1] == pytest.approx(0.95)
@@ -82,7 +82,7 @@ def test_frames_of_a_file_on_a_server_come_at_its_frame_rate_until_its_end(tmp_p
 def test_slow_consumer_gets_the_newest_frame(tmp_path, serve):
     write_video(tmp_path / "v.mp4", [index / 20 for index in range(30)])
     indices = []
-    with Stream(serve(tmp_path) + "/v.mp4") as source:
+    with NetworkStream(serve(tmp_path) + "/v.mp4") as source:
         for frame in source:
             indices.append(frame.index)
             time.sleep(0.25)
@@ -101,9 +101,9 @@ def test_follow_reads_an_address(serve):
 
 def test_missing_file_and_closed_port_are_one_line(tmp_path, serve):
     with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:\d+/none\.mp4: the stream cannot be read \(.*\)$"):
-        Stream(serve(tmp_path) + "/none.mp4")
+        NetworkStream(serve(tmp_path) + "/none.mp4")
     with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:9/v\.mp4: .*Connection refused"):
-        Stream("http://user:secret@127.0.0.1:9/v.mp4")
+        NetworkStream("http://user:secret@127.0.0.1:9/v.mp4")
 
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp", "udp"])
@@ -113,14 +113,14 @@ def test_host_that_does_not_answer_is_an_error_within_the_timeout(monkeypatch, s
         port = listening.getsockname()[1]
         began = time.monotonic()
         with pytest.raises(InputError, match=rf"{scheme}://127\.0\.0\.1:\d+: no data for 0 s"):
-            Stream(f"{scheme}://127.0.0.1:{port}")
+            NetworkStream(f"{scheme}://127.0.0.1:{port}")
     assert time.monotonic() - began < 3
 
 
 def test_page_that_is_no_video_is_refused(tmp_path, serve):
     (tmp_path / "page.html").write_text("<html>" * 1000)
     with pytest.raises(InputError, match=r"page\.html: the stream cannot be read"):
-        Stream(serve(tmp_path) + "/page.html")
+        NetworkStream(serve(tmp_path) + "/page.html")
 
 
 def test_live_stream_that_falls_silent_is_an_error_after_its_frames(tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def test_live_stream_that_falls_silent_is_an_error_after_its_frames(tmp_path, mo
         threading.Thread(target=serve_once, daemon=True).start()
         frames = 0
         with (
-            Stream(f"tcp://127.0.0.1:{listening.getsockname()[1]}") as source,
+            NetworkStream(f"tcp://127.0.0.1:{listening.getsockname()[1]}") as source,
             pytest.raises(InputError, match=r"^tcp://127\.0\.0\.1:\d+: no data for 0 s; check the address"),
         ):
             for frame in source:
