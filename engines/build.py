@@ -41,7 +41,7 @@ from canthus.runtime.engine_files import (
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
 from canthus.runtime.files import DRAFT_PREFIX, Draft
-from canthus.runtime.models import Manifest, find_gpu_model, read_manifest, sha256, shipped_models
+from canthus.runtime.models import Manifest, find_gpu_model, included_models, read_manifest, sha256
 
 OPTIMAL_BATCH = 4
 """Number of faces that TensorRT optimises the kernels for, if the engine accepts so many."""
@@ -59,7 +59,7 @@ GRAPH_SHIFT = 0.05
 class BuildOptions:
     """Which engine to build."""
 
-    model: str | None = None  # name of a shipped model or a path; None = the default model for GPUs
+    model: str | None = None  # name of an included model or a path; None = the default model for GPUs
     flavour: Flavour | None = None  # None = an installed flavour that supports this GPU
     precision: Precision = "fp16"
     max_batch: int = 16  # faces
@@ -109,7 +109,7 @@ def build(options: BuildOptions, output: Path | None = None, overwrite: bool = F
         EngineManifest(
             sha256=sha256(draft.file),
             recipe=recipe,
-            model=model.stem if model in shipped_models().values() else str(model.resolve()),
+            model=model.stem if model in included_models().values() else str(model.resolve()),
             size=manifest.size,
             points=manifest.points,
             stride=manifest.stride,
@@ -189,11 +189,11 @@ def _targets(flavour: Flavour, targets: str | None) -> tuple[str, ...]:
             return (current,)
         targets = current
     supported = rtx_targets()
-    wanted = supported if targets is None else tuple(re.split(r"[,\s]+", targets.strip().lower()))
-    unknown = [name for name in wanted if name not in supported]
+    requested = supported if targets is None else tuple(re.split(r"[,\s]+", targets.strip().lower()))
+    unknown = [name for name in requested if name not in supported]
     if unknown:
         raise InputError(f"--target {', '.join(unknown)}: {flavour} builds for {', '.join(supported)}")
-    return tuple(name for name in supported if name in wanted)
+    return tuple(name for name in supported if name in requested)
 
 
 def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Manifest, file: Path) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def compile_engine(graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet
         builder = trt.Builder(log)
     except TypeError as refused:  # TensorRT raises it if CUDA cannot be initialised
         raise BackendError(f"{recipe.flavour} does not start: {last_error(log)}") from refused
-    # Strongly typed: layers compute in the types of the graph. TensorRT 11 knows only this mode and has no flag for it.
+    # Strongly typed: layers compute in the types of the graph. TensorRT 11 has only this mode and has no flag for it.
     flags = trt.NetworkDefinitionCreationFlag.__members__
     network = builder.create_network(1 << int(flags["STRONGLY_TYPED"]) if "STRONGLY_TYPED" in flags else 0)
     parser = trt.OnnxParser(network, log)

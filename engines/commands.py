@@ -39,7 +39,7 @@ EXAMPLES = """examples:
 """
 
 ENGINE_HELP = "a .engine file, or the key of an engine in the cache; the first characters of the key are enough"
-MODEL_HELP = "name of a shipped model, or an .onnx file (default: the default model for GPUs)"
+MODEL_HELP = "name of an included model, or an .onnx file (default: the default model for GPUs)"
 
 ACTIONS = {
     "build": (

@@ -234,7 +234,7 @@ def _compare(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, 
     for batch in (slice(0, 1), slice(0, 5)):
         output = run_exactly(model, crops[batch])[0]
         if output.shape != expected[batch].shape:
-            raise ModelError(f"the exported model gives {output.shape}, PyTorch gives {expected[batch].shape}")
+            raise ModelError(f"the exported model returns {output.shape}, PyTorch returns {expected[batch].shape}")
         differences.append(np.abs(output - expected[batch]).ravel())
     difference = np.concatenate(differences)
     agreement = float((difference <= tolerance).mean())

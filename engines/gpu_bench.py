@@ -57,7 +57,7 @@ EAGER_FRAMES = 100
 class BenchOptions:
     """What to measure."""
 
-    model: str | None = None  # name of a shipped model or a path; None = the default model for GPUs
+    model: str | None = None  # name of an included model or a path; None = the default model for GPUs
     # The reference of the comparison. None = the ONNX model in float32; PyTorch is then timed with random weights.
     checkpoint: Path | None = None
     wflw: Path | None = None  # labelled faces for the NME

@@ -99,14 +99,14 @@ def graph_ms(cuda: Cuda, start: Start, repeats: int) -> float | None:
         with cuda.capture() as graphs:
             for _ in range(REPEATS_IN_GRAPH):
                 start()
-    except BackendError:  # some versions of TensorRT do not say beforehand that they cannot be captured
+    except BackendError:  # some versions of TensorRT do not report beforehand that they cannot be captured
         return None
     seconds = [cuda.measure_seconds(lambda: cuda.replay(graphs[0])) for _ in range(repeats)]
     return round(1000 * float(np.median(seconds)) / REPEATS_IN_GRAPH, 5)
 
 
 def graph_equals_launches(runner: FaceRunner, image: NDArray[np.uint8], rois: list[Roi]) -> bool | None:
-    """Return whether the CUDA graph gives the same bits as single launches; None if there is no graph."""
+    """Return whether the CUDA graph returns the same bits as single launches; None if there is no graph."""
     if runner.graph(1, True) is None:
         return None
     runner.put_frame(image)

@@ -63,7 +63,7 @@ def goals(backend: dict[str, Any]) -> dict[str, bool]:
     met["memory does not grow"] = min(run["device growth"]) <= 0 and (run["host growth"] or 0) <= MAX_HOST_GROWTH
     met["the results are the same in every frame"] = run["same results"]
     if backend["graph equals launches"] is not None:
-        met["the CUDA graph gives the same bits as single launches"] = backend["graph equals launches"]
+        met["the CUDA graph returns the same bits as single launches"] = backend["graph equals launches"]
     compared = [row for row in backend.get("parity", {}).get("rows", ())[1:] if not row["not_run"]]
     if compared:  # the last row is the backend itself
         met["points and NME are within the tolerance of float32"] = compared[-1]["within tolerance"]

@@ -31,7 +31,7 @@ class FrameRateMeter:
     def text(self, now: float | None = None, short: bool = False) -> str:
         """Return frames per second, faces, ms per stage, dropped frames and the backend's name.
 
-        `short` gives the sum of the stages and no backend. Empty before the first result.
+        If `short`, the sum of the stages and no backend. Empty before the first result.
         """
         if not self._painted:
             return ""

@@ -12,7 +12,7 @@ from canthus.runtime.draw import FAINT_BELOW, FOREHEAD
 from canthus.runtime.types import Faces
 
 OUTLINE = QColor(*draw.OUTLINE, 170)
-"""Under each point and id, so that they stand out on skin and on bright backgrounds."""
+"""Under each point and id, so that they are visible on skin and on bright backgrounds."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _pen(colour: QColor, width: float) -> QPen:
 
 def _paint_lines(painter: QPainter, points: NDArray[np.float64], size: float) -> None:
     for line in wflw.LINES:
-        colour = QColor(*next(colour for group, colour in wflw.COLOURS if line[0] in group))
+        colour = QColor(*draw.POINT_COLOURS[line[0]])
         colour.setAlpha(150)
         painter.setPen(_pen(colour, max(1.0, size * 0.42)))
         painter.drawPolyline(_polygon(points[list(line)]))
@@ -113,5 +113,5 @@ def _paint_id(painter: QPainter, face_id: int, points: NDArray[np.float64], size
     painter.setBrush(OUTLINE)
     painter.drawRoundedRect(label, height / 2, height / 2)
     painter.setFont(font)
-    painter.setPen(QColor("#f4f7fa"))
+    painter.setPen(QColor(*draw.TEXT))
     painter.drawText(label, Qt.AlignmentFlag.AlignCenter, text)

@@ -131,7 +131,7 @@ class Stream:
             thread.start()
 
     def stop(self) -> None:
-        """Ask both threads to end. Returns at once."""
+        """Signal both threads to end. Returns at once."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

@@ -42,7 +42,7 @@ class Window(QMainWindow):
     """Shows a stream and stops it on close. `failure` is the error that ended the stream, if any."""
 
     def __init__(self, stream: Stream, name: str) -> None:
-        """`name` is the source as the user knows it: "camera 0" or "clip.mp4"."""
+        """`name` is the source, for the title and the messages: "camera 0" or "clip.mp4"."""
         super().__init__()
         self.failure: BaseException | None = None
         self._stream = stream
@@ -200,7 +200,7 @@ class Window(QMainWindow):
         if isinstance(state, Failed):
             self.failure = state.error
             if not isinstance(state.error, CanthusError):
-                self.close()  # a bug: whoever opened the window raises it
+                self.close()  # a bug: `command` raises it
         self._refresh()
 
     def _refresh(self) -> None:

@@ -1,12 +1,12 @@
 """Encode points as score and offset maps, and decode them: the "skps" head in NumPy, the reference for all others.
 
-For each point, the head gives a score map, a Gaussian around the point, and two offset maps with the distance from each
-cell to the point in x and y: offset = point / stride - cell, in cells. A single cell is enough to place the point, and
-the published decoder uses the cell with the highest score.
+For each point, the head predicts a score map, a Gaussian around the point, and two offset maps with the distance from
+each cell to the point in x and y: offset = point / stride - cell, in cells. So each cell has an estimate of the point,
+and the published decoder uses that of the cell with the highest score.
 
-`decode` instead averages what all cells near the point say, weighted by their scores. This averages their errors: the
-NME on validation faces is 10 % lower (see trainer/RESULTS.md). It also avoids jumps between two cells with nearly equal
-scores, as a small change of the maps changes the average only a little.
+`decode` instead averages the estimates of all cells near the point, weighted by their scores. The NME on validation
+faces is 10 % lower (see trainer/RESULTS.md). It also avoids jumps between two cells with nearly equal scores, as a
+small change of the maps changes the average only a little.
 """
 
 import numpy as np
@@ -21,8 +21,8 @@ WINDOW_SIGMA = 3.0
 """Sigma, in cells, of the Gaussian window around the centre of the core. Cells far from it hardly count."""
 
 MIN_WEIGHT = 1e-6
-"""Added to the weight of every cell, so that a map without a positive score still gives a point. OpenVINO would drop a
-much smaller number."""
+"""Added to the weight of every cell, so that the point is finite if no score is positive. OpenVINO would drop a much
+smaller number."""
 
 
 def encode(points: Float32, size: int, stride: int, sigma: float) -> tuple[Float32, Float32]:
@@ -92,7 +92,7 @@ def decode(
 
 
 def _decode_argmax(scores: Float32, offsets: Float32, stride: int) -> Float32:
-    """Return the points (N, K, 2) that the cells with the highest scores give."""
+    """Return the points (N, K, 2) of the cells with the highest scores."""
     count, points, height, width = scores.shape
     cell = scores.reshape(count, points, height * width).argmax(-1)[:, None, :, None]  # (N, 1, K, 1)
     flat = offsets.reshape(count, 2, points, height * width)

@@ -1,6 +1,6 @@
 """MediaPipe's face detector: finds face boxes in images. This is the only file that imports mediapipe.
 
-The network sees 192 x 192 pixels. It misses a small face in a large image. It was trained on small faces, so it also
+The network takes 192 x 192 pixels. It misses a small face in a large image. It was trained on small faces, so it also
 misses a face that fills half of the image. `detect` with `exhaustive` therefore also runs on overlapping tiles and on
 the image with wide black borders; `detect_in_stream` does the same step by step, over successive frames.
 """
@@ -261,7 +261,7 @@ class _Silence:
             self._inside += 1
             if self._inside > 1 or sys.stderr is None:
                 return
-            with contextlib.suppress(OSError):  # descriptor 2 is closed: there is nothing to redirect
+            with contextlib.suppress(OSError):  # descriptor 2 is closed, so nothing can be redirected
                 sys.stderr.flush()
                 self._captured = tempfile.TemporaryFile()
                 self._stderr = os.dup(2)

@@ -49,7 +49,7 @@ def command(arguments: list[str]) -> int:
 
 def examine() -> dict[str, Any]:
     """Return the findings as values that json can store."""
-    from canthus.runtime.models import DEFAULT, cache_folder, shipped_models
+    from canthus.runtime.models import DEFAULT, cache_folder, included_models
 
     return {
         "python": f"{platform.python_version()} at {sys.executable}",
@@ -58,7 +58,7 @@ def examine() -> dict[str, Any]:
         "cpu": f"{_or_import_error(_cpu)}, {_cores()} cores",
         "gpus": _gpus(),
         "cameras": _cameras(),
-        "models": {name: str(path) for name, path in shipped_models().items()},
+        "models": {name: str(path) for name, path in included_models().items()},
         "default model": DEFAULT,
         "landmarks": _or_import_error(_landmarks),
         "detector": _or_import_error(_detector),

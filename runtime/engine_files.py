@@ -57,7 +57,7 @@ class EngineManifest:
 
     sha256: str  # of the engine
     recipe: EngineRecipe
-    model: str  # name of a shipped model or a path, for `rebuild_command`
+    model: str  # name of an included model or a path, for `rebuild_command`
     size: int = field(metadata=fields.check(at_least=1))  # side of a crop, pixels
     points: int = field(metadata=fields.check(at_least=1))
     stride: int = field(metadata=fields.check(at_least=1))  # crop pixels per map cell

@@ -13,8 +13,8 @@ from canthus.runtime.geometry import roi_from_points, roll_from_points
 from canthus.runtime.types import Roi
 
 CONFIDENT_SCORE = 0.7
-"""A prediction with at least this mean score is trusted. 3 % of the training faces, clean and degraded, score less in
-the detector's boxes."""
+"""A prediction with a lower mean score is uncertain, and is refined further. On training faces, clean and degraded,
+these are 3 % of the predictions in the detector's boxes."""
 
 VIEW_SCALES = (0.93, 1.07)
 """Sides of the two additional regions of `average_views`, relative to the region of the points. The errors of the

@@ -19,7 +19,7 @@ from canthus.runtime.fields import FieldError, check, parse_fields
 from canthus.runtime.files import write_file
 
 DEFAULT, GPU_DEFAULT = "fast", "accurate"
-"""The shipped models that run on the CPU and on a GPU if the user names none."""
+"""The included models that run on the CPU and on a GPU if the user names none."""
 
 
 @dataclass(frozen=True)
@@ -54,34 +54,34 @@ def cache_folder() -> Path:
     return Path(platformdirs.user_cache_dir("canthus", appauthor=False))
 
 
-def shipped_models() -> dict[str, Path]:
+def included_models() -> dict[str, Path]:
     """Return the models that come with canthus, by name."""
-    room = importlib.util.find_spec("canthus.engines")
-    folders = room.submodule_search_locations if room else None
+    package = importlib.util.find_spec("canthus.engines")
+    folders = package.submodule_search_locations if package else None
     return {path.stem: path for folder in folders or () for path in sorted((Path(folder) / "models").glob("*.onnx"))}
 
 
 def find_model(name: str | Path | None = None) -> Path:
-    """Return the file of a shipped model's name or of a path. None means the default on the CPU.
+    """Return the file of an included model's name or of a path. None means the default on the CPU.
 
     Raises ModelError if there is no such model.
     """
-    shipped = shipped_models()
+    included = included_models()
     if name is None:
         name = DEFAULT
-    if str(name) in shipped:
-        return shipped[str(name)]
+    if str(name) in included:
+        return included[str(name)]
     path = Path(name)
     if path.is_file():
         return path
     raise ModelError(
-        f"{name}: no such model (expected a file or a shipped model: {', '.join(shipped) or 'none is installed'})"
+        f"{name}: no such model (expected a file or an included model: {', '.join(included) or 'none is installed'})"
     )
 
 
 def find_gpu_model(name: str | Path | None = None) -> Path:
     """Return the same as `find_model`, but None means the default on a GPU."""
-    return find_model(name if name is not None else GPU_DEFAULT if GPU_DEFAULT in shipped_models() else DEFAULT)
+    return find_model(name if name is not None else GPU_DEFAULT if GPU_DEFAULT in included_models() else DEFAULT)
 
 
 def read_model(path: Path) -> Model:

@@ -31,7 +31,7 @@ class _State:
 
 
 class Smoother:
-    """Smooths faces frame by frame. Each id has a state of its own, deleted when the face is gone."""
+    """Smooths faces frame by frame. The state of each id is kept until its face is gone."""
 
     def __init__(self, settings: OneEuro | None = None) -> None:
         self._settings = settings or OneEuro()

@@ -213,19 +213,19 @@ class Tracker:
         """Return the boxes to try as new faces: without those rejected shortly before, and not many more than fit."""
         if not 0 <= seconds - self._rejected_since < self.settings.detection_interval_when_lost:
             self._rejected_since, self._rejected = seconds, []
-        room = self.settings.max_faces - len(self._tracks)
-        if room <= 0:
+        free = self.settings.max_faces - len(self._tracks)
+        if free <= 0:
             return []
         overlap = self.settings.same_face_overlap
         boxes = [
             box for box in boxes if all(intersection_over_minimum(box, other) < overlap for other in self._rejected)
         ]
-        return boxes[: room + self.settings.extra_boxes]
+        return boxes[: free + self.settings.extra_boxes]
 
     def _add(self, track: _Track, box: FaceBox) -> None:
         """Add a track for a new face, or remember that the box was rejected."""
-        # What misleads the detector seldom misleads the network too, so the product of their scores decides. The
-        # network's scores are lower, hence the square root. Below MIN_SCORE the detector's score says nothing.
+        # A false detection seldom has a high face score too, so the product of both scores decides. Face scores are
+        # lower, hence the square root. Differences of the detector's score below MIN_SCORE mean nothing.
         score = max(box.score, MIN_SCORE) * math.sqrt(track.face_score)
         if score < self.settings.new_face_score or not self._is_separate(track):
             self._rejected.append(box)

@@ -30,7 +30,7 @@ class Backend(Protocol):
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Crops (N, S, S, 3) RGB -> points (N, K, 2) in crop pixels and scores (N, K). N may be 0.
 
-        A score is the probability that its point is accurate, if the model was calibrated.
+        If the model was calibrated, a score is the probability that its point is accurate (see `Faces`).
         """
         ...
 
@@ -85,9 +85,9 @@ def open_backend(model: Path | Model, points: int | None = None) -> Backend:
 
 
 def check_points(path: Path, found: int, expected: int | None) -> None:
-    """Raise ModelError if a model gives another number of points than expected. None accepts any."""
+    """Raise ModelError if a model has another number of points than expected. None accepts any."""
     if expected not in (None, found):
-        raise ModelError(f"{path}: gives {found} points (expected {expected}); use a model of {expected} points")
+        raise ModelError(f"{path}: has {found} points (expected {expected}); use a model of {expected} points")
 
 
 def predict_regions(

@@ -39,7 +39,7 @@ Prediction = tuple[NDArray[np.float32], NDArray[np.float32]]
 def open_automatic(name: str | Path | None = None, gpu: bool = True, points: int | None = None) -> Backend:
     """Open a model on the best device of this machine.
 
-    name: a shipped model's name or a file; None means the default of the CPU and the default of the GPU.
+    name: an included model's name or a file; None means the default of the CPU and the default of the GPU.
     gpu: use an NVIDIA GPU if there is one.
     points: the number of points that the caller can use; None accepts any.
 
@@ -199,7 +199,7 @@ class Target(NamedTuple):
 
 
 def gpu_expected() -> bool:
-    """Return whether a TensorRT and NVIDIA's driver are installed, without importing TensorRT or CUDA's bindings."""
+    """Return whether a flavour of TensorRT and NVIDIA's driver are installed. Imports neither TensorRT nor CUDA."""
     if not installed_flavours():
         return False
     try:

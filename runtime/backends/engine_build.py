@@ -10,7 +10,7 @@ from canthus.runtime.closeable import Closeable
 from canthus.runtime.engine_files import Flavour
 from canthus.runtime.errors import BackendError
 
-# The command is found by its entry point, because runtime does not import the engines room. It runs at a low priority,
+# The command is found by its entry point, because runtime does not import canthus.engines. It runs at a low priority,
 # where the system has priorities, so that it does not slow down the frames.
 BUILD_COMMAND = (
     sys.executable,

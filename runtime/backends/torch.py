@@ -11,7 +11,7 @@ from canthus.runtime.errors import BackendError
 
 
 class TorchBackend(Closeable):
-    """Runs a network that its caller built, with calibrated scores. `runtime` knows no architecture.
+    """Runs a network that its caller built, with calibrated scores. `runtime` defines no architecture.
 
     network: crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and map peaks (N, K), both float32. So the
         network normalises the crops and decodes its maps itself, as an exported model does. It is moved to the device.

@@ -66,7 +66,7 @@ def select_flavour() -> Flavour:
     """
     installed, gpu = installed_flavours(), find_gpu()
     if not installed:
-        raise BackendError(f"no TensorRT is installed: {install_command('rtx')} (or the extra 'tensorrt')")
+        raise BackendError(f"TensorRT is not installed: {install_command('rtx')} (or the extra 'tensorrt')")
     if "tensorrt-rtx" in installed:
         if gpu is None or capability_name(gpu) in rtx_targets():
             return "tensorrt-rtx"
@@ -105,7 +105,7 @@ class Engine:
         """Load an engine file for a GPU.
 
         trust: load an engine without a manifest, whose origin is unknown.
-        skip_check: load an engine that was built for another GPU or version, and leave the refusal to TensorRT.
+        skip_check: load an engine that was built for another GPU or version. TensorRT itself then refuses it.
 
         Raises EngineError if the engine is damaged or does not fit, BackendError if TensorRT is missing or fails.
         """

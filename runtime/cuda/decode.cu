@@ -30,7 +30,7 @@ extern "C" __global__ void decode_maps(const float* __restrict__ maps, const Reg
     const float* own = maps + face * 3 * points * cells;
     const float* scores = own + (size_t)point * cells;
 
-    // Threads without a cell of their own start with the first cell.
+    // Threads that have no cell start with the first cell.
     float top = scores[0];
     for (int cell = threadIdx.x; cell < cells; cell += THREADS) top = maximum(top, scores[cell]);
     for (int offset = WARP / 2; offset > 0; offset /= 2) top = maximum(top, __shfl_down_sync(0xffffffffu, top, offset));

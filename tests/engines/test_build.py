@@ -25,7 +25,7 @@ from canthus.runtime.backends.trt import select_flavour
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import read_engine, read_engine_manifest
 from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError, ModelError
-from canthus.runtime.models import read_manifest, shipped_models
+from canthus.runtime.models import included_models, read_manifest
 from canthus.trainer.networks.checkpoint import Checkpoint, save
 from canthus.trainer.networks.network import build as build_network
 
@@ -99,9 +99,9 @@ def test_only_the_layers_of_the_network_are_fp16(folder, tmp_path, precision):
 
 
 @pytest.mark.parametrize("with_decode", [False, True])
-@pytest.mark.parametrize("name", sorted(shipped_models()))
-def test_graphs_of_shipped_models_are_valid(name, with_decode):
-    graph = engine_graph(shipped_models()[name], "fp16", with_decode=with_decode)
+@pytest.mark.parametrize("name", sorted(included_models()))
+def test_graphs_of_included_models_are_valid(name, with_decode):
+    graph = engine_graph(included_models()[name], "fp16", with_decode=with_decode)
     onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), strict_mode=True)
 
 

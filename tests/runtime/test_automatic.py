@@ -373,7 +373,7 @@ def test_description_says_whether_the_engine_is_built(machine):
 
 def test_engine_with_other_points_is_refused(machine, monkeypatch):
     monkeypatch.setattr(automatic, "open_backend", OPEN_BACKEND)
-    with pytest.raises(ModelError, match=r"gives 29 points \(expected 98\)"):
+    with pytest.raises(ModelError, match=r"has 29 points \(expected 98\)"):
         Landmarker(Settings(model=str(machine.cache_engine(points=29))))
 
 

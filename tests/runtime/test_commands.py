@@ -392,8 +392,8 @@ def test_doctor_fits_one_screen_and_prints_json(capsys):
 def test_default_model_differs_on_a_gpu(monkeypatch):
     assert (find_model().stem, find_gpu_model().stem) == ("fast", "accurate")
     assert find_gpu_model("fast") == find_model("fast")
-    shipped = {"fast": find_model()}
-    monkeypatch.setattr(models, "shipped_models", lambda: shipped)
+    included = {"fast": find_model()}
+    monkeypatch.setattr(models, "included_models", lambda: included)
     assert find_gpu_model() == find_model()
 
 

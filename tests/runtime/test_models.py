@@ -78,7 +78,7 @@ def test_model_with_one_output_is_refused_with_a_message_about_its_outputs(tmp_p
 
 
 def test_model_with_another_number_of_points_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"gives 98 points \(expected 29\)"):
+    with pytest.raises(ModelError, match=r"has 98 points \(expected 29\)"):
         open_backend(find_model(), 29)
 
 

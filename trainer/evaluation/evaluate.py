@@ -72,7 +72,7 @@ class Result:
 
 
 def open_candidate(name: str | None) -> Candidate:
-    """Open a shipped model by name (None: the default one), an .onnx file, or a checkpoint (.safetensors)."""
+    """Open an included model by name (None: the default one), an .onnx file, or a checkpoint (.safetensors)."""
     if name is None or not name.endswith(".safetensors"):
         path = find_model(name)
         return Candidate(name or path.stem, open_backend(path))
