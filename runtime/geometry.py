@@ -100,9 +100,10 @@ def to_square_pixels(image: NDArray[np.uint8], pixel_aspect: float) -> tuple[NDA
 
 
 def transform(affine: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Apply affines (..., 2, 3) to points (..., K, 2)."""
-    moved = points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
-    return moved.astype(np.float32)
+    """Apply affines (..., 2, 3) to points (..., K, 2). Values too large for float32 become infinity or NaN."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a network that fails may give any value
+        moved = points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
+        return moved.astype(np.float32)
 
 
 def crop(image: NDArray[np.uint8], roi: Roi, size: int) -> NDArray[np.uint8]:

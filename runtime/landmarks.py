@@ -24,6 +24,17 @@ WIDER_SCALE = 1.25
 """Side of the upright region in which an uncertain face is predicted again, relative to the detector's region."""
 
 
+SCORE_TOLERANCE = 0.001
+"""How far a score may be outside [0, 1], by rounding in half precision."""
+
+MAX_DISTANCE = 1.0
+"""A point further from the centre of its region is an error of the network, in sides of the region. A corner of the
+region is at 0.7."""
+
+MIN_EXTENT = 0.01
+"""Points that extend over less than this are no face, in sides of the region. The points of a face extend over 0.8."""
+
+
 class Landmarks(NamedTuple):
     """The landmarks of the faces of one image."""
 
@@ -41,13 +52,24 @@ Roll = Callable[[NDArray[np.floating]], float]
 def predict_landmarks(backend: Backend, image: NDArray[np.uint8], rois: Sequence[Roi]) -> Landmarks:
     """Predict the landmarks in each region of an image (H, W, 3) RGB, once.
 
-    If the network returns NaN or infinity for a face, its points are the centre of its region and its scores are 0.
+    If the network returns impossible values for a face, its points are the centre of its region and its scores are 0:
+    NaN, points far outside the region or all at one place, or scores outside [0, 1].
     """
     points, scores = predict_regions(backend, image, rois)
-    finite = np.isfinite(points).all((1, 2)) & np.isfinite(scores).all(1)
-    for index in np.flatnonzero(~finite).tolist():
-        points[index], scores[index] = (rois[index].x, rois[index].y), 0
+    for index, roi in enumerate(rois):
+        if not _is_possible(points[index], scores[index], roi):
+            points[index], scores[index] = (roi.x, roi.y), 0
     return Landmarks(points, scores)
+
+
+def _is_possible(points: NDArray[np.float32], scores: NDArray[np.float32], roi: Roi) -> bool:
+    """Whether a network that works can return these points (K, 2) and scores (K,) for a region. NaN is not possible."""
+    if not (scores.min() >= -SCORE_TOLERANCE and scores.max() <= 1 + SCORE_TOLERANCE):
+        return False
+    distances = np.linalg.norm(points.astype(np.float64) - (roi.x, roi.y), axis=1)
+    if not distances.max() <= MAX_DISTANCE * roi.side:
+        return False
+    return len(points) == 1 or bool(np.ptp(points, axis=0).max() >= MIN_EXTENT * roi.side)
 
 
 def refine_landmarks(predict: Predict, rois: Sequence[Roi], roll: Roll = roll_from_points) -> Landmarks:

@@ -1,11 +1,13 @@
 """The public Python API, wired from the parts: `follow` a source of frames, or `Landmarker.landmark` an image."""
 
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,10 +60,12 @@ class Landmarker(Closeable):
     `seconds` holds the time that each stage took for the last frame. `backend` runs the network. It starts on the CPU
     and moves to the GPU when an engine is ready, if the machine has both; `canthus.runtime` logs each change.
 
-    Raises InputError if the settings are wrong, and ModelError if a model is missing or damaged.
+    Raises InputError if the settings are wrong, ModelError if a model is missing or damaged, and BackendError if a
+    network fails on all devices. A face for which a network gives impossible values is left out.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
+        self._thread = threading.current_thread()
         settings = Settings() if settings is None else settings
         if not isinstance(settings, Settings):
             raise InputError(f"settings must be Settings(model=..., max_faces=...), got {describe_value(settings)}")
@@ -84,7 +88,11 @@ class Landmarker(Closeable):
         return self.backend.name
 
     def update(self, frame: Frame) -> Faces:
-        """Return the faces of the next frame of a video or camera. Raises InputError if it is no `Frame`."""
+        """Return the faces of the next frame of a video or camera.
+
+        Raises InputError if it is no `Frame`, or in another thread than the one that opened the landmarker.
+        """
+        self._check_thread()
         if not isinstance(frame, Frame):
             raise InputError(f"update expects Frame(image, index, seconds), got {describe_value(frame)}")
         self._check_open()
@@ -103,8 +111,10 @@ class Landmarker(Closeable):
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
         """Return the faces of a single image (H, W, 3) uint8 RGB. Small faces are searched for too.
 
-        Raises InputError for any other value, for example a grey image or one with an alpha channel.
+        Raises InputError for any other value, for example a grey image or one with an alpha channel, and in another
+        thread than the one that opened the landmarker.
         """
+        self._check_thread()
         check_image(image)
         self._check_open()
         tracker = Tracker(partial(self._detector.detect, exhaustive=True), self.backend, self.tracker.settings)
@@ -112,6 +122,17 @@ class Landmarker(Closeable):
         predict = partial(predict_landmarks, self.backend, image)
         points, scores = average_views(predict, Landmarks(faces.points, faces.scores))
         return replace(faces, points=points, scores=scores)
+
+    def _check_thread(self) -> None:
+        current = threading.current_thread()
+        if current is not self._thread:
+            raise InputError(
+                f"this Landmarker was opened in the thread {self._thread.name!r} and is used in {current.name!r}; open "
+                "one Landmarker in each thread"
+            )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Landmarker cannot be pickled or copied; open one in each process or thread")
 
     def restart(self) -> None:
         """Forget the faces. Call it after a jump to another time in a video."""

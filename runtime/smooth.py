@@ -23,6 +23,10 @@ class OneEuro:
     speed_cutoff: float = 1.0  # Hz, for the speed itself
 
 
+MIN_ELAPSED, MAX_ELAPSED = 1e-6, 10.0
+"""Seconds between two frames. Outside this range the time has jumped, and the filter starts again."""
+
+
 @dataclass
 class _State:
     points: NDArray[np.float64]  # (98, 2) filtered, frame pixels
@@ -40,7 +44,7 @@ class Smoother:
     def smooth(self, faces: Faces, seconds: float) -> Faces:
         """Return the faces with smoothed points; `seconds` is the frame's time.
 
-        A new face, and any face after a step back in time, is returned unchanged.
+        A new face, and any face after a jump in time, is returned unchanged.
         """
         states = [self._filter(self._states.get(face.id), face.points, seconds) for face in faces]
         self._states = dict(zip(faces.ids.tolist(), states, strict=True))
@@ -51,9 +55,11 @@ class Smoother:
 
     def _filter(self, state: _State | None, points: NDArray[np.float32], seconds: float) -> _State:
         new = points.astype(np.float64)
-        if state is None or seconds <= state.seconds:
+        elapsed = 0.0 if state is None else seconds - state.seconds
+        # Not finite: the last points were NaN, and every later value of the filter would be NaN too.
+        if state is None or not MIN_ELAPSED <= elapsed <= MAX_ELAPSED or not np.isfinite(state.points).all():
             return _State(new, np.zeros_like(new), seconds)
-        settings, elapsed = self._settings, seconds - state.seconds
+        settings = self._settings
         size = max(float((new.max(0) - new.min(0)).max()), 1.0)
         raw_speed = (new - state.points) / elapsed
         speed = state.speed + _weight(settings.speed_cutoff, elapsed) * (raw_speed - state.speed)

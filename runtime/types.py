@@ -3,6 +3,8 @@
 Pixel centres are integers, x comes before y, colours are RGB.
 """
 
+import math
+import numbers
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import overload
@@ -28,6 +30,12 @@ def check_image(value: object) -> None:
         raise InputError(f"an image must be an array (H, W, 3) of uint8 in RGB, got {describe_value(value)}")
 
 
+def _check_number(name: str, value: object) -> None:
+    """Raise InputError unless a value of a `Frame` is a finite number."""
+    if not (isinstance(value, numbers.Real) and math.isfinite(value)):
+        raise InputError(f"{name} of a frame must be a finite number, got {describe_value(value)}")
+
+
 def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: type) -> None:
     """Raise ValueError unless an array has the shape and dtype; None means any size."""
     fits = array.ndim == len(shape) and all(
@@ -46,7 +54,7 @@ class Frame:
     pass a copy of a buffer that will be reused. `follow` decodes each frame of a file, camera or stream into a new
     array. To draw on a frame, copy it: `frame.image.copy()`.
 
-    Raises InputError for an image of another shape or dtype.
+    Raises InputError for an image of another shape or dtype, and for a time or pixel aspect that is not finite.
     """
 
     image: NDArray[np.uint8] = field(repr=False)  # (H, W, 3) RGB, read-only
@@ -56,6 +64,8 @@ class Frame:
 
     def __post_init__(self) -> None:
         check_image(self.image)
+        _check_number("seconds", self.seconds)
+        _check_number("pixel_aspect", self.pixel_aspect)
         view = self.image.view()
         view.setflags(write=False)
         object.__setattr__(self, "image", view)

@@ -117,11 +117,14 @@ class AutomaticBackend(Closeable):
             return predict(self._cpu)
         try:
             return predict(self._gpu)
-        except BackendError as error:
+        except (BackendError, RuntimeError) as error:  # RuntimeError: of the libraries of the GPU
             _log.warning("%s; the CPU is used from now on", error)
             gpu, self._gpu = self._gpu, None
             gpu.close()
-            return predict(self._cpu)
+            try:
+                return predict(self._cpu)
+            except BackendError as second:
+                raise BackendError(f"{second}; {gpu.name} had failed before ({error})") from second
 
     def _open_or_build(self) -> None:
         """Open the engine in the cache, or start to build it if it is missing or damaged."""

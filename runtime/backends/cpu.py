@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from canthus.runtime.backends.openvino_without_telemetry import core, openvino
 from canthus.runtime.calibration import apply_calibration
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.errors import ModelError
+from canthus.runtime.errors import BackendError, ModelError
 from canthus.runtime.models import Manifest, Model
 
 
@@ -33,6 +33,8 @@ class OpenVINOBackend(Closeable):
     """
 
     name = "OpenVINO on the CPU"
+    time_limit, time_limit_per_crop = 30.0, 2.0
+    """Seconds after which a prediction counts as hanging: far more than a slow computer needs."""
 
     def __init__(self, model: Model) -> None:
         manifest = model.manifest
@@ -52,9 +54,19 @@ class OpenVINOBackend(Closeable):
                 np.zeros((0, self._points, 2), np.float32),
                 np.zeros((0, self._points), np.float32),
             )
-        result = self._request.infer([np.ascontiguousarray(crops)])
-        points, scores = (result[port] for port in (0, 1))
-        return points.astype(np.float32), apply_calibration(scores.astype(np.float32), self._calibration)
+        points, scores = self._infer(self._request, np.ascontiguousarray(crops))
+        return points, apply_calibration(scores, self._calibration)
+
+    def _infer(self, request: openvino.InferRequest, crops: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """Return copies of the outputs. Raises BackendError if OpenVINO fails or gives no result in time."""
+        limit = self.time_limit + self.time_limit_per_crop * len(crops)
+        try:
+            request.start_async([crops])
+            if not request.wait_for(round(1000 * limit)):
+                raise BackendError(f"{self.name}: no result within {limit:.0f} s; use a smaller model, or restart")
+            return [request.get_output_tensor(port).data.astype(np.float32) for port in (0, 1)]
+        except RuntimeError as error:
+            raise BackendError(f"{self.name}: the network failed ({str(error).strip().splitlines()[-1]})") from error
 
     def close(self) -> None:
         """Free the network."""

@@ -30,8 +30,12 @@ class TorchBackend(Closeable):
     @torch.inference_mode()
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and scores (N, K)."""
-        points, scores = self._network(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
-        return points.cpu().numpy(), apply_calibration(scores.cpu().numpy(), self._calibration)
+        try:
+            outputs = self._network(torch.from_numpy(np.ascontiguousarray(crops)).to(self._device))
+            points, scores = (output.cpu().numpy() for output in outputs)
+        except RuntimeError as error:
+            raise BackendError(f"{self.name}: the network failed ({str(error).strip().splitlines()[0]})") from error
+        return points, apply_calibration(scores, self._calibration)
 
     def close(self) -> None:
         """Do nothing: Python frees the network with the backend."""

@@ -1,5 +1,7 @@
 """The Python API as users call it, and its messages for values that it cannot use."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -80,6 +82,70 @@ def test_value_that_is_no_rgb_image_is_refused(value, description):
 def test_array_in_place_of_a_frame_is_refused():
     with Landmarker() as landmarker, pytest.raises(InputError, match=r"update expects Frame.*, got an array"):
         landmarker.update(image_of_a_face())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), None, "1.0"], ids=str)
+def test_frame_with_a_time_that_is_no_finite_number_is_refused(value):
+    with pytest.raises(InputError, match="seconds of a frame must be a finite number, got"):
+        Frame(image_of_a_face(), 0, value)
+    with pytest.raises(InputError, match="pixel_aspect of a frame must be a finite number, got"):
+        Frame(image_of_a_face(), 0, 0.0, value)
+
+
+@pytest.mark.parametrize("kind", [int, np.float32, np.float64, np.int64])
+def test_frame_accepts_times_of_any_number_type(kind):
+    assert Frame(image_of_a_face(), 0, kind(2)).seconds == 2
+
+
+@pytest.mark.parametrize("jump", [1e9, -1e9, 1e308])
+def test_faces_are_found_and_finite_during_and_after_a_jump_in_time(jump):
+    with Landmarker() as landmarker:
+        for index, seconds in enumerate([0.0, 0.03, jump, 0.1, 0.13]):
+            faces = landmarker.update(Frame(image_of_a_face(), index, seconds))
+            assert len(faces) == 1
+            assert np.isfinite(faces.points).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, 0.0, 1e38])
+def test_face_with_impossible_points_is_dropped_and_found_again(monkeypatch, value):
+    with Landmarker() as landmarker:
+        predict = landmarker.backend.predict
+        counts = []
+        for index in range(9):
+            broken = 3 <= index < 6
+            points = predict if not broken else lambda crops: (predict(crops)[0] * 0 + value, predict(crops)[1])
+            monkeypatch.setattr(landmarker.backend, "predict", points)
+            faces = landmarker.update(Frame(image_of_a_face(), index, index / 5))
+            assert np.isfinite(faces.points).all()
+            counts.append(len(faces))
+    assert counts == [1, 1, 1, 0, 0, 0, 1, 1, 1]
+
+
+def test_landmarker_used_in_another_thread_is_one_clear_error():
+    errors = []
+
+    def use(landmarker):
+        for call in (lambda: landmarker.landmark(image_of_a_face()), lambda: landmarker.update(frame)):
+            try:
+                call()
+            except InputError as error:
+                errors.append(str(error))
+
+    frame = Frame(image_of_a_face(), 0, 0.0)
+    with Landmarker() as landmarker:
+        thread = threading.Thread(target=use, args=(landmarker,), name="worker")
+        thread.start()
+        thread.join()
+        assert len(landmarker.update(frame)) == 1
+    assert len(errors) == 2
+    assert all("opened in the thread 'MainThread' and is used in 'worker'" in error for error in errors)
+
+
+def test_landmarker_says_that_it_cannot_be_pickled():
+    with Landmarker() as landmarker:
+        for copy_of in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="cannot be pickled or copied; open one in each process"):
+                copy_of(landmarker)
 
 
 def test_landmarker_without_close_is_freed_with_its_last_reference():

@@ -279,6 +279,31 @@ def test_gpu_failure_in_a_single_image_repeats_only_the_inference(machine):
         assert landmarker.backend_name == CPU_NAME
 
 
+def test_one_error_is_raised_after_gpu_and_cpu_have_failed(machine, monkeypatch):
+    machine.cache_engine()
+
+    def fail(crops):
+        raise BackendError("OpenVINO on the CPU: the network failed (out of memory)")
+
+    monkeypatch.setattr(machine.cpu, "predict", fail)
+    with machine.landmarker() as landmarker:
+        machine.gpu.fails = True
+        with pytest.raises(BackendError, match=r"out of memory.*NVIDIA X had failed before \(CUDA: CUDA_ERROR_LAUNCH"):
+            landmarker.update(next(frames()))
+
+
+def test_runtime_error_of_a_gpu_library_moves_to_the_cpu(machine, monkeypatch):
+    machine.cache_engine()
+
+    def fail(crops):
+        raise RuntimeError("invalid argument")
+
+    with machine.landmarker() as landmarker:
+        monkeypatch.setattr(machine.gpu, "predict", fail)
+        assert len(landmarker.update(next(frames()))) == 1
+        assert landmarker.backend_name == CPU_NAME
+
+
 def test_error_on_the_cpu_is_raised(machine, monkeypatch):
     def fail(crops):
         raise BackendError("out of memory")

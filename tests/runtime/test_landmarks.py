@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from canthus.runtime.geometry import roll_from_points
-from canthus.runtime.landmarks import CONFIDENT_SCORE, VIEW_SCALES, Landmarks, average_views, refine_landmarks
+from canthus.runtime.landmarks import (
+    CONFIDENT_SCORE,
+    VIEW_SCALES,
+    Landmarks,
+    average_views,
+    predict_landmarks,
+    refine_landmarks,
+)
 from canthus.runtime.types import Roi
 from support.shape import SHAPE
 
@@ -98,3 +105,51 @@ def test_no_regions_give_no_faces():
     predict = FakePredict((100, 60, 0.0))
     points, scores = average_views(predict, refine_landmarks(predict, []))
     assert (len(points), len(scores)) == (0, 0)
+
+
+class Fault:
+    """A backend that gives one face impossible values, and the other face good ones."""
+
+    size = 64
+
+    def __init__(self, points=None, scores=None):
+        self.points, self.scores = points, scores
+
+    def predict(self, crops):
+        points = np.stack([10 + 40 * SHAPE] * len(crops)).astype(np.float32)
+        scores = np.full((len(crops), 98), 0.9, np.float32)
+        if self.points is not None:
+            points[0] = self.points
+        if self.scores is not None:
+            scores[0, 5] = self.scores
+        return points, scores
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"points": np.nan},
+        {"points": 1e38},
+        {"points": np.inf},
+        {"points": 7.0},  # all at one place
+        {"points": 10 + 400 * SHAPE},  # far outside the region
+        {"scores": np.nan},
+        {"scores": 2.0},
+        {"scores": -1.0},
+    ],
+    ids=["nan", "huge", "infinite", "constant", "far", "score nan", "score above 1", "score below 0"],
+)
+def test_impossible_values_give_the_face_score_0_and_leave_the_other_face(fault):
+    rois = [Roi(100, 100, 80, 0.3), Roi(300, 100, 80)]
+    found = predict_landmarks(Fault(**fault), np.zeros((200, 400, 3), np.uint8), rois)
+    assert (found.scores[0] == 0).all()
+    np.testing.assert_array_equal(found.points[0], np.broadcast_to([100, 100], (98, 2)))
+    np.testing.assert_allclose(found.scores[1], 0.9)
+    assert (np.ptp(found.points[1], axis=0) > 40).all()
+
+
+def test_points_in_the_corners_of_the_region_are_possible():
+    corners = np.zeros((98, 2), np.float32)
+    corners[1::2] = 63
+    found = predict_landmarks(Fault(points=corners), np.zeros((200, 400, 3), np.uint8), [Roi(100, 100, 80, 0.3)])
+    np.testing.assert_allclose(found.scores, 0.9)

@@ -54,6 +54,24 @@ def test_face_after_a_step_back_in_time_is_not_changed():
     assert np.allclose(smoother.smooth(one_face(SHAPE * 80), 1.0).points[0], SHAPE * 80)
 
 
+@pytest.mark.parametrize("jump", [60.0, 1e300, 1.7e308, -1e300, 5e-324], ids=str)
+def test_face_after_any_jump_in_time_is_not_changed_and_smoothed_again_afterwards(jump):
+    smoother = Smoother()
+    smoother.smooth(one_face(SHAPE * 50), 0.0)
+    for _ in range(2):
+        assert np.array_equal(smoother.smooth(one_face(SHAPE * 80), jump).points[0], (SHAPE * 80).astype(np.float32))
+    smoother.smooth(one_face(SHAPE * 80), 0.0)
+    after = smoother.smooth(one_face(SHAPE * 80 + 1), 0.1).points[0]
+    assert (after > SHAPE * 80).all()
+    assert (after < SHAPE * 80 + 1).all()
+
+
+def test_face_with_nan_is_smoothed_as_a_new_face_afterwards():
+    smoother = Smoother()
+    smoother.smooth(one_face(SHAPE * 50 * np.nan), 0.0)
+    assert np.isfinite(smoother.smooth(one_face(SHAPE * 50), 0.1).points).all()
+
+
 def test_smoothing_does_not_depend_on_the_size_of_the_face():
     rng = np.random.default_rng(1)
     path, seconds = SHAPE + rng.normal(0, 0.01, (20, 98, 2)), np.arange(20) / 30

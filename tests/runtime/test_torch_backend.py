@@ -30,6 +30,15 @@ def test_scores_are_calibrated_for_any_number_of_crops(count):
     np.testing.assert_allclose(scores, np.broadcast_to(expected, (count, 98)), atol=1e-6)
 
 
+def test_network_that_fails_is_one_clear_error():
+    class Failing(torch.nn.Module):
+        def forward(self, crops):
+            raise RuntimeError("not enough memory\nstack of C++")
+
+    with TorchBackend(Failing(), 64) as backend, pytest.raises(BackendError, match=r"failed \(not enough memory\)$"):
+        backend.predict(np.zeros((1, 64, 64, 3), np.uint8))
+
+
 def test_missing_gpu_is_reported(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(BackendError, match="finds no NVIDIA GPU"):
