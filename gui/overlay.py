@@ -12,7 +12,7 @@ from canthus.runtime.draw import FAINT_BELOW, FOREHEAD
 from canthus.runtime.types import Faces
 
 OUTLINE = QColor(*draw.OUTLINE, 170)
-"""Under each point and id, so that they are visible on skin and on bright backgrounds."""
+"""Under points, lines and ids, so that they are visible on skin and on bright backgrounds."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,14 @@ def _pen(colour: QColor, width: float) -> QPen:
 
 
 def _paint_lines(painter: QPainter, points: NDArray[np.float64], size: float) -> None:
-    for line in wflw.LINES:
-        colour = QColor(*draw.POINT_COLOURS[line[0]])
-        colour.setAlpha(150)
-        painter.setPen(_pen(colour, max(1.0, size * 0.42)))
-        painter.drawPolyline(_polygon(points[list(line)]))
+    width = max(1.0, size * 0.42)
+    chains = [(_polygon(points[list(line)]), draw.POINT_COLOURS[line[0]]) for line in wflw.LINES]
+    painter.setPen(_pen(QColor(*draw.OUTLINE, 90), width + 1.6))
+    for chain, _ in chains:
+        painter.drawPolyline(chain)
+    for chain, colour in chains:
+        painter.setPen(_pen(QColor(*colour, 205), width))
+        painter.drawPolyline(chain)
 
 
 def _paint_points(painter: QPainter, points: NDArray[np.float64], confident: NDArray[np.bool_], size: float) -> None:
