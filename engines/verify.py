@@ -169,9 +169,9 @@ def record_check(engine: Path, rows: list[ParityRow]) -> None:
     if manifest is None or row.not_run:
         return
     check = {
-        "beside": rows[0].name,
+        "reference": rows[0].name,
         **{name: value for name, value in dataclasses.asdict(row).items() if value not in (None, "")},
-        "holds": row.within_tolerance(manifest.size),
+        "within_tolerance": row.within_tolerance(manifest.size),
     }
     dataclasses.replace(manifest, check={**manifest.check, "engine": check}).write(engine)
 

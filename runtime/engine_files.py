@@ -44,11 +44,18 @@ class EngineRecipe:
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+RENAMED_CHECK_FIELDS = {"beside": "reference", "most_99": "p99", "holds": "within_tolerance", "why": "reason"}
+"""Fields of `EngineManifest.check` in manifests of version 0.1, and their names today."""
+
+
 def _parse_check(value: object) -> dict[str, Any]:
     """Parse the results of the engine's check. Raises ValueError if they are not mappings."""
     if not isinstance(value, Mapping) or not isinstance(value.get("engine", {}), Mapping):
         raise ValueError(f"expected an object with named fields, and one in its field engine, got {value!r:.60}")
-    return dict(value)
+    check = dict(value)
+    if "engine" in check:
+        check["engine"] = {RENAMED_CHECK_FIELDS.get(name, name): result for name, result in check["engine"].items()}
+    return check
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,7 @@ class EngineManifest:
     @property
     def passed_check(self) -> bool:
         """Whether the results of the engine were within the tolerances. True if it was not checked yet."""
-        return bool(self.check.get("engine", {}).get("holds", True))
+        return bool(self.check.get("engine", {}).get("within_tolerance", True))
 
     def write(self, engine: Path) -> None:
         """Write the manifest beside an engine. Raises InputError if it cannot be written."""
@@ -124,21 +131,21 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
 
     Raises EngineError if the engine or the manifest is missing, or a field is wrong.
     """
-    beside = engine.with_suffix(".json")
+    manifest_file = engine.with_suffix(".json")
     if not engine.is_file():
         raise EngineError(f"{engine}: no such engine; `canthus engine list` shows the engines in the cache")
     try:
-        return fields.parse_fields(EngineManifest, json.loads(beside.read_text(encoding="utf-8")))
+        return fields.parse_fields(EngineManifest, json.loads(manifest_file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise EngineError(
-            f"{engine}: its manifest {beside.name} is missing, so this may be any native code; build an engine with "
+            f"{engine}: its manifest {manifest_file.name} is missing, so its origin is unknown; build an engine with "
             "`canthus engine build`, or inspect one that you built yourself with `canthus engine inspect --trust`"
         ) from error
     except fields.FieldError as error:
-        raise EngineError(f"{beside}: {error}; build the engine again with `canthus engine build`") from error
+        raise EngineError(f"{manifest_file}: {error}; build the engine again with `canthus engine build`") from error
     except (OSError, ValueError) as error:
         raise EngineError(
-            f"{beside}: not an engine manifest ({error}); build the engine again with `canthus engine build`"
+            f"{manifest_file}: not an engine manifest ({error}); build the engine again with `canthus engine build`"
         ) from error
 
 
@@ -189,9 +196,10 @@ def find_matching_engines(
 
 
 def mark_failed(engine: Path, reason: str) -> None:
-    """Note in an engine's manifest that it does not run here, so that it is not tried at every start."""
+    """Record in an engine's manifest that it does not run here, so that it is not tried at every start."""
     manifest = read_engine_manifest(engine)
-    dataclasses.replace(manifest, check={**manifest.check, "engine": {"holds": False, "why": reason}}).write(engine)
+    failed = {"within_tolerance": False, "reason": reason}
+    dataclasses.replace(manifest, check={**manifest.check, "engine": failed}).write(engine)
 
 
 def remove_engines(engines: Sequence[Path]) -> None:

@@ -57,7 +57,7 @@ class Landmarker(Closeable):
         with Landmarker() as landmarker:
             faces = landmarker.landmark(read_image("face.jpg"))
 
-    `seconds` holds the time that each stage took for the last frame. `backend` runs the network. It starts on the CPU
+    `seconds` is the time that each stage took for the last frame. `backend` runs the network. It starts on the CPU
     and moves to the GPU when an engine is ready, if the machine has both; `canthus.runtime` logs each change.
 
     Raises InputError if the settings are wrong, ModelError if a model is missing or damaged, and BackendError if a

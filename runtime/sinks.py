@@ -1,4 +1,4 @@
-"""Write a video with the timestamps, the colors and the audio of its source."""
+"""Write a video with the timestamps, the colours and the audio of its source."""
 
 import contextlib
 import math
@@ -29,10 +29,10 @@ COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 """Audio codecs that .mp4 and .mkv store unchanged. Other audio is re-encoded as AAC, which every format stores."""
 
 RGB_TO_YUV_MATRIX = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-"""FFmpeg's color space number -> its matrix number. Unspecified (2) is decoded as BT.601 (5), so it is encoded so."""
+"""FFmpeg's colour space number -> its matrix number. Unspecified (2) is decoded as BT.601 (5), so it is encoded so."""
 
 MAX_DURATION = 2**31 - 1
-"""Longest frame that an .mp4 can store, in ticks. A damaged source may claim days."""
+"""Longest frame that an .mp4 can store, in ticks. A damaged source may have a duration of days."""
 
 
 def check_video(path: Path, overwrite: bool) -> None:
@@ -42,14 +42,14 @@ def check_video(path: Path, overwrite: bool) -> None:
 
 
 class VideoSink(Closeable):
-    """Writes frames as H.264 at their own times, with the color tags and the audio of the source video.
+    """Writes frames as H.264 at their own times, with the colour tags and the audio of the source video.
 
     The file appears when the sink is closed. It is complete then, also after Ctrl-C. Without a frame no file is
     written.
 
     Args:
         path: The video to write. Its suffix must be one of VIDEO_SUFFIXES.
-        source: Gives the size, pixel aspect, colors and audio. An odd width or height is reduced by one, because
+        source: Its size, pixel aspect, colours and audio are used. An odd width or height is reduced by one, because
             H.264 needs even sides.
 
     Raises:
@@ -91,7 +91,7 @@ class VideoSink(Closeable):
         self._stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         encoder, decoder = self._stream.codec_context, source.stream.codec_context
         encoder.time_base, encoder.sample_aspect_ratio = TIME_BASE, source.pixel_aspect
-        # Tags that are copied let a player show the colors as in the source; without a tag it makes the same guess.
+        # With the tags of the source, a player shows the same colours. Without tags, it assumes the same for both.
         known = decoder.colorspace in RGB_TO_YUV_MATRIX
         encoder.colorspace = decoder.colorspace if known else Colorspace.ITU709
         encoder.color_primaries, encoder.color_trc = decoder.color_primaries, decoder.color_trc
@@ -145,7 +145,7 @@ class VideoSink(Closeable):
                 self._draft.commit()
 
     def _flush(self) -> None:
-        """Write what the encoder still holds, and the rest of the audio."""
+        """Write the frames that are still in the encoder, and the rest of the audio."""
         packets, end = self._stream.encode(None), self._source.end
         if packets and end is not None:  # show the last frame as long as the source does
             packets[-1].duration = min(max(round(end / TIME_BASE) - self._last, 1), MAX_DURATION)
@@ -156,7 +156,7 @@ class VideoSink(Closeable):
 
 @contextlib.contextmanager
 def _ctrl_c_deferred() -> Iterator[None]:
-    """Handle Ctrl-C after the block: a packet that is encoded but not written would damage the dozen after it."""
+    """Handle Ctrl-C after the block: without a packet that was encoded, those after it are damaged."""
     handler = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
@@ -174,7 +174,7 @@ def _ctrl_c_deferred() -> Iterator[None]:
 class _AudioCopy(Closeable):
     """Copies the source's main audio track to a video, as far as the written frames reach.
 
-    An audio error never costs a frame: copying stops, and `error` holds the reason.
+    An audio error does not affect the frames: copying stops, and `error` is the reason.
     """
 
     def __init__(self, source: VideoFile) -> None:
@@ -256,7 +256,7 @@ class _AudioCopy(Closeable):
             self._target.mux(self._stream.encode(samples))
 
     def finish(self, until: float) -> None:
-        """Copy the audio before `until` and write what the encoder still holds."""
+        """Copy the audio before `until`, and write the samples that are still in the encoder."""
         self.write(until)
         if self._track is not None and not self._copied:
             with self._stopping():

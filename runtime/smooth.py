@@ -16,7 +16,7 @@ from canthus.runtime.types import Faces
 
 @dataclass(frozen=True)
 class OneEuro:
-    """Parameters of the filter. Speeds are in face sizes per second, so near and far faces are smoothed alike."""
+    """Parameters of the filter. Speeds are in face sizes per second, so small and large faces are smoothed equally."""
 
     cutoff: float = 1.2  # Hz, for a point at rest
     beta: float = 45.0  # increase of the cutoff: Hz for each face size per second
@@ -63,8 +63,8 @@ class Smoother:
         size = max(float((new.max(0) - new.min(0)).max()), 1.0)
         raw_speed = (new - state.points) / elapsed
         speed = state.speed + _weight(settings.speed_cutoff, elapsed) * (raw_speed - state.speed)
-        # Mainly the speed of the whole face opens the filters. The speed of a single point is noisy; it counts only as
-        # far as it exceeds the speed of the face.
+        # The cutoff depends mainly on the speed of the whole face. The speed of a single point is noisy, so only the
+        # part that exceeds the speed of the face is added.
         face_speed = np.linalg.norm(speed.mean(0)) / size
         own_speed = np.linalg.norm(speed - speed.mean(0), axis=1) / size
         cutoff = settings.cutoff + settings.beta * (face_speed + np.maximum(own_speed - face_speed, 0.0))

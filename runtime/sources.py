@@ -26,7 +26,7 @@ CAMERA_TIMEOUT = 3.0
 """Seconds without a frame after which a camera counts as disconnected."""
 
 CONVERTIBLE_COLOR_SPACES = (0, 1, 2, 4, 5, 6, 7, 9)
-"""Numbers of the color spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
+"""Numbers of the colour spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
 
 AV_TIME_BASE = 1_000_000
 """Ticks per second of a container's duration and start time in FFmpeg."""

@@ -38,7 +38,7 @@ def check_table(path: Path, overwrite: bool) -> None:
 class TableSink(Closeable):
     """Writes a table with one row for each face.
 
-    A file appears when the sink is closed. It holds every row written until then, also after Ctrl-C. On standard output
+    A file appears when the sink is closed. It has every row written until then, also after Ctrl-C. On standard output
     (path STDOUT) rows appear at once.
 
     Args:

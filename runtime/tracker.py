@@ -39,7 +39,7 @@ Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
 
 @dataclass(frozen=True)
 class TrackerSettings:
-    """When the tracker runs the detector, accepts a new face and gives up a lost one. Times are in seconds."""
+    """When the tracker runs the detector, accepts a new face and drops a lost one. Times are in seconds."""
 
     max_faces: int = 8
     detection_interval: float = 0.5  # between runs of the detector while faces are tracked
@@ -72,7 +72,7 @@ class _Track:
         return float(self.scores.mean())
 
     def confirm(self, box: FaceBox, seconds: float) -> None:
-        """Note that the detector has found the face. If it returned two boxes for it, the higher score stays."""
+        """Record that the detector has found the face. If it returned two boxes for it, the higher score stays."""
         first = seconds != self.confirmed
         self.detection_score = box.score if first else max(box.score, self.detection_score)
         self.confirmed = seconds
@@ -196,7 +196,7 @@ class Tracker:
             self._improve(match.track, points[index], scores[index], seconds)
 
     def _match(self, boxes: list[FaceBox], seconds: float) -> _Matches:
-        """Assign boxes to tracks, and note that the detector has confirmed these tracks."""
+        """Assign boxes to tracks, and record that the detector has confirmed these tracks."""
         new: list[FaceBox] = []
         uncertain: list[_Match] = []
         for box in boxes:
@@ -249,7 +249,7 @@ class Tracker:
     def _improve(self, track: _Track, points: NDArray[np.float32], scores: NDArray[np.float32], seconds: float) -> None:
         """Replace the points of an uncertain track if the new ones score clearly higher.
 
-        A track may have shrunk to an eye or be rotated, and would stay so.
+        The region of a track may have shrunk to an eye or be rotated, and tracking does not correct this.
         """
         track.refined = seconds
         improved = replace(track, points=points, scores=scores)

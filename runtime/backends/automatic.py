@@ -232,8 +232,8 @@ def find_engine(model: Model, target: Target) -> Path | None:
             return engine
     if fitting:
         engine, manifest = fitting[0]
-        why = manifest.check["engine"].get("why", "its points differ from the model's")
-        raise EngineError(f"{engine.name} failed its check ({why}); `{manifest.rebuild_command}` builds it again")
+        reason = manifest.check["engine"].get("reason", "its points differ from the model's")
+        raise EngineError(f"{engine.name} failed its check ({reason}); `{manifest.rebuild_command}` builds it again")
     return None
 
 

@@ -84,12 +84,12 @@ class Machine(logging.Handler):
         return self.gpu
 
     def cache_engine(
-        self, data: bytes = b"an engine", version: str = VERSION, holds: bool = True, points: int = 98
+        self, data: bytes = b"an engine", version: str = VERSION, passed: bool = True, points: int = 98
     ) -> Path:
         recipe = EngineRecipe(sha256(self.model), "tensorrt-rtx", version, "", ("sm86",), "fp16", (1, 4, 16))
         engine = self.folder / f"{recipe.key}.engine"
         engine.write_bytes(data)
-        check = {"engine": {"holds": holds}}
+        check = {"engine": {"within_tolerance": passed}}
         EngineManifest(hashlib.sha256(data).hexdigest(), recipe, "m", 64, points, 4, "", (), check=check).write(engine)
         return engine
 
@@ -220,7 +220,7 @@ def test_engine_that_is_refused_after_its_build_is_not_built_at_every_start(mach
 
 
 def test_engine_whose_points_differ_is_not_built_at_every_start(machine):
-    machine.cache_engine(holds=False)
+    machine.cache_engine(passed=False)
     with machine.landmarker() as landmarker:
         assert run_until(landmarker, lambda: True) == [CPU_NAME]
     assert machine.builds == []

@@ -54,7 +54,7 @@ def clip(tmp_path):
     return path
 
 
-def test_video_gives_an_overlay_and_a_table(clip, tmp_path, capsys):
+def test_video_writes_an_overlay_and_a_table(clip, tmp_path, capsys):
     overlay, table = tmp_path / "o.mp4", tmp_path / "t.csv"
     assert run("video", clip, "-o", overlay, "--table", table) == 0
     rows = list(csv.DictReader(table.read_text().splitlines()))
@@ -141,7 +141,7 @@ def test_track_ends_when_the_camera_is_covered(clip, model, light):
         assert len(left.ids) == 0
 
 
-def test_video_without_faces_gives_an_empty_table_and_an_overlay(tmp_path):
+def test_video_without_faces_writes_an_empty_table_and_an_overlay(tmp_path):
     source = write_video(tmp_path / "grey.mp4", STILL)
     assert run("video", source, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 0
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 1
@@ -279,7 +279,7 @@ def test_ctrl_c_and_sigterm_leave_complete_outputs(tmp_path, end):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv"]
 
 
-def test_images_give_a_table_and_drawn_images(clip, tmp_path, capsys):
+def test_images_are_drawn_and_written_to_a_table(clip, tmp_path, capsys):
     folder = tmp_path / "photos"
     (folder / "deep").mkdir(parents=True)
     with VideoFile(clip) as video:
@@ -374,7 +374,7 @@ def test_bench_of_a_clip_without_a_face_says_so(tmp_path, capsys):
     assert "0 with faces" in capsys.readouterr().out
 
 
-def test_bench_on_a_sample_whose_face_is_not_found_gives_speed_alone(tmp_path, capsys, monkeypatch):
+def test_bench_on_a_sample_whose_face_is_not_found_measures_speed_only(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(sample, "CLIP", write_video(tmp_path / "grey.mp4", STILL))
     assert run("bench", "--json") == 0
     output = capsys.readouterr()

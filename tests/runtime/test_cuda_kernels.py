@@ -78,7 +78,7 @@ def test_error_of_a_kernel_that_does_not_compile_has_the_compilers_log(monkeypat
         compile_kernel("crop.cu", 89)
 
 
-def test_raw_maps_backend_on_the_cpu_gives_the_points_of_pytorch_and_numpy():
+def test_raw_maps_backend_on_the_cpu_returns_the_points_of_pytorch_and_numpy():
     torch.manual_seed(8)
     network = build_network("student", POINTS).eval()
     crops = synthetic_crops(18, SIZE)  # more than one batch
@@ -185,7 +185,7 @@ def test_engine_on_a_gpu_equals_pytorch_and_allocates_nothing_after_the_first_ru
 
 @pytest.mark.cuda
 @pytest.mark.usefixtures("nvrtc", "gpu")
-def test_raw_maps_backend_gives_the_same_on_a_gpu_and_on_the_cpu():
+def test_raw_maps_backend_returns_the_same_on_a_gpu_and_on_the_cpu():
     if not torch.cuda.is_available():
         pytest.skip("this PyTorch has no CUDA")
     torch.manual_seed(11)

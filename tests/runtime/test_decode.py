@@ -95,7 +95,7 @@ def test_noise_of_the_offsets_is_averaged():
     assert error < 0.5 * published
 
 
-def test_map_without_a_positive_score_gives_a_point():
+def test_map_without_a_positive_score_has_a_finite_point():
     scores, offsets = np.full((1, 2, 8, 8), -0.5, np.float32), np.zeros((1, 2, 2, 8, 8), np.float32)
     scores[0, 1] = 0
     points, found_scores = decode(scores, offsets, stride=4)

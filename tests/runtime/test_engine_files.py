@@ -184,7 +184,7 @@ def test_failed_engine_is_marked_with_the_reason(engine):
     mark_failed(engine, "TensorRT refuses it")
     manifest = read_engine_manifest(engine)
     assert not manifest.passed_check
-    assert manifest.check["engine"]["why"] == "TensorRT refuses it"
+    assert manifest.check["engine"]["reason"] == "TensorRT refuses it"
 
 
 def test_cache_file_is_replaced_as_a_whole(tmp_path):

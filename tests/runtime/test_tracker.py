@@ -11,7 +11,7 @@ from support.fakes import bright_boxes, scene
 
 
 class Scored:
-    """A backend that gives all points the same score."""
+    """A backend that returns the same score for all points."""
 
     def __init__(self, backend, score):
         self.backend, self.size, self.score = backend, backend.size, score
@@ -30,7 +30,7 @@ def run(tracker, scenes, rate=30):
     return [tracker.update(image, number / rate) for number, image in enumerate(scenes)]
 
 
-def test_frame_without_faces_gives_empty_arrays(tracker):
+def test_frame_without_faces_returns_empty_arrays(tracker):
     faces = tracker.update(scene(), 0.0)
     assert len(faces) == 0
     assert faces.points.shape == (0, 98, 2)
