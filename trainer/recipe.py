@@ -15,6 +15,7 @@ from typing import Any, Literal, get_type_hints
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.fields import FieldError, parse_value
+from canthus.runtime.files import write_file
 from canthus.trainer.augmentation.augment import Augmentation
 from canthus.trainer.renamed_keys import rename_keys
 
@@ -101,7 +102,7 @@ class Recipe:
 
     def save(self, path: Path) -> None:
         """Write all values as JSON, which `load_recipe` reads."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        write_file(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
 
 
 def _check_augmentation(how: Augmentation) -> None:

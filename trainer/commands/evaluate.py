@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.files import write_file
 from canthus.trainer.commands.shared import make_parser, not_installed, report_errors_once, start_processes
 
 if TYPE_CHECKING:
@@ -280,10 +281,7 @@ def _report(args: argparse.Namespace, measured: _Measured) -> None:
         print(report.clips_table(measured.clips))
     if args.json:
         measurements = report.to_json(results, measured.stability, measured.speed, measured.clips)
-        try:
-            args.json.write_text(json.dumps(measurements, indent=2) + "\n")
-        except OSError as unwritable:
-            raise InputError(f"{args.json}: cannot be written: {unwritable.strerror}") from unwritable
+        write_file(args.json, (json.dumps(measurements, indent=2) + "\n").encode())
     if args.curve:
         report.draw_curve(results, args.curve)
     if args.reliability:
