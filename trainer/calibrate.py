@@ -23,11 +23,12 @@ from torch import nn
 
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration, logit
 from canthus.runtime.errors import InputError
-from canthus.trainer.augmentation.augment import NO_AUGMENTATION, Augmentation, augment
+from canthus.trainer.augmentation.augment import NO_AUGMENTATION, Augmentation
 from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, point_errors, reliability
+from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.networks.checkpoint import load, load_network, save
 from canthus.trainer.networks.network import DecodingNetwork
-from canthus.trainer.packs.batches import VALIDATION_BATCH, Batches
+from canthus.trainer.packs.batches import VALIDATION_BATCH, Batches, augment_face
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
 
@@ -74,7 +75,7 @@ def _negative_log_likelihood(values: Floats, target: Floats) -> float:
 
 
 def _predict(network: nn.Module, batches: Batches, how: Augmentation) -> Iterator[tuple[Floats, Floats]]:
-    """Yield peaks and errors (%), both (n,), of the points inside the crop, for all validation faces.
+    """Yield peaks and errors (%), both (n,), of the evaluated points inside the crop, for all validation faces.
 
     Each face is augmented once, with a fixed seed, so that each call gives the same.
     """
@@ -83,13 +84,16 @@ def _predict(network: nn.Module, batches: Batches, how: Augmentation) -> Iterato
     rng = np.random.default_rng(recipe.seed)
     for start in range(0, len(batches.validation_rows), VALIDATION_BATCH):
         rows = batches.validation_rows[start : start + VALIDATION_BATCH].tolist()
-        faces = [augment(pack.crops[row], pack.points[row], recipe.size, how, rng) for row in rows]
-        crops, true = (np.stack(part) for part in zip(*faces, strict=True))
+        faces = [augment_face(pack, row, recipe.size, how, rng) for row in rows]
+        crops, true, kinds = (np.stack(part) for part in zip(*faces, strict=True))
         with torch.inference_mode():
             predicted = deployed(torch.from_numpy(crops).to(device))
         points, scores = (part.float().cpu().numpy() for part in predicted)
         inside = ((true >= 0) & (true <= recipe.size - 1)).all(-1)
-        yield scores[inside].astype(np.float64), point_errors(points, true, true)[inside].astype(np.float64)
+        used = inside & evaluated_points(kinds) & has_normalizer(kinds)[:, None]
+        with np.errstate(divide="ignore", invalid="ignore"):  # of faces without a normalizer
+            errors = point_errors(points, true, true)
+        yield scores[used].astype(np.float64), errors[used].astype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ omega * ln(1 + (e / epsilon)^(alpha - y)) up to theta. Above theta the loss cont
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,6 +43,13 @@ class AdaptiveWing:
         return torch.where(error < self.theta, curve, line)
 
 
+class LossWeight(NamedTuple):
+    """Weights in the loss. A point with the weight 0 is ignored, a face with the weight 0 too."""
+
+    faces: Tensor  # (B,)
+    points: Tensor  # (B, K)
+
+
 @dataclass(frozen=True)
 class SkpsLoss:
     """Loss of the head's maps against points.
@@ -61,27 +68,25 @@ class SkpsLoss:
     offset_weight: float = 1.0
     point_weight: float = 0.0
 
-    def __call__(self, maps: Tensor, points: Tensor, weight: Tensor) -> Tensor:
-        """Return the scalar loss of maps (B, 3K, H, W) against points (B, K, 2), in pixels of the crop.
-
-        weight: of each face (B,).
-        """
+    def __call__(self, maps: Tensor, points: Tensor, weight: LossWeight) -> Tensor:
+        """Return the scalar loss of maps (B, 3K, H, W) against points (B, K, 2), in pixels of the crop."""
         scores, offsets = draw_maps(points, maps.shape[-1], self.stride, self.sigma)
         loss = self.against_maps(maps, scores, offsets, weight)
         return loss + self.point_weight * self.point_loss(maps, points, weight) if self.point_weight else loss
 
-    def point_loss(self, maps: Tensor, points: Tensor, weight: Tensor) -> Tensor:
+    def point_loss(self, maps: Tensor, points: Tensor, weight: LossWeight) -> Tensor:
         """Return the mean absolute error of decoded x and y, in cells. Points outside the crop are ignored."""
         decoded, _ = decode(maps.float(), self.stride)
         inside = ((points >= 0) & (points <= maps.shape[-1] * self.stride - 1)).all(-1)
         cells = (decoded - points).abs().mean(-1) / self.stride  # (B, K)
-        return (torch.where(inside, cells, 0.0).mean(1) * weight).mean()
+        return (torch.where(inside, cells * weight.points, 0.0).mean(1) * weight.faces).mean()
 
-    def against_maps(self, maps: Tensor, true_scores: Tensor, true_offsets: Tensor, weight: Tensor) -> Tensor:
+    def against_maps(self, maps: Tensor, true_scores: Tensor, true_offsets: Tensor, weight: LossWeight) -> Tensor:
         """Return the scalar loss against maps: true_scores (B, K, H, W), true_offsets (B, 2, K, H, W) in cells."""
         wing = AdaptiveWing()
         scores, offsets = split_maps(maps.float())
-        near = torch.where(true_scores > NEAR_SCORE, 1 + self.near, 1.0)
+        of_points = weight.points[..., None, None]  # (B, K, 1, 1)
+        near = torch.where(true_scores > NEAR_SCORE, 1 + self.near, 1.0) * of_points
         score_loss = (wing((scores - true_scores).abs(), true_scores) * near).mean((1, 2, 3))
         error = (offsets - true_offsets).abs()
         match self.offsets:
@@ -89,8 +94,8 @@ class SkpsLoss:
                 cost = wing(error, true_offsets)
             case "smooth-l1":
                 cost = torch.where(error < 1, error.square() / 2, error - 0.5)
-        offset_loss = (cost * true_scores[:, None]).mean((1, 2, 3, 4))
-        return ((score_loss + self.offset_weight * offset_loss) * weight).mean()
+        offset_loss = (cost * (true_scores * of_points)[:, None]).mean((1, 2, 3, 4))
+        return ((score_loss + self.offset_weight * offset_loss) * weight.faces).mean()
 
 
 def draw_maps(points: Tensor, size: int, stride: int, sigma: float) -> tuple[Tensor, Tensor]:

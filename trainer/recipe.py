@@ -13,23 +13,46 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
+
 from canthus.runtime.errors import InputError
 from canthus.runtime.fields import FieldError, parse_value
 from canthus.runtime.files import write_file
 from canthus.trainer.augmentation.augment import Augmentation
+from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.renamed_keys import rename_keys
 
 _RECIPES = resources.files("canthus.trainer") / "recipes"
 
 _MINIMUM = {"batch": 1, "size": 32} | dict.fromkeys(
     (
-        "clip_grad_norm", "ema_decay", "held_out", "offset_weight", "point_weight", "profile_weight", "seed", "warm_up",
-        "weight_decay",
+        "clip_grad_norm", "contour_weight", "ema_decay", "held_out", "offset_weight", "point_weight", "profile_weight",
+        "seed", "warm_up", "weight_decay",
     ),
     0,
 )  # fmt: skip
 _POSITIVE = ("epochs", "learning_rate", "sigma", "spread_half_weight")
 _FRACTIONS = ("distillation_weight", "negative_fraction")
+
+
+@dataclass(frozen=True)
+class KindWeights:
+    """Weights in the loss of the kinds of points (`PointKind`). Unlabelled points have the weight 0."""
+
+    placed: float = 1.0
+    covered: float = 1.0
+    hidden: float = 0.2
+    filled_in: float = 0.5
+    pseudo: float = 1.0
+
+    def table(self) -> NDArray[np.float32]:
+        """Return the weights, indexed by `PointKind`."""
+        return np.array([getattr(self, kind.name.lower(), 0.0) for kind in PointKind], np.float32)
+
+
+_TABLES = {"kind_weights": KindWeights, "augmentation": Augmentation}
+"""The tables of a recipe: fields that are dataclasses. `TABLE.NAME` is a value of one."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +90,11 @@ class Recipe:
     profile_weight: float = 2.5  # how often profile faces are drawn (absolute yaw estimate above 0.3)
     negative_fraction: float = 0.08  # share of crops without a face; they teach the scores
     spread_half_weight: float = 0.02  # a pseudo-label with this spread has half the weight
+    contour_weight: float = 0.5  # factor on the contour of faces made from 68 points: WFLW's contour is not the same
     # distillation
     teacher: str = ""  # checkpoint of a network to learn from; empty = labels only
     distillation_weight: float = 0.5  # share of the teacher in the loss; the rest is for the labels
+    kind_weights: KindWeights = field(default_factory=KindWeights)
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -85,6 +110,9 @@ class Recipe:
         for part, weight in self.dataset_weights:
             if not weight >= 0:
                 raise InputError(f"dataset_weights must be at least 0, got {weight} for {part!r}")
+        for name, weight in dataclasses.asdict(self.kind_weights).items():
+            if not weight >= 0:
+                raise InputError(f"kind_weights.{name} must be at least 0, got {weight:g}")
         if list(self.milestones) != sorted(self.milestones):
             raise InputError(f"milestones must be in ascending order, got {list(self.milestones)}")
         if self.held_out == 1:
@@ -176,12 +204,16 @@ def load_recipe(path: Path) -> Recipe:
 
 def _read_values(values: dict[str, Any], source: str, default: Recipe) -> Recipe:
     """Return the recipe with these values; the others come from the recipe that it extends, or from `default`."""
-    inner = values.get("augmentation", {})
-    if not isinstance(inner, dict):
-        raise InputError(f"{source}: augmentation: expected a table of names and values, got {inner!r}")
-    outer = {name: value for name, value in values.items() if name != "augmentation"}
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in _TABLES:
+            flat[name] = value
+        elif isinstance(value, dict):
+            flat |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            raise InputError(f"{source}: {name}: expected a table of names and values, got {value!r}")
     try:
-        renamed = rename_keys(outer | {f"augmentation.{name}": value for name, value in inner.items()})
+        renamed = rename_keys(flat)
         parent = renamed.pop("extends", None)
         if parent is not None and parent not in named_recipes():
             raise InputError(f"extends: expected one of {', '.join(named_recipes())}, got {parent!r}")
@@ -191,28 +223,29 @@ def _read_values(values: dict[str, Any], source: str, default: Recipe) -> Recipe
 
 
 def change(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
-    """Return the recipe with some values replaced; `augmentation.NAME` is a value of the augmentation.
+    """Return the recipe with some values replaced; `augmentation.NAME` is a value of the table augmentation.
 
     Values have the types of parsed JSON or TOML. Old names are accepted. Raises InputError with the name of a value
     that does not exist or does not fit.
     """
     outer: dict[str, Any] = {}
-    inner: dict[str, Any] = {}
+    tables: dict[str, dict[str, Any]] = {name: {} for name in _TABLES}
     for name, value in rename_keys(values).items():
         head, _, rest = name.partition(".")
-        in_augmentation = head == "augmentation" and bool(rest)
-        kind, key, into = (Augmentation, rest, inner) if in_augmentation else (Recipe, name, outer)
+        kind, key, into = (_TABLES[head], rest, tables[head]) if head in _TABLES and rest else (Recipe, name, outer)
         hints = get_type_hints(kind)
-        if key not in hints or key == "augmentation":
-            raise InputError(_unknown_name(name, [one for one in hints if one != "augmentation"]))
+        if key not in hints or key in _TABLES:
+            raise InputError(_unknown_name(name, [one for one in hints if one not in _TABLES]))
         try:
             into[key] = parse_value(hints[key], value, name)
         except FieldError as wrong:
             raise InputError(str(wrong)) from wrong
-    return dataclasses.replace(recipe, **outer, augmentation=dataclasses.replace(recipe.augmentation, **inner))
+    changed = {name: dataclasses.replace(getattr(recipe, name), **inner) for name, inner in tables.items()}
+    return dataclasses.replace(recipe, **outer, **changed)
 
 
 def _unknown_name(name: str, known: list[str]) -> str:
-    if name in get_type_hints(Augmentation):
-        return f"a recipe has no {name!r}; its augmentation has: augmentation.{name}"
+    for table, kind in _TABLES.items():
+        if name in get_type_hints(kind):
+            return f"a recipe has no {name!r}; its table {table} has: {table}.{name}"
     return f"a recipe has no {name!r}; expected one of {', '.join(known)}"

@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import math
+import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +17,10 @@ from torch import Tensor, nn
 from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer.distil import Teacher
 from canthus.trainer.ema import EMA
-from canthus.trainer.evaluation.metrics import nme
+from canthus.trainer.evaluation.metrics import box_nme, nme
+from canthus.trainer.faces.kinds import is_placed
 from canthus.trainer.log import Log, draw_crops
-from canthus.trainer.loss import SkpsLoss
+from canthus.trainer.loss import LossWeight, SkpsLoss
 from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimiser, load, restore_optimiser, save
 from canthus.trainer.networks.hrnet import HighResolutionModule
 from canthus.trainer.networks.network import DecodingNetwork, build, channel_statistics, normalise
@@ -26,6 +29,7 @@ from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, loa
 from canthus.trainer.packs.pack import Pack, open_pack
 from canthus.trainer.parallel import World, sync_batch_norm
 from canthus.trainer.recipe import Recipe
+from canthus.trainer.time_limit import TimeLimit
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +52,7 @@ class TrainOptions:
     workers: int | None = None  # processes that make batches; 0 = a thread; None = as many as the GPU may need
     augment_on: Literal["auto", "cpu", "device"] = "auto"  # "auto": on the device if it is a GPU
     tensorboard: bool = False
+    time_limit: TimeLimit | None = None  # end in this time, with a whole schedule, instead of after `recipe.epochs`
 
 
 class Run:
@@ -69,7 +74,10 @@ class Run:
         self.batches = Batches(pack, recipe, open_validation_pack(recipe), process, contents)
         self.points = pack.points.shape[1]
         self.epoch_steps = max(round(len(self.batches.training_rows) / recipe.batch), 1)
+        self.time_limit = options.time_limit
         self.total_steps = max(round(recipe.epochs * len(self.batches.training_rows) / recipe.batch), 1)
+        if self.time_limit:
+            self.total_steps = sys.maxsize
 
         network = sync_batch_norm(build(recipe.network, self.points), world).to(world.device)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
@@ -92,13 +100,14 @@ class Run:
         self.best_nme = math.inf  # of the validation faces so far, %
         self.losses: list[Tensor] = []  # of the steps of this epoch, on the device
         self._checked = 0  # how many of them are known to be finite
+        self._progress = 0.0  # elapsed fraction of the time limit
 
     def train_step(self, batch: Batch) -> None:
         """Update the weights with one batch. Raises ModelError if one of the last losses is not finite."""
         recipe, device = self.recipe, self.world.device
         batch = batch.to(device).augmented(self.gpu_cache)
         for group in self.optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * learning_rate_factor(self.step, recipe, self.total_steps)
+            group["lr"] = recipe.learning_rate * self._learning_rate_factor()
         self.network.train()
         images = normalise(batch.crops, self._statistics).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -111,9 +120,33 @@ class Run:
         self.optimizer.step()
         self.ema.update()
         self.step += 1
+        if self.time_limit:
+            self.time_limit.count_step()
         self.losses.append(loss.detach())
         if device.type == "cpu" or len(self.losses) - self._checked >= UNCHECKED_STEPS:
             self.check_losses()
+
+    def _learning_rate_factor(self) -> float:
+        """Return the learning rate of this step, as a fraction of the highest."""
+        if not self.time_limit:
+            return learning_rate_factor(self.step, self.recipe, self.total_steps)
+        return learning_rate_factor(self.time_limit.steps, self.recipe, self.time_limit.total_steps(self._progress))
+
+    def time_is_up(self) -> bool:
+        """Return whether the run must stop now to end within its time limit. All processes return the same."""
+        if not self.time_limit:
+            return False
+        self._progress = self.world.sum(self.time_limit.progress())[0] / self.world.ranks
+        return self._progress >= 1
+
+    def timed_validate(self) -> float:
+        """Return the result of `validate`; with a time limit, measure how long the end of the run will take."""
+        started = time.monotonic()
+        result = self.validate()
+        if self.time_limit:
+            parameters = sum(one.numel() for one in self.network.parameters())
+            self.time_limit.reserve_end(time.monotonic() - started, parameters)
+        return result
 
     def check_losses(self) -> None:
         """Raise ModelError if one of the losses since the last check is not finite."""
@@ -141,6 +174,7 @@ class Run:
     def validate(self) -> float:
         """Return the mean NME (%) of the averaged weights on the validation faces; nan if there are none.
 
+        If `batches.placed_only`, only the points that people placed are measured, by `box_nme`.
         Raises ModelError if it is not finite.
         """
         recipe, device = self.recipe, self.world.device
@@ -149,14 +183,16 @@ class Run:
         for batch in self.batches.validation():
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 points, _ = decoding(batch.crops.to(device))
-            errors = nme(points.float().cpu().numpy(), batch.points.numpy())
+            evaluated = batch.point_weight.numpy() > 0  # (B, K)
+            measure = box_nme if self.batches.placed_only else nme
+            errors = measure(points.float().cpu().numpy(), batch.points.numpy(), evaluated)[evaluated.any(-1)]
             total, faces = total + float(errors.sum(dtype=np.float64)), faces + len(errors)
         total, all_faces = self.world.sum(total, faces)
         if not math.isfinite(total):
             raise ModelError(
                 "the error on the held-out faces is not finite: the learning_rate is too high "
-                f"({recipe.learning_rate:g}), or both outer eye corners of a face have the same place; if so, make "
-                "the pack again"
+                f"({recipe.learning_rate:g}), or the labels of a face that normalize it have the same place; if so, "
+                "make the pack again"
             )
         return total / all_faces if all_faces else math.nan
 
@@ -251,11 +287,27 @@ def open_validation_pack(recipe: Recipe) -> Pack | None:
 
 
 def validation_fingerprint(batches: Batches) -> str | None:
-    """Return a hash of the names of the validation faces, independent of the size of crops; None without faces."""
+    """Return a hash of the names of the validation faces, independent of the size of crops; None without faces.
+
+    It also depends on whether only placed points are measured, as NMEs of the two kinds cannot be compared.
+    """
     names = batches.validation_pack.names
     if not len(batches.validation_rows):
         return None
-    return hashlib.sha256("\n".join(str(names[row]) for row in batches.validation_rows).encode()).hexdigest()[:16]
+    text = "\n".join(str(names[row]) for row in batches.validation_rows) + "\nplaced" * batches.placed_only
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def describe_validation(batches: Batches) -> str:
+    """Return one line: on how many faces the checkpoint is chosen, and by which measure."""
+    kinds = batches.validation_pack.kinds[batches.validation_rows]
+    if not batches.placed_only:
+        return f"validation: NME of {len(kinds)} faces"
+    placed = is_placed(kinds)
+    return (
+        f"validation: {placed.sum()} points that people placed on {placed.any(-1).sum()} faces; held_out_nme is their "
+        "mean error in % of the square root of the area of their box"
+    )
 
 
 def learning_rate_factor(step: int, recipe: Recipe, total_steps: int) -> float:
@@ -281,15 +333,17 @@ def make_loss(recipe: Recipe, points: int, device: torch.device, compiled: bool)
     )  # fmt: skip
     label_loss = torch.compile(skps.__call__) if compiled else skps
     if not recipe.teacher:
-        return lambda maps, batch, _: label_loss(maps, batch.points, batch.weight)
+        return lambda maps, batch, _: label_loss(maps, batch.points, LossWeight(batch.weight, batch.point_weight))
     teacher = Teacher(Path(recipe.teacher), points, device)
     teacher_loss = torch.compile(skps.against_maps) if compiled else skps.against_maps
 
     def mixed_loss(maps: Tensor, batch: Batch, images: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             scores, offsets = teacher.maps(images, recipe.stride, recipe.sigma)
-        from_labels = label_loss(maps, batch.points, batch.weight)
-        from_teacher = teacher_loss(maps, scores, offsets, torch.ones_like(batch.weight))
+        from_labels = label_loss(maps, batch.points, LossWeight(batch.weight, batch.point_weight))
+        # The teacher predicts every point, also where the label is missing.
+        everything = LossWeight(torch.ones_like(batch.weight), torch.ones_like(batch.point_weight))
+        from_teacher = teacher_loss(maps, scores, offsets, everything)
         return (1 - recipe.distillation_weight) * from_labels + recipe.distillation_weight * from_teacher
 
     return mixed_loss

@@ -19,7 +19,7 @@ from canthus.trainer.log import Log, Row, TimedBatches
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, join_processes
 from canthus.trainer.recipe import Recipe
-from canthus.trainer.run import Run, TrainOptions
+from canthus.trainer.run import Run, TrainOptions, describe_validation
 
 _log = logging.getLogger(__name__)
 
@@ -28,6 +28,9 @@ DEFAULT_OPTIONS = TrainOptions()
 
 def train(pack: Pack, recipe: Recipe, folder: Path, options: TrainOptions = DEFAULT_OPTIONS) -> Path:
     """Train until the last epoch of the recipe, and return the path of the best checkpoint, without suffix.
+
+    With `options.time_limit`, train until the time is up: the learning rate goes through its whole schedule in this
+    time. A resumed run goes through it once more.
 
     The best checkpoint has the lowest NME on the validation faces: those of the pack that `recipe.choose_on` names,
     else one face in `recipe.held_out` of `pack`. Without either it is the last checkpoint.
@@ -50,6 +53,12 @@ def train(pack: Pack, recipe: Recipe, folder: Path, options: TrainOptions = DEFA
             log = None
             if world.first:
                 log = Log(folder, options.tensorboard, options.overwrite)
+                if len(run.batches.validation_rows):
+                    print(describe_validation(run.batches))
+            if options.time_limit:
+                before = run.timed_validate()
+                if log:
+                    print(f"held_out_nme before training: {before:.2f}")
                 recipe.save(folder / "recipe.json")
             workers = world.default_workers() if options.workers is None else options.workers
             completed = _loop(run, log, stopped, workers)
@@ -71,24 +80,33 @@ def _loop(run: Run, log: Log | None, stopped: threading.Event, workers: int) -> 
     batches = TimedBatches(run.batches.stream(run.step, run.total_steps, workers, pinned))
     start = epoch_start = time.monotonic()
     with _progress_bar(run, log) as bar:
+
+        def end_epoch() -> None:
+            nonlocal epoch_start
+            run.check_losses()
+            speed = len(run.losses) * run.recipe.batch / (time.monotonic() - epoch_start)
+            nme = run.timed_validate()
+            loss = run.end_epoch()
+            epoch_start = time.monotonic()
+            if log:
+                bar.set_postfix(loss=f"{loss:.3f}", held_out_nme=f"{nme:.2f}")
+                log.write(Row(run.step, epoch_start - start, loss, nme, speed, batches.late_share()))
+                run.show_faces(log)
+                run.save(log.folder, nme)
+
         for batch in batches:
             if run.world.any(stopped.is_set()):
                 run.check_losses()
                 return False
+            if run.time_is_up():
+                break
             run.train_step(batch)
             bar.set_description("training", refresh=False)
             bar.update()
             if run.epoch_is_complete():
-                run.check_losses()
-                speed = len(run.losses) * run.recipe.batch / (time.monotonic() - epoch_start)
-                nme = run.validate()
-                loss = run.end_epoch()
-                epoch_start = time.monotonic()
-                if log:
-                    bar.set_postfix(loss=f"{loss:.3f}", held_out_nme=f"{nme:.2f}")
-                    log.write(Row(run.step, epoch_start - start, loss, nme, speed, batches.late_share()))
-                    run.show_faces(log)
-                    run.save(log.folder, nme)
+                end_epoch()
+        if run.losses:  # the time was up within an epoch
+            end_epoch()
     return True
 
 
@@ -96,7 +114,8 @@ def _progress_bar(run: Run, log: Log | None) -> tqdm:
     """Return a bar of steps. Compiling makes the first step take up to two minutes."""
     description = "compiling" if run.compiled else "training"
     hidden = {} if log else {"disable": True}  # TQDM_DISABLE=1 hides it too
-    return tqdm(total=run.total_steps, initial=run.step, unit="step", desc=description, smoothing=0.05, **hidden)
+    total = None if run.time_limit else run.total_steps
+    return tqdm(total=total, initial=run.step, unit="step", desc=description, smoothing=0.05, **hidden)
 
 
 def _set_up_gpu(world: World, recipe: Recipe) -> None:

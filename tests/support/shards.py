@@ -56,3 +56,13 @@ def middle_of_dot(image: np.ndarray) -> np.ndarray:
     brightness = image.astype(np.float64).sum(-1)
     rows, columns = np.indices(brightness.shape)
     return np.array([(columns * brightness).sum(), (rows * brightness).sum()]) / brightness.sum()
+
+
+def write_kinds(folder: Path, rows: dict[str, str]) -> None:
+    """Write human.csv: image name -> one digit per point."""
+    lines = ["image,points", *(f"{image},{digits}" for image, digits in rows.items())]
+    (folder / "human.csv").write_text("\n".join(lines) + "\n")
+
+
+FROM_68 = "".join("1" if point in wflw.IBUG_68 else "0" for point in range(wflw.POINTS))
+"""Digits of a face whose 68 points of iBUG people placed, with the others filled in."""

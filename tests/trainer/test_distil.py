@@ -11,7 +11,7 @@ from canthus.runtime.decode import encode
 from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer import train as training
 from canthus.trainer.distil import Teacher, resample_maps
-from canthus.trainer.loss import SkpsLoss
+from canthus.trainer.loss import LossWeight, SkpsLoss
 from canthus.trainer.networks.checkpoint import Checkpoint, load, load_network, save
 from canthus.trainer.networks.head import decode
 from canthus.trainer.networks.network import build
@@ -69,7 +69,9 @@ def test_distillation_moves_the_student_closer_to_its_teacher(faces, teacher, tm
         shown = Teacher(teacher, 98, torch.device("cpu")).maps(images, 4, TINY.sigma)
         with torch.inference_mode():
             return float(
-                SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against_maps(network(images), *shown, torch.ones(4))
+                SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against_maps(
+                    network(images), *shown, LossWeight(torch.ones(4), torch.ones(4, 98))
+                )
             )
 
     assert distance(1.0) < distance(0.0)

@@ -15,12 +15,13 @@ import pytest
 from canthus.runtime import wflw
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
-from canthus.runtime.geometry import roll_from_points
+from canthus.runtime.geometry import roi_from_points, roll_from_points
 from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation.metrics import nme
 from canthus.trainer.faces.contact_sheet import TILE
 from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.faces.pts import parse_pts
 from canthus.trainer.faces.schemes import COFW, LAPA, SCHEMES, W300, WFLW, scheme_of
 from canthus.trainer.faces.wflw_lists import LIST_FOLDER, SHARD_LIST, format_list_line, parse_list
@@ -175,16 +176,37 @@ def test_keypoints_in_coco_format_are_read(tmp_path, scheme, images):
     assert one.read_image("3.png").shape == (140, 140, 3)
 
 
-def test_face_with_an_unlabelled_point_is_left_out_and_counted(tmp_path):
+def test_unlabelled_point_is_kept_as_such_inside_the_box_of_the_others(tmp_path):
     path = tmp_path / "faces.json"
-    write_coco(path, COFW, 4)
+    points = write_coco(path, COFW, 4)
     content = json.loads(path.read_text())
-    content["annotations"][1]["keypoints"][5 * 3 + 2] = 0
+    lowest = int(points[1, :, 1].argmax())
+    content["annotations"][1]["keypoints"][lowest * 3 : lowest * 3 + 3] = [0, 0, 0]
+    content["annotations"][3]["keypoints"][2::3] = [0] * COFW.points
     path.write_text(json.dumps(content))
     one = open_set(path)
-    assert (len(one.faces), one.skipped) == (3, 1)
+    assert len(one.faces) == 3  # without the face that has no label at all
+    kinds = np.stack([face.kinds for face in one.faces])
+    assert np.argwhere(kinds != PointKind.PLACED).tolist() == [[1, lowest]]
+    assert kinds[1, lowest] == PointKind.UNLABELLED
+    labelled = np.delete(one.faces[1].points, lowest, axis=0)
+    for angle in (0.0, 0.7):
+        assert roi_from_points(one.faces[1].points, angle) == roi_from_points(labelled, angle)
     pack, findings = write_pack([one], tmp_path / "pack", 64)
-    assert "1 more are left out because a point is not labelled" in "\n".join(summarize_pack([one], pack, findings))
+    assert "points: 86 placed, 1 unlabelled" in "\n".join(summarize_pack([one], pack, findings))
+    np.testing.assert_array_equal(pack.kinds, kinds)
+    assert pack_contact_sheet(pack).any()
+
+
+def test_v_of_1_is_a_covered_point_if_the_file_has_visible_ones(tmp_path):
+    path = tmp_path / "faces.json"
+    write_coco(path, COFW, 2)
+    content = json.loads(path.read_text())
+    content["annotations"][0]["keypoints"][2::3] = [2] * COFW.points
+    path.write_text(json.dumps(content))
+    covered, visible = (face.kinds for face in open_set(path).faces[::-1])
+    assert (covered == PointKind.COVERED).all()
+    assert (visible == PointKind.PLACED).all()
 
 
 @pytest.mark.parametrize(
@@ -202,7 +224,7 @@ def test_face_with_an_unlabelled_point_is_left_out_and_counted(tmp_path):
             lambda c: c["annotations"][0].update(keypoints=[1, 2, 1] * 19),
             r"annotation 1 \(id 0\): .*19 points per face are not supported",
         ),
-        (lambda c: c.update(annotations=[]), "contains no face with all points labelled"),
+        (lambda c: c.update(annotations=[]), "contains no face with a labelled point"),
     ],
 )
 def test_error_names_the_bad_annotation_of_a_coco_file(tmp_path, change, message):
@@ -410,7 +432,8 @@ def test_summary_reports_points_outside_images_and_swapped_sides(tmp_path):
     assert f"points outside their image: {outside} of 588, on 1 faces; farthest, by 20.5 px: some/face 2.png" in text
     assert "seem to be swapped on 1 faces: some/face 4.png" in text
     assert has_swapped_sides(pack.points, WFLW).tolist() == [number == 4 for number in range(6)]
-    first = Pack(pack.crops[[4]], pack.points[[4]], pack.spread[[4]], pack.source[[4]], pack.sources, (pack.names[4],))
+    rows = {name: getattr(pack, name)[[4]] for name in ("crops", "points", "spread", "source", "kinds")}
+    first = Pack(**rows, sources=pack.sources, names=(pack.names[4],))
     np.testing.assert_array_equal(pack_contact_sheet(pack)[:, :TILE], pack_contact_sheet(first)[:, :TILE])
     brows = pack.points.copy()
     both = [*wflw.LEFT_BROW, *wflw.RIGHT_BROW]

@@ -12,7 +12,7 @@ from canthus.runtime import decode as reference
 from canthus.runtime.errors import ModelError
 from canthus.trainer.augmentation.augment import NO_FACE
 from canthus.trainer.faces.schemes import WFLW
-from canthus.trainer.loss import AdaptiveWing, SkpsLoss, draw_maps
+from canthus.trainer.loss import AdaptiveWing, LossWeight, SkpsLoss, draw_maps
 from canthus.trainer.networks.head import SkpsHead, decode, split_maps
 from canthus.trainer.networks.hrnet import HRNet
 from canthus.trainer.networks.network import DecodingNetwork, FlipTTANetwork, build, normalise, with_flip_tta
@@ -25,6 +25,10 @@ SAME = 1e-5
 
 def some_points(count: int = 3, points: int = 7, low: float = 0.0, high: float = 60.0) -> np.ndarray:
     return np.random.default_rng(7).uniform(low, high, (count, points, 2)).astype(np.float32)
+
+
+def full_weight(faces: int, points: int = 7) -> LossWeight:
+    return LossWeight(torch.ones(faces), torch.ones(faces, points))
 
 
 def maps_of(points: np.ndarray) -> torch.Tensor:
@@ -133,7 +137,7 @@ def test_adaptive_wing_and_its_gradient_are_finite_for_targets_beyond_alpha():
 def test_loss_has_finite_gradients_with_and_without_points_in_the_crop(offsets, where):
     points = torch.from_numpy(some_points(low=where[0], high=where[1]))
     maps = torch.randn(3, 21, CELLS, CELLS, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    value = SkpsLoss(STRIDE, SIGMA, offsets=offsets)(maps, points, torch.ones(3))
+    value = SkpsLoss(STRIDE, SIGMA, offsets=offsets)(maps, points, full_weight(3))
     (slope,) = torch.autograd.grad(value, maps)
     assert torch.isfinite(value)
     assert torch.isfinite(slope).all()
@@ -144,9 +148,9 @@ def test_loss_of_perfect_maps_is_0_and_scales_with_the_weight_of_the_face():
     points = some_points()
     loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")
     perfect, wrong = maps_of(points), torch.zeros(3, 21, CELLS, CELLS)
-    assert loss(perfect, torch.from_numpy(points), torch.ones(3)) < 1e-3
-    one = loss(wrong, torch.from_numpy(points), torch.tensor([1.0, 0.0, 0.0]))
-    half = loss(wrong, torch.from_numpy(points), torch.tensor([0.5, 0.0, 0.0]))
+    assert loss(perfect, torch.from_numpy(points), full_weight(3)) < 1e-3
+    one = loss(wrong, torch.from_numpy(points), LossWeight(torch.tensor([1.0, 0.0, 0.0]), torch.ones(3, 7)))
+    half = loss(wrong, torch.from_numpy(points), LossWeight(torch.tensor([0.5, 0.0, 0.0]), torch.ones(3, 7)))
     assert one > 0.01
     torch.testing.assert_close(one, 2 * half)
 
@@ -156,13 +160,13 @@ def test_point_loss_is_the_mean_distance_in_cells_of_points_inside_the_crop():
     maps = maps_of(points)
     loss = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1", point_weight=1.0)
     true = torch.from_numpy(points)
-    assert float(loss.point_loss(maps, true, torch.ones(2))) < SAME
+    assert float(loss.point_loss(maps, true, full_weight(2))) < SAME
     shifted = true + torch.tensor([STRIDE / 2, -STRIDE])  # half a cell and a cell: 0.75 on average
-    assert float(loss.point_loss(maps, shifted, torch.ones(2))) == pytest.approx(0.75, abs=SAME)
+    assert float(loss.point_loss(maps, shifted, full_weight(2))) == pytest.approx(0.75, abs=SAME)
     nowhere = torch.full_like(true, -1e4)
-    assert float(loss.point_loss(maps, nowhere, torch.ones(2))) == 0
+    assert float(loss.point_loss(maps, nowhere, full_weight(2))) == 0
     plain = SkpsLoss(STRIDE, SIGMA, offsets="smooth-l1")
-    assert float(loss(maps, shifted, torch.ones(2)) - plain(maps, shifted, torch.ones(2))) == pytest.approx(
+    assert float(loss(maps, shifted, full_weight(2)) - plain(maps, shifted, full_weight(2))) == pytest.approx(
         0.75, abs=SAME
     )
 
@@ -175,8 +179,8 @@ def test_offset_loss_ignores_cells_far_from_the_point():
     for cell in (2, CELLS - 1):
         maps = perfect.clone()
         maps[0, 1:, cell, cell] += 3
-        costs.append(float(loss(maps, torch.from_numpy(points), torch.ones(1))))
-    base = float(loss(perfect, torch.from_numpy(points), torch.ones(1)))
+        costs.append(float(loss(maps, torch.from_numpy(points), full_weight(1, 1))))
+    base = float(loss(perfect, torch.from_numpy(points), full_weight(1, 1)))
     assert costs[0] > base + 1e-3
     assert costs[1] == pytest.approx(base, abs=1e-6)
 

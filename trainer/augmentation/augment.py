@@ -105,7 +105,11 @@ def augment(
 
     Returns the crop (size, size, 3) and the points (K, 2) in its pixels.
     """
-    sampled = sample_transform(points, size, augmentation, rng)
+    return apply_transform(image, points, sample_transform(points, size, augmentation, rng), size)
+
+
+def apply_transform(image: Image, points: Points, sampled: Transform, size: int) -> tuple[Image, Points]:
+    """Apply a sampled transform: packed crop (P, P, 3) -> crop (size, size, 3) and points (K, 2) in its pixels."""
     augmented = _apply_affine(image, sampled.affine, sampled.replicate_border, size)
     moved = transform(sampled.affine, points)
     if sampled.flipped:

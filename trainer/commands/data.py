@@ -40,6 +40,7 @@ def _add_prepare(steps: Any) -> None:
         "check labelled faces and write a pack of crops for training",
         "  canthus data prepare WFLW -o packs/wflw --recipe wflw-hrnet\n"
         "  canthus data prepare shard-0.tar shard-1.tar WFLW -o packs/more\n"
+        "  canthus data prepare WFLW 300W -o packs/both --as-98\n"
         "  canthus data prepare COFW_train_color.mat -o packs/cofw --recipe cofw-hrnet\n"
         "  canthus train packs/wflw --recipe wflw-hrnet -o runs/first\n",
     )
@@ -71,6 +72,11 @@ def _add_prepare(steps: Any) -> None:
         help="the official list of faces to read (default: %(default)s)",
     )
     parser.add_argument(
+        "--as-98",
+        action="store_true",
+        help="convert faces with 68 points to WFLW's 98; the 30 points that the 68 lack are not trained on",
+    )
+    parser.add_argument(
         "--allow-missing", action="store_true", help="leave out faces whose image file is missing or unreadable"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing pack")
@@ -83,12 +89,15 @@ def _prepare(args: argparse.Namespace) -> int:
     refuse_existing(args.output, PACK_FILES, "--overwrite replaces it", args.overwrite)
 
     from canthus.trainer.faces.contact_sheet import write_image
+    from canthus.trainer.faces.conversion import convert_to_98
     from canthus.trainer.faces.formats import open_set
     from canthus.trainer.packs.pack import write_pack
     from canthus.trainer.packs.summary import pack_contact_sheet, summarize_pack
     from canthus.trainer.recipe import default_name, find_recipe
 
     sets = [open_set(path, args.split) for path in args.sets]
+    if args.as_98:
+        sets = [convert_to_98(one) for one in sets]
     name = args.recipe or default_name("hrnet_w18" if _has_gpu() else "student", sets[0].scheme.points)
     recipe = find_recipe(name)
     # The margin around the region of the network: PACK_MARGIN and a little, or the whole region twice.

@@ -217,6 +217,7 @@ def _measure(args: argparse.Namespace, worker: "Worker") -> _Measured:
     from canthus.trainer.faces.formats import open_set
 
     sets = [open_set(path, args.split) for path in args.sets]
+    sets = [measuring.leave_out_unmeasurable(one) for one in sets]
     if args.held_out is not None:
         sets = [one.held_out_subset(args.held_out) for one in sets]
     if sets and not any(one.faces for one in sets):
@@ -270,6 +271,9 @@ def _report(args: argparse.Namespace, measured: _Measured) -> None:
     results = measured.results
     if results:
         print(report.markdown(results) if args.markdown else report.results_table(results))
+    if report.has_placed(results):
+        table = f"\n{report.placed_markdown(results)}" if args.markdown else report.placed_table(results)
+        print(f"\n{report.placed_caption()}\n{table}")
     if measured.stability:
         print("\nhow far points move if the box changes a little, in % of the normalizer")
         print(report.stability_table(measured.stability))

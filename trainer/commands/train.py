@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import math
 import os
 import shlex
 import shutil
 import statistics
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ TRAINED_FILES = ("log.csv", "best.safetensors", "last.safetensors")
 @report_errors_once()
 def command(arguments: list[str]) -> int:
     """Train a network on a pack of faces. Ctrl-C saves the run, --resume continues it."""
+    started = time.monotonic()
     parser = _parser()
     args = parser.parse_args(arguments)
     _check_args(parser, args)
@@ -41,6 +44,7 @@ def command(arguments: list[str]) -> int:
         import torch
 
         from canthus.trainer.run import TrainOptions
+        from canthus.trainer.time_limit import TimeLimit
         from canthus.trainer.train import train
     except ImportError as missing:
         raise not_installed("training", missing) from missing
@@ -68,6 +72,7 @@ def command(arguments: list[str]) -> int:
         workers=args.workers,
         augment_on=args.augment_on,
         tensorboard=args.tensorboard,
+        time_limit=TimeLimit(60 * args.minutes, started) if args.minutes else None,
     )
     try:
         best = train(pack, recipe, folder, options)
@@ -81,6 +86,8 @@ def command(arguments: list[str]) -> int:
         weights = best.with_suffix(".safetensors")
         measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "WFLW"])
         print(f"the best checkpoint: {weights}; to measure it: {measure}")
+        if args.minutes:
+            print(f"the time is up; to continue: canthus train {_resume_arguments(args, folder)}")
     return 0
 
 
@@ -88,13 +95,12 @@ def _check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     """Exit with an error message if options do not fit together."""
     if args.network and args.recipe:
         parser.error("--recipe sets the network too; to change it: --set network=NAME")
-    if args.resume and (
-        args.network or args.recipe or args.settings or args.teacher or args.pretrained or args.overwrite
-    ):
+    if args.resume and (args.network or args.recipe or args.settings or args.pretrained or args.overwrite):
         parser.error(
-            "--resume uses the recipe of the run; leave out --network, --recipe, --set, --teacher, --pretrained and "
-            "--overwrite"
+            "--resume uses the recipe of the run; leave out --network, --recipe, --set, --pretrained and --overwrite"
         )
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
+        parser.error("--minutes must be above 0")
     if (args.gpus is not None and args.gpus < 1) or (args.workers is not None and args.workers < 0):
         parser.error("--gpus must be at least 1, --workers at least 0")
 
@@ -110,6 +116,8 @@ def _choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tu
         name = str(folder / "recipe.json")
     recipe = change(find_recipe(name), dict(args.settings))
     if args.teacher:
+        if args.resume and not recipe.teacher:
+            raise InputError(f"{folder}: this run has no teacher; resume it without --teacher")
         recipe = change(recipe, {"teacher": str(args.teacher.resolve())})
     if args.choose_on:
         if args.resume and recipe.held_out:
@@ -137,9 +145,9 @@ def _crop_problem(pack: "Pack", recipe: "Recipe") -> str:
 def _resume_arguments(args: argparse.Namespace, folder: Path) -> str:
     """Return the arguments that resume a run, quoted for a shell: those that recipe.json does not hold."""
     words = [str(args.pack), "-o", str(folder), "--resume"]
-    for name in ("gpus", "workers"):
+    for name in ("gpus", "workers", "minutes"):
         if (value := getattr(args, name)) is not None:
-            words += [f"--{name}", str(value)]
+            words += [f"--{name}", f"{value:g}"]
     words += ["--augment-on", args.augment_on] if args.augment_on != "auto" else []
     words += [f"--{name.replace('_', '-')}" for name in ("tensorboard", "no_compile") if getattr(args, name)]
     return shlex.join(words)
@@ -169,6 +177,8 @@ def _parser() -> argparse.ArgumentParser:
         "  canthus train packs/wflw --recipe wflw-hrnet --pretrained hrnet_w18.pth -o runs/first\n"
         "  canthus train packs/wflw -o runs/first --resume\n"
         "  canthus train packs/wflw --gpus 8 -o runs/many\n"
+        "  canthus train packs/wflw --minutes 9 -o runs/pieces\n"
+        "  canthus train packs/wflw --minutes 9 -o runs/pieces --resume\n"
         "  canthus train packs/wflw --recipe student --set batch=64 --set augmentation.blur_p=0\n"
         "  canthus train packs/wflw --recipe student --teacher runs/first/best.safetensors -o runs/small\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.commands train packs/wflw\n"
@@ -224,6 +234,13 @@ def _parser() -> argparse.ArgumentParser:
         "keeps it for --resume. If it is a test set, results on that test set are too optimistic",
     )
     how = parser.add_argument_group("how to train")
+    how.add_argument(
+        "--minutes",
+        type=float,
+        metavar="N",
+        help="end within N minutes instead of after the epochs of the recipe; the learning rate goes through its whole "
+        "schedule in this time. --resume, on any machine, goes on for as long again",
+    )
     how.add_argument(
         "--gpus",
         type=int,

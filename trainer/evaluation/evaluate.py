@@ -1,8 +1,9 @@
 """Measure the accuracy of models on labelled faces, in the regions of the labels and in those of the detector."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,8 +21,12 @@ from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation import peers
 from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarise
+from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed
+from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
 from canthus.trainer.faces.schemes import Scheme, scheme_of
+
+_log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]  # (H, W, 3) RGB
 Boxes = Literal["truth", "detector"]
@@ -69,6 +74,7 @@ class Result:
     errors: NDArray[np.floating]  # (N,) NME in %, infinite for a missed face; in the order of `faces_in_order`
     points: NDArray[np.float32]  # (N, K, 2) image pixels, NaN for a missed face
     reliability: Reliability
+    placed: dict[str, PlacedAccuracy] = field(default_factory=dict)  # by pose, see `measure_placed`
 
 
 def open_candidate(name: str | None) -> Candidate:
@@ -145,12 +151,30 @@ def _result(model: str, boxes: Boxes, faces: list[LabelledFace], predictions: li
     scores = np.concatenate([one.scores for one in predictions])
     labels = np.stack([face.points for face in faces])
     subsets = np.stack([face.attributes for face in faces])  # (N, subsets)
-    errors = nme(points, labels)
+    evaluated = evaluated_points(np.stack([face.kinds for face in faces]))
+    errors = nme(points, labels, evaluated)
     errors = np.where(np.isfinite(errors), errors, np.inf)
     names = scheme_of(labels.shape[1]).subsets
     attributes = {name: summarise(errors[subsets[:, column]]) for column, name in enumerate(names)}
-    scored = reliability(scores, point_errors(points, labels, labels))
-    return Result(model, boxes, summarise(errors), attributes, errors, points, scored)
+    scored = reliability(scores, np.where(evaluated, point_errors(points, labels, labels), np.nan))
+    placed = measure_placed(faces, points)
+    return Result(model, boxes, summarise(errors), attributes, errors, points, scored, placed)
+
+
+def leave_out_unmeasurable(labelled: LabelledSet) -> LabelledSet:
+    """Leave out the faces whose outer eye corners have no labels, with a warning: errors cannot be normalized."""
+    if not labelled.faces:
+        return labelled
+    usable = has_normalizer(np.stack([face.kinds for face in labelled.faces]))
+    if usable.all():
+        return labelled
+    _log.warning(
+        "left out of %s: %d faces whose outer eye corners are not labelled, so that errors cannot be normalized",
+        labelled.name,
+        (~usable).sum(),
+    )
+    faces = tuple(face for face, good in zip(labelled.faces, usable, strict=True) if good)
+    return dataclasses.replace(labelled, faces=faces)
 
 
 def common_scheme(sets: Sequence[LabelledSet]) -> Scheme:

@@ -17,21 +17,46 @@ BINS = 20
 """Number of equal intervals of the scores, from 0 to 1, for the reliability diagram."""
 
 Floats = NDArray[np.floating]
+Marks = NDArray[np.bool_]
 
 
-def nme(predicted: Floats, true: Floats) -> Floats:
+def nme(predicted: Floats, true: Floats, evaluated: Marks | None = None) -> Floats:
     """Return the normalized mean error (N,) in %: the mean distance of the points over the scheme's normalizer.
 
     predicted, true: (N, K, 2) in the same pixels. K determines the scheme; the normalizer of WFLW is the inter-ocular
     distance, between the outer eye corners.
+    evaluated: (N, K) which points to measure; None = all. A face without such a point has the error NaN.
     """
-    return mean_distance(predicted, true, true)
+    return mean_of_points(point_errors(predicted, true, true), evaluated)
+
+
+def box_nme(predicted: Floats, true: Floats, evaluated: Marks) -> Floats:
+    """Return the mean distance (N,) of the evaluated points in % of the square root of the area of their box.
+
+    Unlike the inter-ocular distance, this length hardly depends on the yaw. The arguments are those of `nme`.
+    """
+    low, high = (
+        extreme(np.where(evaluated[..., None], true, outside), axis=1)
+        for extreme, outside in ((np.min, np.inf), (np.max, -np.inf))
+    )
+    length = np.sqrt(np.prod(np.maximum(high - low, 0), axis=-1))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of faces without an evaluated point
+        errors = 100 * np.linalg.norm(predicted - true, axis=-1) / length[:, None]
+    return mean_of_points(errors, evaluated)
+
+
+def mean_of_points(errors: Floats, evaluated: Marks | None = None) -> Floats:
+    """Return the mean (N,) of errors (N, K) over the evaluated points; NaN if a face has none."""
+    if evaluated is None:
+        evaluated = np.ones(errors.shape, np.bool_)
+    with np.errstate(invalid="ignore"):
+        mean: Floats = np.where(evaluated, errors, 0).sum(-1) / evaluated.sum(-1).astype(errors.dtype)
+    return mean
 
 
 def mean_distance(one: Floats, other: Floats, true: Floats) -> Floats:
     """Return the mean distance (N,) of two predictions (N, K, 2), in % of the normalizer of the true points."""
-    mean: Floats = point_errors(one, other, true).mean(-1)
-    return mean
+    return mean_of_points(point_errors(one, other, true))
 
 
 def point_errors(one: Floats, other: Floats, true: Floats) -> Floats:

@@ -15,7 +15,8 @@ from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, tr
 from canthus.runtime.types import Roi
 from canthus.trainer.evaluation.clips import ClipTracks, measure_temporal_stability
 from canthus.trainer.evaluation.evaluate import Result, faces_in_order
-from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, BINS, FAILURE_THRESHOLD
+from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, BINS, FAILURE_THRESHOLD, Summary
+from canthus.trainer.evaluation.placed import MAX_FRONTAL_YAW, MIN_PROFILE_YAW
 from canthus.trainer.evaluation.speed import Speed
 from canthus.trainer.evaluation.stability import BoxStability
 from canthus.trainer.faces.contact_sheet import (
@@ -26,7 +27,8 @@ from canthus.trainer.faces.contact_sheet import (
     draw_points,
     shorten_name,
 )
-from canthus.trainer.faces.labelled import LabelledSet
+from canthus.trainer.faces.kinds import is_labelled
+from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,13 +58,52 @@ def results_table(results: Sequence[Result]) -> str:
     rows = [["model", "boxes", "NME", "95 %", "FR@10", "AUC@10", "faces", "missed", *subsets]]
     rows += [
         [
-            *(one.model, one.boxes, _number(one.all.nme), _interval(one), f"{one.all.fr10:.1f}"),
+            *(one.model, one.boxes, _number(one.all.nme), _interval(one.all), f"{one.all.fr10:.1f}"),
             *(f"{one.all.auc10:.3f}", str(one.all.faces), str(one.all.missed)),
             *(_number(one.attributes[name].nme) for name in subsets),
         ]
         for one in results
     ]
     return _align(rows, left=2)
+
+
+def has_placed(results: Sequence[Result]) -> bool:
+    """Return whether the results have the accuracy at the points that people placed."""
+    return any(one.placed for one in results)
+
+
+def placed_table(results: Sequence[Result]) -> str:
+    """Return a table of the accuracy at the points that people placed: one line per pose, model and kind of boxes."""
+    return _align(_placed_rows(results), left=3)
+
+
+def placed_markdown(results: Sequence[Result]) -> str:
+    """Return the table of `placed_table` as Markdown."""
+    header, *rows = _placed_rows(results)
+    return _markdown_table([header, ["---"] * 3 + ["---:"] * (len(header) - 3), *rows])
+
+
+def placed_caption() -> str:
+    """Return the explanation of both tables."""
+    return (
+        "points that people placed: mean distance in % of the inter-ocular distance (NME) and of the square root of "
+        "the area of their box (box), by pose\n"
+        f"(yaw -1 to 1: frontal up to {MAX_FRONTAL_YAW}, profile from {MIN_PROFILE_YAW}, about 25 and 40 degrees)"
+    )
+
+
+def _placed_rows(results: Sequence[Result]) -> list[list[str]]:
+    rows = [["pose", "model", "boxes", "NME", "95 %", "box", "95 %", "faces", "missed"]]
+    for pose in results[0].placed:
+        for one in results:
+            accuracy = one.placed[pose]
+            errors = [
+                cell
+                for summary in (accuracy.inter_ocular, accuracy.box)
+                for cell in (_number(summary.nme), _interval(summary))
+            ]
+            rows.append([pose, one.model, one.boxes, *errors, str(accuracy.box.faces), str(accuracy.box.missed)])
+    return rows
 
 
 def stability_table(measured: Sequence[BoxStability]) -> str:
@@ -129,17 +170,21 @@ def markdown(results: Sequence[Result]) -> str:
     rows = [header, ["---", "---", *("---:" for _ in header[2:])]]
     rows += [
         [
-            *(one.model, one.boxes, _number(one.all.nme), _interval(one)),
+            *(one.model, one.boxes, _number(one.all.nme), _interval(one.all)),
             *(_number(one.attributes[name].nme) for name in subsets),
             *(f"{one.all.fr10:.2f}", f"{one.all.auc10:.3f}", f"{one.all.missed} of {one.all.faces}"),
         ]
         for one in results
     ]
+    return _markdown_table(rows)
+
+
+def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def _interval(one: Result) -> str:
-    low, high = one.all.interval
+def _interval(summary: Summary) -> str:
+    low, high = summary.interval
     return f"{_number(low)}-{_number(high)}"
 
 
@@ -185,6 +230,8 @@ def _stability_json(tracks: Sequence[ClipTracks]) -> Any:
 def _result_json(one: Result) -> dict[str, Any]:
     values = {"model": one.model, "boxes": one.boxes, **dataclasses.asdict(one.all)}
     values["attributes"] = {name: summary.nme for name, summary in one.attributes.items()}
+    if one.placed:
+        values["placed_points"] = {pose: dataclasses.asdict(accuracy) for pose, accuracy in one.placed.items()}
     values["reliability"] = dataclasses.asdict(one.reliability)
     return {name: _null_for_nan(value) for name, value in values.items()}
 
@@ -282,13 +329,18 @@ def worst_sheet(sets: Sequence[LabelledSet], result: Result, count: int = WORST)
         larger = Roi(roi.x, roi.y, roi.side * TILE_SCALE)
         to_tile = invert(to_frame(larger, TILE))
         image = crop(one.read_image(face.image), larger, TILE)
-        tile = draw_points(image, transform(to_tile, face.points), one.scheme, LABEL_COLOR)
+        tile = draw_points(image, transform(to_tile, _labelled_points(face)), one.scheme, LABEL_COLOR)
         text = "missed"
         if np.isfinite(result.errors[row]):
             tile = draw_points(tile, transform(to_tile, result.points[row]), one.scheme, PREDICTION_COLOR)
             text = f"{result.errors[row]:.1f} %"
         tiles.append((tile, f"{text}  {shorten_name(face.image)}"))
     return contact_sheet(tiles)
+
+
+def _labelled_points(face: LabelledFace) -> NDArray[np.float32]:
+    """Return the points (K, 2) of a face; they are NaN without a label."""
+    return np.where(is_labelled(face.kinds)[:, None], face.points, np.float32(np.nan))
 
 
 def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES) -> NDArray[np.uint8]:
@@ -311,7 +363,7 @@ def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES)
             to_tile = invert(to_frame(roi_from_points(face.points), TILE))
             tile = np.full((TILE, TILE, 3), BACKGROUND, np.uint8)
             for points, color, radius in (
-                (face.points, LABEL_COLOR, 2.5),
+                (_labelled_points(face), LABEL_COLOR, 2.5),
                 (result.points[row], PREDICTION_COLOR, 1.5),
             ):
                 tile = draw_points(tile, transform(to_tile, points), one.scheme, color, radius)

@@ -1,7 +1,6 @@
 """Keypoints in COCO format."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
+from canthus.trainer.faces.kinds import PointKind, place_unlabelled
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
 from canthus.trainer.faces.parsing import parse_numbers, read_text, shorten, with_image_folder
 from canthus.trainer.faces.schemes import scheme_of
@@ -17,8 +17,9 @@ from canthus.trainer.faces.schemes import scheme_of
 def open_coco(path: Path) -> LabelledSet:
     """Open keypoints in COCO format, as mmpose converts WFLW, COFW, 300W and LaPa.
 
-    Images are searched beside the file, in images/ there, and the same one folder up. Faces with an unlabelled point
-    (v = 0) are left out and counted.
+    Images are searched beside the file, in images/ there, and the same one folder up. v is 2 for a
+    visible point, 1 for a covered one and 0 for one without a label. If no point of the file has v = 2, then 1 stands
+    for both, as after mmpose's conversion. Faces without any labelled point are left out.
     """
     content = _parse_json(read_text(path), path)
     try:
@@ -28,24 +29,22 @@ def open_coco(path: Path) -> LabelledSet:
         raise InputError(
             f"{path}: expected images (with id and file_name) and annotations; missing or wrong: {shorten(error)}"
         ) from error
-    faces: list[LabelledFace] = []
-    skipped = 0
+    parsed: list[_Annotation] = []
     points: int | None = None  # of the first face; the others must have as many
     for number, annotation in enumerate(annotations, 1):
         identity = annotation.get("id") if isinstance(annotation, dict) else "?"
         place = f"{path}, annotation {number} (id {shorten(identity)})"
         face = _parse_annotation(annotation, names, points, place)
         points = len(face.keypoints)
-        if (face.keypoints[:, 2] == 0).any():
-            skipped += 1
-            continue
-        attributes = np.zeros(len(scheme_of(points).subsets), np.bool_)
-        faces.append(LabelledFace(face.image, face.keypoints[:, :2].astype(np.float32), face.rect, attributes))
-    if not faces:
-        raise InputError(f"{path}: contains no face with all points labelled")
+        if face.keypoints[:, 2].any():
+            parsed.append(face)
+    if not parsed:
+        raise InputError(f"{path}: contains no face with a labelled point")
+    kind_of_1 = PointKind.COVERED if any((face.keypoints[:, 2] == 2).any() for face in parsed) else PointKind.PLACED
+    faces = [_face_of_annotation(face, kind_of_1) for face in parsed]
     folders = (path.parent, path.parent / "images", path.parent.parent / "images", path.parent.parent)
     images = next((folder for folder in folders if _is_file(folder / faces[0].image)), folders[0])
-    return replace(with_image_folder(path, images, tuple(faces)), skipped=skipped)
+    return with_image_folder(path, images, tuple(faces))
 
 
 def _parse_json(text: str, path: Path) -> Any:
@@ -88,6 +87,17 @@ def _parse_annotation(annotation: Any, names: dict[Any, str], points: int | None
         raise InputError(f"{place}: expected {3 * points} numbers (x, y, v of {points} points), got {numbers.size}")
     scheme_of(points, place)
     return _Annotation(image, numbers.reshape(-1, 3), (x, y, x + width, y + height))
+
+
+def _face_of_annotation(annotation: _Annotation, kind_of_1: PointKind) -> LabelledFace:
+    """Convert an annotation; `kind_of_1` is the kind of the points with v = 1."""
+    points, visibility = annotation.keypoints[:, :2].astype(np.float32), annotation.keypoints[:, 2]
+    kinds = np.full(len(points), PointKind.PLACED, np.uint8)
+    kinds[visibility == 1] = kind_of_1
+    kinds[visibility == 0] = PointKind.UNLABELLED
+    attributes = np.zeros(len(scheme_of(len(points)).subsets), np.bool_)
+    placed = place_unlabelled(points, kinds)
+    return LabelledFace(annotation.image, placed, annotation.rect, attributes, kinds=kinds)
 
 
 def _is_file(path: Path) -> bool:

@@ -28,13 +28,18 @@ _FRACTION_BITS = 4
 
 
 def draw_points(image: Image, points: NDArray[np.floating], scheme: Scheme, color: Color, radius: float = 1.5) -> Image:
-    """Return a copy of an RGB image (H, W, 3) with points (K, 2) and the lines between them; radius in pixels."""
+    """Return a copy of an RGB image (H, W, 3) with points (K, 2) and the lines between them; radius in pixels.
+
+    Points that are NaN are left out.
+    """
     canvas = image.copy()
-    fixed = np.round(points * (1 << _FRACTION_BITS)).astype(np.int32)
+    drawn = np.isfinite(points).all(-1)
+    fixed = np.round(np.where(drawn[:, None], points, 0) * (1 << _FRACTION_BITS)).astype(np.int32)
     darker = tuple(int(0.6 * channel) for channel in color)
     for chain in scheme.lines:
-        cv2.polylines(canvas, [fixed[list(chain)]], False, darker, 1, cv2.LINE_AA, _FRACTION_BITS)
-    for x, y in fixed.tolist():
+        known = np.array([point for point in chain if drawn[point]], np.intp)
+        cv2.polylines(canvas, [fixed[known]], False, darker, 1, cv2.LINE_AA, _FRACTION_BITS)
+    for x, y in fixed[drawn].tolist():
         cv2.circle(canvas, (x, y), round(radius * (1 << _FRACTION_BITS)), color, -1, cv2.LINE_AA, _FRACTION_BITS)
     return canvas
 

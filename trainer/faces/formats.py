@@ -9,6 +9,7 @@ import numpy as np
 from canthus.runtime.errors import InputError
 from canthus.trainer.faces.coco import open_coco
 from canthus.trainer.faces.cofw import open_cofw
+from canthus.trainer.faces.kinds import has_normalizer
 from canthus.trainer.faces.labelled import MAX_LISTED, LabelledSet
 from canthus.trainer.faces.pts import open_300w
 from canthus.trainer.faces.wflw_lists import LIST_FOLDER, SHARD_LIST, open_shard, open_tar, open_wflw
@@ -38,7 +39,8 @@ def open_set(path: Path, split: str = "test") -> LabelledSet:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     points = np.stack([face.points for face in labelled.faces])
     normalizers = np.linalg.norm(labelled.scheme.normalizer_vector(points), axis=-1)  # (N,) pixels
-    usable = normalizers >= MIN_NORMALIZER
+    unlabelled = ~has_normalizer(np.stack([face.kinds for face in labelled.faces]))
+    usable = (normalizers >= MIN_NORMALIZER) | unlabelled
     if usable.all():
         return labelled
     names = [face.image for face, good in zip(labelled.faces, usable, strict=True) if not good]

@@ -1,16 +1,18 @@
 """Labelled faces, and sets of them."""
 
 import itertools
+import math
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
+from canthus.trainer.faces.kinds import Kinds, PointKind
 from canthus.trainer.faces.schemes import WFLW, Scheme, scheme_of
 
 MAX_LISTED = 10
@@ -22,13 +24,25 @@ VIDEO_FACE_NAME = re.compile(r"(.+/frame-\d+)\d{3}_\d+\.jpg")
 
 @dataclass(frozen=True, eq=False)
 class LabelledFace:
-    """One face of a data set."""
+    """One face of a data set.
+
+    Without `kinds`, all points are placed ones, or pseudo-labels if there is a spread. Unlabelled points have places
+    inside the box of the others, see `place_unlabelled`.
+    """
 
     image: str  # name of the image in its set
     points: NDArray[np.float32]  # (K, 2) image pixels
     rect: tuple[float, float, float, float]  # x0, y0, x1, y1 of the data set's own box, image pixels
     attributes: NDArray[np.bool_]  # which of the scheme's subsets it belongs to
     spread: float = 0.0  # of a pseudo-label: standard deviation of the models' points, over face size; 0 = by hand
+    kinds: Kinds = field(default_factory=lambda: np.zeros(0, np.uint8))  # (K,) PointKind of each point
+    yaw: float = math.nan  # of the data set, -1 to 1 as `yaw_estimate`; NaN = not given
+
+    def __post_init__(self) -> None:
+        if not len(self.kinds):
+            kind = PointKind.PSEUDO if self.spread > 0 else PointKind.PLACED
+            object.__setattr__(self, "kinds", np.full(len(self.points), kind, np.uint8))
+        assert self.kinds.shape == (len(self.points),), f"{self.kinds.shape} kinds of {len(self.points)} points"
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,6 @@ class LabelledSet:
     read_bytes: Callable[[str], bytes]  # image name -> content of the image file
     scheme: Scheme = WFLW
     published_count: int = 0  # number of faces in the official list; 0 = not an official list
-    skipped: int = 0  # number of faces that were left out because a point is not labelled
 
     def read_image(self, name: str) -> NDArray[np.uint8]:
         """Decode an image of the set to (H, W, 3) RGB.
@@ -78,11 +91,13 @@ def yaw_estimate(points: NDArray[np.floating]) -> NDArray[np.float64]:
     """Estimate the yaw (N,) of faces (N, K, 2), -1 to 1.
 
     It is 0 if the tip of the nose lies midway between the outer eye corners, -1 at the left one and 1 at the right one.
+    It is also 0 if the eye corners coincide, as unlabelled ones do.
     """
     scheme = scheme_of(points.shape[1])
     vector = scheme.normalizer_vector(points)
     from_left = points[:, scheme.nose_tip] - points[:, list(scheme.normalizer[0])].mean(1)
-    place = (from_left * vector).sum(-1) / np.maximum((vector**2).sum(-1), 1e-6)
+    squared = (vector**2).sum(-1)
+    place = np.where(squared > 0, (from_left * vector).sum(-1) / np.maximum(squared, 1e-6), 0.5)
     yaw: NDArray[np.float64] = np.clip(2 * place - 1, -1.0, 1.0).astype(np.float64)
     return yaw
 

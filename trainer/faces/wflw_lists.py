@@ -1,13 +1,8 @@
 """Lists in the format of WFLW: the official folder, and shards, which are folders or tar files."""
 
-import csv
-import io
 import lzma
-import math
 import tarfile
 import zlib
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +12,10 @@ from canthus.runtime.wflw import ATTRIBUTES, POINTS
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
 from canthus.trainer.faces.parsing import decode_text, parse_numbers, read_text, with_image_folder
 from canthus.trainer.faces.schemes import WFLW
+from canthus.trainer.faces.shard_tables import read_tables
 
 LIST_FOLDER = "WFLW_annotations/list_98pt_rect_attr_train_test"
 SHARD_LIST = "list_98pt_rect_attr.txt"
-SHARD_QUALITY = "quality.csv"
 LINE_FIELDS = 2 * POINTS + 4 + len(ATTRIBUTES) + 1
 
 
@@ -31,11 +26,17 @@ def open_wflw(folder: Path, list_file: Path, split: str) -> LabelledSet:
 
 
 def open_shard(folder: Path) -> LabelledSet:
-    """Open a shard: a folder with images/, a list in WFLW's format, and optionally quality.csv."""
-    list_file, quality = folder / SHARD_LIST, folder / SHARD_QUALITY
-    faces = parse_list(read_text(list_file), str(list_file))
-    if quality.is_file():
-        faces = _with_spread(faces, read_text(quality), str(quality))
+    """Open a shard: a folder with images/, a list in WFLW's format, and optionally quality.csv and human.csv.
+
+    quality.csv has the columns image, ensemble_sd (the spread of pseudo-labels) and optionally yaw. Its faces have
+    pseudo-labels, unless human.csv (columns image and points) has the kinds of their points, one digit each.
+    """
+
+    def read_table(name: str) -> str | None:
+        return read_text(folder / name) if (folder / name).is_file() else None
+
+    list_file = folder / SHARD_LIST
+    faces = read_tables(parse_list(read_text(list_file), str(list_file)), read_table, folder)
     return with_image_folder(folder, folder / "images", tuple(faces))
 
 
@@ -59,9 +60,11 @@ def open_tar(path: Path) -> LabelledSet:
         raise InputError(f"{path}: not a shard (expected {SHARD_LIST} in the tar file)")
     source = f"{path}/{SHARD_LIST}"
     faces = parse_list(decode_text(files[SHARD_LIST], source), source)
-    if SHARD_QUALITY in files:
-        source = f"{path}/{SHARD_QUALITY}"
-        faces = _with_spread(faces, decode_text(files[SHARD_QUALITY], source), source)
+
+    def read_table(name: str) -> str | None:
+        return decode_text(files[name], f"{path}/{name}") if name in files else None
+
+    faces = read_tables(faces, read_table, path)
     return LabelledSet(str(path), tuple(faces), lambda name: files[f"images/{name}"])
 
 
@@ -105,19 +108,3 @@ def format_list_line(face: LabelledFace) -> str:
     coordinates = " ".join(f"{value:.3f}" for value in (*face.points.ravel(), *face.rect))
     attributes = " ".join(str(int(value)) for value in face.attributes)
     return f"{coordinates} {attributes} {face.image}\n"
-
-
-def _with_spread(faces: Sequence[LabelledFace], quality: str, source: str) -> list[LabelledFace]:
-    """Set the spread of each face from quality.csv."""
-    rows = csv.DictReader(io.StringIO(quality))
-    spread: dict[str, float] = {}
-    try:
-        for row in rows:
-            spread[row["image"]] = float(row["ensemble_sd"])
-            if not 0 <= spread[row["image"]] < math.inf:
-                raise ValueError
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise InputError(
-            f"{source}, line {rows.line_num}: expected the columns image and ensemble_sd, a number of at least 0"
-        ) from error
-    return [replace(face, spread=spread.get(face.image, 0.0)) for face in faces]

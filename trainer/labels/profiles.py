@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
+from canthus.trainer.faces.kinds import is_labelled
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, is_held_out, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.labels.face_mesh import FaceMesher, MeshedFace
@@ -111,7 +112,7 @@ def _turnable_faces(
 ) -> Iterator[TurnableFace]:
     """Yield the faces of a set that can be rotated, repeatedly, each time in another order. Ends if there is none."""
     # Held-out faces are not used: rotated copies in the training set would bias the validation.
-    faces = [face for face in one.faces if not is_held_out(face.image, HELD_OUT)]
+    faces = [face for face in one.faces if is_labelled(face.kinds).all() and not is_held_out(face.image, HELD_OUT)]
     faces = [
         face
         for face in faces

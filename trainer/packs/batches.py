@@ -20,21 +20,25 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
 from canthus.trainer.augmentation.augment import (
     NO_AUGMENTATION,
     NO_FACE,
+    Augmentation,
     Image,
     Points,
     Transform,
-    augment,
+    apply_transform,
     make_negative,
     move_points,
     sample_negative,
     sample_transform,
 )
 from canthus.trainer.augmentation.device_augment import BatchTransforms, apply_transforms, collate_transforms
+from canthus.trainer.faces.kinds import Kinds, PointKind, are_mixed, is_from_68, is_labelled, is_placed
 from canthus.trainer.faces.labelled import is_held_out, yaw_estimate
+from canthus.trainer.faces.schemes import scheme_of
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
 
@@ -60,6 +64,7 @@ class Batch:
     crops: Tensor  # uint8; (B, S, S, 3) augmented, or (B, P, P, 3) packed, or (n, P, P, 3) if `cached_rows` is given
     points: Tensor  # (B, K, 2) float32, pixels of the augmented crop
     weight: Tensor  # (B,) weight of each face in the loss
+    point_weight: Tensor  # (B, K) weight of each point in the loss; of validation faces: 1 if it is evaluated, else 0
     transforms: BatchTransforms | None = None  # None: the crops are augmented already
     cached_rows: Tensor | None = None  # (B,) rows of the packed crops in the GPU cache
     uncached: Tensor | None = None  # (n,) faces of the batch whose packed crops are in `crops`, not in the GPU cache
@@ -81,13 +86,14 @@ class Batch:
             assert gpu_cache is not None, "a batch with cached_rows needs the GPU cache"
             assert self.uncached is not None
             crops = gpu_cache[self.cached_rows].index_copy_(0, self.uncached, crops)
-        return Batch(apply_transforms(crops, self.transforms), self.points, self.weight)
+        return Batch(apply_transforms(crops, self.transforms), self.points, self.weight, self.point_weight)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(
             crops=function(self.crops),
             points=function(self.points),
             weight=function(self.weight),
+            point_weight=function(self.point_weight),
             transforms=self.transforms and self.transforms.map(function),
             cached_rows=None if self.cached_rows is None else function(self.cached_rows),
             uncached=None if self.uncached is None else function(self.uncached),
@@ -123,7 +129,31 @@ SINGLE_PROCESS = Process()
 class _SampledFace(NamedTuple):
     crop: Image | None  # (P, P, 3); None = the pack's
     points: Points  # (K, 2) pixels of the augmented crop
+    kinds: Kinds  # (K,)
     transform: Transform
+
+
+class AugmentedFace(NamedTuple):
+    """A face as the network sees it."""
+
+    crop: Image  # (S, S, 3)
+    points: Points  # (K, 2) pixels of the crop
+    kinds: Kinds  # (K,) PointKind of each point
+
+
+def augment_face(
+    pack: Pack, row: int, size: int, augmentation: Augmentation, rng: np.random.Generator
+) -> AugmentedFace:
+    """Augment a face of a pack to a crop of `size` pixels. If it is mirrored, so are the kinds of its points."""
+    transform = sample_transform(pack.points[row], size, augmentation, rng)
+    return AugmentedFace(
+        *apply_transform(pack.crops[row], pack.points[row], transform, size), _move_kinds(pack.kinds[row], transform)
+    )
+
+
+def _move_kinds(kinds: Kinds, transform: Transform) -> Kinds:
+    """Return the kinds (K,) of the points of a face after a transform, which may mirror it."""
+    return kinds[scheme_of(len(kinds)).mirror] if transform.flipped else kinds
 
 
 class Batches:
@@ -141,6 +171,8 @@ class Batches:
         training_rows: Rows of `pack` that are trained on.
         validation_pack: The pack with the validation faces.
         validation_rows: Their rows in `validation_pack`.
+        placed_only: Whether validation measures only the points that people placed, because the validation faces have
+            other kinds of points too. Errors are then relative to the box of the face, not to the eye corners.
 
     Raises:
         InputError: If the pack does not fit the recipe.
@@ -179,7 +211,13 @@ class Batches:
                 f"the training faces have {points} points, the validation faces {validation_points}; "
                 "choose the checkpoint on a pack of the same data set (--choose-on)"
             )
+        kinds = self.validation_pack.kinds[self.validation_rows]
+        self.placed_only = are_mixed(kinds) and bool(is_placed(kinds).any())
         self._probabilities = self._sampling_probabilities()
+        self._weight_of_kind = recipe.kind_weights.table()
+        self._is_contour = np.zeros(points, np.bool_)
+        if points == wflw.POINTS:
+            self._is_contour[list(wflw.CONTOUR)] = True
 
     def _sampling_probabilities(self) -> NDArray[np.float64]:
         """Return the probability (T,) of each training row."""
@@ -222,7 +260,8 @@ class Batches:
         rngs = (np.random.default_rng([self.recipe.seed, step, place]) for place in self._places)
         if self.contents == "augmented":
             faces = [self._augment(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
-            return self._collate(self.pack, rows, faces)
+            weight = self._point_weight(np.stack([one.kinds for one in faces]))
+            return self._collate(self.pack, rows, faces, weight)
         sampled = [self._sample(int(row), rng) for row, rng in zip(rows, rngs, strict=True)]
         cached = self.contents == "cached"
         uncached = [place for place, one in enumerate(sampled) if one.crop is not None or not cached]
@@ -230,25 +269,34 @@ class Batches:
         return Batch(
             crops=torch.from_numpy(np.array(crops, np.uint8).reshape(-1, *self.pack.crops.shape[1:])),
             points=torch.from_numpy(np.stack([one.points for one in sampled])),
-            weight=self._loss_weight(self.pack, rows),
+            weight=self._face_weight(self.pack, rows),
+            point_weight=self._point_weight(np.stack([one.kinds for one in sampled])),
             transforms=collate_transforms([one.transform for one in sampled], self.recipe.size),
             cached_rows=torch.from_numpy(rows) if cached else None,
             uncached=torch.tensor(uncached, dtype=torch.int64) if cached else None,
         )
 
-    def _augment(self, row: int, rng: np.random.Generator) -> tuple[Image, Points]:
+    def _augment(self, row: int, rng: np.random.Generator) -> AugmentedFace:
         """Return an augmented crop and its points."""
-        make = make_negative if rng.random() < self.recipe.negative_fraction else augment
-        return make(self.pack.crops[row], self.pack.points[row], self.recipe.size, self.recipe.augmentation, rng)
+        crop, points = self.pack.crops[row], self.pack.points[row]
+        size, augmentation = self.recipe.size, self.recipe.augmentation
+        if rng.random() < self.recipe.negative_fraction:
+            return AugmentedFace(*make_negative(crop, points, size, augmentation, rng), self._kinds_of_negative())
+        return augment_face(self.pack, row, size, augmentation, rng)
 
     def _sample(self, row: int, rng: np.random.Generator) -> _SampledFace:
         """Sample what `_augment` would do, with the same random numbers."""
         points, size, augmentation = self.pack.points[row], self.recipe.size, self.recipe.augmentation
         if rng.random() < self.recipe.negative_fraction:
             crop, transform = sample_negative(self.pack.crops[row], points, size, augmentation, rng)
-            return _SampledFace(crop, np.full_like(points, NO_FACE), transform)
+            return _SampledFace(crop, np.full_like(points, NO_FACE), self._kinds_of_negative(), transform)
         transform = sample_transform(points, size, augmentation, rng)
-        return _SampledFace(None, move_points(points, transform, size), transform)
+        kinds = _move_kinds(self.pack.kinds[row], transform)
+        return _SampledFace(None, move_points(points, transform, size), kinds, transform)
+
+    def _kinds_of_negative(self) -> Kinds:
+        """Return the kinds (K,) of a crop without a face: that no point is there is known of every point."""
+        return np.full(self.pack.points.shape[1], PointKind.PLACED, np.uint8)
 
     def validation(self) -> Iterator[Batch]:
         """Yield this process's part of the validation faces in batches, not augmented."""
@@ -257,8 +305,9 @@ class Batches:
         rank, ranks = self.process
         for start in range(rank * VALIDATION_BATCH, len(self.validation_rows), ranks * VALIDATION_BATCH):
             rows = self.validation_rows[start : start + VALIDATION_BATCH]
-            faces = [augment(pack.crops[row], pack.points[row], size, NO_AUGMENTATION, rng) for row in rows]
-            yield self._collate(pack, rows, faces)
+            faces = [augment_face(pack, int(row), size, NO_AUGMENTATION, rng) for row in rows]
+            evaluated = is_placed(pack.kinds[rows]) if self.placed_only else is_labelled(pack.kinds[rows])
+            yield self._collate(pack, rows, faces, torch.from_numpy(evaluated.astype(np.float32)))
 
     def stream(self, start: int, stop: int, workers: int = 0, pinned: bool = False) -> Iterator[Batch]:
         """Yield the training batches of steps `start` to `stop` - 1, which worker processes make ahead.
@@ -289,14 +338,21 @@ class Batches:
                     pending.append(executor.submit(self.make_batch, step + AHEAD))
                 yield batch
 
-    def _collate(self, pack: Pack, rows: NDArray[np.intp], faces: list[tuple[Image, Points]]) -> Batch:
+    def _collate(self, pack: Pack, rows: NDArray[np.intp], faces: list[AugmentedFace], point_weight: Tensor) -> Batch:
         return Batch(
-            torch.from_numpy(np.stack([crop for crop, _ in faces])),
-            torch.from_numpy(np.stack([points for _, points in faces])),
-            self._loss_weight(pack, rows),
+            torch.from_numpy(np.stack([one.crop for one in faces])),
+            torch.from_numpy(np.stack([one.points for one in faces])),
+            self._face_weight(pack, rows),
+            point_weight,
         )
 
-    def _loss_weight(self, pack: Pack, rows: NDArray[np.intp]) -> Tensor:
+    def _point_weight(self, kinds: Kinds) -> Tensor:
+        """Return the weights (n, K) in the loss of points of these kinds."""
+        weight = self._weight_of_kind[kinds]
+        weight[np.ix_(is_from_68(kinds), self._is_contour)] *= self.recipe.contour_weight
+        return torch.from_numpy(weight)
+
+    def _face_weight(self, pack: Pack, rows: NDArray[np.intp]) -> Tensor:
         """Return the weights (n,) of faces in the loss: less for pseudo-labels with a large spread."""
         weight = 1 / (1 + (pack.spread[rows] / self.recipe.spread_half_weight) ** 2)
         return torch.from_numpy(weight.astype(np.float32))

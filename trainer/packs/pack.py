@@ -20,6 +20,7 @@ from canthus.runtime.files import Draft
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
 from canthus.trainer.augmentation.augment import Augmentation
+from canthus.trainer.faces.kinds import Kinds, PointKind
 from canthus.trainer.faces.labelled import MAX_LISTED, LabelledFace, LabelledSet
 from canthus.trainer.faces.schemes import scheme_of
 
@@ -41,6 +42,7 @@ class Pack:
     source: NDArray[np.int64]  # (N,) index into `sources`
     sources: tuple[str, ...]  # names of the labelled sets
     names: tuple[str, ...]  # image name of each face
+    kinds: Kinds  # (N, K) PointKind of each point
 
     def __len__(self) -> int:
         return len(self.points)
@@ -107,6 +109,7 @@ def write_pack(
             "source": np.array([one.source for one in cut]),
             "sources": np.array([one.name for one in sets]),
             "names": np.array([one.face.image for one in cut]),
+            "kinds": np.array([one.face.kinds for one in cut]),
         }
         _write_labels(drafts.labels.file, labels)
     return WrittenPack(open_pack(folder), findings)
@@ -248,7 +251,7 @@ def open_pack(folder: Path) -> Pack:
     try:
         crops = np.lib.format.open_memmap(folder / CROPS, mode="r")
         with (folder / LABELS).open("rb") as file, np.load(file) as labels:
-            arrays = {name: labels[name] for name in LABEL_FIELDS}
+            arrays = {name: labels[name] for name in LABEL_FIELDS if name in labels or name != "kinds"}
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         output = "PACK" if folder.exists() else folder  # an existing folder may hold something else
         raise InputError(
@@ -256,6 +259,7 @@ def open_pack(folder: Path) -> Pack:
         ) from error
     for name in ("sources", "names"):
         arrays[name] = tuple(str(one) for one in arrays[name])
+    arrays.setdefault("kinds", _kinds_by_spread(arrays["points"], arrays["spread"]))  # packs of version 0.1 have none
     pack = Pack(crops, **arrays)
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3:
         raise InputError(
@@ -268,5 +272,17 @@ def open_pack(folder: Path) -> Pack:
             raise InputError(
                 f"{folder}: expected {name} of {len(crops)} faces, got {len(labels_of_faces)}; make the pack again"
             )
+    if pack.kinds.shape != pack.points.shape[:2]:
+        raise InputError(
+            f"{folder}: expected kinds {pack.points.shape[:2]} of points, got {pack.kinds.shape}; make the pack again"
+        )
     scheme_of(pack.points.shape[1], str(folder))
     return pack
+
+
+def _kinds_by_spread(points: NDArray[np.float32], spread: NDArray[np.float32]) -> Kinds:
+    """Return the kinds (N, K) of points (N, K, 2): pseudo-labels where a face has a spread (N,), else placed points."""
+    kinds = np.full(points.shape[:2], PointKind.PLACED, np.uint8)
+    if len(kinds) == len(spread):
+        kinds[spread > 0] = PointKind.PSEUDO
+    return kinds

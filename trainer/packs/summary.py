@@ -14,6 +14,7 @@ from canthus.trainer.faces.contact_sheet import (
     evenly_spaced,
     shorten_name,
 )
+from canthus.trainer.faces.kinds import Kinds, PointKind, is_labelled
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.faces.schemes import Scheme, scheme_of
 from canthus.trainer.packs.pack import Findings, Pack
@@ -36,7 +37,10 @@ SHOWN = 30
 
 
 def summarize_pack(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) -> list[str]:
-    """Return lines of text: number of faces, missing images, points outside images, swapped sides, symmetry."""
+    """Return lines of text: number of faces, missing images, points outside images, swapped sides, symmetry.
+
+    The last two are those of the faces with labels at all points.
+    """
     scheme = scheme_of(pack.points.shape[1])
     lines = [f"{len(pack)} faces of {pack.crops.shape[1]} px, {scheme.points} points each ({scheme.name})"]
     lines += [f"  {_describe_set(one)}" for one in sets]
@@ -51,14 +55,25 @@ def summarize_pack(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) 
     if outside.any():
         farthest = outside.max(-1).argmax()
         lines[-1] += f", on {outside.any(-1).sum()} faces; farthest, by {outside.max():.3g} px: {pack.names[farthest]}"
-    swapped = np.flatnonzero(has_swapped_sides(pack.points, scheme))
+    swapped = _swapped_rows(pack, scheme)
     if len(swapped):
         names = ", ".join(pack.names[row] for row in swapped[:MAX_NAMED])
         more = " ..." * (len(swapped) > MAX_NAMED)
         lines.append(f"  left and right: seem to be swapped on {len(swapped)} faces: {names}{more}")
     else:
         lines.append("  left and right: correct on all faces")
-    return [*lines, f"  {_describe_symmetry(pack.points, scheme)}"]
+    return [*lines, f"  {_describe_symmetry(pack.points[_complete_rows(pack)], scheme)}"]
+
+
+def _complete_rows(pack: Pack) -> NDArray[np.intp]:
+    """Return the rows of the faces with labels at all points."""
+    return np.flatnonzero(is_labelled(pack.kinds).all(-1))
+
+
+def _swapped_rows(pack: Pack, scheme: Scheme) -> NDArray[np.intp]:
+    """Return the rows of the complete faces that have left and right swapped."""
+    rows = _complete_rows(pack)
+    return rows[has_swapped_sides(pack.points[rows], scheme)] if len(rows) else rows
 
 
 def _describe_set(labelled: LabelledSet) -> str:
@@ -66,9 +81,15 @@ def _describe_set(labelled: LabelledSet) -> str:
     line = f"{labelled.name}: {len(labelled.faces)} faces in {images} images"
     if labelled.published_count and labelled.published_count != len(labelled.faces):
         line += f"; the published list has {labelled.published_count}"
-    if labelled.skipped:
-        line += f"; {labelled.skipped} more are left out because a point is not labelled"
+    if not np.all([face.kinds == PointKind.PLACED for face in labelled.faces]):
+        line += f"; points: {_count_kinds(np.stack([face.kinds for face in labelled.faces]))}"
     return line
+
+
+def _count_kinds(kinds: Kinds) -> str:
+    """Return the number of points of each kind that occurs, as text."""
+    counts = [(kind.name.lower().replace("_", " "), int((kinds == kind).sum())) for kind in PointKind]
+    return ", ".join(f"{count} {name}" for name, count in counts if count)
 
 
 def _describe_symmetry(points: NDArray[np.floating], scheme: Scheme) -> str:
@@ -127,11 +148,11 @@ def pack_contact_sheet(pack: Pack) -> NDArray[np.uint8]:
     scheme = scheme_of(pack.points.shape[1])
     scale = TILE / pack.crops.shape[1]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    swapped = np.flatnonzero(has_swapped_sides(pack.points, scheme))[:MAX_NAMED].tolist()
+    swapped = _swapped_rows(pack, scheme)[:MAX_NAMED].tolist()
     others = [row for row in evenly_spaced(len(pack), SHOWN - len(swapped)) if row not in swapped]
     tiles = []
     for row in [*swapped, *others]:
         image = cv2.resize(pack.crops[row], (TILE, TILE), interpolation=interpolation).astype(np.uint8, copy=False)
-        points = (pack.points[row] + 0.5) * scale - 0.5
+        points = np.where(is_labelled(pack.kinds[row])[:, None], (pack.points[row] + 0.5) * scale - 0.5, np.nan)
         tiles.append((draw_points(image, points, scheme, LABEL_COLOR), shorten_name(pack.names[row], 36)))
     return contact_sheet(tiles, 6)
