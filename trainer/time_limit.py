@@ -38,12 +38,14 @@ class TimeLimit:
             self._first_step_end = time.monotonic()
 
     def progress(self) -> float:
-        """Return the elapsed fraction of the schedule, above 1 if the run must stop. It is 0 until the first step."""
+        """Return the elapsed fraction of the schedule, 1 if the run must stop. It is 0 until the first step."""
         if not self.steps:
             return 0.0
         now, end = time.monotonic(), self.started + self.seconds - self.reserve
         mean_step = (now - self._first_step_end) / max(self.steps - 1, 1)
-        return (now + mean_step - self._first_step_end) / max(end - self._first_step_end, 1e-9)
+        if now + mean_step >= end:
+            return 1.0
+        return (now + mean_step - self._first_step_end) / (end - self._first_step_end)
 
     def total_steps(self, progress: float) -> int:
         """Estimate the number of steps in the time limit."""
