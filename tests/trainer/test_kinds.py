@@ -69,7 +69,7 @@ def test_human_csv_has_the_kinds_and_quality_csv_alone_means_pseudo_labels(tmp_p
             r"human\.csv, line 2: expected 98 digits from 0 to 5, got 97",
         ),
         (["image,points", "some/face 0.png," + "1" * 97 + "6"], r"human\.csv, line 2: expected 98 digits"),
-        (["image,points", "some/face 1.png," + "1" * 98, "x.png," + "1" * 98], r"line 3: x\.png is not in list"),
+        (["image,points", "some/face 1.png," + "1" * 98, "x.png," + "1" * 98], r"line 3: x\.png is not in the list"),
         (["image,points", "some/face 0.png," + "5" * 98], r"line 2: a face without a labelled point"),
         (["image,digits", "some/face 0.png," + "1" * 98], r"human\.csv, line 2: expected the columns image and points"),
     ],
@@ -102,7 +102,7 @@ def test_pack_keeps_kinds_and_a_pack_without_them_has_those_of_its_spreads(mixed
     kinds = np.where(old.spread > 0, PointKind.PSEUDO, PointKind.PLACED)
     np.testing.assert_array_equal(old.kinds, np.repeat(kinds[:, None], 98, 1))
     np.savez(tmp_path / "pack" / "labels.npz", **labels, kinds=np.zeros((12, 68), np.uint8))
-    with pytest.raises(InputError, match=r"pack: \(12, 68\) kinds of points"):
+    with pytest.raises(InputError, match=r"pack: expected kinds \(12, 98\) of points, got \(12, 68\)"):
         open_pack(tmp_path / "pack")
 
 

@@ -34,7 +34,8 @@ from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation.evaluate import Candidate, Detect, Image, predict_faces, predict_view
 from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
-from canthus.trainer.faces.wflw_lists import SHARD_LIST, SHARD_QUALITY, format_list_line
+from canthus.trainer.faces.shard_tables import SHARD_QUALITY
+from canthus.trainer.faces.wflw_lists import SHARD_LIST, format_list_line
 
 VIEWS = ((0.0, 1.0), (math.radians(8), 1.0), (math.radians(-8), 1.0), (0.0, 0.93), (0.0, 1.08))
 """The views of a face in which it is predicted: rotation and scale of the region. Each view is also mirrored."""

@@ -272,6 +272,8 @@ def open_pack(folder: Path) -> Pack:
             raise InputError(
                 f"{folder}: expected {name} of {len(crops)} faces, got {len(labels_of_faces)}; make the pack again"
             )
+    if pack.kinds.dtype != np.uint8 or (pack.kinds > max(PointKind)).any():
+        raise InputError(f"{folder}: expected kinds of points from 0 to {max(PointKind)}; make the pack again")
     if pack.kinds.shape != pack.points.shape[:2]:
         raise InputError(
             f"{folder}: expected kinds {pack.points.shape[:2]} of points, got {pack.kinds.shape}; make the pack again"
