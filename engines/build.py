@@ -99,11 +99,7 @@ def build(options: BuildOptions, output: Path | None = None, overwrite: bool = F
     _remove_abandoned_builds(engine.parent)
     # The manifest is committed first. An engine with a missing or another engine's manifest would be refused.
     with Draft(engine) as draft, Draft(engine.with_suffix(".json")) as manifest_draft:
-        with show_steps("preparing", 2, quiet) as step:
-            step("convert the graph")
-            graph = engine_graph(model, options.precision)
-            step("compare it with the model")
-            check = _check_graph(model, graph, options.precision, manifest, draft.folder / "graph.onnx")
+        graph, check = _convert_graph(model, options.precision, manifest, draft.folder / "graph.onnx", quiet)
         compiled = compile_engine(graph, recipe, manifest, quiet)
         draft.file.write_bytes(compiled.data)
         EngineManifest(
@@ -194,6 +190,17 @@ def _targets(flavour: Flavour, targets: str | None) -> tuple[str, ...]:
     if unknown:
         raise InputError(f"--target {', '.join(unknown)}: {flavour} builds for {', '.join(supported)}")
     return tuple(name for name in supported if name in requested)
+
+
+def _convert_graph(
+    model: Path, precision: Precision, manifest: Manifest, file: Path, quiet: bool
+) -> tuple[bytes, dict[str, Any]]:
+    """Return the graph for TensorRT, and how far it moves the points. It is also written to `file`."""
+    with show_steps("preparing", 2, quiet) as step:
+        step("convert the graph")
+        graph = engine_graph(model, precision)
+        step("compare it with the model")
+        return graph, _check_graph(model, graph, precision, manifest, file)
 
 
 def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Manifest, file: Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@ The report is written after each measurement, so that a crash loses only the las
 """
 
 import dataclasses
+import logging
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -41,6 +41,8 @@ from canthus.runtime.models import Manifest, find_gpu_model, read_manifest
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_log = logging.getLogger(__name__)
 
 TorchMode = Literal["CUDA graph", "eager", "compiled"]
 TORCH_MODES: tuple[TorchMode, ...] = get_args(TorchMode)
@@ -80,7 +82,7 @@ def bench(options: BenchOptions, folder: Path, overwrite: bool = False) -> Path:
     report.add("machine", machine(gpu, model, manifest))
     results: dict[str, Any] = {}
     for name, run in _measurements(gpu, options, model, manifest).items():
-        print(f"canthus engine bench: {name}", file=sys.stderr, flush=True)
+        _log.info("measuring %s", name)
         results[name] = attempt(run)
         report.add("backends", results)
     return folder / "report.md"

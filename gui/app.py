@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--source",
         type=_file_or_address,
-        metavar="FILE",
+        metavar="FILE|ADDRESS",
         help="play a video file, or a stream by its address (rtsp://…, http://…), instead of a camera",
     )
     parser.add_argument("--loop", action="store_true", help="play the file again and again")

@@ -108,9 +108,8 @@ def _draw_id(canvas: NDArray[np.uint8], face: Face) -> None:
     label_width = max(text.shape[1] + 3 * padding, label_height)
     x0 = round(min(max(x - label_width / 2, 1), max(width - label_width - 1, 0)))
     y0 = round(min(max(top - FOREHEAD * (bottom - top) - label_height, 1), max(height - label_height - 1, 0)))
-    _blend(canvas, x0, y0, _label_mask(label_width, label_height), OUTLINE, 0.67)
-    text_x, text_y = x0 + (label_width - text.shape[1]) // 2, y0 + padding
-    _blend(canvas, text_x, text_y, text, TEXT, 1.0)
+    _blend(canvas, (x0, y0), _label_mask(label_width, label_height), OUTLINE, 0.67)
+    _blend(canvas, (x0 + (label_width - text.shape[1]) // 2, y0 + padding), text, TEXT, 1.0)
 
 
 class _Layer:
@@ -162,8 +161,11 @@ def _premultiplied(colour: Colour, alpha: float) -> tuple[float, ...]:
     return (*(alpha * part for part in colour), 255 * alpha)
 
 
-def _blend(canvas: NDArray[np.uint8], x: int, y: int, mask: NDArray[np.uint8], colour: Colour, alpha: float) -> None:
-    """Blend a colour with the canvas, weighted by a mask (h, w) whose upper left corner is at (x, y)."""
+def _blend(
+    canvas: NDArray[np.uint8], corner: tuple[int, int], mask: NDArray[np.uint8], colour: Colour, alpha: float
+) -> None:
+    """Blend a colour with the canvas, weighted by a mask (h, w) whose upper left corner is at `corner` (x, y)."""
+    x, y = corner
     part = canvas[y : y + mask.shape[0], x : x + mask.shape[1]]
     weight = mask[: part.shape[0], : part.shape[1], None].astype(np.float32) * np.float32(alpha / 255)
     part[:] = np.round(part + (np.array(colour, np.float32) - part) * weight)

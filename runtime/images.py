@@ -1,4 +1,4 @@
-"""`canthus images`: find the faces of image files, each on its own; write a table of points, drawn images, or both."""
+"""`canthus images`: find the faces of image files, each separately; write a table of points, drawn images, or both."""
 
 import contextlib
 import sys
