@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
 from canthus.runtime.addresses import is_address, without_password
@@ -60,7 +60,7 @@ def command(arguments: list[str]) -> int:
     stderr = _duplicate_stderr()
     stream = _stream(args)
     window = Window(stream, _source_name(args))
-    with _close_on_signals(lambda: window.close()) as signals:
+    with _close_on_signals(lambda: window.close()) as signals, _close_on_errors(lambda: window.close()) as errors:
         window.show()
         stream.start()
         try:
@@ -71,6 +71,7 @@ def command(arguments: list[str]) -> int:
     # After Ctrl-C, later errors may be caused by it, so only an error that the window has shown counts. If the user
     # closed the window, all errors are reported.
     failure = window.failure if signals else stream.failure
+    failure = failure or next(iter(errors), None)
     exit_code = 130 if signals else 0
     if not ended:
         _exit_now(failure, exit_code, stderr)
@@ -213,6 +214,27 @@ def _explain_no_window(messages: str) -> str:
     if "could not connect to display" in messages:
         return f"cannot connect to the screen {os.environ.get('DISPLAY')}; check DISPLAY"
     return f"cannot open a window; on Debian or Ubuntu: apt install {LIBRARIES}"
+
+
+@contextmanager
+def _close_on_errors(close: Callable[[], object]) -> Iterator[list[BaseException]]:
+    """Close the window on an error in a handler of a Qt event. Yields a list, to which these errors are added.
+
+    Without an exception hook, PyQt aborts the process after such an error.
+    """
+    from PyQt6.QtCore import QTimer
+
+    errors: list[BaseException] = []
+
+    def hook(_kind: type[BaseException], error: BaseException, _traceback: TracebackType | None) -> None:
+        errors.append(error)
+        QTimer.singleShot(0, close)
+
+    previous, sys.excepthook = sys.excepthook, hook
+    try:
+        yield errors
+    finally:
+        sys.excepthook = previous
 
 
 @contextmanager

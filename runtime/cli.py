@@ -4,20 +4,18 @@ A sub-command is a function `command(arguments: list[str]) -> int` in the entry-
 first line of its docstring is its line in `canthus --help`.
 """
 
-import contextlib
 import io
 import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from types import FrameType
 
 from canthus.runtime.console import show_logs
 from canthus.runtime.errors import CanthusError
+from canthus.runtime.interrupts import signals_end_command
 
 GROUP = "canthus.commands"
 Command = Callable[[list[str]], int]
@@ -64,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"canthus: unknown command {name!r} (commands: {', '.join(sorted(commands))})", file=sys.stderr)
         return 2
     try:
-        with show_logs(logging.DEBUG if debug else logging.INFO), _signals_handled_as_ctrl_c():
+        with show_logs(logging.DEBUG if debug else logging.INFO), signals_end_command():
             command: Command = commands[name].load()
             return command(words[1:])
     except CanthusError as error:
@@ -73,6 +71,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"canthus {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        if arguments is None:  # the process ends now, and another Ctrl-C would kill it while it does
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         print(f"\ncanthus {name}: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -84,33 +84,6 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"canthus {name}: {_one_line(error)}", file=sys.stderr)
         return 1
-
-
-@contextlib.contextmanager
-def _signals_handled_as_ctrl_c() -> Iterator[None]:
-    """Let SIGTERM and a closed terminal (SIGHUP) end a command as Ctrl-C does, so that its files are complete.
-
-    Each signal is handled once: a terminal sends its signal twice, and the second one must not interrupt the cleanup.
-    A signal that is ignored already (`nohup`) stays ignored.
-    """
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        handler = signal.getsignal(signal.SIGINT)  # the command's own, or SIG_IGN in a background job
-        (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
-
-    handled = []
-    if threading.current_thread() is threading.main_thread():
-        names = ("SIGTERM", "SIGHUP")
-        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
-        handled = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]
-    for number in handled:
-        signal.signal(number, interrupt)
-    try:
-        yield
-    finally:
-        for number in handled:
-            signal.signal(number, signal.SIG_DFL)
 
 
 def _one_line(error: OSError | ImportError) -> str:

@@ -1,16 +1,25 @@
 """Write files so that a reader sees the old file or the new one, never half of it."""
 
 import contextlib
+import hashlib
+import os
+import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.interrupts import ctrl_c_deferred
 
 DRAFT_PREFIX = ".canthus-"
-"""Name prefix of the temporary folders. Only a killed process leaves one behind."""
+"""Name prefix of the temporary folders: .canthus-partial-HASH-RANDOM, with a hash of the target's name. Only a killed
+process leaves one behind, and `claim` deletes it."""
+
+LOCK_NAME = ".canthus-lock"
+"""A file in each temporary folder, locked while the draft is in use."""
 
 
 class Draft:
@@ -38,9 +47,11 @@ class Draft:
         with self.writing():
             self._target = path.resolve()
             self._temporary = tempfile.TemporaryDirectory(
-                prefix=DRAFT_PREFIX, dir=self._target.parent, ignore_cleanup_errors=True
+                prefix=_draft_prefix(self._target), dir=self._target.parent, ignore_cleanup_errors=True
             )
-        self.folder = Path(self._temporary.name)
+            self.folder = Path(self._temporary.name)
+            self._lock: _Lock | None = _Lock(self.folder / LOCK_NAME)
+            self._lock.acquire()
         self.file = self.folder / self._target.name
 
     @contextlib.contextmanager
@@ -61,6 +72,9 @@ class Draft:
 
     def discard(self) -> None:
         """Delete the file and its folder. After `commit`, or a second time, this does nothing."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.close()
         self._temporary.cleanup()
 
     def __enter__(self) -> Self:
@@ -80,6 +94,144 @@ class Draft:
     def _concerns(self, error: OSError) -> bool:
         """Return whether the error is about this file. A failed write names no file."""
         return error.filename is None or Path(str(error.filename)).is_relative_to(self.folder)
+
+
+class Output(Protocol):
+    """A file that is written over the time of a run."""
+
+    @property
+    def draft(self) -> Draft | None:
+        """The draft of the file; None for standard output."""
+        ...
+
+    def finish(self) -> bool:
+        """Complete the file in the draft. Return whether it is whole and not empty."""
+        ...
+
+
+def commit_together(outputs: Sequence[Output]) -> None:
+    """Finish the outputs of a run and give all of them their names. If one is not whole, none gets its name.
+
+    Ctrl-C is handled afterwards.
+
+    Raises:
+        InputError: If an output cannot be written.
+    """
+    with ctrl_c_deferred(), contextlib.ExitStack() as discarding:
+        drafts = [output.draft for output in outputs if output.draft is not None]
+        for draft in drafts:
+            discarding.callback(draft.discard)
+        whole, errors = True, list[Exception]()
+        for output in outputs:
+            try:
+                whole &= output.finish()
+            except (CanthusError, OSError) as error:
+                errors.append(error)
+                whole &= output.draft is None  # the reader of standard output may have closed it
+        for draft in drafts if whole else ():
+            draft.commit()
+        if errors:
+            raise errors[0]
+
+
+class _Lock:
+    """A lock on a file. The system frees it when the process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+
+    def acquire(self) -> bool | None:
+        """Return whether the lock was free and is taken now; None if the file system has no locks."""
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError:
+            return None
+        return True
+
+    def is_current(self) -> bool:
+        """Whether the path still names the file that is locked. Its last owner may have deleted it."""
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
+        except FileNotFoundError:
+            return False
+
+    def close(self) -> None:
+        """Free the lock."""
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def claim(path: Path) -> Iterator[None]:
+    """Reserve an output for this run until the end of the block, and delete what killed runs left of it.
+
+    Args:
+        path: A file to be written, or an existing folder in which files are written.
+
+    Raises:
+        InputError: If another run has reserved the output, or nothing can be written there.
+    """
+    try:
+        target = path.resolve()
+        folder = target if target.is_dir() else target.parent
+        lock = _take(folder / f"{DRAFT_PREFIX}{_name_hash(target)}.lock")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    if lock is None:
+        raise InputError(f"{path}: another run is writing it; wait until it ends, or choose another name")
+    try:
+        of_folder, of_file = f"**/{DRAFT_PREFIX}partial-*", f"{_draft_prefix(target)}*"
+        for draft in list(folder.glob(of_folder if folder == target else of_file)):
+            _delete_if_abandoned(draft)
+        yield
+    finally:
+        if sys.platform == "win32":  # an open file cannot be deleted there
+            lock.close()
+        with contextlib.suppress(OSError):
+            lock.path.unlink()
+        if sys.platform != "win32":
+            lock.close()
+
+
+def _take(path: Path) -> _Lock | None:
+    """Create and lock a file; None if another process has locked it."""
+    while True:
+        lock = _Lock(path)
+        if lock.acquire() is False:
+            lock.close()
+            return None
+        if lock.is_current():
+            return lock
+        lock.close()
+
+
+def _delete_if_abandoned(folder: Path) -> None:
+    """Delete the folder of a draft if its process has ended."""
+    try:
+        lock = _Lock(folder / LOCK_NAME)
+    except OSError:
+        return
+    abandoned = lock.acquire()
+    lock.close()
+    if abandoned:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _draft_prefix(target: Path) -> str:
+    return f"{DRAFT_PREFIX}partial-{_name_hash(target)}-"
+
+
+def _name_hash(target: Path) -> str:
+    return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
 
 
 def write_file(path: Path, content: bytes) -> None:

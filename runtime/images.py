@@ -67,14 +67,16 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
     """Find the faces of an image file or of a folder of them, and write the outputs.
 
     Raises:
-        InputError: If there are no images or an output cannot be written. Checked before the work starts.
+        InputError: If there are no images, an output cannot be written, or another run writes it. Checked before the
+            work starts.
     """
     from tqdm import tqdm
 
     from canthus.runtime.draw import draw
+    from canthus.runtime.files import claim
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.sources import find_images, read_image
-    from canthus.runtime.tables import IMAGE_COLUMNS, TableSink
+    from canthus.runtime.tables import IMAGE_COLUMNS, STDOUT, TableSink
 
     paths = find_images(source, outputs.overlay)
     root = source if source.is_dir() else source.parent
@@ -82,6 +84,9 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
     faces_found = 0
     unreadable = []
     with contextlib.ExitStack() as stack:
+        for output in (outputs.overlay, outputs.table):
+            if output and output != STDOUT:
+                stack.enter_context(claim(output))
         landmarker = stack.enter_context(Landmarker(settings))
         table = stack.enter_context(TableSink(outputs.table, IMAGE_COLUMNS)) if outputs.table else None
         for path in tqdm(paths, source.name, unit="image", disable=None):

@@ -2,12 +2,9 @@
 
 import contextlib
 import math
-import signal
-import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import FrameType
 
 import av
 import numpy as np
@@ -16,7 +13,8 @@ from numpy.typing import NDArray
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft, check_output, check_suffix
+from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
+from canthus.runtime.interrupts import ctrl_c_deferred
 from canthus.runtime.sources import VideoFile, error_reason, main_track, open_media
 
 TIME_BASE = Fraction(1, 90_000)
@@ -45,7 +43,7 @@ class VideoSink(Closeable):
     """Writes frames as H.264 at their own times, with the colour tags and the audio of the source video.
 
     The file appears when the sink is closed. It is complete then, also after Ctrl-C. Without a frame no file is
-    written.
+    written. `commit_together` closes several sinks together.
 
     Args:
         path: The video to write. Its suffix must be one of VIDEO_SUFFIXES.
@@ -63,8 +61,8 @@ class VideoSink(Closeable):
         self._failed = False
         self._source = source
         with contextlib.ExitStack() as cleanup:  # closes what is open if the rest fails
-            self._draft = Draft(path)
-            cleanup.callback(self._draft.discard)
+            self.draft = Draft(path)
+            cleanup.callback(self.draft.discard)
             self._audio = cleanup.enter_context(_AudioCopy(source))
             try:
                 self._open(source)
@@ -78,12 +76,12 @@ class VideoSink(Closeable):
             self._open(source)
         except (av.error.FFmpegError, ValueError) as error:
             raise InputError(
-                f"{self._draft.path}: cannot write this video ({error_reason(error)}); try an .mp4 file"
+                f"{self.draft.path}: cannot write this video ({error_reason(error)}); try an .mp4 file"
             ) from error
 
     def _open(self, source: VideoFile) -> None:
         """Create the file with its streams and its header."""
-        self._container = av.open(str(self._draft.file), "w", container_options={"movflags": "+faststart"})
+        self._container = av.open(str(self.draft.file), "w", container_options={"movflags": "+faststart"})
         self._stream = self._container.add_stream("libx264", rate=Fraction(source.rate).limit_denominator(1001))
         self._stream.width, self._stream.height = self._width, self._height
         self._stream.pix_fmt = "yuv420p"
@@ -119,7 +117,7 @@ class VideoSink(Closeable):
         )
         self._last = max(round(seconds / TIME_BASE), self._last + 1)
         frame.pts, frame.time_base = self._last, TIME_BASE
-        with self._writing(), _ctrl_c_deferred():
+        with self._writing(), ctrl_c_deferred():  # without a packet that was encoded, those after it are damaged
             self._container.mux(self._stream.encode(frame))
             self._audio.write(until=seconds)
 
@@ -130,19 +128,18 @@ class VideoSink(Closeable):
             yield
         except (av.error.FFmpegError, OSError) as error:
             self._failed = True
-            raise InputError(f"{self._draft.path}: cannot be written ({error_reason(error)})") from error
+            raise InputError(f"{self.draft.path}: cannot be written ({error_reason(error)})") from error
+
+    def finish(self) -> bool:
+        """Complete the temporary file. Return whether it is whole and contains a frame."""
+        with self._writing(), contextlib.closing(self._container), self._audio:
+            if not self._failed:
+                self._flush()
+        return not self._failed and self._last >= 0
 
     def close(self) -> None:
         """Finish the file and move it to its path."""
-        try:
-            with self._writing(), contextlib.closing(self._container), self._audio:
-                if not self._failed:
-                    self._flush()
-        finally:
-            if self._failed or self._last < 0:
-                self._draft.discard()
-            else:
-                self._draft.commit()
+        commit_together([self])
 
     def _flush(self) -> None:
         """Write the frames that are still in the encoder, and the rest of the audio."""
@@ -152,23 +149,6 @@ class VideoSink(Closeable):
         self._container.mux(packets)
         # If the whole source was read, its audio may go on after the last frame.
         self._audio.finish(until=float(self._last * TIME_BASE) if end is None else math.inf)
-
-
-@contextlib.contextmanager
-def _ctrl_c_deferred() -> Iterator[None]:
-    """Handle Ctrl-C after the block: without a packet that was encoded, those after it are damaged."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield
-        return
-    received: list[FrameType | None] = []
-    signal.signal(signal.SIGINT, lambda _, frame: received.append(frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if received:
-        handler(signal.SIGINT, received[0])
 
 
 class _AudioCopy(Closeable):

@@ -11,7 +11,7 @@ from typing import IO
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft, check_output, check_suffix
+from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
 from canthus.runtime.types import Faces
 from canthus.runtime.wflw import POINTS
 
@@ -51,16 +51,16 @@ class TableSink(Closeable):
 
     def __init__(self, path: Path, columns: list[str]) -> None:
         self._path = path
-        self._draft: Draft | None = None
+        self.draft: Draft | None = None
         self._failed = False
         if path == STDOUT:
             self._file: IO[str] = _open_stdout()
         else:
             check_suffix(path, TABLE_SUFFIXES, "table format")
-            self._draft = Draft(path)
-            with self._draft.writing():
+            self.draft = Draft(path)
+            with self.draft.writing():
                 # File names need not be valid UTF-8: surrogateescape writes their bytes unchanged.
-                self._file = self._draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+                self._file = self.draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
         self._writer = csv.writer(self._file)
         self._writer.writerow(columns)
 
@@ -75,7 +75,7 @@ class TableSink(Closeable):
     def _write(self, lines: list[list[int | str]]) -> None:
         with self._writing():
             self._writer.writerows(lines)
-            if self._draft is None:
+            if self.draft is None:
                 self._file.flush()
 
     @contextlib.contextmanager
@@ -90,16 +90,15 @@ class TableSink(Closeable):
             self._failed = True
             raise InputError(f"{self._path}: cannot be written ({error.strerror or error})") from error
 
+    def finish(self) -> bool:
+        """Complete the temporary file. Return whether it is whole."""
+        with self._writing():
+            self._file.close()
+        return not self._failed
+
     def close(self) -> None:
         """Finish the file and move it to its path."""
-        try:
-            with self._writing():
-                self._file.close()
-        finally:
-            if self._draft and self._failed:
-                self._draft.discard()
-            elif self._draft:
-                self._draft.commit()
+        commit_together([self])
 
 
 def _open_stdout() -> IO[str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,27 +62,32 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
     """Track the faces of a video and write the outputs. They are complete files even if the run is interrupted.
 
     Raises:
-        InputError: If the source cannot be read or an output cannot be written. Checked before the work starts.
+        InputError: If the source cannot be read, an output cannot be written, or another run writes it. Checked before
+            the work starts.
     """
     from tqdm import tqdm
 
     from canthus.runtime.channel import Stage
     from canthus.runtime.draw import draw
+    from canthus.runtime.files import Output, commit_together
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sinks import VideoSink, check_video
+    from canthus.runtime.sinks import VideoSink
     from canthus.runtime.sources import VideoFile
-    from canthus.runtime.tables import FRAME_COLUMNS, TableSink, check_table
+    from canthus.runtime.tables import FRAME_COLUMNS, TableSink
 
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(VideoFile(source))
-        for output, check in ((outputs.overlay, check_video), (outputs.table, check_table)):
-            if output and output.resolve() == source.resolve():
-                raise InputError(f"{output}: is the source; choose another name for the output")
-            if output:
-                check(output, outputs.overwrite)
+        stack.enter_context(_claimed(source, outputs))
         landmarker = stack.enter_context(Landmarker(settings))
-        overlay = stack.enter_context(VideoSink(outputs.overlay, file)) if outputs.overlay else None
-        table = stack.enter_context(TableSink(outputs.table, FRAME_COLUMNS)) if outputs.table else None
+        sinks: list[Output] = []
+        stack.callback(commit_together, sinks)
+        overlay = table = None
+        if outputs.overlay:
+            overlay = VideoSink(outputs.overlay, file)
+            sinks.append(overlay)
+        if outputs.table:
+            table = TableSink(outputs.table, FRAME_COLUMNS)
+            sinks.append(table)
         frames = stack.enter_context(Stage(lambda: iter(file), "decode"))
         bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
 
@@ -96,6 +102,24 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
             bar.update()
     # Read after the sinks are closed: the rest of the audio is copied on close.
     return Report(count, with_faces, file.damaged, overlay.audio_error if overlay else "")
+
+
+@contextlib.contextmanager
+def _claimed(source: Path, outputs: Outputs) -> Iterator[None]:
+    """Reserve the outputs in the block, and check that they can be written."""
+    from canthus.runtime.files import claim
+    from canthus.runtime.sinks import check_video
+    from canthus.runtime.tables import STDOUT, check_table
+
+    with contextlib.ExitStack() as stack:
+        for output, check in ((outputs.overlay, check_video), (outputs.table, check_table)):
+            if output and output.resolve() == source.resolve():
+                raise InputError(f"{output}: is the source; choose another name for the output")
+            if output and (output != STDOUT or check is check_video):
+                stack.enter_context(claim(output))
+            if output:
+                check(output, outputs.overwrite)
+        yield
 
 
 def _print_report(source: Path, outputs: Outputs, report: Report) -> None:

@@ -353,6 +353,40 @@ def test_error_of_a_damaged_file_is_printed_when_the_window_closes_early(tmp_pat
     assert errors.startswith(f"canthus view: {damaged}: ")
 
 
+FAILING_SLOT = """
+import sys
+from PyQt6.QtCore import QTimer
+from canthus.gui import app
+from canthus.gui.stream import Stream
+from canthus.runtime.cli import main
+from canthus.runtime.errors import InputError
+sys.path.insert(0, {folder!r})
+from support.viewer import FakeFinder, FakeSource
+app._stream = lambda args: Stream(FakeSource, FakeFinder, live=True)
+open_qt = app._open_qt
+def fail():
+    raise {error}
+def open_and_fail():
+    application = open_qt()
+    QTimer.singleShot(100, fail)
+    return application
+app._open_qt = open_and_fail
+sys.exit(main(["view"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "last_line"),
+    [("InputError('no such face')", "canthus view: no such face"), ("ValueError('x')", "ValueError: x")],
+)
+def test_error_in_the_handler_of_an_event_ends_the_command_with_its_message(error: str, last_line: str) -> None:
+    script = FAILING_SLOT.format(folder=str(Path(__file__).parent.parent), error=error)
+    command = start_command(script, QT_QPA_PLATFORM="offscreen")
+    _, errors = command.communicate(timeout=20)
+    assert command.returncode == 1
+    assert errors.strip().splitlines()[-1] == last_line
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems always have a screen")
 def test_missing_screen_is_reported_in_one_line() -> None:
     _, errors = start_command().communicate(timeout=10)

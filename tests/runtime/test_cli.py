@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from canthus.runtime import cli
+from canthus.runtime import cli, interrupts
 from canthus.runtime.errors import InputError
 from canthus.runtime.options import add_landmarker_options
 
@@ -100,6 +100,37 @@ def test_signal_ends_a_command_like_ctrl_c_and_only_once(run, capsys, monkeypatc
     finally:
         signal.signal(number, before)
     assert capsys.readouterr().err.strip().endswith("stopped")
+
+
+def test_second_ctrl_c_does_not_interrupt_the_cleanup(run, capsys):
+    finished = []
+
+    def work():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            finished.append(True)
+
+    assert run(work) == 130
+    assert finished == [True]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert capsys.readouterr().err.strip().endswith("stopped")
+
+
+def test_ctrl_c_long_after_the_first_ends_a_cleanup_that_hangs(run, monkeypatch):
+    monkeypatch.setattr(interrupts, "CLOSING_SECONDS", 0.0)
+    finished = []
+
+    def work():
+        try:
+            signal.raise_signal(signal.SIGINT)
+        finally:
+            signal.raise_signal(signal.SIGINT)
+            finished.append(True)
+
+    assert run(work) == 130
+    assert finished == []
 
 
 def test_other_signals_reach_the_ctrl_c_handler_of_a_command(run):

@@ -1,5 +1,6 @@
 """The commands video, images, bench and doctor on the sample clip, and on inputs that are wrong."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -277,6 +278,70 @@ def test_ctrl_c_and_sigterm_leave_complete_outputs(tmp_path, end):
     with VideoFile(overlay) as video:
         assert abs(len(list(video)) - len(rows)) <= 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv"]
+
+
+@contextlib.contextmanager
+def running_video(tmp_path):
+    """Start `canthus video` on the sample clip and wait until it has written a part of both outputs."""
+    words = [*CANTHUS, "video", str(sample.CLIP), "-o", str(tmp_path / "o.mp4"), "--table", str(tmp_path / "t.csv")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as process:
+        while not any(draft.stat().st_size > 50_000 for draft in tmp_path.glob(".canthus-*/t.csv")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        yield process
+
+
+def test_second_ctrl_c_during_closing_loses_no_frame(tmp_path):
+    with running_video(tmp_path) as running:
+        for pause in (0.02, 0.1, 0.3, 0.0):
+            running.send_signal(signal.SIGINT)
+            time.sleep(pause)
+            if running.poll() is not None:
+                break
+        errors = running.communicate(timeout=30)[1]
+    assert running.returncode == 130
+    assert errors.strip().endswith("stopped")
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    with VideoFile(tmp_path / "o.mp4") as video:
+        assert abs(len(list(video)) - len(rows)) <= 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv"]
+
+
+def test_second_run_on_the_same_output_is_refused_and_the_first_one_is_untouched(tmp_path, clip, capsys):
+    with running_video(tmp_path) as running:
+        for option, name in (("-o", "o.mp4"), ("--table", "t.csv")):
+            assert run("video", clip, option, tmp_path / name, "--overwrite") == 1
+            assert f"{name}: another run is writing it; wait until it ends" in failed(capsys)
+        assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        running.communicate(timeout=30)
+    with VideoFile(tmp_path / "o.mp4") as video:
+        assert list(video)
+
+
+def test_killed_run_leaves_only_a_partial_folder_which_the_next_run_deletes(tmp_path, clip):
+    with running_video(tmp_path) as running:
+        running.kill()
+    left = {path.name for path in tmp_path.iterdir()} - {"clip.mp4"}
+    assert len([name for name in left if name.startswith(".canthus-partial-")]) == 2
+    assert all(name.startswith(".canthus-") for name in left)
+    assert run("video", clip, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv"]
+
+
+@pytest.mark.parametrize("calls", [0, 3])
+def test_interrupted_run_leaves_both_outputs_or_none(clip, tmp_path, monkeypatch, calls):
+    update, times = Landmarker.update, []
+
+    def interrupted(self, frame):
+        times.append(frame.seconds)
+        if len(times) > calls:
+            raise KeyboardInterrupt
+        return update(self, frame)
+
+    monkeypatch.setattr(Landmarker, "update", interrupted)
+    assert run("video", clip, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 130
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", *(["o.mp4", "t.csv"] if calls else [])]
 
 
 def test_images_are_drawn_and_written_to_a_table(clip, tmp_path, capsys):

@@ -1,13 +1,18 @@
 """Files appear complete or not at all, and nothing else is left in their folder."""
 
+import contextlib
 import os
 import resource
+import signal
+import subprocess
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft, check_output, write_file
+from canthus.runtime.files import Draft, check_output, claim, commit_together, write_file
 
 
 def names(folder):
@@ -124,3 +129,108 @@ def test_unusable_outputs_are_refused_before_any_work(tmp_path):
     (tmp_path / "pipe").unlink()
     assert check_output(tmp_path / "there.csv", overwrite=True)
     assert names(tmp_path) == ["there.csv"]
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from canthus.runtime.files import Draft, claim
+path = Path(sys.argv[1])
+with claim(path), Draft(path / "a.png" if path.is_dir() else path) as draft:
+    draft.file.write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@contextlib.contextmanager
+def other_run(path):
+    """Start a process that has claimed an output and written half of it. It is killed at the end of the block."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path)], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b"ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_output_of_another_run_is_refused_until_that_run_ends(tmp_path, folder):
+    path = tmp_path / "out"
+    if folder:
+        path.mkdir()
+    with other_run(path):
+        before = names(tmp_path)
+        with pytest.raises(
+            InputError, match=r"out: another run is writing it; wait until it ends, or choose"
+        ) as raised:
+            claim(path).__enter__()
+        assert "\n" not in str(raised.value)
+        assert names(tmp_path) == before
+    left = [name for name in names(tmp_path) if name.startswith(".canthus-partial-")]
+    assert len(left) == 1
+    with claim(path):
+        assert not [name for name in names(tmp_path) if "partial" in name]  # deleted
+    assert names(tmp_path) == (["out"] if folder else [])
+
+
+def test_output_is_claimed_once_in_a_process_and_is_free_afterwards(tmp_path):
+    for _ in range(2):
+        with claim(tmp_path / "t.csv"):
+            with pytest.raises(InputError, match="another run"):
+                claim(tmp_path / "t.csv").__enter__()
+            with claim(tmp_path / "other.csv"):
+                pass
+    assert names(tmp_path) == []
+
+
+def test_claim_leaves_the_draft_of_a_living_writer_and_of_another_output(tmp_path):
+    with Draft(tmp_path / "t.csv") as draft, other_run(tmp_path / "other.csv"):
+        draft.file.write_text("new")
+        with claim(tmp_path / "t.csv"):
+            pass
+    assert (tmp_path / "t.csv").read_text() == "new"
+    assert any(name.startswith(".canthus-partial-") for name in names(tmp_path))
+
+
+def test_claim_works_on_a_file_system_without_locks(tmp_path, monkeypatch):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(95, "Operation not supported")
+
+    with other_run(tmp_path / "t.csv"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    left = names(tmp_path)
+    with claim(tmp_path / "t.csv"):
+        assert set(left) <= set(names(tmp_path))  # a draft that may be alive stays
+
+
+def output(path, finish):
+    draft = Draft(path)
+    draft.file.write_text("new")
+    return SimpleNamespace(draft=draft, finish=finish)
+
+
+def fail():
+    raise InputError("disk full")
+
+
+@pytest.mark.parametrize("finish", [lambda: False, fail])
+def test_no_output_gets_its_name_if_one_is_not_whole(tmp_path, finish):
+    finishes = {"a": lambda: True, "b": finish, "c": lambda: True}
+    outputs = [output(tmp_path / name, finish) for name, finish in finishes.items()]
+    with pytest.raises(InputError, match="disk full") if finish is fail else contextlib.nullcontext():
+        commit_together(outputs)
+    assert names(tmp_path) == []
+
+
+def test_ctrl_c_while_outputs_are_finished_is_raised_after_all_have_their_names(tmp_path):
+    def interrupted():
+        signal.raise_signal(signal.SIGINT)
+        return True
+
+    with pytest.raises(KeyboardInterrupt):
+        commit_together([output(tmp_path / "a", interrupted), output(tmp_path / "b", interrupted)])
+    assert names(tmp_path) == ["a", "b"]
