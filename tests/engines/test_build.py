@@ -29,7 +29,7 @@ from canthus.runtime.models import included_models, read_manifest
 from canthus.trainer.networks.checkpoint import Checkpoint, save
 from canthus.trainer.networks.network import build as build_network
 
-pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install 'canthus[rtx]'")
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install -e '.[rtx]'")
 
 SIZE, POINTS = 64, 98
 CALIBRATION, NEWER_CALIBRATION = (1.5, -1.25), (2.0, 0.5)

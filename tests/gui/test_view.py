@@ -12,6 +12,7 @@ from PyQt6.QtWidgets import QApplication
 from canthus.gui.overlay import FAINT_BELOW, OverlayStyle, frame_to_window
 from canthus.gui.stream import Result
 from canthus.gui.view import View
+from canthus.runtime.draw import POINT_COLOURS
 from canthus.runtime.types import Faces, Frame
 from support.viewer import BACKGROUND, POINT, application, face_at, frame
 
@@ -52,6 +53,19 @@ def test_point_with_low_score_is_painted_faintly(qt: QApplication) -> None:
         strength.append(np.abs(shown - BACKGROUND).sum())
     assert strength[0] == strength[1] > 1.5 * strength[2] > 0
     assert strength[2] == strength[3]
+
+
+def test_lines_are_visible_on_a_background_of_their_colour(qt: QApplication) -> None:
+    face, colour = face_at(*POINT), POINT_COLOURS[0]
+    face.points[0, :33, 0], face.points[0, :33, 1] = np.linspace(8, 56, 33), 20  # the contour as a horizontal line
+    shown = []
+    for lines in (False, True):
+        view = View(OverlayStyle(lines=lines, ids=False))
+        view.resize(256, 192)
+        view.show_result(Result(Frame(np.full((48, 64, 3), colour, np.uint8), 0, 0.0), face, {}, 0))
+        shown.append(pixels(view)[:, 40:210])
+    darker = (shown[0] - shown[1]).max(-1) > 3 * TOLERANCE
+    assert darker.any(0).mean() > 0.25  # the rest is covered by the dots
 
 
 def test_video_keeps_its_aspect_ratio(qt: QApplication) -> None:

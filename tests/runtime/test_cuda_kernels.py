@@ -30,7 +30,7 @@ POINT_TOLERANCE = 1e-3  # crop pixels
 
 @pytest.fixture(scope="module")
 def nvrtc() -> None:
-    pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install 'canthus[rtx]'")
+    pytest.importorskip("cuda.bindings", reason="cuda-bindings is not installed: pip install -e '.[rtx]'")
     try:
         supported_capabilities()
     except BackendError as missing:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.extras import install_command
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
 from canthus.trainer.faces.parsing import parse_numbers, shorten
 from canthus.trainer.faces.schemes import COFW
@@ -19,7 +20,7 @@ def open_cofw(path: Path) -> LabelledSet:
     try:
         import h5py
     except ImportError as missing:
-        raise BackendError(f"{path}: COFW's files need h5py: pip install 'canthus[train]'") from missing
+        raise BackendError(f"{path}: COFW's files need h5py: {install_command('train')}") from missing
     try:
         with h5py.File(path, "r") as file:
             part = "Tr" if "phisTr" in file else "T"
