@@ -28,8 +28,8 @@ __all__ = [
 if TYPE_CHECKING:
     from canthus.runtime.draw import draw as draw_faces
     from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError, ModelError
+    from canthus.runtime.image_files import read_image
     from canthus.runtime.pipeline import Landmarker, Settings, follow
-    from canthus.runtime.sources import read_image
     from canthus.runtime.types import Face, FaceBox, Faces, Frame
 
     read_picture = read_image
@@ -40,7 +40,7 @@ else:
         "draw": ("draw_faces",),
         "errors": ("BackendError", "CanthusError", "EngineError", "InputError", "ModelError"),
         "pipeline": ("Landmarker", "Settings", "follow"),
-        "sources": ("read_image",),
+        "image_files": ("read_image",),
         "types": ("Face", "FaceBox", "Faces", "Frame"),
     }
     _RENAMED = {"draw_faces": "draw"}  # canthus.runtime.draw is the module

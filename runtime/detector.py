@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +43,9 @@ occluded or rotated ones."""
 
 INPUT_SIZE = 192
 """Side of the input of the network, pixels."""
+
+MAX_SIDE = 4096
+"""Images with a longer side are reduced to it. MediaPipe ends the process at 32767, and needs much memory before."""
 
 PADDED_SCALE = 2.0
 """Side of the padded view, relative to the longer side of the image. The image is in its centre, on black."""
@@ -170,24 +174,25 @@ class Detector(Closeable):
 
     def _detect_once(self, image: NDArray[np.uint8], x: int = 0, y: int = 0) -> list[FaceBox]:
         """Run the network once, and shift the boxes by (x, y)."""
-        if min(image.shape[:2]) < 1:
+        height, width = image.shape[:2]
+        if min(height, width) < 1:
             raise InputError("cannot detect faces in an empty image (at least 1 x 1 pixel was expected)")
+        image = _reduce(image)
+        step_x, step_y = width / image.shape[1], height / image.shape[0]
         # Any run may write a warning about an unaligned buffer.
         with _SILENCE:
             result = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
         boxes = []
         for face in result.detections:
             box, (left_eye, right_eye) = face.bounding_box, face.keypoints[:2]  # the image's left and right
-            eyes_x = (right_eye.x - left_eye.x) * image.shape[1]
-            eyes_y = (right_eye.y - left_eye.y) * image.shape[0]
             boxes.append(
                 FaceBox(
-                    x0=box.origin_x + x,
-                    y0=box.origin_y + y,
-                    x1=box.origin_x + box.width + x,
-                    y1=box.origin_y + box.height + y,
+                    x0=box.origin_x * step_x + x,
+                    y0=box.origin_y * step_y + y,
+                    x1=(box.origin_x + box.width) * step_x + x,
+                    y1=(box.origin_y + box.height) * step_y + y,
                     score=float(face.categories[0].score),
-                    roll=math.atan2(eyes_y, eyes_x),
+                    roll=math.atan2((right_eye.y - left_eye.y) * height, (right_eye.x - left_eye.x) * width),
                 )
             )
         return boxes
@@ -198,6 +203,16 @@ class Detector(Closeable):
             self._closed = True
             with _SILENCE:
                 self._detector.close()
+
+
+def _reduce(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image whose sides are `MAX_SIDE` or less, in the same proportions as far as whole pixels allow."""
+    height, width = image.shape[:2]
+    factor = MAX_SIDE / max(height, width)
+    if factor >= 1:
+        return image
+    size = max(round(width * factor), 1), max(round(height * factor), 1)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def _confident(boxes: Iterable[FaceBox], factor: float = 1.0) -> list[FaceBox]:

@@ -25,6 +25,9 @@ BOX_SHIFT_Y = 0.10
 MAX_TAPS = 4
 """Samples per crop pixel along each axis, at most, when a crop is smaller than its region."""
 
+MAX_WARP_SIDE = 2**15 - 2
+"""Longest side of an image that OpenCV warps: it stores coordinates in 16 bits."""
+
 
 def roi_from_points(points: NDArray[np.floating], angle: float = 0.0) -> Roi:
     """Return the square around points (K, 2) in frame pixels, rotated by `angle` radians."""
@@ -111,6 +114,8 @@ def crop(image: NDArray[np.uint8], roi: Roi, size: int) -> NDArray[np.uint8]:
 
     Bilinear. When the crop is smaller than the region, each crop pixel is the mean of up to 4 x 4 bilinear samples.
     """
+    if max(image.shape[:2]) > MAX_WARP_SIDE:
+        image, roi = _within_warp_limit(image, roi)
     taps = min(max(round(roi.side / size), 1), MAX_TAPS)
     cut = cv2.warpAffine(
         image,
@@ -122,6 +127,21 @@ def crop(image: NDArray[np.uint8], roi: Roi, size: int) -> NDArray[np.uint8]:
     if taps > 1:
         cut = cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)
     return cut.astype(np.uint8, copy=False)
+
+
+def _within_warp_limit(image: NDArray[np.uint8], roi: Roi) -> tuple[NDArray[np.uint8], Roi]:
+    """Return the part of an image around a region, small enough for OpenCV, and the region in its pixels."""
+    reach = roi.side / 2 * (abs(math.cos(roi.angle)) + abs(math.sin(roi.angle))) + 2
+    height, width = image.shape[:2]
+    x0, x1 = (min(max(math.floor(edge), 0), width - 1) for edge in (roi.x - reach, roi.x + reach))
+    y0, y1 = (min(max(math.floor(edge), 0), height - 1) for edge in (roi.y - reach, roi.y + reach))
+    part = image[y0 : y1 + 1, x0 : x1 + 1]
+    shrink = math.ceil(max(part.shape[:2]) / MAX_WARP_SIDE)
+    if shrink > 1:
+        size = (math.ceil(part.shape[1] / shrink), math.ceil(part.shape[0] / shrink))
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    x, y = ((centre + 0.5) / shrink - 0.5 for centre in (roi.x - x0, roi.y - y0))
+    return part, Roi(x, y, roi.side / shrink, roi.angle)
 
 
 def crop_all(image: NDArray[np.uint8], rois: Sequence[Roi], size: int) -> Crops:

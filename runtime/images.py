@@ -26,7 +26,9 @@ DESCRIPTION = """Find 98 points on every face of an image file, or of all images
 
 The table has one row for each face: picture (the path of the image below the folder), face (its number in the image),
 the face's box and score, then x, y and score of each point. Coordinates are pixels. The drawn images keep their names.
-Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then."""
+Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then.
+Images of more than 100 megapixels are not read, unless the environment variable CANTHUS_MAX_IMAGE_MEGAPIXELS sets
+another limit."""
 
 EXAMPLES = """examples:
   canthus images photos/ --table points.csv                  write the coordinates of the points
@@ -74,8 +76,8 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
 
     from canthus.runtime.draw import draw
     from canthus.runtime.files import claim
+    from canthus.runtime.image_files import find_images, read_image
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sources import find_images, read_image
     from canthus.runtime.tables import IMAGE_COLUMNS, STDOUT, TableSink
 
     paths = find_images(source, outputs.overlay)
@@ -120,7 +122,7 @@ def _check_outputs(outputs: Outputs, root: Path, paths: list[Path]) -> None:
 def _check_folder(folder: Path, root: Path, names: list[Path], overwrite: bool) -> None:
     """Check that the drawn images can be written to `folder`, and create it and its sub-folders."""
     from canthus.runtime.files import check_free
-    from canthus.runtime.sources import IMAGE_SUFFIXES
+    from canthus.runtime.image_files import IMAGE_SUFFIXES
 
     if folder.resolve() == root.resolve():
         raise InputError(f"{folder}: is the source folder; choose another folder for the drawn images")

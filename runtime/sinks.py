@@ -15,7 +15,8 @@ from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
 from canthus.runtime.interrupts import ctrl_c_deferred
-from canthus.runtime.sources import VideoFile, error_reason, main_track, open_media
+from canthus.runtime.media import error_reason, main_track, open_media
+from canthus.runtime.sources import VideoFile
 
 TIME_BASE = Fraction(1, 90_000)
 """Seconds per tick of the written timestamps: fine enough for every common frame rate."""

@@ -1,66 +1,34 @@
-"""Read frames from a video file (PyAV) or a camera (OpenCV), and images from image files."""
+"""Read frames from a video file (PyAV) or a camera (OpenCV)."""
 
-import contextlib
-import math
+import itertools
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
 import av
 import cv2
 import numpy as np
-from av.stream import Disposition
-from av.video.reformatter import Colorspace
 from numpy.typing import NDArray
 
 from canthus.runtime.closeable import Closeable
+from canthus.runtime.damage import DamageCheck
 from canthus.runtime.errors import InputError
-from canthus.runtime.types import Frame, describe_value
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+from canthus.runtime.image_files import opencv_log_silenced
+from canthus.runtime.limits import FRAME_LIMIT, check_size, current_limit
+from canthus.runtime.media import AV_TIME_BASE, error_reason, main_track, open_media, orientation, to_rgb
+from canthus.runtime.types import Frame
 
 CAMERA_TIMEOUT = 3.0
 """Seconds without a frame after which a camera counts as disconnected."""
 
-CONVERTIBLE_COLOR_SPACES = (0, 1, 2, 4, 5, 6, 7, 9)
-"""Numbers of the colour spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
+DTS_FORMATS = ("avi",)
+"""FFmpeg's names of the formats that store decoding times only. It guesses presentation times, which are wrong if a
+video has B-frames."""
 
-AV_TIME_BASE = 1_000_000
-"""Ticks per second of a container's duration and start time in FFmpeg."""
-
-Track = TypeVar("Track", av.VideoStream, av.AudioStream)
-
-
-def open_media(path: Path) -> av.container.InputContainer:
-    """Open a file with FFmpeg. The path is made absolute, because FFmpeg takes "12:30.mp4" for a URL."""
-    return av.open(str(path.absolute()))
-
-
-def main_track(tracks: Sequence[Track]) -> Track | None:
-    """Return the track that a player selects, or None if none can be decoded.
-
-    That is the first one with the default flag, or else the first one. Cover images come last.
-    """
-
-    def priority(track: Track) -> int:
-        return bool(track.disposition & Disposition.default) - bool(track.disposition & Disposition.attached_pic)
-
-    return max((track for track in tracks if track.codec_context), key=priority, default=None)
-
-
-def error_reason(error: Exception) -> str:
-    """Return the message of an error of FFmpeg or the system, without its number and path."""
-    return str(getattr(error, "strerror", None) or error).strip()
-
-
-def to_rgb(decoded: av.VideoFrame) -> NDArray[np.uint8]:
-    """Convert a decoded frame to (H, W, 3) RGB."""
-    if decoded.colorspace not in CONVERTIBLE_COLOR_SPACES:
-        decoded.colorspace = Colorspace.ITU709
-    return np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
+CLOCK_FRAMES = 16
+"""Number of frames whose presentation times are checked before the first one is returned."""
 
 
 class VideoFile(Closeable):
@@ -74,10 +42,11 @@ class VideoFile(Closeable):
         rate: Frames per second, on average.
         start: The file's own timestamp of the first frame, in seconds.
         end: After the last frame: the time at which it is no longer shown. None before that.
-        damaged: After the last frame: what could not be decoded, or empty.
+        damaged: After the last frame: what is lost or could not be decoded, or empty.
 
     Raises:
-        InputError: If the file does not exist, is not a video, or no frame can be decoded.
+        InputError: If the file does not exist, is not a video, has frames of more than 36 megapixels, or no frame can
+            be decoded. The environment variable CANTHUS_MAX_FRAME_MEGAPIXELS sets another limit.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -92,12 +61,16 @@ class VideoFile(Closeable):
         # Some files give the rate of the clock as the average; the guess is that of the densest frames.
         rates = [rate for rate in (self.stream.average_rate, self.stream.guessed_rate) if rate]
         self.rate = float(min(rates, default=30))
-        first = next(self._decoded(self._container, self.stream), None)
+        self._clock = "dts" if self._container.format.name in DTS_FORMATS else "pts"
+        decoded = self._decoded(self._container, self.stream)
+        first = next(decoded, None)
         if first is None:
             self._container.close()
             raise InputError(f"{path}: no frame can be decoded")
-        self._flipped, self._turns = _orientation(first)
-        self.start = float(first.time or 0)
+        self._flipped, self._turns = orientation(first)
+        if self._clock == "pts" and self.stream.codec_context.has_b_frames and not _increase(first, decoded):
+            self._clock = "dts"
+        self.start = self._start(first)
         self.width, self.height = first.width, first.height
         self.pixel_aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         if self._turns % 2:
@@ -112,8 +85,22 @@ class VideoFile(Closeable):
         if stream is None:
             container.close()
             raise InputError(f"{self.path}: contains no video stream that can be decoded")
+        limit = current_limit(FRAME_LIMIT)
+        try:
+            check_size(self.path, (stream.width, stream.height), limit)
+        except InputError:
+            container.close()
+            raise
         stream.thread_type = "AUTO"
+        # The size may change in the middle. FFmpeg does not decode larger frames then. It counts padding.
+        stream.codec_context.options = {"max_pixels": str(round(1.1 * limit.pixels) + 2**16)}
         return container, stream
+
+    def _start(self, first: av.VideoFrame) -> float:
+        """Return the file's own time of the first frame, in seconds."""
+        if self._clock == "dts":  # the first frame is decoded after the packets of later ones
+            return float((self.stream.start_time or 0) * (self.stream.time_base or 0))
+        return float(first.time or 0)
 
     @property
     def frames(self) -> int:
@@ -131,44 +118,43 @@ class VideoFile(Closeable):
 
     def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         """Yield all frames that can be decoded, also those after an error. Set `damaged`."""
-        undecodable, file_end = 0, 0.0
-        packets = container.demux()  # of the audio too: it shows whether the file ends where its header says
-        while True:
+        check = DamageCheck(container, self._clock)
+        for packet in self._packets(container, check):  # of the audio too: its end is compared with the header's
+            ticks = packet.dts if self._clock == "dts" else packet.pts
+            end = 0.0 if ticks is None else float((ticks + (packet.duration or 0)) * packet.time_base)
+            is_video = packet.stream.index == stream.index
+            check.add_packet(packet, end, is_video)
+            if not is_video:
+                continue
+            self._video_end = max(self._video_end, end)
             try:
-                packet = next(packets, None)
-            except av.error.FFmpegError as error:
-                self.damaged = error_reason(error)
-                return
-            if packet is None:
-                break
-            end = 0.0 if packet.pts is None else float((packet.pts + (packet.duration or 0)) * packet.time_base)
-            file_end = max(file_end, end)
-            if packet.stream.index == stream.index:
-                self._video_end = max(self._video_end, end)
-                try:
-                    yield from stream.decode(packet)
-                except av.error.FFmpegError:
-                    undecodable += 1
-        duration = (container.duration or 0) / AV_TIME_BASE
-        found = file_end - (container.start_time or 0) / AV_TIME_BASE
-        if undecodable:
-            self.damaged = f"{undecodable} of its packets cannot be decoded"
-        elif file_end and found < 0.98 * duration - 0.5:  # headers are a little inaccurate
-            self.damaged = f"it ends after {found:.1f} of {duration:.1f} seconds"
+                for frame in stream.decode(packet):
+                    check.add_frame(frame)
+                    yield frame
+            except av.error.FFmpegError:
+                check.add_undecodable()
+        self.damaged = check.describe(stream)
+
+    def _packets(self, container: av.container.InputContainer, check: DamageCheck) -> Iterator[av.Packet]:
+        """Yield the packets of all streams, up to the end or an error."""
+        try:
+            yield from container.demux()
+        except av.error.FFmpegError as error:
+            check.add_error(error_reason(error))
 
     def _upright(self, decoded: Iterator[av.VideoFrame]) -> Iterator[Frame]:
         """Convert decoded frames to RGB, turn them upright, and give them increasing times."""
-        last, last_pts, unordered = -1 / self.rate, -math.inf, False
+        last, first = -1 / self.rate, None
         for index, stored in enumerate(decoded):
-            ticks = stored.pts
-            if ticks is not None:
-                last_pts, unordered = ticks, unordered or ticks < last_pts
-            if unordered:  # for example H.264 with B-frames in an .avi: decoding times are better
-                ticks = stored.dts
+            ticks = stored.dts if self._clock == "dts" else stored.pts
             # A frame without a time, or with one that does not increase, follows after one frame period.
             expected = last + 1 / self.rate
-            seconds = expected if ticks is None else float(ticks * (stored.time_base or 0)) - self.start
-            last = seconds if seconds > last else expected
+            if ticks is None:
+                last = expected
+            else:
+                seconds = float(ticks * (stored.time_base or 0))
+                first = seconds - expected if first is None else first
+                last = seconds - first if seconds - first > last else expected
             image = to_rgb(stored)
             upright = np.rot90(image[:, ::-1] if self._flipped else image, self._turns)
             yield Frame(np.ascontiguousarray(upright), index, last, float(self.pixel_aspect))
@@ -181,31 +167,11 @@ class VideoFile(Closeable):
         self._container.close()
 
 
-def _orientation(stored: av.VideoFrame) -> tuple[bool, int]:
-    """Return whether a player flips the stored frame horizontally, and by how many quarter turns it then rotates it.
-
-    Turns are counterclockwise, as in np.rot90.
-    """
-    side_data = stored.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
-        return False, 0
-    # The stubs do not declare side data as a buffer.
-    matrix = np.frombuffer(side_data, np.int32).reshape(3, 3)  # type: ignore[call-overload]
-    # The directions of the stored frame's x and y axes on the screen.
-    (x_right, x_down), (y_right, y_down) = matrix[:2, :2].tolist()
-    flipped = x_right * y_down < x_down * y_right
-    return flipped, round(-2 * math.atan2(x_down, x_right) / math.pi + 2 * flipped) % 4
-
-
-@contextlib.contextmanager
-def _opencv_log_silenced() -> Iterator[None]:
-    """Keep OpenCV's warnings off stderr. Errors are raised instead."""
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+def _increase(first: av.VideoFrame, decoded: Iterator[av.VideoFrame]) -> bool:
+    """Return whether the presentation times of the next decoded frames increase. A missing one does not matter."""
+    frames = itertools.chain([first], itertools.islice(decoded, CLOCK_FRAMES - 1))
+    times = [frame.pts for frame in frames if frame.pts is not None]
+    return all(one < other for one, other in itertools.pairwise(times))
 
 
 class Camera(Closeable):
@@ -221,7 +187,7 @@ class Camera(Closeable):
         if number not in range(2**31):  # OpenCV crashes on a negative number
             raise InputError(f"{number} is not a camera number (expected 0 for the first camera, 1 for the second, …)")
         self.number = number
-        with _opencv_log_silenced():
+        with opencv_log_silenced():
             self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             self._capture.release()
@@ -269,45 +235,3 @@ class Camera(Closeable):
         """Stop reading. A reader thread that hangs in the driver is abandoned."""
         self._closing.set()
         self._reader.join(timeout=1)
-
-
-def find_images(source: Path, output: Path | None = None) -> list[Path]:
-    """Return the image files of a folder and its sub-folders, sorted by path, or `source` itself if it is a file.
-
-    Files inside `output` are left out, so that a second run does not read what the first one wrote.
-
-    Raises:
-        InputError: If `source` does not exist or contains no image file.
-    """
-    if source.is_file():
-        return [source]
-    if not source.is_dir():
-        raise InputError(f"{source}: no such file or folder")
-    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-    if output and source.resolve() in output.resolve().parents:
-        images = [path for path in images if not path.resolve().is_relative_to(output.resolve())]
-    if not images:
-        raise InputError(f"{source}: contains no images ({', '.join(IMAGE_SUFFIXES)})")
-    return images
-
-
-def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file as an array (H, W, 3) uint8 RGB.
-
-    Raises:
-        InputError: If the file cannot be read or decoded.
-    """
-    if not isinstance(path, str | Path):
-        raise InputError(f"read_image expects the path of a file, got {describe_value(path)}")
-    try:
-        data = np.frombuffer(Path(path).read_bytes(), np.uint8)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
-        with _opencv_log_silenced():
-            image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
-    except cv2.error as error:  # for example a header with more pixels than OpenCV accepts
-        raise InputError(f"{path}: not a readable image, or too large") from error
-    if image is None:
-        raise InputError(f"{path}: not a readable image")
-    return image.astype(np.uint8, copy=False)

@@ -10,7 +10,7 @@ from canthus.runtime.addresses import SCHEMES, is_address, without_password
 from canthus.runtime.channel import Channel
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
-from canthus.runtime.sources import error_reason, main_track, to_rgb
+from canthus.runtime.media import error_reason, main_track, open_media, to_rgb
 from canthus.runtime.types import Frame
 
 OPEN_TIMEOUT = 10.0
@@ -79,7 +79,7 @@ class NetworkStream(Closeable):
     def _read(self) -> Iterator[Frame]:
         # Over UDP, RTP packets are lost easily, and firewalls block them.
         options = {"rtsp_transport": "tcp"} if self._address.lower().startswith("rtsp") else {}
-        with av.open(self._address, options=options, timeout=(OPEN_TIMEOUT, READ_TIMEOUT)) as container:
+        with open_media(self._address, options=options, timeout=(OPEN_TIMEOUT, READ_TIMEOUT)) as container:
             stream = main_track(container.streams.video)
             if stream is None:
                 raise ValueError("no video that can be decoded")

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from canthus.runtime.detector import MIN_SCORE, MIN_SCORE_EXHAUSTIVE, Detector, _Silence, find_detector_model
+from canthus.runtime.detector import MAX_SIDE, MIN_SCORE, MIN_SCORE_EXHAUSTIVE, Detector, _Silence, find_detector_model
 from canthus.runtime.errors import InputError, ModelError
 
 
@@ -54,6 +54,22 @@ def assert_around(box, wide, high, size=(240, 320)):
     x, y = size[1] // 2 + 20, size[0] // 2 - 10
     expected = [x - wide / 2, y - high / 2, x + wide / 2, y + high / 2]
     assert np.allclose([box.x0, box.y0, box.x1, box.y1], expected, atol=4)
+
+
+@pytest.mark.parametrize("size", [(2000, 32_767), (40_000, 300), (1, 100_000)])
+def test_image_with_a_long_side_is_reduced_before_mediapipe(size):
+    """MediaPipe ends the process at 32767 pixels."""
+    detector = make_detector()
+    sides = []
+    detector._wrap = lambda image: sides.append(max(image.shape)) or image
+    detector.detect(np.zeros((*size, 3), np.uint8), exhaustive=True)
+    detector.detect_in_stream(np.zeros((*size, 3), np.uint8))
+    assert max(sides) <= MAX_SIDE
+
+
+def test_boxes_of_a_reduced_image_are_in_its_own_pixels():
+    size = (6000, 9000)
+    assert_around(make_detector().detect(scene(400, 600, size))[0], 400, 600, size)
 
 
 def test_detect_runs_the_network_once():

@@ -52,6 +52,24 @@ def test_crop_of_a_region_at_90_degrees_is_a_rotated_image():
     assert np.array_equal(rotated, np.rot90(image))
 
 
+@pytest.mark.parametrize(
+    "roi", [Roi(39_950.5, 40, 64, 0.6), Roi(39_990, 12, 90, -2.5), Roi(39_970, 40, 300), Roi(9e5, 0, 9)]
+)
+def test_image_that_is_wider_than_opencv_warps_is_cropped_as_a_part_of_it(roi):
+    image = np.zeros((100, 40_000, 3), np.uint8)
+    image[:, -200:] = np.random.default_rng(0).integers(0, 256, (100, 200, 3))
+    part = crop(image[:, -1000:], Roi(roi.x - 39_000, roi.y, roi.side, roi.angle), 64)
+    assert np.abs(crop(image, roi, 64).astype(int) - part).max() <= 1
+
+
+def test_region_that_is_wider_than_opencv_warps_is_reduced():
+    image = np.full((100, 70_000, 3), 90, np.uint8)
+    cut = crop(image, Roi(35_000, 50, 70_000), 1000)
+    assert (cut[:498] == 0).all()
+    assert (cut[502:] == 0).all()
+    assert cut[498:502].max() > 20
+
+
 def test_smaller_crop_is_averaged_without_aliasing():
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 255

@@ -1,6 +1,5 @@
 import struct
 import time
-import zlib
 from fractions import Fraction
 
 import av
@@ -10,7 +9,7 @@ import pytest
 
 from canthus.runtime import sample, sources
 from canthus.runtime.errors import InputError
-from canthus.runtime.sources import Camera, VideoFile, find_images, read_image
+from canthus.runtime.sources import Camera, VideoFile
 from support.fakes import FakeCapture
 from support.videos import write_video
 
@@ -104,19 +103,97 @@ def test_raw_stream_and_single_image_are_videos(tmp_path):
         assert len(list(video)) == 1
 
 
-def test_frames_without_usable_timestamps_are_evenly_spaced(tmp_path):
-    """H.264 with B-frames in an .avi, which stores no timestamps."""
-    with av.open(str(tmp_path / "old.avi"), "w") as file:
+@pytest.mark.parametrize("name", ["old.avi", "old.mkv"])
+def test_frames_have_the_times_of_one_clock(tmp_path, name):
+    """H.264 with B-frames. An .avi stores no presentation times; those that FFmpeg guesses are wrong."""
+    with av.open(str(tmp_path / name), "w") as file:
         stream = file.add_stream("libx264", rate=25)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         noise = np.random.default_rng(0).integers(0, 255, (20, 64, 96, 3), np.uint8)
         for image in noise:
             file.mux(stream.encode(av.VideoFrame.from_ndarray(image // 8 + 90, format="rgb24")))
         file.mux(stream.encode(None))
-    with VideoFile(tmp_path / "old.avi") as video:
-        times = [frame.seconds for frame in video]
-    assert len(times) == 20
-    assert np.diff(times)[1:] == pytest.approx(1 / 25)
+    with VideoFile(tmp_path / name) as video:
+        assert [frame.seconds for frame in video] == pytest.approx([step / 25 for step in range(20)])
+
+
+def test_tag_that_is_not_utf8_does_not_cost_a_frame(tmp_path):
+    for name in ("v.avi", "v.mp4", "v.mkv", "v.mov", "v.flv"):
+        with av.open(str(tmp_path / name), "w") as file:
+            file.metadata["title"] = "Caf@"
+            stream = file.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+            for _ in range(6):
+                file.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((64, 96, 3), np.uint8), format="rgb24")))
+            file.mux(stream.encode(None))
+        content = (tmp_path / name).read_bytes()
+        assert b"Caf@" in content
+        (tmp_path / name).write_bytes(content.replace(b"Caf@", "Café".encode("latin-1")))
+        with VideoFile(tmp_path / name) as video:
+            assert len(list(video)) == 6
+
+
+def jpeg_with_exif(orientation):
+    """Return a JPEG, white at its top left, whose EXIF data has an orientation from 1 to 8."""
+    image = np.zeros((64, 96, 3), np.uint8)
+    image[:32, :48] = 255
+    plain = cv2.imencode(".jpg", image)[1].tobytes()
+    exif = b"Exif\0\0II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    return plain[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + plain[2:]
+
+
+@pytest.mark.parametrize("name", ["v.avi", "v.mkv", "v.jpg"])
+@pytest.mark.parametrize(
+    ("orientation", "corner"), [*enumerate(["TL", "TR", "BR", "BL", "TL", "TR", "BR", "BL"], start=1)], ids=str
+)
+def test_motion_jpeg_with_exif_data_is_upright(tmp_path, name, orientation, corner):
+    """PyAV has no name for this side data of a frame."""
+    path = tmp_path / name
+    if path.suffix == ".jpg":
+        path.write_bytes(jpeg_with_exif(orientation))
+    else:
+        with av.open(str(path), "w") as file:
+            stream = file.add_stream("mjpeg", rate=10)
+            stream.width, stream.height, stream.pix_fmt = 96, 64, "yuvj420p"
+            for index in range(3):
+                packet = av.Packet(jpeg_with_exif(orientation))
+                packet.pts = packet.dts = index
+                packet.time_base, packet.stream, packet.is_keyframe = Fraction(1, 10), stream, True
+                file.mux(packet)
+    with VideoFile(path) as video:
+        images = [frame.image for frame in video]
+    assert len(images) == (1 if path.suffix == ".jpg" else 3)
+    assert images[0].shape[:2] == ((64, 96) if orientation < 5 else (96, 64))
+    down, right = (np.argwhere(images[0][..., 0] > 128).mean(0) > np.array(images[0].shape[:2]) / 2).tolist()
+    assert corner == ("B" if down else "T") + ("R" if right else "L")
+
+
+def test_video_with_too_many_pixels_is_refused_by_its_header(tmp_path, monkeypatch):
+    gif = b"GIF89a" + struct.pack("<HHBBB", 16_000, 16_000, 0x80, 0, 0) + bytes(6)
+    gif += b"," + struct.pack("<HHHHB", 0, 0, 16_000, 16_000, 0) + bytes([2, 2, 0x4C, 1, 0]) + b";"
+    (tmp_path / "huge.gif").write_bytes(gif)
+    with pytest.raises(InputError, match=r"huge.gif: too large, 16000 x 16000 pixels = 256 megapixels .*at most 36"):
+        VideoFile(tmp_path / "huge.gif")
+    clip = write_video(tmp_path / "clip.mp4", UNEVEN)
+    monkeypatch.setenv("CANTHUS_MAX_FRAME_MEGAPIXELS", "0.006")
+    with pytest.raises(InputError, match=r"96 x 64 pixels = 0\.006 megapixels .*at most 0\.006"):
+        VideoFile(clip)
+    monkeypatch.setenv("CANTHUS_MAX_FRAME_MEGAPIXELS", "0.007")
+    with VideoFile(clip) as video:
+        assert len(list(video)) == 5
+
+
+def test_frames_that_become_too_large_are_not_decoded(tmp_path, monkeypatch):
+    """An elementary stream may change its size at any key frame."""
+    small = write_video(tmp_path / "small.h264", UNEVEN)
+    large = write_video(tmp_path / "large.h264", UNEVEN, size=(960, 640))
+    (tmp_path / "both.h264").write_bytes(small.read_bytes() + large.read_bytes())
+    with VideoFile(tmp_path / "both.h264") as video:
+        assert len(list(video)) == 10
+    monkeypatch.setenv("CANTHUS_MAX_FRAME_MEGAPIXELS", "0.1")
+    with VideoFile(tmp_path / "both.h264") as video:
+        assert {frame.image.shape for frame in video} == {(64, 96, 3)}
+    assert "cannot be decoded" in video.damaged
 
 
 @pytest.mark.parametrize("space", [8, 10], ids=["YCgCo", "BT.2020 constant luminance"])
@@ -235,44 +312,3 @@ def test_slow_consumer_gets_the_newest_frame(monkeypatch):
         next(frames)
         time.sleep(0.2)
         assert next(frames).seconds > 0.1
-
-
-def chunk(kind, content):
-    """Return a chunk of a PNG file."""
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-TOO_LARGE = (
-    b"\x89PNG\r\n\x1a\n"
-    + chunk(b"IHDR", struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0))
-    + chunk(b"IDAT", zlib.compress(bytes(1000)))
-    + chunk(b"IEND", b"")
-)
-"""A PNG whose header gives more pixels than OpenCV reads."""
-
-
-FLOATS = cv2.imencode(".tif", np.zeros((64, 96, 3), np.float32))[1].tobytes()
-"""A TIFF of floats. OpenCV refuses it here, with a warning on stderr."""
-
-
-@pytest.mark.parametrize(
-    "content", [b"", b"not an image", TOO_LARGE, FLOATS], ids=["empty", "text", "too large", "floats"]
-)
-def test_unreadable_image_is_one_clear_error(tmp_path, content, capfd):
-    (tmp_path / "broken.png").write_bytes(content)
-    with pytest.raises(InputError, match="not a readable image"):
-        read_image(tmp_path / "broken.png")
-    assert capfd.readouterr().err == ""
-
-
-def test_images_of_a_folder_come_sorted_without_those_of_the_output(tmp_path):
-    for name in ("b.png", "a/c.JPG", "a/notes.txt", "drawn/b.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    assert find_images(tmp_path, tmp_path / "drawn") == [tmp_path / "a" / "c.JPG", tmp_path / "b.png"]
-    assert find_images(tmp_path / "b.png") == [tmp_path / "b.png"]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: contains no images"):
-        find_images(tmp_path / "empty")
-    with pytest.raises(InputError, match="absent: no such file or folder"):
-        find_images(tmp_path / "absent")

@@ -29,7 +29,8 @@ from canthus.runtime.geometry import (
     to_square_pixels,
     transform,
 )
-from canthus.runtime.sources import IMAGE_SUFFIXES, VideoFile, find_images, read_image
+from canthus.runtime.image_files import IMAGE_SUFFIXES, find_images, read_image
+from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation.evaluate import Candidate, Detect, Image, predict_faces, predict_view
 from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw_estimate

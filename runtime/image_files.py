@@ -1,0 +1,124 @@
+"""Find and decode image files."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.image_header import FORMATS, read_image_size
+from canthus.runtime.limits import IMAGE_LIMIT, check_size, current_limit
+from canthus.runtime.types import describe_value
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+MAX_BYTES_PER_PIXEL = 8
+"""An uncompressed image with four channels of 16 bits. An image file that is larger than all its pixels is refused."""
+
+EXIF_PREFIX = b"Exif\0\0"
+"""Precedes the EXIF data in a JPEG. Some programs write it into a WebP too, where OpenCV does not expect it."""
+
+
+@contextlib.contextmanager
+def opencv_log_silenced() -> Iterator[None]:
+    """Keep OpenCV's warnings off stderr. Errors are raised instead."""
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def find_images(source: Path, output: Path | None = None) -> list[Path]:
+    """Return the image files of a folder and its sub-folders, sorted by path, or `source` itself if it is a file.
+
+    Files inside `output` are left out, so that a second run does not read what the first one wrote.
+
+    Raises:
+        InputError: If `source` does not exist or contains no image file.
+    """
+    if source.is_file():
+        return [source]
+    if not source.is_dir():
+        raise InputError(f"{source}: no such file or folder")
+    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    if output and source.resolve() in output.resolve().parents:
+        images = [path for path in images if not path.resolve().is_relative_to(output.resolve())]
+    if not images:
+        raise InputError(f"{source}: contains no images ({', '.join(IMAGE_SUFFIXES)})")
+    return images
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image file as an array (H, W, 3) uint8 RGB, upright as its EXIF data says.
+
+    Raises:
+        InputError: If the file cannot be read or decoded, or has more than 100 megapixels. The environment variable
+            CANTHUS_MAX_IMAGE_MEGAPIXELS sets another limit.
+    """
+    if not isinstance(path, str | Path):
+        raise InputError(f"read_image expects the path of a file, got {describe_value(path)}")
+    try:
+        with Path(path).open("rb") as file:
+            _check_header(path, file)
+            file.seek(0)
+            data = file.read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return decode_image(data, path)
+
+
+def decode_image(data: bytes, name: str | Path) -> NDArray[np.uint8]:
+    """Decode the content of an image file to (H, W, 3) uint8 RGB. `name` is the file's name in messages.
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    _check_header(name, io.BytesIO(data))
+    try:
+        with opencv_log_silenced():
+            image = cv2.imdecode(np.frombuffer(_without_exif_prefix(data), np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise InputError(f"{name}: not a readable image") from error
+    if image is None:
+        raise InputError(f"{name}: not a readable image")
+    return image.astype(np.uint8, copy=False)
+
+
+def _check_header(name: str | Path, file: BinaryIO) -> None:
+    """Raise InputError if the header of an image file is unknown, or announces too many pixels."""
+    limit = current_limit(IMAGE_LIMIT)
+    size = read_image_size(file)
+    if size is None or not (size[0] and size[1]):
+        raise InputError(f"{name}: not a readable image (expected {FORMATS})")
+    check_size(name, size, limit)
+    length = file.seek(0, io.SEEK_END)
+    if length > MAX_BYTES_PER_PIXEL * limit.pixels:
+        raise InputError(
+            f"{name}: too large, {length / 1e6:.0f} MB (expected at most {MAX_BYTES_PER_PIXEL * limit.megapixels:g}); "
+            f"reduce its size, or set {limit.variable} if the memory suffices"
+        )
+
+
+def _without_exif_prefix(data: bytes) -> bytes:
+    """Return a WebP file whose EXIF data begins with its header, without a prefix. Return other files as they are."""
+    if not data.startswith(b"RIFF") or data[8:12] != b"WEBP":
+        return data
+    start = 12
+    while start + 8 <= len(data):
+        length = int.from_bytes(data[start + 4 : start + 8], "little")
+        content = start + 8
+        if data[start : start + 4] == b"EXIF" and data[content:].startswith(EXIF_PREFIX):
+            exif = data[content + len(EXIF_PREFIX) : content + length]
+            rest = data[content + length + length % 2 :]
+            chunk = b"EXIF" + len(exif).to_bytes(4, "little") + exif + b"\0" * (len(exif) % 2)
+            chunks = data[12:start] + chunk + rest
+            return b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + b"WEBP" + chunks
+        start = content + length + length % 2
+    return data

@@ -1,0 +1,91 @@
+"""Open media files with FFmpeg (PyAV), and convert decoded frames.
+
+Optional metadata never decides whether a file can be read: tags that are not UTF-8 and side data that PyAV does not
+know are accepted.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar, cast
+
+import av
+import numpy as np
+from av.sidedata.sidedata import Type
+from av.stream import Disposition
+from av.video.reformatter import Colorspace
+from numpy.typing import NDArray
+
+CONVERTIBLE_COLOR_SPACES = (0, 1, 2, 4, 5, 6, 7, 9)
+"""Numbers of the colour spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
+
+AV_TIME_BASE = 1_000_000
+"""Ticks per second of a container's duration and start time in FFmpeg."""
+
+Track = TypeVar("Track", av.VideoStream, av.AudioStream)
+
+
+def open_media(source: Path | str, **options: object) -> av.container.InputContainer:
+    """Open a file or an address with FFmpeg; `options` are those of `av.open`.
+
+    A path is made absolute, because FFmpeg takes "12:30.mp4" for a URL.
+    """
+    name = str(source.absolute() if isinstance(source, Path) else source)
+    opened = av.open(name, metadata_errors="replace", **options)  # type: ignore[call-overload]
+    return cast(av.container.InputContainer, opened)
+
+
+def main_track(tracks: Sequence[Track]) -> Track | None:
+    """Return the track that a player selects, or None if none can be decoded.
+
+    That is the first one with the default flag, or else the first one. Cover images come last.
+    """
+
+    def priority(track: Track) -> int:
+        return bool(track.disposition & Disposition.default) - bool(track.disposition & Disposition.attached_pic)
+
+    return max((track for track in tracks if track.codec_context), key=priority, default=None)
+
+
+def error_reason(error: Exception) -> str:
+    """Return the message of an error of FFmpeg or the system, without its number and path."""
+    return str(getattr(error, "strerror", None) or error).strip()
+
+
+def to_rgb(decoded: av.VideoFrame) -> NDArray[np.uint8]:
+    """Convert a decoded frame to (H, W, 3) RGB."""
+    if decoded.colorspace not in CONVERTIBLE_COLOR_SPACES:
+        decoded.colorspace = Colorspace.ITU709
+    return np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
+
+
+def orientation(stored: av.VideoFrame) -> tuple[bool, int]:
+    """Return whether a player flips the stored frame horizontally, and by how many quarter turns it then rotates it.
+
+    Turns are counterclockwise, as in np.rot90.
+    """
+    side_data = _side_data(stored).get("DISPLAYMATRIX")
+    if side_data is None:
+        return False, 0
+    # The stubs do not declare side data as a buffer.
+    matrix = np.frombuffer(side_data, np.int32).reshape(3, 3)  # type: ignore[call-overload]
+    # The directions of the stored frame's x and y axes on the screen.
+    (x_right, x_down), (y_right, y_down) = matrix[:2, :2].tolist()
+    flipped = x_right * y_down < x_down * y_right
+    return flipped, round(-2 * math.atan2(x_down, x_right) / math.pi + 2 * flipped) % 4
+
+
+def _side_data(frame: av.VideoFrame) -> Mapping[str, object]:
+    """Return a frame's side data by name. PyAV raises ValueError if its enum lacks one of the types."""
+    try:
+        return frame.side_data  # type: ignore[return-value]
+    except ValueError:
+        Type._missing_ = classmethod(_unnamed_type)  # type: ignore[method-assign, assignment]
+        return frame.side_data  # type: ignore[return-value]
+
+
+def _unnamed_type(kind: type[Type], value: int) -> Type:
+    """Return a member of PyAV's enum for a type of side data that FFmpeg has and PyAV does not, such as EXIF."""
+    member = object.__new__(kind)
+    member._name_, member._value_ = f"UNNAMED_{value}", value  # type: ignore[assignment]
+    return member

@@ -1,0 +1,160 @@
+"""Image files: sizes in their headers, the limit of pixels, orientation."""
+
+import io
+import struct
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.image_files import decode_image, find_images, read_image
+from canthus.runtime.image_header import read_image_size
+
+IMAGE = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
+
+
+def encode(suffix, image=IMAGE):
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def chunk(kind, content):
+    """Return a chunk of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png_header(width, height):
+    """Return a PNG that announces more pixels than it contains."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+
+
+def jpeg_header(width, height):
+    content = encode(".jpg")
+    start = content.index(b"\xff\xc0") + 5
+    return content[:start] + struct.pack(">HH", height, width) + content[start + 4 :]
+
+
+def gif_header(width, height):
+    content = encode(".gif")
+    return content[:6] + struct.pack("<HH", width, height) + content[10:]
+
+
+def bmp_header(width, height):
+    content = encode(".bmp")
+    return content[:18] + struct.pack("<ii", width, -height) + content[26:]
+
+
+def webp_header(width, height):
+    frame = b"VP8X" + struct.pack("<IIHBHB", 10, 0, *divmod(width - 1, 65536)[::-1], *divmod(height - 1, 65536)[::-1])
+    return b"RIFF" + struct.pack("<I", len(frame) + 4) + b"WEBP" + frame
+
+
+def tiff_header(width, height, order="<"):
+    entries = struct.pack(order + "HHIIHHII", 256, 4, 1, width, 257, 4, 1, height)
+    return {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 2) + entries + bytes(4)
+
+
+HEADERS = [png_header, jpeg_header, gif_header, bmp_header, webp_header, tiff_header]
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif", ".gif", ".avif", ".jp2", ".ppm", ".pam"])
+def test_size_is_read_from_the_header_of_each_format(suffix):
+    assert read_image_size(io.BytesIO(encode(suffix))) == (56, 40)
+    assert decode_image(encode(suffix), "image").shape == (40, 56, 3)
+
+
+@pytest.mark.parametrize("quality", [80, 101], ids=["lossy", "lossless"])
+def test_size_of_both_kinds_of_webp_is_read(quality):
+    content = cv2.imencode(".webp", IMAGE, [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+    assert content[12:16] == (b"VP8 " if quality == 80 else b"VP8L")
+    assert read_image_size(io.BytesIO(content)) == (56, 40)
+
+
+def test_size_of_a_big_endian_tiff_is_read():
+    assert read_image_size(io.BytesIO(tiff_header(300, 200, ">"))) == (300, 200)
+
+
+def test_tile_of_a_tiff_counts_if_it_is_larger_than_the_image():
+    entries = struct.pack("<HHIIHHIIHHIIHHII", 256, 4, 1, 40, 257, 4, 1, 56, 322, 4, 1, 90_000, 323, 4, 1, 90_000)
+    tiff = b"II*\0" + struct.pack("<IH", 8, 4) + entries + bytes(4)
+    assert read_image_size(io.BytesIO(tiff)) == (90_000, 90_000)
+
+
+@pytest.mark.parametrize("make", HEADERS)
+def test_image_with_too_many_pixels_is_refused_by_its_header(tmp_path, make):
+    width, height = (16_000, 16_000) if make is webp_header else (30_000, 30_000)
+    (tmp_path / "huge.png").write_bytes(make(width, height))
+    with pytest.raises(InputError, match=rf"huge.png: too large, {width} x {height} pixels = .*CANTHUS_MAX_IMAGE_MEGA"):
+        read_image(tmp_path / "huge.png")
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".bmp", ".webp", ".tif", ".gif", ".avif", ".jp2", ".ppm"])
+def test_cut_header_is_one_clear_error(suffix):
+    content = encode(suffix)
+    for length in range(0, 60, 3):
+        with pytest.raises(InputError, match=r"^image: "):
+            decode_image(content[:length], "image")
+
+
+def test_limit_is_an_environment_variable(monkeypatch):
+    monkeypatch.setenv("CANTHUS_MAX_IMAGE_MEGAPIXELS", "0.002")
+    with pytest.raises(InputError, match=r"56 x 40 pixels = 0\.002 megapixels \(expected at most 0\.002\)"):
+        decode_image(encode(".png"), "image")
+    for text in ("many", "-1", "0", "nan", "inf", "1e9"):
+        monkeypatch.setenv("CANTHUS_MAX_IMAGE_MEGAPIXELS", text)
+        with pytest.raises(InputError, match=rf"^CANTHUS_MAX_IMAGE_MEGAPIXELS: is '{text}'"):
+            decode_image(encode(".png"), "image")
+
+
+def test_file_that_is_larger_than_its_pixels_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setenv("CANTHUS_MAX_IMAGE_MEGAPIXELS", "0.01")
+    with (tmp_path / "padded.png").open("wb") as file:
+        file.write(encode(".png"))
+        file.truncate(10**12)  # sparse
+    with pytest.raises(InputError, match=r"padded.png: too large, 1000000 MB"):
+        read_image(tmp_path / "padded.png")
+
+
+def webp_with_exif(prefix):
+    """Return a WebP, white at its top, whose EXIF data says that it is upside down."""
+    image = np.zeros((41, 56, 3), np.uint8)
+    image[:20] = 255
+    frame = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 101])[1].tobytes()[12:]
+    exif = prefix + b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, 3, 0, 0)
+    canvas = b"VP8X" + struct.pack("<IB3xHBHB", 10, 8, 55, 0, 40, 0)
+    chunks = canvas + frame + b"EXIF" + struct.pack("<I", len(exif)) + exif
+    return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks
+
+
+def test_webp_is_upright_whether_or_not_its_exif_data_has_a_prefix():
+    plain, prefixed = (decode_image(webp_with_exif(prefix), "image") for prefix in (b"", b"Exif\0\0"))
+    assert plain[:20].max() == 0
+    assert plain[21:].min() == 255
+    assert np.array_equal(plain, prefixed)
+
+
+FLOATS = cv2.imencode(".tif", np.zeros((64, 96, 3), np.float32))[1].tobytes()
+"""A TIFF of floats. OpenCV refuses it here, with a warning on stderr."""
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", FLOATS], ids=["empty", "text", "floats"])
+def test_unreadable_image_is_one_clear_error(tmp_path, content, capfd):
+    (tmp_path / "broken.png").write_bytes(content)
+    with pytest.raises(InputError, match="not a readable image"):
+        read_image(tmp_path / "broken.png")
+    assert capfd.readouterr().err == ""
+
+
+def test_images_of_a_folder_come_sorted_without_those_of_the_output(tmp_path):
+    for name in ("b.png", "a/c.JPG", "a/notes.txt", "drawn/b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_images(tmp_path, tmp_path / "drawn") == [tmp_path / "a" / "c.JPG", tmp_path / "b.png"]
+    assert find_images(tmp_path / "b.png") == [tmp_path / "b.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="empty: contains no images"):
+        find_images(tmp_path / "empty")
+    with pytest.raises(InputError, match="absent: no such file or folder"):
+        find_images(tmp_path / "absent")
