@@ -37,6 +37,15 @@ def test_lag_of_a_moving_face_is_below_one_frame():
     assert lag < 1 / 30  # seconds
 
 
+def test_eyelid_that_closes_on_a_still_face_lags_by_less_than_a_third_of_its_way():
+    path = np.repeat(SHAPE[None] * 150 + 100, 20, axis=0)
+    path[10:, 61:64, 1] += np.minimum(np.arange(1, 11) * 3, 9)[:, None]  # 9 pixels in three frames
+    smoothed = run(path, np.arange(20) / 30)
+    lag = (path - smoothed)[12, 61:64, 1]
+    assert (lag < 3).all()
+    assert np.abs((path - smoothed)[:, :60]).max() < 0.01
+
+
 def test_new_face_is_not_changed():
     assert np.allclose(run((SHAPE * 50)[None], [3.0])[0], SHAPE * 50)
 

@@ -305,6 +305,25 @@ def test_camera_that_stops_is_an_error(monkeypatch, then):
     assert frames[0].image[0, 0].tolist() == [0, 0, 255]
 
 
+def test_end_of_the_camera_is_an_error_at_once(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(frames=2))
+    began = time.monotonic()
+    with Camera(0) as camera, pytest.raises(InputError, match="no more frames"):
+        list(camera)
+    assert time.monotonic() - began < sources.CAMERA_TIMEOUT / 2
+
+
+def test_driver_keeps_only_one_frame_so_that_none_is_old(monkeypatch):
+    class Recording(FakeCapture):
+        def set(self, *option):
+            options.append(option)
+
+    options = []
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: Recording())
+    with Camera(0):
+        assert (cv2.CAP_PROP_BUFFERSIZE, 1) in options
+
+
 def test_slow_consumer_gets_the_newest_frame(monkeypatch):
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: FakeCapture(frames=40))
     with Camera(0) as camera:

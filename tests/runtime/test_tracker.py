@@ -7,7 +7,8 @@ import pytest
 
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox
-from support.fakes import bright_boxes, scene
+from support.fakes import FakeBackend, bright_boxes, scene
+from support.shape import SHAPE
 
 
 class Scored:
@@ -198,6 +199,54 @@ def test_track_with_an_implausible_motion_is_lost_despite_a_high_score(fake_back
     assert len(tracker.update(scene((40, 120), side=60), 0.0)) == 1
     tracker.backend, tracker.detect = Implausible(fake_backend, 0.9), lambda image: []
     assert len(tracker.update(scene((40, 120), side=60), 0.03)) == 0
+
+
+def test_track_whose_centre_leaves_the_frame_is_lost_despite_a_high_score(fake_backend):
+    class Shifted(Scored):
+        def predict(self, crops):
+            points, scores = super().predict(crops)
+            return points - np.float32([0.45 * self.size, 0]), scores
+
+    image = scene((31, 120), side=60)
+    tracker = Tracker(bright_boxes, fake_backend)
+    before = tracker.update(image, 0.0).points[0]
+    tracker.backend, tracker.detect = Shifted(fake_backend, 0.9), lambda image: []
+    assert 0 < (before.min(0) + before.max(0))[0] / 2 < 0.45 * 60 * 1.25
+    assert len(tracker.update(image, 0.03)) == 0
+
+
+def test_unconfirmed_face_needs_the_higher_score_also_after_a_jump_back_in_time(fake_backend):
+    backend = Scored(fake_backend, 0.9)
+    tracker = Tracker(bright_boxes, backend)
+    tracker.update(scene((100, 120)), 50.0)
+    backend.score = (tracker.settings.lost_score + tracker.settings.unconfirmed_lost_score) / 2
+    tracker.detect = lambda image: []
+    assert len(tracker.update(scene((100, 120)), 50.03)) == 1
+    assert len(tracker.update(scene((100, 120)), 1.0)) == 0
+
+
+def test_uncertain_track_is_not_moved_onto_the_face_of_another_track():
+    class OnTheOther(FakeBackend):
+        """Gives each region a face at its centre; the left one has a low score. Once `moved`, all are the right one."""
+
+        moved = False
+
+        def predict_regions(self, image, rois):
+            centres = [142 if self.moved or roi.x > 121 else 100 for roi in rois]
+            points = [70 * (SHAPE - (SHAPE.min(0) + SHAPE.max(0)) / 2) + (x, 120) for x in centres]
+            scores = [np.full(98, 0.5 if x == 100 else 0.9) for x in centres]
+            return np.array(points, np.float32).reshape(-1, 98, 2), np.array(scores, np.float32).reshape(-1, 98)
+
+    def detect(image):
+        backend.moved = tracker.detections > 1  # of the predictions in the detector's boxes
+        return [FaceBox(x - 35, 85, x + 35, 155, 0.9) for x in (100, 142)]
+
+    backend = OnTheOther()
+    tracker = Tracker(detect, backend)
+    assert len(tracker.update(scene(), 0.0)) == 2
+    points = tracker.update(scene(), 1.0).points
+    assert backend.moved
+    assert ((points.min(1) + points.max(1)) / 2)[:, 0] == pytest.approx([100, 142])
 
 
 def test_detector_runs_rarely_while_max_faces_are_tracked(fake_backend):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.geometry import MARGIN, roi_from_points
+from canthus.runtime.geometry import MARGIN, intersection_over_union, roi_from_points
 from canthus.runtime.types import FaceBox
 from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer.commands.evaluate import command
@@ -90,6 +90,15 @@ def test_the_interval_is_the_confidence_interval_of_the_mean():
     assert (low, high) == pytest.approx((errors.mean() - 0.196, errors.mean() + 0.196), abs=0.04)
 
 
+def test_the_interval_contains_95_percent_of_the_bootstrap_means():
+    """On average over seeds its half width is 1.96 standard errors. One of 90 % would have 1.64."""
+    errors = np.random.default_rng(0).normal(5, 2, 400)
+    widths = [np.subtract(*summarise(errors, seed).interval[::-1]) / 2 for seed in range(10)]
+    assert np.mean(widths) == pytest.approx(1.96 * errors.std() / np.sqrt(len(errors)), rel=0.03)
+    low, high = summarise(errors**2).interval
+    assert low < (errors**2).mean() < high
+
+
 def test_a_face_with_nan_points_is_missed():
     got = summarise(np.array([4.0, math.nan]))
     assert (got.nme, got.fr10, got.auc10, got.missed) == (4, 50, 0.3, 1)
@@ -137,6 +146,19 @@ def test_each_detection_matches_one_face_and_the_best_pair_is_matched_first():
     assert match_detections([], faces) == [None, None]
     far = replace(one, x=500)
     assert match_detections([far, other], faces) == [None, other]
+
+
+def test_a_detection_beside_a_missed_face_is_not_matched_to_it():
+    missed = (SHAPE * 60 + 50).astype(np.float32)
+    (left, top), (right, bottom) = missed.min(0), missed.max(0)
+    middle = (left + right) / 2, (top + bottom) / 2
+    region = roi_from_points(missed)
+    inside = replace(region, x=float(right) - 1)
+    for x, y in ((right + 1, middle[1]), (left - 1, middle[1]), (middle[0], bottom + 1), (middle[0], top - 1)):
+        beside = replace(region, x=float(x), y=float(y))
+        assert intersection_over_union(beside, region) > evaluating.SAME_FACE  # the overlap alone would match them
+        assert match_detections([beside], missed[None]) == [None]
+    assert match_detections([inside], missed[None]) == [inside]
 
 
 def test_a_perfect_model_has_no_error_with_either_kind_of_boxes(tmp_path):

@@ -185,6 +185,30 @@ def test_offset_loss_ignores_cells_far_from_the_point():
     assert costs[1] == pytest.approx(base, abs=1e-6)
 
 
+@pytest.mark.parametrize(("target", "weight"), [(0.19, 1.0), (0.21, 11.0), (1.0, 11.0)])
+def test_cells_with_a_target_score_above_0_2_have_the_weight_1_plus_near(target, weight):
+    true = torch.full((1, 1, 4, 4), 0.05)
+    true[0, 0, 1, 2] = target
+    maps = torch.cat([true, torch.zeros(1, 2, 4, 4)], 1)
+    maps[0, 0, 1, 2] += 0.1
+    wing = AdaptiveWing()
+    base = wing(torch.zeros(()), torch.tensor(0.05)) * 15  # of the cells without an error; the loss there is not 0
+    expected = (wing(torch.tensor(0.1), torch.tensor(target)) * weight + base) / 16
+    loss = SkpsLoss(near=10.0, offset_weight=0.0).against_maps(
+        maps, true, torch.zeros(1, 2, 1, 4, 4), full_weight(1, 1)
+    )
+    assert float(loss) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_offset_weight_multiplies_the_offset_loss_alone():
+    points = torch.from_numpy(np.full((1, 1, 2), 8.0, np.float32))
+    maps = maps_of(points.numpy()) + 0.3
+    losses = [SkpsLoss(STRIDE, SIGMA, offset_weight=factor) for factor in (0.0, 1.0, 3.0)]
+    none, one, three = (float(loss(maps, points, full_weight(1, 1))) for loss in losses)
+    assert one - none > 0.01
+    assert three - none == pytest.approx(3 * (one - none), rel=1e-3)
+
+
 def hrnet_convolutions() -> list[tuple[int, int, int, int]]:
     """Every convolution of the paper's figure for w18 at 256 px: kernel, inputs, outputs, side of the result."""
     widths, sides = (18, 36, 72, 144), (64, 32, 16, 8)
