@@ -143,7 +143,7 @@ def test_checkpoint_with_a_wrong_calibration_is_one_line(checkpoint, tmp_path, b
             use()
 
 
-def test_scores_of_a_shipped_model_use_the_calibration_of_its_manifest():
+def test_scores_of_an_included_model_use_the_calibration_of_its_manifest():
     model = find_model()
     manifest = read_manifest(model)
     crops = synthetic_crops(2, manifest.size)
