@@ -53,13 +53,13 @@ def train(pack: Pack, recipe: Recipe, folder: Path, options: TrainOptions = DEFA
             log = None
             if world.first:
                 log = Log(folder, options.tensorboard, options.overwrite)
+                recipe.save(folder / "recipe.json")
                 if len(run.batches.validation_rows):
-                    print(describe_validation(run.batches))
+                    _log.info("%s", describe_validation(run.batches))
             if options.time_limit:
                 before = run.timed_validate()
                 if log:
-                    print(f"held_out_nme before training: {before:.2f}")
-                recipe.save(folder / "recipe.json")
+                    _log.info("held_out_nme before training: %.2f", before)
             workers = world.default_workers() if options.workers is None else options.workers
             completed = _loop(run, log, stopped, workers)
         if log and not completed:

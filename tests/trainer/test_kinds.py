@@ -1,6 +1,7 @@
 """Kinds of points: read from human.csv, kept in packs, mirrored, and weighed in the loss."""
 
 import dataclasses
+import logging
 import shutil
 
 import numpy as np
@@ -235,12 +236,13 @@ def test_prepare_packs_68_and_98_points_together(tmp_path, capsys):
     assert is_from_68(pack.kinds).tolist() == [True] * 4 + [False] * 6
 
 
-def test_validation_measures_placed_points_relative_to_their_box(mixed, tmp_path, capsys):
+def test_validation_measures_placed_points_relative_to_their_box(mixed, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     recipe = dataclasses.replace(TINY, held_out=0, epochs=1.0, choose_on=str(tmp_path / "pack"))
     folder = tmp_path / "run"
     training.train(mixed, recipe, folder, UNCOMPILED)
     placed = 8 * 68 + 28
-    assert f"validation: {placed} points that people placed on 9 faces" in capsys.readouterr().out
+    assert f"validation: {placed} points that people placed on 9 faces" in caplog.text
     network = DecodingNetwork(load_network(folder / "best")[0]).eval()
     errors = []
     with torch.inference_mode():

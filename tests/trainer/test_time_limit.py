@@ -1,5 +1,6 @@
 """`canthus train --minutes`: the run ends in time, with a low learning rate, and goes on elsewhere."""
 
+import logging
 import shutil
 import time
 from collections.abc import Iterator
@@ -74,7 +75,10 @@ def cpu_seconds(monkeypatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("cpu_seconds")
-def test_run_with_minutes_ends_in_time_and_goes_on_in_a_copied_folder(words, faces, tmp_path, monkeypatch, capsys):
+def test_run_with_minutes_ends_in_time_and_goes_on_in_a_copied_folder(
+    words, faces, tmp_path, monkeypatch, capsys, caplog
+):
+    caplog.set_level(logging.INFO)
     factors: list[float] = []
     factor = run_module.learning_rate_factor
 
@@ -87,7 +91,7 @@ def test_run_with_minutes_ends_in_time_and_goes_on_in_a_copied_folder(words, fac
     assert command([*words, *FEW]) == 0
     assert time.monotonic() - started < SECONDS
     out = capsys.readouterr().out
-    assert "held_out_nme before training" in out
+    assert "held_out_nme before training" in caplog.text
     assert "the time is up; to continue: canthus train" in out
     assert f"--resume --minutes {SECONDS / 60:g}" in out
     first = load(tmp_path / "run" / "last").metadata["step"]
