@@ -115,7 +115,7 @@ def _trace(network: "nn.Module", size: int, stride: int, maps: bool) -> "onnx_ir
     from torch import Tensor
 
     from canthus.trainer.networks.head import decode
-    from canthus.trainer.networks.network import normalise
+    from canthus.trainer.networks.network import normalize
 
     class Traced(torch.nn.Module):
         def __init__(self) -> None:
@@ -123,7 +123,7 @@ def _trace(network: "nn.Module", size: int, stride: int, maps: bool) -> "onnx_ir
             self.network = network
 
         def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
-            raw = self.network(normalise(crops)).float()
+            raw = self.network(normalize(crops)).float()
             return (raw,) if maps else (*decode(raw, stride), raw)
 
     crops = torch.zeros(2, size, size, 3, dtype=torch.uint8)
@@ -220,14 +220,14 @@ def _compare(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, 
     from canthus.engines.verify import sample_scene
     from canthus.runtime.backends.cpu import run_exactly
     from canthus.runtime.geometry import crop_all
-    from canthus.trainer.networks.network import DecodingNetwork, normalise
+    from canthus.trainer.networks.network import DecodingNetwork, normalize
 
     image, rois = sample_scene()
     crops = np.concatenate([crop_all(image, rois[:4], manifest.size).images, synthetic_crops(1, manifest.size)])
     with torch.inference_mode():
         images = torch.from_numpy(crops)
         if maps:
-            expected = network(normalise(images)).float().numpy()
+            expected = network(normalize(images)).float().numpy()
         else:
             expected = DecodingNetwork(network, manifest.stride).eval()(images)[0].numpy()
     differences = []

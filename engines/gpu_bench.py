@@ -224,7 +224,7 @@ def fp16_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
     network = network.eval().cuda().half()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ready = compile_network(network) if compiled else network
-    # Not `normalise`, which copies its constants from the host: a CUDA graph cannot capture that.
+    # Not `normalize`, which copies its constants from the host: a CUDA graph cannot capture that.
     mean, std = (torch.tensor(values, device="cuda").view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
 
     def run(crops: "Tensor") -> "Tensor":

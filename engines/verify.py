@@ -180,7 +180,7 @@ def torch_points(checkpoint: Path, manifest: Manifest, images: NDArray[np.uint8]
     """Return the points of PyTorch in float32 on the CPU. ModelError if the model is from another checkpoint."""
     from canthus.engines.raw_maps import RawMapsBackend
     from canthus.trainer.networks.checkpoint import load_network
-    from canthus.trainer.networks.network import normalise
+    from canthus.trainer.networks.network import normalize
     from canthus.trainer.renamed_keys import rename_keys
 
     network, metadata = load_network(checkpoint)
@@ -191,7 +191,7 @@ def torch_points(checkpoint: Path, manifest: Manifest, images: NDArray[np.uint8]
             f"{checkpoint}: the model was exported from another checkpoint ({', '.join(different) or 'size'} differ)"
         )
     with RawMapsBackend(
-        lambda crops: network(normalise(crops)), metadata["size"], metadata["points"], metadata.get("stride", 4)
+        lambda crops: network(normalize(crops)), metadata["size"], metadata["points"], metadata.get("stride", 4)
     ) as backend:
         return backend.predict(images)[0]
 

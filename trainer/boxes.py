@@ -23,7 +23,7 @@ PADDING = (1.6, 2.5, 4.0, 6.0)
 The images of shards are tight crops, and the smaller a face is in the image, the tighter is the detector's box.
 """
 
-GREY = 128
+GRAY = 128
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class BoxFit:
     """Size and place of the true region of a face relative to the detected box, in sides of the box."""
 
     scale: Quantiles  # side of the region
-    right: Quantiles  # centre of the region, along the x axis of the box
+    right: Quantiles  # center of the region, along the x axis of the box
     down: Quantiles  # and along its y axis
     faces: int
     missed: int  # faces that the detector did not find
@@ -72,7 +72,7 @@ def fit_boxes(sets: Iterable[LabelledSet], detector: Detector, every: int = 1) -
     measured, missed = [], 0
     for (image, points), times in zip(_images(sets, every), cycle(PADDING), strict=False):
         padded, shift = _pad(image, times)
-        matches = [box for box in detector.detect(padded) if _contains_centre(box, points + shift)]
+        matches = [box for box in detector.detect(padded) if _contains_center(box, points + shift)]
         if matches:
             measured.append(measure_box(matches[0], points + shift))
         else:
@@ -92,15 +92,15 @@ def _images(sets: Iterable[LabelledSet], every: int) -> Iterator[tuple[NDArray[n
 
 
 def _pad(image: NDArray[np.uint8], times: float) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Return the image in the centre of a grey square, `times` its longer side, and the shift (2,) of its points."""
+    """Return the image in the center of a gray square, `times` its longer side, and the shift (2,) of its points."""
     height, width = image.shape[:2]
     side = round(times * max(height, width))
     left, top = (side - width) // 2, (side - height) // 2
-    padded = np.full((side, side, 3), GREY, np.uint8)
+    padded = np.full((side, side, 3), GRAY, np.uint8)
     padded[top : top + height, left : left + width] = image
     return padded, np.array([left, top], np.float32)
 
 
-def _contains_centre(box: FaceBox, points: NDArray[np.floating]) -> bool:
+def _contains_center(box: FaceBox, points: NDArray[np.floating]) -> bool:
     x, y = points.mean(0)
     return bool(box.x0 < x < box.x1 and box.y0 < y < box.y1)

@@ -42,7 +42,7 @@ Marks = NDArray[np.bool_]
 def fit_calibration(scores: NDArray[np.floating], accurate: Marks) -> Calibration:
     """Return the most likely a and b for peaks and whether their points are accurate, both (N,).
 
-    Returns `IDENTITY` if nothing can be learnt: all peaks or all marks are equal, or a higher peak does not mean a
+    Returns `IDENTITY` if nothing can be learned: all peaks or all marks are equal, or a higher peak does not mean a
     better point.
     """
     x, positive, negative = logit(scores), int(accurate.sum()), int((~accurate).sum())

@@ -53,15 +53,15 @@ def resample_maps(
 ) -> tuple[Tensor, Tensor]:
     """Resample a teacher's scores (B, K, H, W) and offsets (B, 2, K, H, W) to a student's grid of `cells`.
 
-    ratio: side of the teacher's crop over the side of the student's. Pixel centres are integers, so x in the
+    ratio: side of the teacher's crop over the side of the student's. Pixel centers are integers, so x in the
     student's crop is (x + 0.5) * ratio - 0.5 in the teacher's.
     """
     scores, offsets = maps
     if (cells, stride, ratio) == (scores.shape[-1], teacher_stride, 1):
         return scores, offsets
     batch, points, height, _ = scores.shape
-    centres = torch.arange(cells, device=scores.device) * stride  # of the student's cells, in pixels of its crop
-    places = ((centres + 0.5) * ratio - 0.5) / teacher_stride  # in the teacher's cells
+    centers = torch.arange(cells, device=scores.device) * stride  # of the student's cells, in pixels of its crop
+    places = ((centers + 0.5) * ratio - 0.5) / teacher_stride  # in the teacher's cells
     line = 2 * places / (height - 1) - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     grid = torch.stack([x, y], -1).expand(batch, -1, -1, -1)

@@ -24,7 +24,7 @@ READY = 0.005
 """Seconds. A batch that is handed over within this time was ready."""
 
 PREDICTED, TRUE = (60, 255, 60), (255, 60, 60)
-"""Colours of points in TensorBoard, RGB."""
+"""Colors of points in TensorBoard, RGB."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ def draw_crops(crops: NDArray[np.uint8], points: NDArray[np.floating], true: NDA
     """Return crops (N, S, S, 3) side by side, with predicted points (N, K, 2) in green over true points in red."""
     drawn = [crop.copy() for crop in crops]
     for image, found, wanted in zip(drawn, points, true, strict=True):
-        for places, colour in ((wanted, TRUE), (found, PREDICTED)):
+        for places, color in ((wanted, TRUE), (found, PREDICTED)):
             for x, y in places:
                 # Coordinates and radius in 1/8 pixel: 3 fractional bits.
-                cv2.circle(image, (round(float(x) * 8), round(float(y) * 8)), 8, colour, -1, cv2.LINE_AA, 3)
+                cv2.circle(image, (round(float(x) * 8), round(float(y) * 8)), 8, color, -1, cv2.LINE_AA, 3)
     return np.concatenate(drawn, 1)

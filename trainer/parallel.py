@@ -122,8 +122,8 @@ class SyncBatchNormCPU(nn.BatchNorm2d):
             return super().forward(x)
         full = x.float()
         mean = _mean(full.mean((0, 2, 3)))
-        centred = full - mean[:, None, None]
-        variance = _mean(centred.square().mean((0, 2, 3)))
+        centered = full - mean[:, None, None]
+        variance = _mean(centered.square().mean((0, 2, 3)))
         count = x.numel() // x.shape[1] * distributed.get_world_size()
         assert self.running_mean is not None
         assert self.running_var is not None
@@ -134,7 +134,7 @@ class SyncBatchNormCPU(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
             self.num_batches_tracked.add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        normalized: Tensor = centred * scale[:, None, None] + self.bias[:, None, None]
+        normalized: Tensor = centered * scale[:, None, None] + self.bias[:, None, None]
         return normalized.to(x.dtype)
 
 

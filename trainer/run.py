@@ -21,9 +21,9 @@ from canthus.trainer.evaluation.metrics import box_nme, nme
 from canthus.trainer.faces.kinds import is_placed
 from canthus.trainer.log import Log, draw_crops
 from canthus.trainer.loss import LossWeight, SkpsLoss
-from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimiser, load, restore_optimiser, save
+from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimizer, load, restore_optimizer, save
 from canthus.trainer.networks.hrnet import HighResolutionModule
-from canthus.trainer.networks.network import DecodingNetwork, build, channel_statistics, normalise
+from canthus.trainer.networks.network import DecodingNetwork, build, channel_statistics, normalize
 from canthus.trainer.networks.pretrained import load_pretrained
 from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, load_to_gpu
 from canthus.trainer.packs.pack import Pack, open_pack
@@ -109,7 +109,7 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * self._learning_rate_factor()
         self.network.train()
-        images = normalise(batch.crops, self._statistics).contiguous(memory_format=torch.channels_last)
+        images = normalize(batch.crops, self._statistics).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
             maps = self._forward(images)
         loss = self.loss(maps, batch, images)
@@ -233,7 +233,7 @@ class Run:
             "validation_faces": validation_fingerprint(self.batches),
             "averaged": self.ema.count,
         }
-        optimizer = flatten_optimiser(self.optimizer) if resumable else {}
+        optimizer = flatten_optimizer(self.optimizer) if resumable else {}
         training_weights = self.network.state_dict() if resumable else {}
         save(path, Checkpoint(self.ema.network.state_dict(), metadata, optimizer, training_weights))
 
@@ -254,7 +254,7 @@ class Run:
             self.ema.network.load_state_dict(checkpoint.weights)
         except RuntimeError as other:
             raise ModelError(f"{path}: this run trains another network") from other
-        restore_optimiser(self.optimizer, checkpoint.optimiser)
+        restore_optimizer(self.optimizer, checkpoint.optimizer)
         self.ema.count = metadata["averaged"]
         self.step = metadata["step"]
         self.best_nme = math.inf if metadata["best"] is None else metadata["best"]

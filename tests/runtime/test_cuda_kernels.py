@@ -21,7 +21,7 @@ from canthus.runtime.geometry import crop_all, transform
 from canthus.runtime.types import Roi
 from canthus.trainer.networks.checkpoint import Checkpoint, save
 from canthus.trainer.networks.network import build as build_network
-from canthus.trainer.networks.network import normalise
+from canthus.trainer.networks.network import normalize
 
 SIZE, POINTS, STRIDE = 64, 98, 4
 CROP_TOLERANCE = 1  # grey level
@@ -83,7 +83,7 @@ def test_raw_maps_backend_on_the_cpu_returns_the_points_of_pytorch_and_numpy():
     network = build_network("student", POINTS).eval()
     crops = synthetic_crops(18, SIZE)  # more than one batch
     image, rois = crops.reshape(-1, SIZE, 3), [Roi(30, 200, 80, 0.3), Roi(20, 500, 50)]
-    with RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
+    with RawMapsBackend(lambda images: network(normalize(images)), SIZE, POINTS, STRIDE) as backend:
         points, scores = backend.predict(crops)
         assert points.shape == (18, POINTS, 2)
         assert scores.shape == (18, POINTS)
@@ -93,7 +93,7 @@ def test_raw_maps_backend_on_the_cpu_returns_the_points_of_pytorch_and_numpy():
             backend.predict_regions(image, rois)[0], transform(cut.to_frame, backend.predict(cut.images)[0]), atol=1e-4
         )
     with torch.inference_mode():
-        maps = network(normalise(torch.from_numpy(crops[:16]))).numpy().reshape(16, 3, POINTS, 16, 16)
+        maps = network(normalize(torch.from_numpy(crops[:16]))).numpy().reshape(16, 3, POINTS, 16, 16)
     np.testing.assert_allclose(points[:16], decode(maps[:, 0], maps[:, 1:], STRIDE)[0], atol=POINT_TOLERANCE)
 
 
@@ -166,7 +166,7 @@ def test_engine_on_a_gpu_equals_pytorch_and_allocates_nothing_after_the_first_ru
     network, _ = load_network(model.with_name("best"))
     crops = synthetic_crops(19, SIZE)
     with (
-        RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as reference,
+        RawMapsBackend(lambda images: network(normalize(images)), SIZE, POINTS, STRIDE) as reference,
         TensorRTBackend(engine) as backend,
     ):
         expected, _ = reference.predict(crops)
@@ -193,9 +193,9 @@ def test_raw_maps_backend_returns_the_same_on_a_gpu_and_on_the_cpu():
     with torch.no_grad():
         network.head[3].weight.normal_(0, 0.05)
     crops = synthetic_crops(19, SIZE)
-    with RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE) as backend:
+    with RawMapsBackend(lambda images: network(normalize(images)), SIZE, POINTS, STRIDE) as backend:
         expected, _ = backend.predict(crops)
     network = network.cuda()
-    with RawMapsBackend(lambda images: network(normalise(images)), SIZE, POINTS, STRIDE, "cuda") as backend:
+    with RawMapsBackend(lambda images: network(normalize(images)), SIZE, POINTS, STRIDE, "cuda") as backend:
         points, _ = backend.predict(crops)
     assert np.quantile(np.abs(points - expected), 0.9) <= 0.05

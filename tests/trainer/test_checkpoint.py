@@ -43,7 +43,7 @@ def test_a_checkpoint_of_version_0_1_loads(tmp_path):
     }
     assert checkpoint.weights.keys() == checkpoint.training_weights.keys() == averaged.keys()
     assert all(torch.equal(value, averaged[name]) for name, value in checkpoint.weights.items())
-    assert list(checkpoint.optimiser) == ["0.step"]
+    assert list(checkpoint.optimizer) == ["0.step"]
 
 
 def test_a_checkpoint_of_version_0_1_predicts_with_flip_tta_and_calibration(tmp_path):

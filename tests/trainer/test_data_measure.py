@@ -19,7 +19,7 @@ def test_batch_speed_prints_images_per_second(faces, capsys):
 
 def test_fit_boxes_prints_the_constants_of_geometry(tmp_path, monkeypatch, capsys):
     class WholeImage:
-        """A detector whose box is the image inside its grey padding."""
+        """A detector whose box is the image inside its gray padding."""
 
         def __enter__(self):
             return self

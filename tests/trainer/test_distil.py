@@ -35,8 +35,8 @@ def test_resampled_teacher_maps_decode_to_the_same_points(side, student):
 @pytest.fixture
 def teacher(tmp_path) -> Path:
     torch.manual_seed(3)
-    facts = {"network": "student", "points": 98, "size": 64, "stride": 4, "sigma": 2.0, "step": 0}
-    save(tmp_path / "teacher", Checkpoint(build("student", 98).state_dict(), facts, {}, {}))
+    metadata = {"network": "student", "points": 98, "size": 64, "stride": 4, "sigma": 2.0, "step": 0}
+    save(tmp_path / "teacher", Checkpoint(build("student", 98).state_dict(), metadata, {}, {}))
     return tmp_path / "teacher.safetensors"
 
 

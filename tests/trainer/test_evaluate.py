@@ -14,7 +14,7 @@ from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.evaluate import Candidate, evaluate, match_detections, open_candidate, open_peer
-from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarise
+from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarize
 from canthus.trainer.evaluation.report import results_table, to_json
 from canthus.trainer.faces.formats import open_set
 from support.shape import SHAPE
@@ -68,45 +68,45 @@ def test_nme_is_the_mean_distance_over_the_inter_ocular_distance():
 
 
 def test_summary_of_known_errors():
-    got = summarise(np.array([2.0, 5.0, 12.0, math.inf]))
+    got = summarize(np.array([2.0, 5.0, 12.0, math.inf]))
     assert got.nme == pytest.approx(19 / 3)
     assert got.fr10 == 50
     assert got.auc10 == pytest.approx((0.8 + 0.5) / 4)
     assert (got.faces, got.missed) == (4, 1)
     assert got.interval[0] < got.nme < got.interval[1]
-    assert got == summarise(np.array([2.0, 5.0, 12.0, math.inf]))
+    assert got == summarize(np.array([2.0, 5.0, 12.0, math.inf]))
 
 
 def test_auc_is_the_area_under_the_error_distribution():
     errors = np.random.default_rng(0).gamma(4, 1.4, 500)
     at = np.linspace(0, 10, 20_001)
     share = (errors[None] <= at[:, None]).mean(1)
-    assert summarise(errors).auc10 == pytest.approx(np.trapezoid(share, at) / 10, abs=1e-4)
+    assert summarize(errors).auc10 == pytest.approx(np.trapezoid(share, at) / 10, abs=1e-4)
 
 
 def test_the_interval_is_the_confidence_interval_of_the_mean():
     errors = np.random.default_rng(0).normal(5, 2, 400)
-    low, high = summarise(errors).interval
+    low, high = summarize(errors).interval
     assert (low, high) == pytest.approx((errors.mean() - 0.196, errors.mean() + 0.196), abs=0.04)
 
 
 def test_the_interval_contains_95_percent_of_the_bootstrap_means():
     """On average over seeds its half width is 1.96 standard errors. One of 90 % would have 1.64."""
     errors = np.random.default_rng(0).normal(5, 2, 400)
-    widths = [np.subtract(*summarise(errors, seed).interval[::-1]) / 2 for seed in range(10)]
+    widths = [np.subtract(*summarize(errors, seed).interval[::-1]) / 2 for seed in range(10)]
     assert np.mean(widths) == pytest.approx(1.96 * errors.std() / np.sqrt(len(errors)), rel=0.03)
-    low, high = summarise(errors**2).interval
+    low, high = summarize(errors**2).interval
     assert low < (errors**2).mean() < high
 
 
 def test_a_face_with_nan_points_is_missed():
-    got = summarise(np.array([4.0, math.nan]))
+    got = summarize(np.array([4.0, math.nan]))
     assert (got.nme, got.fr10, got.auc10, got.missed) == (4, 50, 0.3, 1)
 
 
 @pytest.mark.parametrize("errors", [[], [math.inf]])
 def test_summary_without_found_faces(errors):
-    got = summarise(np.array(errors))
+    got = summarize(np.array(errors))
     assert math.isnan(got.nme)
     assert (got.fr10, got.auc10, got.missed) == (100, 0, len(errors))
 

@@ -15,7 +15,7 @@ from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.loss import AdaptiveWing, LossWeight, SkpsLoss, draw_maps
 from canthus.trainer.networks.head import SkpsHead, decode, split_maps
 from canthus.trainer.networks.hrnet import HRNet
-from canthus.trainer.networks.network import DecodingNetwork, FlipTTANetwork, build, normalise, with_flip_tta
+from canthus.trainer.networks.network import DecodingNetwork, FlipTTANetwork, build, normalize, with_flip_tta
 from canthus.trainer.networks.student import Student
 from canthus.trainer.run import compile_network
 
@@ -309,16 +309,16 @@ def test_decoding_network_turns_crops_into_points():
     crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
     deployed = DecodingNetwork(network).eval()
     points, scores = deployed(crops)
-    wanted, _ = decode(network.eval()(normalise(crops)), 4)
+    wanted, _ = decode(network.eval()(normalize(crops)), 4)
     torch.testing.assert_close(points, wanted)
     assert points.shape == (2, 5, 2)
     assert scores.shape == (2, 5)
 
 
 def test_crops_are_normalized_with_the_statistics_of_imagenet():
-    crop = torch.tensor([124, 116, 104], dtype=torch.uint8).expand(1, 2, 2, 3)  # its mean colour
-    assert normalise(crop).abs().max() < 0.01
-    assert normalise(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, 0, 0, 0] == pytest.approx(-0.485 / 0.229)
+    crop = torch.tensor([124, 116, 104], dtype=torch.uint8).expand(1, 2, 2, 3)  # its mean color
+    assert normalize(crop).abs().max() < 0.01
+    assert normalize(torch.zeros(1, 2, 2, 3, dtype=torch.uint8))[0, 0, 0, 0] == pytest.approx(-0.485 / 0.229)
 
 
 class SpotFinder(nn.Module):

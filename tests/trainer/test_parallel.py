@@ -137,7 +137,7 @@ def test_out_of_memory_error_advises_a_smaller_batch(faces, tmp_path, monkeypatc
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee ...")
 
-    monkeypatch.setattr(run_module, "normalise", fail)
+    monkeypatch.setattr(run_module, "normalize", fail)
     with pytest.raises(BackendError, match=r"smaller batch \(--set batch=4\)"):
         training.train(faces, Recipe(**SETTINGS), tmp_path, UNCOMPILED)
 

@@ -60,7 +60,7 @@ def synthetic_mesh(points: np.ndarray, shape: tuple[int, int]) -> face_mesh.Mesh
 
 
 def synthetic_face(marks: tuple[int, ...] = ()) -> UprightFace:
-    """Return the simple face on smooth colours, with red discs on the points with these numbers."""
+    """Return the simple face on smooth colors, with red discs on the points with these numbers."""
     ground = np.random.default_rng(1).integers(40, 200, (6, 6, 3)).astype(np.uint8)
     ground[..., 0] //= 4
     image = cv2.resize(ground, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
@@ -235,7 +235,7 @@ class FakeMesher:
 
 
 def write_shard(folder, count: int):
-    """Write faces on smooth colours. Some of them are held out because of their names."""
+    """Write faces on smooth colors. Some of them are held out because of their names."""
     (folder / "images" / "in").mkdir(parents=True)
     lines = []
     for number in range(count):

@@ -20,7 +20,7 @@ from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation import report
 from canthus.trainer.evaluation import speed as timing
 from canthus.trainer.evaluation.evaluate import Candidate, Worker, evaluate, faces_in_order
-from canthus.trainer.evaluation.metrics import reliability, summarise
+from canthus.trainer.evaluation.metrics import reliability, summarize
 from canthus.trainer.evaluation.report import (
     CASES,
     cases_sheet,
@@ -113,7 +113,7 @@ def test_models_are_timed_alternately_and_relative_to_the_first(tmp_path, monkey
 def test_the_error_distribution_ends_at_100_minus_fr_and_its_area_is_auc():
     errors = np.array([*np.random.default_rng(0).gamma(4, 1.4, 300), math.inf, 10.0])
     at, share = error_distribution(errors)
-    figures = summarise(errors)
+    figures = summarize(errors)
     assert (at[0], at[-1], share[0]) == (0, 10, 0)
     assert share[-1] == pytest.approx(100 - figures.fr10)
     assert (np.diff(at) >= 0).all()

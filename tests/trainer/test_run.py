@@ -27,10 +27,10 @@ from canthus.trainer.log import draw_crops
 from canthus.trainer.networks.checkpoint import (
     Checkpoint,
     CheckpointBackend,
-    flatten_optimiser,
+    flatten_optimizer,
     load,
     load_network,
-    restore_optimiser,
+    restore_optimizer,
     save,
 )
 from canthus.trainer.networks.network import DecodingNetwork, build
@@ -53,15 +53,15 @@ def unbroken(faces, tmp_path_factory) -> Path:
 @pytest.fixture
 def checkpoint(tmp_path) -> Path:
     torch.manual_seed(1)
-    facts = {"network": "student", "points": 98, "size": 32, "stride": 4}
-    save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), facts, {}, {}))
+    metadata = {"network": "student", "points": 98, "size": 32, "stride": 4}
+    save(tmp_path / "net", Checkpoint(build("student", 98).state_dict(), metadata, {}, {}))
     return tmp_path / "net.safetensors"
 
 
 def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     """Everything in a checkpoint, by part and name."""
     found = load(folder / name)
-    parts = {"weights": found.weights, "optimiser": found.optimiser, "running": found.training_weights}
+    parts = {"weights": found.weights, "optimizer": found.optimizer, "running": found.training_weights}
     return {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
 
 
@@ -73,9 +73,9 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 def test_checkpoint_round_trip(tmp_path, checkpoint):
     torch.manual_seed(1)
     network = build("student", 98).eval()
-    loaded, facts = load_network(checkpoint)
-    assert facts["size"] == 32
-    assert json.loads(checkpoint.with_suffix(".json").read_text()) == facts
+    loaded, metadata = load_network(checkpoint)
+    assert metadata["size"] == 32
+    assert json.loads(checkpoint.with_suffix(".json").read_text()) == metadata
     assert_same(network.state_dict(), loaded.state_dict())
     assert not loaded.training
     assert not list(tmp_path.glob("*.part"))
@@ -115,13 +115,13 @@ def test_truncated_checkpoint_is_refused(checkpoint, kept):
 
 def test_checkpoint_of_another_network_is_refused(tmp_path, checkpoint):
     tensors = load(checkpoint).weights
-    for facts, why in (
+    for metadata, why in (
         ({"network": "hrnet_w18", "points": 98, "size": 32}, "do not fit the network hrnet_w18"),
         ({"network": "student", "points": 68, "size": 32}, "do not fit the network student"),
         ({"network": "resnet", "points": 98, "size": 32}, "unknown network 'resnet'"),
         ({"points": 98}, "lacks network, size"),
     ):
-        save(tmp_path / "other", Checkpoint(tensors, facts, {}, {}))
+        save(tmp_path / "other", Checkpoint(tensors, metadata, {}, {}))
         with pytest.raises(ModelError, match=why):
             load_network(tmp_path / "other.safetensors")
 
@@ -154,18 +154,18 @@ def test_restored_optimizer_continues_exactly_in_either_memory_layout():
         network = torch.nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
         return network, torch.optim.AdamW(network.parameters(), 1e-2, fused=True)
 
-    def step(network: torch.nn.Module, optimiser: torch.optim.AdamW) -> None:
-        optimiser.zero_grad()
+    def step(network: torch.nn.Module, optimizer: torch.optim.AdamW) -> None:
+        optimizer.zero_grad()
         network(torch.arange(4 * 36.0).view(1, 4, 6, 6).sin()).square().mean().backward()
-        optimiser.step()
+        optimizer.step()
 
     one, first = begin()
     for _ in range(3):
         step(one, first)
     other, second = begin()
     other.load_state_dict(one.state_dict())
-    plain = {name: value.contiguous().clone() for name, value in flatten_optimiser(first).items()}
-    restore_optimiser(second, plain)
+    plain = {name: value.contiguous().clone() for name, value in flatten_optimizer(first).items()}
+    restore_optimizer(second, plain)
     step(one, first)
     step(other, second)
     assert_same(one.state_dict(), other.state_dict())
@@ -184,7 +184,7 @@ def test_run_writes_recipe_log_and_checkpoints(unbroken):
     losses = [float(row["loss"]) for row in rows]
     assert losses[-1] < losses[0]
     best = load(unbroken / "best")
-    assert not best.optimiser
+    assert not best.optimizer
     assert best.metadata["best"] == pytest.approx(min(float(row["held_out_nme"]) for row in rows), abs=1e-3)
     assert load(unbroken / "last").metadata["best"] == best.metadata["best"]
     assert best.metadata["calibration"][0] > 0

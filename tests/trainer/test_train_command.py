@@ -79,7 +79,7 @@ def test_run_that_failed_before_its_first_checkpoint_can_be_started_again(words,
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     with monkeypatch.context() as failing:
-        failing.setattr(run_module, "normalise", fail)
+        failing.setattr(run_module, "normalize", fail)
         with pytest.raises(BackendError, match=r"--set batch=2"):
             command([*words, *FEW])
     assert (tmp_path / "run" / "recipe.json").is_file()

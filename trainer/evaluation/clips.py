@@ -3,7 +3,7 @@
 The runtime's tracker, with one model as the reference, finds the faces of each frame, so that all models are measured
 on the same faces. Each model then tracks these faces by itself: it predicts in the region of its own raw points of the
 frame before, with its own margin. Regions of the reference would hide that jitter also moves a model's own crops,
-and would favour the reference.
+and would favor the reference.
 
 Scores are not used, as peers have none. A model has lost a face if the region of its points and the region of the
 reference's points overlap less than SAME_FACE. Such frames are counted, and the model continues from the reference's
@@ -38,7 +38,7 @@ MOVING_SPEED = 25.0
 
 JUMP = 5.0
 """A point jumps if it is this far, in % of the face's size, from the line between its positions in the two
-neighbouring frames. Lips that open quickly do so too, but for all models: a jump is counted for a model only if fewer
+neighboring frames. Lips that open quickly do so too, but for all models: a jump is counted for a model only if fewer
 than half of the models show it."""
 
 FRONTAL_WIDTH = 0.6
@@ -74,7 +74,7 @@ class ClipTracks:
 class Jitter:
     """The jitter of points over frames, in % of the face's size, and their jumps; NaN without frames.
 
-    The jitter of a frame is the distance of the points from the line between their positions in the two neighbouring
+    The jitter of a frame is the distance of the points from the line between their positions in the two neighboring
     frames: the root of the mean square over the points, scaled so that independent noise in each frame gives its own
     root mean square. The size of a face is the distance of its outer eye corners, the median over models and frames;
     for a profile face it is FRONTAL_WIDTH times the longer side of the box of its points.
@@ -231,7 +231,7 @@ def _measure_segment(segment: TrackSegment) -> _Motion:
     points = np.stack([segment.raw, segment.smoothed]).astype(np.float64) * (100 / _face_size(segment.raw))
     before, now, after = points[:, :, :-2], points[:, :, 1:-1], points[:, :, 2:]  # (2, M, T - 2, 98, 2)
     duration = segment.seconds[2:] - segment.seconds[:-2]
-    fraction = (segment.seconds[1:-1] - segment.seconds[:-2]) / duration  # of the time between the neighbours
+    fraction = (segment.seconds[1:-1] - segment.seconds[:-2]) / duration  # of the time between the neighbors
     part = fraction[:, None, None]
     deviation = np.linalg.norm(now - (1 - part) * before - part * after, axis=-1)  # (2, M, T - 2, 98)
     jumped = deviation > JUMP

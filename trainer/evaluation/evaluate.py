@@ -20,7 +20,7 @@ from canthus.runtime.landmarks import Landmarks, average_views, predict_landmark
 from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation import peers
-from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarise
+from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarize
 from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed
 from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
@@ -155,10 +155,10 @@ def _result(model: str, boxes: Boxes, faces: list[LabelledFace], predictions: li
     errors = nme(points, labels, evaluated)
     errors = np.where(np.isfinite(errors), errors, np.inf)
     names = scheme_of(labels.shape[1]).subsets
-    attributes = {name: summarise(errors[subsets[:, column]]) for column, name in enumerate(names)}
+    attributes = {name: summarize(errors[subsets[:, column]]) for column, name in enumerate(names)}
     scored = reliability(scores, np.where(evaluated, point_errors(points, labels, labels), np.nan))
     placed = measure_placed(faces, points)
-    return Result(model, boxes, summarise(errors), attributes, errors, points, scored, placed)
+    return Result(model, boxes, summarize(errors), attributes, errors, points, scored, placed)
 
 
 def leave_out_unmeasurable(labelled: LabelledSet) -> LabelledSet:
@@ -256,8 +256,8 @@ def predict_view(candidate: Candidate, image: Image, rois: Sequence[Roi], mirror
 def match_detections(detections: Sequence[Roi], labels: NDArray[np.float32]) -> list[Roi | None]:
     """Return the detected region of each labelled face (N, K, 2), or None if it was missed.
 
-    Each detection is used once; the pairs with the highest intersection over union are matched first. The centre of
-    the region must be inside the box of the face's points. Otherwise the region of a neighbour could match a missed
+    Each detection is used once; the pairs with the highest intersection over union are matched first. The center of
+    the region must be inside the box of the face's points. Otherwise the region of a neighbor could match a missed
     face that it overlaps.
     """
     pairs = sorted(

@@ -79,8 +79,8 @@ class Summary:
     interval: tuple[float, float]  # 95 % confidence interval of `nme`
 
 
-def summarise(errors: Floats, seed: int = 0, resamples: int = 2000) -> Summary:
-    """Summarise the NMEs (N,) of faces, in %.
+def summarize(errors: Floats, seed: int = 0, resamples: int = 2000) -> Summary:
+    """Summarize the NMEs (N,) of faces, in %.
 
     FR@10 is the percentage of faces above 10 %. AUC@10 is the area under the cumulative error distribution from 0 to
     10 %, over 10 %. It is exact: the mean of max(0, 1 - error / 10 %). The confidence interval is from the bootstrap.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.trainer.evaluation.metrics import Summary, box_nme, nme, summarise
+from canthus.trainer.evaluation.metrics import Summary, box_nme, nme, summarize
 from canthus.trainer.faces.kinds import are_mixed, is_placed
 from canthus.trainer.faces.labelled import LabelledFace, yaw_estimate
 
@@ -53,5 +53,5 @@ def measure_placed(faces: Sequence[LabelledFace], points: NDArray[np.floating]) 
     for name, chosen in {"all": pose >= 0, **{name: pose == index for index, name in enumerate(POSES)}}.items():
         rows = chosen & placed.any(-1)
         if rows.any():
-            found[name] = PlacedAccuracy(int(placed[rows].sum()), summarise(inter_ocular[rows]), summarise(box[rows]))
+            found[name] = PlacedAccuracy(int(placed[rows].sum()), summarize(inter_ocular[rows]), summarize(box[rows]))
     return found

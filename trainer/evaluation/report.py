@@ -40,10 +40,10 @@ CASES = 4
 """Number of faces in each row of the sheet of cases: best, median, worst."""
 
 BACKGROUND = 48
-"""Grey level behind the cases, which are drawn without the photographs, as those are not ours to publish."""
+"""Gray level behind the cases, which are drawn without the photographs, as those are not ours to publish."""
 
 COLOR_STEP = 48
-"""Step of all colours of the sheet of cases, so that its file is small."""
+"""Step of all colors of the sheet of cases, so that its file is small."""
 
 TILE_SCALE = 1.3
 """Side of a tile over the side of the region. The surroundings of a face help to see why a model failed."""
@@ -299,7 +299,7 @@ def draw_reliability(results: Sequence[Result], path: Path) -> None:
     """
     figure = _empty_figure(path)
     accurate, median, number = figure.subplots(3, 1, sharex=True, height_ratios=(3, 2, 1))
-    accurate.plot((0, 1), (0, 100), "--", color="grey", linewidth=1, label="calibrated")
+    accurate.plot((0, 1), (0, 100), "--", color="gray", linewidth=1, label="calibrated")
     for one in (one for one in results if not math.isnan(one.reliability.rank_correlation)):
         values = one.reliability
         name = (

@@ -38,7 +38,7 @@ def measure_speed(sets: Sequence[LabelledSet], candidates: Sequence[Candidate]) 
                 started = time.perf_counter()
                 predict_rois(candidate, image, [roi])
                 row[index] = 1000 * (time.perf_counter() - started)
-    warm = times[1:]  # the first round includes initialisation
+    warm = times[1:]  # the first round includes initialization
     medians = np.median(warm, axis=2)  # (rounds, candidates)
     return [
         Speed(

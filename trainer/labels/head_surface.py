@@ -27,7 +27,7 @@ SIDE = 432
 """Side of the upright square, pixels."""
 
 STEP = 4
-"""Distance of neighbouring vertices, pixels."""
+"""Distance of neighboring vertices, pixels."""
 
 SQUARE_SCALE = 2.0
 """Side of the square over the side of the region of the points."""
@@ -98,7 +98,7 @@ class HeadSurface:
     front: Floats  # (G, G) z
     back: Floats  # (G, G) z
     follows: Floats  # (G, G) 1 where a vertex rotates with the head, 0 where with the body
-    pivot: Floats  # (3,) centre of the rotation
+    pivot: Floats  # (3,) center of the rotation
     axes: Floats  # (3, 3) rotation of the face in the photo
     middle: Floats  # (2, 2) two points of the middle line, x and y: the bridge of the nose and the chin
     width: float  # of the face, pixels
@@ -149,7 +149,7 @@ class Head:
 
     surface: HeadSurface
     points: NDArray[np.float32]  # (98, 2)
-    texture: Image  # (SIDE, SIDE, 4) RGBA of the front; its edge has no colours of the background
+    texture: Image  # (SIDE, SIDE, 4) RGBA of the front; its edge has no colors of the background
     back_texture: Image  # (SIDE, SIDE, 4) RGBA of the back
     background: Image  # (SIDE, SIDE, 3) without the person
 

@@ -44,7 +44,7 @@ def rasterise(vertices: Floats, triangles: NDArray[np.intp], size: int) -> tuple
     """Find the triangle of each pixel.
 
     Only triangles whose corners run clockwise on the screen are visible. If several cover a pixel, the one with the
-    nearest centre is used, which is right for small triangles.
+    nearest center is used, which is right for small triangles.
 
     Args:
         vertices: (V, 3) x and y in pixels, z away from the camera.

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from canthus.runtime.backends.torch import TorchBackend
@@ -25,7 +25,7 @@ Tensors = dict[str, Tensor]
 HEADER, OLD_HEADER = "metadata", "facts"
 """Key of the metadata in the header of the safetensors file, now and in version 0.1."""
 
-RENAMED_PARTS = {"running": "training_weights"}
+RENAMED_PARTS = {"running": "training_weights", "optimiser": "optimizer"}
 """Parts of a checkpoint: name in version 0.1, name now. Each tensor is stored as "PART/NAME"."""
 
 
@@ -35,31 +35,31 @@ class Checkpoint:
 
     weights: Tensors  # moving average, used for inference
     metadata: dict[str, Any]  # network, points, size, step, calibration, ...
-    optimiser: Tensors  # empty if training cannot be resumed from this checkpoint
+    optimizer: Tensors  # empty if training cannot be resumed from this checkpoint
     training_weights: Tensors  # without averaging; empty if training cannot be resumed
 
 
-def flatten_optimiser(optimiser: torch.optim.Optimizer) -> Tensors:
-    """Return the state of an optimiser as tensors named "PARAMETER_INDEX.KEY"."""
+def flatten_optimizer(optimizer: torch.optim.Optimizer) -> Tensors:
+    """Return the state of an optimizer as tensors named "PARAMETER_INDEX.KEY"."""
     return {
         f"{index}.{key}": value
-        for index, state in optimiser.state_dict()["state"].items()
+        for index, state in optimizer.state_dict()["state"].items()
         for key, value in state.items()
     }
 
 
-def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Tensors) -> None:
-    """Load the tensors of `flatten_optimiser` into an optimiser of the same parameters."""
-    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Tensors) -> None:
+    """Load the tensors of `flatten_optimizer` into an optimizer of the same parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         index, key = name.split(".")
         parameter = parameters[int(index)]
         if value.shape == parameter.shape:
-            # The fused optimiser ignores strides: its state must have the memory format of the weights.
+            # The fused optimizer ignores strides: its state must have the memory format of the weights.
             value = torch.empty_like(parameter, requires_grad=False).copy_(value)
         state.setdefault(int(index), {})[key] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -72,7 +72,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """
     parts = {
         "weights": checkpoint.weights,
-        "optimiser": checkpoint.optimiser,
+        "optimizer": checkpoint.optimizer,
         "training_weights": checkpoint.training_weights,
     }
     tensors = {
@@ -81,7 +81,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
         for name, value in values.items()
     }
     with Draft(path.with_suffix(".json")) as copy, Draft(path.with_suffix(".safetensors")) as draft:
-        draft.file.write_bytes(serialise(tensors, {HEADER: json.dumps(checkpoint.metadata)}))
+        draft.file.write_bytes(serialize(tensors, {HEADER: json.dumps(checkpoint.metadata)}))
         copy.file.write_text(json.dumps(checkpoint.metadata, indent=2) + "\n")
 
 
@@ -108,11 +108,11 @@ def load(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, AttributeError, TypeError, ValueError, OSError) as error:
         raise ModelError(f"{path}: not a readable checkpoint: {error}") from error
-    parts: dict[str, Tensors] = {"weights": {}, "optimiser": {}, "training_weights": {}}
+    parts: dict[str, Tensors] = {"weights": {}, "optimizer": {}, "training_weights": {}}
     for name, value in tensors.items():
         part, _, inner = name.partition("/")
         parts.setdefault(RENAMED_PARTS.get(part, part), {})[inner] = value
-    return Checkpoint(parts["weights"], metadata, parts["optimiser"], parts["training_weights"])
+    return Checkpoint(parts["weights"], metadata, parts["optimizer"], parts["training_weights"])
 
 
 def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:

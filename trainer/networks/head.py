@@ -50,7 +50,7 @@ def decode(maps: Tensor, stride: int, window_sigma: float = WINDOW_SIGMA) -> tup
     core = (scores - CORE_THRESHOLD * peak.clamp(min=0)[..., None, None]).clamp(min=0) + MIN_WEIGHT  # (B, K, H, W)
     by_column, by_row = core.sum(2), core.sum(3)  # (B, K, W), (B, K, H)
     total = by_row.sum(-1, keepdim=True)  # (B, K, 1)
-    to_x = columns - (by_column * columns).sum(-1, keepdim=True) / total  # (B, K, W) distance from the centre, cells
+    to_x = columns - (by_column * columns).sum(-1, keepdim=True) / total  # (B, K, W) distance from the center, cells
     to_y = rows - (by_row * rows).sum(-1, keepdim=True) / total  # (B, K, H)
 
     exponent = -0.5 / window_sigma**2

@@ -2,7 +2,7 @@
 
 Four branches at strides 4, 8, 16 and 32 run in parallel and are fused after every module. The modules have the names
 of the authors' code, so that their backbone weights, trained on ImageNet, can be loaded by name. As in that network, a
-coarse branch is upsampled with nearest-neighbour interpolation when it is added to a finer one.
+coarse branch is upsampled with nearest-neighbor interpolation when it is added to a finer one.
 """
 
 import torch
@@ -91,7 +91,7 @@ class HighResolutionModule(nn.Module):
 
 
 class HRNet(nn.Module):
-    """Normalised images (B, 3, S, S) -> maps (B, 3K, S/4, S/4). S is a multiple of 32."""
+    """Normalized images (B, 3, S, S) -> maps (B, 3K, S/4, S/4). S is a multiple of 32."""
 
     stride = 4
 

@@ -16,12 +16,12 @@ Architecture = Literal["hrnet_w18", "student"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""Mean and standard deviation of the colours of ImageNet, for values in [0, 1]: the published backbone weights expect
-images that are normalised with them."""
+"""Mean and standard deviation of the colors of ImageNet, for values in [0, 1]: the published backbone weights expect
+images that are normalized with them."""
 
 
 def build(architecture: str, points: int) -> nn.Module:
-    """Return a network with random weights: normalised images (B, 3, S, S) -> maps (B, 3K, S/4, S/4).
+    """Return a network with random weights: normalized images (B, 3, S, S) -> maps (B, 3K, S/4, S/4).
 
     Raises ModelError for an unknown architecture.
     """
@@ -73,26 +73,26 @@ def with_flip_tta(network: nn.Module, metadata: Mapping[str, Any]) -> nn.Module:
 
 
 class ChannelStatistics(NamedTuple):
-    """Mean and standard deviation of each colour channel, (1, 3, 1, 1) float32, for values 0 to 255."""
+    """Mean and standard deviation of each color channel, (1, 3, 1, 1) float32, for values 0 to 255."""
 
     mean: Tensor
     std: Tensor
 
 
 def channel_statistics(device: torch.device) -> ChannelStatistics:
-    """Return MEAN and STD on a device. The copy to a GPU synchronises with it, so call this once, not in each step."""
+    """Return MEAN and STD on a device. The copy to a GPU synchronizes with it, so call this once, not in each step."""
     mean, std = (torch.tensor(values, device=device).view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
     return ChannelStatistics(mean, std)
 
 
-def normalise(crops: Tensor, statistics: ChannelStatistics | None = None) -> Tensor:
-    """Normalise crops (B, S, S, 3) uint8 RGB: images (B, 3, S, S) float32 with zero mean and unit deviation."""
+def normalize(crops: Tensor, statistics: ChannelStatistics | None = None) -> Tensor:
+    """Normalize crops (B, S, S, 3) uint8 RGB: images (B, 3, S, S) float32 with zero mean and unit deviation."""
     mean, std = statistics or channel_statistics(crops.device)
     return (crops.permute(0, 3, 1, 2).float() - mean) / std
 
 
 class DecodingNetwork(nn.Module):
-    """Normalises crops, runs a network and decodes its maps, as a backend does.
+    """Normalizes crops, runs a network and decodes its maps, as a backend does.
 
     Crops (B, S, S, 3) uint8 -> points (B, K, 2) in crop pixels and scores (B, K).
 
@@ -105,4 +105,4 @@ class DecodingNetwork(nn.Module):
         self.stride = stride
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        return decode(self.network(normalise(crops)).float(), self.stride)
+        return decode(self.network(normalize(crops)).float(), self.stride)

@@ -1,4 +1,4 @@
-"""Initialise a network with pretrained weights from other software. Only tensors are read, and no code is run."""
+"""Initialize a network with pretrained weights from other software. Only tensors are read, and no code is run."""
 
 import pickle
 import warnings
@@ -49,7 +49,7 @@ def load_pretrained(path: Path, network: nn.Module) -> LoadedWeights:
     Raises:
         ModelError: The file is damaged, holds more than tensors, or fits less than half of the network.
     """
-    # `num_batches_tracked` matters only for batch normalisation without momentum.
+    # `num_batches_tracked` matters only for batch normalization without momentum.
     own = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
     tensors = _read(path)
     prefix = _find_prefix(tensors, own)

@@ -19,7 +19,7 @@ class StudentShape:
 
 
 def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
-    """Return a convolution with batch normalisation, without activation."""
+    """Return a convolution with batch normalization, without activation."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs))
 
 
@@ -36,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Student(nn.Module):
-    """Normalised images (B, 3, S, S) -> maps (B, 3K, S/4, S/4). S is a multiple of 32."""
+    """Normalized images (B, 3, S, S) -> maps (B, 3K, S/4, S/4). S is a multiple of 32."""
 
     stride = 4
 
