@@ -12,6 +12,7 @@ from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation import evaluate
 from canthus.trainer.evaluation.evaluate import Candidate
 from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.faces.labelled import is_held_out
 from canthus.trainer.labels.relabel import RelabelOptions, relabel
 from canthus.trainer.packs.pack import copy_pack, open_pack, write_pack
@@ -48,6 +49,22 @@ def test_wrong_labels_move_towards_the_predictions(packs, tmp_path, share):
     np.testing.assert_array_equal(new.crops, wrong.crops)
     np.testing.assert_array_equal(new.spread, wrong.spread)
     assert (new.names, new.sources) == (wrong.names, wrong.sources)
+
+
+def test_placed_points_among_others_stay_and_unlabelled_ones_are_filled_in(packs, tmp_path):
+    right, wrong = packs
+    with copy_pack(tmp_path / "wrong", tmp_path / "mixed") as mixed:
+        mixed.kinds[:, 54], mixed.kinds[:, 57], mixed.kinds[:, 90] = (
+            PointKind.COVERED,
+            PointKind.UNLABELLED,
+            PointKind.FILLED_IN,
+        )
+    relabel(tmp_path / "mixed", [Candidate("knowing", Knowing())], tmp_path / "new", RelabelOptions(0.5, 0, 1))
+    new = open_pack(tmp_path / "new")
+    np.testing.assert_array_equal(new.points[:, 54], wrong.points[:, 54])
+    np.testing.assert_allclose(new.points[:, 57], right.points[:, 57], atol=2 * SLACK)
+    np.testing.assert_allclose(new.points[:, 90], right.points[:, 90] + WAY / 2, atol=2 * SLACK)
+    assert (new.kinds[:, [54, 57, 90]] == [PointKind.COVERED, PointKind.FILLED_IN, PointKind.FILLED_IN]).all()
 
 
 def test_pack_linked_to_the_crops_of_another_is_replaced_without_changing_them(packs, tmp_path):

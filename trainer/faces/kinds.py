@@ -18,7 +18,7 @@ Kinds = NDArray[np.uint8]
 class PointKind(IntEnum):
     """Where the label of a point comes from. The values are the digits of human.csv in a shard."""
 
-    FILLED_IN = 0  # computed from the points around it
+    FILLED_IN = 0  # computed or predicted, on a face whose other points people placed
     PLACED = 1  # placed by a person, visible
     COVERED = 2  # placed by a person, but something covers it
     HIDDEN = 3  # behind the head, so that nobody placed it; a guess

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import roi_from_points
 from canthus.trainer.evaluation.evaluate import Candidate
+from canthus.trainer.faces.kinds import Kinds, PointKind, are_mixed, is_placed
 from canthus.trainer.faces.labelled import is_held_out
 from canthus.trainer.faces.schemes import scheme_of
 from canthus.trainer.labels.labelling import MIN_FACE_SCORE, label_face
@@ -44,6 +46,7 @@ def relabel(folder: Path, candidates: Sequence[Candidate], output: Path, options
 
     Held-out faces are copied unchanged, so that validation NME stays comparable. So are faces on which the models are
     uncertain: a mean score below MIN_FACE_SCORE, or predictions that are further apart than `options.max_spread`.
+    If a face has points of several kinds, those that people placed stay, and unlabelled ones become filled in.
 
     Raises:
         InputError: `folder` is not a pack, or `output` cannot be written.
@@ -67,7 +70,17 @@ def relabel(folder: Path, candidates: Sequence[Candidate], output: Path, options
             if found.score < MIN_FACE_SCORE or found.spread > options.max_spread:
                 uncertain += 1
                 continue
-            pack.points[row] += options.share * (found.points - before)
+            pack.points[row] += _shares(pack.kinds[row], options.share)[:, None] * (found.points - before)
+            pack.kinds[row][pack.kinds[row] == PointKind.UNLABELLED] = PointKind.FILLED_IN
             distance = np.linalg.norm(pack.points[row] - before, axis=-1).mean() / np.ptp(before, axis=0).max()
             moved.append(float(distance))
     return Relabelled(len(moved), held_out, uncertain, float(np.mean(moved)) if moved else 0.0)
+
+
+def _shares(kinds: Kinds, share: float) -> NDArray[np.float32]:
+    """Return how far each point (K,) of a face moves, as a fraction of the way to the models' mean."""
+    shares = np.full(len(kinds), share, np.float32)
+    if are_mixed(kinds[None]):
+        shares[is_placed(kinds)] = 0
+        shares[kinds == PointKind.UNLABELLED] = 1
+    return shares
