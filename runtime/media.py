@@ -5,7 +5,7 @@ know are accepted.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -33,6 +33,20 @@ def open_media(source: Path | str, **options: object) -> av.container.InputConta
     name = str(source.absolute() if isinstance(source, Path) else source)
     opened = av.open(name, metadata_errors="replace", **options)  # type: ignore[call-overload]
     return cast(av.container.InputContainer, opened)
+
+
+def demux(container: av.container.InputContainer, *tracks: av.VideoStream | av.AudioStream) -> Iterator[av.Packet]:
+    """Yield the packets of tracks, or of all if none is given, and an empty one for each at the end."""
+    try:
+        yield from container.demux(*tracks)
+    except IndexError:  # PyAV does not expect tracks that appear after the header. They are the last ones at the end.
+        return
+
+
+def decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a stream, up to the end or the first error."""
+    for packet in demux(container, stream):
+        yield from stream.decode(packet)
 
 
 def main_track(tracks: Sequence[Track]) -> Track | None:

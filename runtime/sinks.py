@@ -15,7 +15,7 @@ from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
 from canthus.runtime.interrupts import ctrl_c_deferred
-from canthus.runtime.media import error_reason, main_track, open_media
+from canthus.runtime.media import demux, error_reason, main_track, open_media
 from canthus.runtime.sources import VideoFile
 
 TIME_BASE = Fraction(1, 90_000)
@@ -163,7 +163,7 @@ class _AudioCopy(Closeable):
         self._source = open_media(source.path)
         self._track = main_track(self._source.streams.audio)
         self.error = "no decoder for its codec" if self._source.streams.audio and self._track is None else ""
-        self._packets = self._source.demux(self._track) if self._track else iter(())
+        self._packets = demux(self._source, self._track) if self._track else iter(())
         self._last_dts: int | None = None  # of the packet before, in ticks of the track
         self._next = self._read()
 

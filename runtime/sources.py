@@ -22,7 +22,7 @@ from canthus.runtime.damage import DamageCheck
 from canthus.runtime.errors import InputError
 from canthus.runtime.image_files import opencv_log_silenced
 from canthus.runtime.limits import FRAME_LIMIT, check_size, current_limit
-from canthus.runtime.media import AV_TIME_BASE, error_reason, main_track, open_media, orientation, to_rgb
+from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media, orientation, to_rgb
 from canthus.runtime.types import Frame
 
 CAMERA_TIMEOUT = 3.0
@@ -131,13 +131,12 @@ class VideoFile(Closeable):
 
     def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         """Yield all frames that can be decoded, also those after an error. Set `damaged`."""
-        check = DamageCheck(container, self._clock)
+        check = DamageCheck(container, stream, self._clock)
         for packet in self._packets(container, check):  # of the audio too: its end is compared with the header's
             ticks = packet.dts if self._clock == "dts" else packet.pts
             end = 0.0 if ticks is None else float((ticks + (packet.duration or 0)) * packet.time_base)
-            is_video = packet.stream.index == stream.index
-            check.add_packet(packet, end, is_video)
-            if not is_video:
+            check.add_packet(packet, end)
+            if packet.stream.index != stream.index:
                 continue
             self._video_end = max(self._video_end, end)
             try:
@@ -146,12 +145,12 @@ class VideoFile(Closeable):
                     yield frame
             except av.error.FFmpegError:
                 check.add_undecodable()
-        self.damaged = check.describe(stream)
+        self.damaged = check.describe()
 
     def _packets(self, container: av.container.InputContainer, check: DamageCheck) -> Iterator[av.Packet]:
         """Yield the packets of all streams, up to the end or an error."""
         try:
-            yield from container.demux()
+            yield from demux(container)
         except av.error.FFmpegError as error:
             check.add_error(error_reason(error))
 

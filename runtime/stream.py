@@ -10,7 +10,7 @@ from canthus.runtime.addresses import SCHEMES, is_address, without_password
 from canthus.runtime.channel import Channel
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
-from canthus.runtime.media import error_reason, main_track, open_media, to_rgb
+from canthus.runtime.media import decode, error_reason, main_track, open_media, to_rgb
 from canthus.runtime.types import Frame
 
 OPEN_TIMEOUT = 10.0
@@ -85,7 +85,7 @@ class NetworkStream(Closeable):
                 raise ValueError("no video that can be decoded")
             start: float | None = None  # the stream's time of its first frame
             began, last = time.monotonic(), -1.0
-            for index, decoded in enumerate(container.decode(stream)):
+            for index, decoded in enumerate(decode(container, stream)):
                 elapsed = time.monotonic() - began
                 start = decoded.time if start is None else start
                 seconds = elapsed if decoded.time is None or start is None else decoded.time - start

@@ -235,7 +235,7 @@ def test_video_that_ends_before_its_header_says_is_damaged(tmp_path):
     cut.write_bytes(sample.CLIP.read_bytes()[:700_000])
     with VideoFile(cut) as video:
         assert 100 < len(list(video)) < 290
-    assert "10.0 seconds" in video.damaged
+    assert "its header says 300 frames" in video.damaged
     with VideoFile(sample.CLIP) as whole:
         assert len(list(whole)) == 300
     assert whole.damaged == ""
