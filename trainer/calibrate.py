@@ -74,17 +74,17 @@ def _negative_log_likelihood(values: Floats, target: Floats) -> float:
     return float((target * np.logaddexp(0, -values) + (1 - target) * np.logaddexp(0, values)).sum())
 
 
-def _predict(network: nn.Module, batches: Batches, how: Augmentation) -> Iterator[tuple[Floats, Floats]]:
+def _predict(network: nn.Module, batches: Batches, augmentation: Augmentation) -> Iterator[tuple[Floats, Floats]]:
     """Yield peaks and errors (%), both (n,), of the evaluated points inside the crop, for all validation faces.
 
-    Each face is augmented once, with a fixed seed, so that each call gives the same.
+    Each face is augmented once, with a fixed seed, so that each call returns the same.
     """
     recipe, pack = batches.recipe, batches.validation_pack
     deployed, device = DecodingNetwork(network, recipe.stride).eval(), next(network.parameters()).device
     rng = np.random.default_rng(recipe.seed)
     for start in range(0, len(batches.validation_rows), VALIDATION_BATCH):
         rows = batches.validation_rows[start : start + VALIDATION_BATCH].tolist()
-        faces = [augment_face(pack, row, recipe.size, how, rng) for row in rows]
+        faces = [augment_face(pack, row, recipe.size, augmentation, rng) for row in rows]
         crops, true, kinds = (np.stack(part) for part in zip(*faces, strict=True))
         with torch.inference_mode():
             predicted = deployed(torch.from_numpy(crops).to(device))
@@ -121,7 +121,9 @@ def calibrate(checkpoint: Path, batches: Batches, device: torch.device | None = 
     network, _ = load_network(checkpoint)
     network.to(device or torch.device("cpu"))
     predictions = [
-        one for how in (NO_AUGMENTATION, batches.recipe.augmentation) for one in _predict(network, batches, how)
+        one
+        for augmentation in (NO_AUGMENTATION, batches.recipe.augmentation)
+        for one in _predict(network, batches, augmentation)
     ]
     if not predictions:
         raise InputError(f"{checkpoint}: no validation faces to calibrate scores with; set held_out in the recipe")

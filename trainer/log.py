@@ -40,7 +40,7 @@ class Row:
 
 
 class TimedBatches:
-    """Passes batches on, and measures how often none was ready."""
+    """Yields batches, and measures how often none was ready."""
 
     def __init__(self, batches: Iterator[Batch]) -> None:
         self._batches = batches
@@ -112,9 +112,9 @@ class Log:
 def draw_crops(crops: NDArray[np.uint8], points: NDArray[np.floating], true: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Return crops (N, S, S, 3) side by side, with predicted points (N, K, 2) in green over true points in red."""
     drawn = [crop.copy() for crop in crops]
-    for image, found, wanted in zip(drawn, points, true, strict=True):
-        for places, color in ((wanted, TRUE), (found, PREDICTED)):
-            for x, y in places:
+    for image, predicted, labels in zip(drawn, points, true, strict=True):
+        for shape, color in ((labels, TRUE), (predicted, PREDICTED)):
+            for x, y in shape:
                 # Coordinates and radius in 1/8 pixel: 3 fractional bits.
                 cv2.circle(image, (round(float(x) * 8), round(float(y) * 8)), 8, color, -1, cv2.LINE_AA, 3)
     return np.concatenate(drawn, 1)

@@ -24,8 +24,8 @@ class World:
 
     device: torch.device
     rank: int = 0
-    ranks: int = 1  # number of processes
-    local_ranks: int = 1  # number of processes on this machine
+    world_size: int = 1  # number of processes
+    local_world_size: int = 1  # number of processes on this machine
     cpu_group: "distributed.ProcessGroup | None" = None  # for values in CPU memory
 
     @property
@@ -35,7 +35,7 @@ class World:
 
     def sum(self, *values: float) -> list[float]:
         """Return the sum of each value over all processes."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return list(values)
         sums = torch.tensor(values, dtype=torch.float64)
         distributed.all_reduce(sums, group=self.cpu_group)
@@ -52,12 +52,12 @@ class World:
         """
         if self.device.type == "cpu" or sys.platform != "linux":
             return 0
-        free = len(os.sched_getaffinity(0)) // self.local_ranks - 1
+        free = len(os.sched_getaffinity(0)) // self.local_world_size - 1
         return min(free, MAX_WORKERS) if free > 1 else 0
 
     def wrap(self, network: nn.Module) -> nn.Module:
         """Return a module with the same weights, whose gradients are averaged over all processes."""
-        if self.ranks == 1:
+        if self.world_size == 1:
             return network
         devices = [self.device] if self.device.type == "cuda" else None
         parameters = inspect.signature(DistributedDataParallel).parameters
@@ -76,18 +76,18 @@ def join_processes() -> Iterator[World]:
     if not distributed.is_torchelastic_launched() or os.environ["WORLD_SIZE"] == "1":
         yield World(torch.device("cuda" if cuda else "cpu"))
         return
-    rank, ranks, local_rank, local_ranks = (
+    rank, world_size, local_rank, local_world_size = (
         int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
     )
-    if cuda and local_ranks > torch.cuda.device_count():
+    if cuda and local_world_size > torch.cuda.device_count():
         raise BackendError(
-            f"{local_ranks} processes on a machine with {torch.cuda.device_count()} GPUs; start one per GPU"
+            f"{local_world_size} processes on a machine with {torch.cuda.device_count()} GPUs; start one per GPU"
         )
     device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if cuda else "gloo")
-    yield World(device, rank, ranks, local_ranks, distributed.new_group(backend="gloo"))
+    yield World(device, rank, world_size, local_world_size, distributed.new_group(backend="gloo"))
     # Not after an error: other processes may still wait for this one, and torchrun ends them.
     distributed.destroy_process_group()
 
@@ -140,7 +140,7 @@ class SyncBatchNormCPU(nn.BatchNorm2d):
 
 def sync_batch_norm(network: nn.Module, world: World) -> nn.Module:
     """Normalize over the whole batch, so that the result does not depend on the number of processes."""
-    if world.ranks == 1:
+    if world.world_size == 1:
         return network
     if world.device.type == "cuda":
         synchronized: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]

@@ -77,7 +77,7 @@ class Recipe:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     warm_up: int = 500  # steps, at most a quarter of all
-    schedule: Literal["cosine", "step"] = "cosine"  # learning rate after warm-up: cosine to 0, or divided by ten
+    schedule: Literal["cosine", "step"] = "cosine"  # learning rate after warm-up: cosine to 0, or steps
     milestones: tuple[float, ...] = (20.0, 25.0)  # epochs at which "step" divides the learning rate by ten
     clip_grad_norm: float = 5.0  # maximum norm of the gradients; 0 = no limit
     ema_decay: float = 0.999  # decay of the exponential moving average of the weights; 0 = no average
@@ -88,7 +88,7 @@ class Recipe:
     choose_on: str = ""  # pack whose faces are for validation instead, all of them; empty = those held out
     dataset_weights: tuple[tuple[str, float], ...] = ()  # (part of the name of a set, how often its faces are drawn)
     profile_weight: float = 2.5  # how often profile faces are drawn (absolute yaw estimate above 0.3)
-    negative_fraction: float = 0.08  # share of crops without a face; they teach the scores
+    negative_fraction: float = 0.08  # share of crops without a face; their target scores are 0
     spread_half_weight: float = 0.02  # a pseudo-label with this spread has half the weight
     contour_weight: float = 0.5  # factor on the contour of faces made from 68 points: WFLW's contour is not the same
     # distillation
@@ -133,25 +133,29 @@ class Recipe:
         write_file(path, (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
 
 
-def _check_augmentation(how: Augmentation) -> None:
+def _check_augmentation(augmentation: Augmentation) -> None:
     """Raise InputError if a value is out of range."""
-    probabilities = {one.name: 1.0 for one in dataclasses.fields(how) if one.name.endswith("_p")}
+    probabilities = {one.name: 1.0 for one in dataclasses.fields(augmentation) if one.name.endswith("_p")}
     for name, most in {**probabilities, "rotation": 50.0, "shift": math.inf}.items():
-        if not 0 <= getattr(how, name) <= most:
-            raise InputError(f"augmentation.{name} must lie between 0 and {most:g}, got {getattr(how, name):g}")
+        if not 0 <= getattr(augmentation, name) <= most:
+            raise InputError(
+                f"augmentation.{name} must lie between 0 and {most:g}, got {getattr(augmentation, name):g}"
+            )
     for name in ("scale", "blur_sigma", "dropout_holes", "dropout_size"):
-        low, high = getattr(how, name)
+        low, high = getattr(augmentation, name)
         if not low <= high:
             raise InputError(f"augmentation.{name} must be [lowest, highest], got {[low, high]}")
     for name in ("scale", "blur_sigma"):
-        if not getattr(how, name)[0] > 0:
-            raise InputError(f"augmentation.{name} must be positive, got {list(getattr(how, name))}")
-    if not 0 < how.squeeze_min <= 1:
-        raise InputError(f"augmentation.squeeze_min must be above 0 and at most 1, got {how.squeeze_min:g}")
-    if how.dropout_holes[0] < 0:
-        raise InputError(f"augmentation.dropout_holes must be at least 0, got {list(how.dropout_holes)}")
-    if how.dropout_size[0] < 0 or how.dropout_size[1] >= 1:
-        raise InputError(f"augmentation.dropout_size must be at least 0 and below 1, got {list(how.dropout_size)}")
+        if not getattr(augmentation, name)[0] > 0:
+            raise InputError(f"augmentation.{name} must be positive, got {list(getattr(augmentation, name))}")
+    if not 0 < augmentation.squeeze_min <= 1:
+        raise InputError(f"augmentation.squeeze_min must be above 0 and at most 1, got {augmentation.squeeze_min:g}")
+    if augmentation.dropout_holes[0] < 0:
+        raise InputError(f"augmentation.dropout_holes must be at least 0, got {list(augmentation.dropout_holes)}")
+    if augmentation.dropout_size[0] < 0 or augmentation.dropout_size[1] >= 1:
+        raise InputError(
+            f"augmentation.dropout_size must be at least 0 and below 1, got {list(augmentation.dropout_size)}"
+        )
 
 
 def named_recipes() -> list[str]:
@@ -225,8 +229,8 @@ def _read_values(values: dict[str, Any], source: str, default: Recipe) -> Recipe
 def change(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """Return the recipe with some values replaced; `augmentation.NAME` is a value of the table augmentation.
 
-    Values have the types of parsed JSON or TOML. Old names are accepted. Raises InputError with the name of a value
-    that does not exist or does not fit.
+    Values have the types of parsed JSON or TOML. Old names are accepted. Raises InputError if a name does not exist or
+    a value does not fit.
     """
     outer: dict[str, Any] = {}
     tables: dict[str, dict[str, Any]] = {name: {} for name in _TABLES}

@@ -56,7 +56,7 @@ class TrainOptions:
 
 
 class Run:
-    """What a run trains with, and its state, which changes at each step.
+    """The network, batches, optimizer and loss of a run, and its progress.
 
     The training loop calls `train_step`, and at the end of each epoch `validate`, `end_epoch` and `save`.
     """
@@ -70,7 +70,7 @@ class Run:
         contents: Contents = "augmented"
         if on_device:
             contents = "raw" if self.gpu_cache is None else "cached"
-        process = Process(world.rank, world.ranks)
+        process = Process(world.rank, world.world_size)
         self.batches = Batches(pack, recipe, open_validation_pack(recipe), process, contents)
         self.points = pack.points.shape[1]
         self.epoch_steps = max(round(len(self.batches.training_rows) / recipe.batch), 1)
@@ -90,7 +90,7 @@ class Run:
         self.optimizer = torch.optim.AdamW(
             network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self.compiled = options.compile and world.ranks == 1  # together with DistributedDataParallel: not measured
+        self.compiled = options.compile and world.world_size == 1  # compiling DistributedDataParallel was not tested
         self.loss = make_loss(recipe, self.points, world.device, self.compiled)
         parallel = world.wrap(network)
         self._forward: Network = compile_network(parallel) if self.compiled else parallel
@@ -136,7 +136,7 @@ class Run:
         """Return whether the run must stop now to end within its time limit. All processes return the same."""
         if not self.time_limit:
             return False
-        self._progress = self.world.sum(self.time_limit.progress())[0] / self.world.ranks
+        self._progress = self.world.sum(self.time_limit.progress())[0] / self.world.world_size
         return self._progress >= 1
 
     def timed_validate(self) -> float:
@@ -190,9 +190,9 @@ class Run:
         total, all_faces = self.world.sum(total, faces)
         if not math.isfinite(total):
             raise ModelError(
-                "the error on the held-out faces is not finite: the learning_rate is too high "
-                f"({recipe.learning_rate:g}), or the labels of a face that normalize it have the same place; if so, "
-                "make the pack again"
+                "the error on the validation faces is not finite: the learning_rate is too high "
+                f"({recipe.learning_rate:g}), or the outer eye corners of a face have the same position; in the second "
+                "case make the pack again"
             )
         return total / all_faces if all_faces else math.nan
 

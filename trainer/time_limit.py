@@ -4,7 +4,8 @@ import time
 from dataclasses import dataclass, field
 
 VALIDATIONS_RESERVED = 5
-"""Time to keep for the end, in durations of the first validation: the last one, and the calibration of the scores."""
+"""Time to reserve for the end of the run, as a multiple of the first validation: one more validation, and the score
+calibration."""
 
 BYTES_PER_PARAMETER = 20
 """Of both checkpoints: the averaged weights twice, the weights, and two moments of AdamW."""
@@ -15,7 +16,7 @@ WRITE_SPEED = 50e6
 
 @dataclass
 class TimeLimit:
-    """The time that a run has, from `started` on.
+    """The time that a run may take, counted from `started`.
 
     The schedule of the learning rate begins after the first step, which may compile the network, and ends `reserve`
     before the limit. What is left is for the last validation, the checkpoints and the calibration.

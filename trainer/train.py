@@ -30,7 +30,7 @@ def train(pack: Pack, recipe: Recipe, folder: Path, options: TrainOptions = DEFA
     """Train until the last epoch of the recipe, and return the path of the best checkpoint, without suffix.
 
     With `options.time_limit`, train until the time is up: the learning rate goes through its whole schedule in this
-    time. A resumed run goes through it once more.
+    time. A resumed run repeats the schedule.
 
     The best checkpoint has the lowest NME on the validation faces: those of the pack that `recipe.choose_on` names,
     else one face in `recipe.held_out` of `pack`. Without either it is the last checkpoint.
@@ -158,7 +158,7 @@ def _signals_after_step(world: World) -> Iterator[threading.Event]:
 
 @contextlib.contextmanager
 def _explained_failures(recipe: Recipe) -> Iterator[None]:
-    """Translate errors of PyTorch to BackendError that says what to change."""
+    """Raise BackendError, which says what to change, for known errors of PyTorch."""
     try:
         yield
     except (RuntimeError, ImportError) as error:

@@ -371,7 +371,7 @@ def test_loss_that_is_not_finite_ends_the_run_without_a_checkpoint(faces, tmp_pa
 def test_validation_error_that_is_not_finite_ends_the_run_without_a_checkpoint(faces, tmp_path):
     points = faces.points.copy()
     points[:, wflw.OUTER_CANTHI] = 24
-    with pytest.raises(ModelError, match="held-out faces is not finite"), np.errstate(divide="ignore"):
+    with pytest.raises(ModelError, match="validation faces is not finite"), np.errstate(divide="ignore"):
         training.train(dataclasses.replace(faces, points=points), TINY, tmp_path, UNCOMPILED)
     assert not list(tmp_path.glob("*.safetensors"))
 

@@ -128,6 +128,6 @@ def test_all_processes_take_the_mean_progress(faces, monkeypatch):
     run = Run(faces, TINY, World(torch.device("cpu")), TrainOptions(compile=False, time_limit=limit))
     monkeypatch.setattr(limit, "progress", lambda: 0.9)
     monkeypatch.setattr(World, "sum", lambda _, value: [value + 1.2])
-    run.world = World(torch.device("cpu"), ranks=2)
+    run.world = World(torch.device("cpu"), world_size=2)
     assert run.time_is_up()
     assert run._progress == pytest.approx(1.05)

@@ -63,7 +63,7 @@ class DropoutHole:
     y: int
     width: int
     height: int
-    fill: NDArray[np.integer] | tuple[int, int]  # a color (3,), pixels (height, width, 3), or x, y of a part to copy
+    fill: NDArray[np.integer] | tuple[int, int]  # a color (3,), pixels (height, width, 3), or x, y of a copied part
 
     @property
     def area(self) -> tuple[slice, slice]:

@@ -129,14 +129,11 @@ def _relabel(args: argparse.Namespace) -> int:
         args.fail("-o must name another folder than the pack to read")
     refuse_existing(args.output, PACK_FILES, "--overwrite replaces it", args.overwrite)
 
-    from canthus.trainer.evaluation.evaluate import open_candidate
+    from canthus.trainer.evaluation.evaluate import open_candidates
     from canthus.trainer.labels.relabel import RelabelOptions, relabel
 
-    with contextlib.ExitStack() as opened:
-        candidates = [open_candidate(name) for name in args.model]
-        for candidate in candidates:
-            opened.enter_context(candidate.backend)
-        options = RelabelOptions(args.share, args.held_out, args.max_spread)
+    options = RelabelOptions(args.share, args.held_out, args.max_spread)
+    with open_candidates(args.model) as candidates:
         done = relabel(args.pack, candidates, args.output, options)
     print(
         f"{args.output}: relabelled {done.changed} faces; their points moved by {100 * done.moved:.2f} % of the face "

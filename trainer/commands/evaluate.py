@@ -2,12 +2,9 @@
 
 import argparse
 import contextlib
-import dataclasses
-import functools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +13,8 @@ from canthus.runtime.files import write_file
 from canthus.trainer.commands.shared import make_parser, not_installed, report_errors_once, start_processes
 
 if TYPE_CHECKING:
-    from canthus.trainer.evaluation.clips import ClipTracks
-    from canthus.trainer.evaluation.evaluate import Candidate, Result, Worker
-    from canthus.trainer.evaluation.speed import Speed
-    from canthus.trainer.evaluation.stability import BoxStability
-    from canthus.trainer.faces.labelled import LabelledSet
+    from canthus.trainer.evaluation.evaluate import Boxes, Worker
+    from canthus.trainer.evaluation.measure import Measurements, MeasureOptions
 
 IMAGE_SUFFIXES = (".png", ".jpg")
 
@@ -36,8 +30,10 @@ def command(arguments: list[str]) -> int:
     _check_args(parser, args)
     if args.gpus and TORCHRUN_VARIABLE not in os.environ:
         _start_processes(arguments, args.gpus)
+    from canthus.trainer.evaluation.measure import measure
+
     with _join_workers() as worker:
-        measured = _measure(args, worker)
+        measured = measure(_options(args), worker)
         if worker.rank == 0:
             _report(args, measured)
     return 0
@@ -76,6 +72,17 @@ def _parser() -> argparse.ArgumentParser:
         "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.commands eval --model best.safetensors --wflw WFLW\n",
     )
+    _add_models(parser)
+    _add_faces(parser)
+    _add_clips(parser)
+    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="use your own face detector (.tflite)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="split the work over N GPUs of this machine")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, in the order of papers")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write all measurements to this file too")
+    return parser
+
+
+def _add_models(parser: argparse.ArgumentParser) -> None:
     models = parser.add_argument_group("models")
     models.add_argument(
         "--model",
@@ -95,6 +102,9 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument(
         "--flip", action="store_true", help="flip test-time augmentation: average over the crop and its mirror image"
     )
+
+
+def _add_faces(parser: argparse.ArgumentParser) -> None:
     faces = parser.add_argument_group("labelled faces")
     faces.add_argument(
         "--wflw",
@@ -130,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
         help="also measure how far points move if the box is shifted, rotated or scaled a little",
     )
     faces.add_argument("--speed", action="store_true", help="also measure the time of each model per face")
+    _add_images(faces)
+
+
+def _add_images(faces: argparse._ArgumentGroup) -> None:
+    """Add the options that draw images."""
     faces.add_argument("--curve", type=Path, metavar="OUT.png", help="draw the cumulative error distribution")
     faces.add_argument(
         "--reliability",
@@ -149,6 +164,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OUT.png",
         help="draw the best, the median and the worst faces of the first model, four of each, without the photographs",
     )
+
+
+def _add_clips(parser: argparse.ArgumentParser) -> None:
     clips = parser.add_argument_group("clips")
     clips.add_argument(
         "--clips",
@@ -158,11 +176,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="CLIP",
         help="videos, or folders of them: measure jitter, jumps and lag of the points, without and with smoothing",
     )
-    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="use your own face detector (.tflite)")
-    parser.add_argument("--gpus", type=int, metavar="N", help="split the work over N GPUs of this machine")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, in the order of papers")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write all measurements to this file too")
-    return parser
 
 
 def _start_processes(arguments: list[str], gpus: int) -> None:
@@ -189,82 +202,38 @@ def _join_workers() -> "Iterator[Worker]":
     with join_processes() as world:
 
         def gather(value: Any) -> list[Any]:
-            values = [value] * world.ranks
-            if world.ranks > 1:
+            values = [value] * world.world_size
+            if world.world_size > 1:
                 distributed.all_gather_object(values, value, group=world.cpu_group)
             return values
 
-        yield Worker(world.rank, world.ranks, gather)
+        yield Worker(world.rank, world.world_size, gather)
 
 
-@dataclass(frozen=True, eq=False)
-class _Measured:
-    """The measurements. Those that were not requested are empty."""
+def _options(args: argparse.Namespace) -> "MeasureOptions":
+    from canthus.trainer.evaluation.measure import MeasureOptions
 
-    sets: "list[LabelledSet]"
-    results: "list[Result]"
-    stability: "list[BoxStability]"
-    speed: "list[Speed]"
-    clips: "list[ClipTracks]"
-
-
-def _measure(args: argparse.Namespace, worker: "Worker") -> _Measured:
-    from canthus.runtime.detector import Detector
-    from canthus.trainer.evaluation import evaluate as measuring
-    from canthus.trainer.evaluation.clips import find_clips, track_clips
-    from canthus.trainer.evaluation.speed import measure_speed
-    from canthus.trainer.evaluation.stability import measure_box_stability
-    from canthus.trainer.faces.formats import open_set
-
-    sets = [open_set(path, args.split) for path in args.sets]
-    sets = [measuring.leave_out_unmeasurable(one) for one in sets]
-    if args.held_out is not None:
-        sets = [one.held_out_subset(args.held_out) for one in sets]
-    if sets and not any(one.faces for one in sets):
-        raise InputError("no face is left to measure; lower --held-out")
-    clips = find_clips(args.clips)
-    kinds: dict[str, tuple[measuring.Boxes, ...]] = {
+    kinds: dict[str, tuple[Boxes, ...]] = {
         "truth": ("truth",),
         "detector": ("detector",),
         "both": ("truth", "detector"),
     }
-    results: list[Result] = []
-    stability: list[BoxStability] = []
-    speed: list[Speed] = []
-    tracks: list[ClipTracks] = []
-    with contextlib.ExitStack() as opened:
-        candidates = _open_candidates(args, opened)
-        detects = clips or (sets and args.boxes != "truth")
-        detector = opened.enter_context(Detector(args.detector_model)) if detects else None
-        if sets:
-            detect = functools.partial(detector.detect, exhaustive=True) if detector and args.boxes != "truth" else None
-            results = measuring.evaluate(sets, candidates, detect, kinds[args.boxes], worker)
-        if args.stability:
-            stability = measure_box_stability(sets, candidates, worker)
-        if args.speed:
-            speed = measure_speed(sets, candidates)
-        if clips:
-            assert detector
-            tracking = candidates[0]
-            if not args.model:  # third-party networks have no scores, and the tracker needs them to notice a lost face
-                tracking = measuring.open_candidate(None)
-                opened.enter_context(tracking.backend)
-            tracks = track_clips(clips, candidates, tracking, detector.detect_in_stream, worker)
-    return _Measured(sets, results, stability, speed, tracks)
+    return MeasureOptions(
+        models=args.model,
+        peers=args.peer,
+        flip_tta=args.flip,
+        sets=args.sets,
+        split=args.split,
+        held_out=args.held_out,
+        boxes=kinds[args.boxes],
+        stability=args.stability,
+        speed=args.speed,
+        clips=args.clips,
+        detector_model=args.detector_model,
+    )
 
 
-def _open_candidates(args: argparse.Namespace, opened: contextlib.ExitStack) -> "list[Candidate]":
-    from canthus.trainer.evaluation import evaluate as measuring
-
-    names = args.model or ([] if args.peer else [None])
-    candidates = [measuring.open_candidate(name) for name in names] + [measuring.open_peer(path) for path in args.peer]
-    candidates = [dataclasses.replace(candidate, flip_tta=args.flip) for candidate in candidates]
-    for candidate in candidates:
-        opened.enter_context(candidate.backend)
-    return candidates
-
-
-def _report(args: argparse.Namespace, measured: _Measured) -> None:
+def _report(args: argparse.Namespace, measured: "Measurements") -> None:
     from canthus.trainer.evaluation import report
     from canthus.trainer.faces import contact_sheet
 

@@ -39,15 +39,13 @@ def command(arguments: list[str]) -> int:
 
 def _label(args: argparse.Namespace) -> int:
     from canthus.runtime.detector import Detector
-    from canthus.trainer.evaluation import evaluate
+    from canthus.trainer.evaluation.evaluate import open_candidates
     from canthus.trainer.labels import labelling
 
     dropped, stopped = 0, False
     unreadable: list[str] = []
     with contextlib.ExitStack() as opened:
-        candidates = [evaluate.open_candidate(name) for name in args.model]
-        for candidate in candidates:
-            opened.enter_context(candidate.backend)
+        candidates = opened.enter_context(open_candidates(args.model))
         detector = opened.enter_context(Detector(args.detector_model))
         detect = functools.partial(detector.detect, exhaustive=True)
         shard = opened.enter_context(labelling.ShardWriter(args.output))

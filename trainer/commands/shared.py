@@ -1,4 +1,4 @@
-"""What the trainer's commands share: parsers, common options, checks of output folders, and the start of torchrun."""
+"""Functions for all commands of the trainer: parsers, common options, checks of output folders, start of torchrun."""
 
 import argparse
 import contextlib

@@ -60,10 +60,7 @@ def command(arguments: list[str]) -> int:
     can_compile = _has_compiler()
     if first:
         print(f"{folder}: {recipe.network}, recipe {recipe_name}, {len(pack)} faces")
-        if problem := _crop_problem(pack, recipe):
-            print(f"{problem}; to make crops for it: canthus data prepare SET... -o PACK --recipe {recipe_name}")
-        if not (can_compile or args.no_compile):
-            print("training is slower without torch.compile; it needs a C++ compiler: g++, clang++, or the one in CXX")
+        _print_advice(pack, recipe, recipe_name, lacks_compiler=not (can_compile or args.no_compile))
     options = TrainOptions(
         resume=args.resume,
         overwrite=args.overwrite,
@@ -77,18 +74,34 @@ def command(arguments: list[str]) -> int:
     try:
         best = train(pack, recipe, folder, options)
     except KeyboardInterrupt:
-        saved = (folder / "last.safetensors").is_file()
-        advice = f"; to continue: canthus train {_resume_arguments(args, folder)}" if saved else ", nothing was saved"
         if first:
-            print(f"\ncanthus train: stopped{advice}", file=sys.stderr)
+            _report_stop(args, folder)
         return 130
     if first:
-        weights = best.with_suffix(".safetensors")
-        measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "WFLW"])
-        print(f"the best checkpoint: {weights}; to measure it: {measure}")
-        if args.minutes:
-            print(f"the time is up; to continue: canthus train {_resume_arguments(args, folder)}")
+        _report_end(args, folder, best)
     return 0
+
+
+def _print_advice(pack: "Pack", recipe: "Recipe", recipe_name: str, lacks_compiler: bool) -> None:
+    """Print why this run will be less accurate or slower than it could be."""
+    if problem := _crop_problem(pack, recipe):
+        print(f"{problem}; to make crops for it: canthus data prepare SET... -o PACK --recipe {recipe_name}")
+    if lacks_compiler:
+        print("training is slower without torch.compile; it needs a C++ compiler: g++, clang++, or the one in CXX")
+
+
+def _report_stop(args: argparse.Namespace, folder: Path) -> None:
+    saved = (folder / "last.safetensors").is_file()
+    advice = f"; to continue: canthus train {_resume_arguments(args, folder)}" if saved else ", nothing was saved"
+    print(f"\ncanthus train: stopped{advice}", file=sys.stderr)
+
+
+def _report_end(args: argparse.Namespace, folder: Path, best: Path) -> None:
+    weights = best.with_suffix(".safetensors")
+    measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "WFLW"])
+    print(f"the best checkpoint: {weights}; to measure it: {measure}")
+    if args.minutes:
+        print(f"the time is up; to continue: canthus train {_resume_arguments(args, folder)}")
 
 
 def _check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -195,6 +208,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--resume", action="store_true", help="continue the run in RUN, with its recipe")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
+    _add_what(parser)
+    _add_how(parser)
+    return parser
+
+
+def _add_what(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose the recipe, and the weights and faces it starts from."""
     what = parser.add_argument_group("what to train")
     what.add_argument(
         "--recipe",
@@ -233,6 +253,10 @@ def _parser() -> argparse.ArgumentParser:
         help="choose the best checkpoint on the faces of this pack, and train on all faces of the first; recipe.json "
         "keeps it for --resume. If it is a test set, results on that test set are too optimistic",
     )
+
+
+def _add_how(parser: argparse.ArgumentParser) -> None:
+    """Add the options that change how a run is carried out, not what is trained."""
     how = parser.add_argument_group("how to train")
     how.add_argument(
         "--minutes",
@@ -264,4 +288,3 @@ def _parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--no-compile", action="store_true", help="do not use torch.compile: starts faster, trains slower")
     how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events into RUN too")
-    return parser

@@ -1,5 +1,6 @@
 """Measure the accuracy of models on labelled faces, in the regions of the labels and in those of the detector."""
 
+import contextlib
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +97,18 @@ def open_peer(path: Path) -> Candidate:
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     return Candidate(path.stem, peers.Peer(path), peers.MARGIN)
+
+
+@contextlib.contextmanager
+def open_candidates(
+    models: Sequence[str | None], peers: Sequence[Path] = (), flip_tta: bool = False
+) -> Iterator[list[Candidate]]:
+    """Yield the models, then the peers, with or without flip test-time augmentation. Closes them at the end."""
+    with contextlib.ExitStack() as opened:
+        candidates = [open_candidate(name) for name in models] + [open_peer(path) for path in peers]
+        for candidate in candidates:
+            opened.enter_context(candidate.backend)
+        yield [dataclasses.replace(candidate, flip_tta=flip_tta) for candidate in candidates]
 
 
 def evaluate(

@@ -43,7 +43,7 @@ class Peer(Closeable):
         images = (crops[..., ::-1].transpose(0, 3, 1, 2) / np.float32(255) - 0.5) / 0.5
         for index, image in enumerate(images.astype(np.float32)):
             output = self._request.infer([image[None]])[0]
-            # 0 is the center of the first pixel, not its outer edge: these networks have a lower error so.
+            # 0 is the center of the first pixel, not its outer edge: these networks have a lower error with this rule.
             points[index] = output.reshape(POINTS, 2) * self.size
         return points, np.ones((len(crops), POINTS), np.float32)
 

@@ -1,5 +1,6 @@
 """COFW's .mat files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -40,14 +41,8 @@ def open_cofw(path: Path) -> LabelledSet:
         )
     if not images:
         raise InputError(f"{path}: contains no faces")
-    split = "train" if part == "Tr" else "test"
-    faces = []
-    for row, label in enumerate(labels):
-        numbers = parse_numbers(label[: 2 * COFW.points], f"{path}, face {row + 1} of phis{part}")
-        points = numbers.reshape(2, COFW.points).T - 1
-        x, y, width, height = parse_numbers(rects[row], f"{path}, face {row + 1} of bboxes{part}").tolist()
-        rect = (x - 1, y - 1, x - 1 + width, y - 1 + height)
-        faces.append(LabelledFace(f"{split}/{row + 1:06d}", points.astype(np.float32), rect, np.zeros(0, np.bool_)))
+    rows = enumerate(zip(labels, rects, strict=True), start=1)
+    faces = tuple(_face(path, part, number, label, rect) for number, (label, rect) in rows)
 
     def read_png(name: str) -> bytes:
         try:
@@ -58,4 +53,14 @@ def open_cofw(path: Path) -> LabelledSet:
         except (KeyError, TypeError, cv2.error, MemoryError) as error:
             raise ValueError(f"damaged: {shorten(error)}") from error
 
-    return LabelledSet(str(path), tuple(faces), read_png, COFW, COFW.published_counts[split == "test"])
+    return LabelledSet(str(path), faces, read_png, COFW, COFW.published_counts[part != "Tr"])
+
+
+def _face(path: Path, part: str, number: int, label: Sequence[float], rect: Sequence[float]) -> LabelledFace:
+    """Return a face from its rows of phis (x of all points, y of all points, occlusion) and bboxes."""
+    numbers = parse_numbers(label[: 2 * COFW.points], f"{path}, face {number} of phis{part}")
+    points = numbers.reshape(2, COFW.points).T - 1
+    x, y, width, height = parse_numbers(rect, f"{path}, face {number} of bboxes{part}").tolist()
+    box = (x - 1, y - 1, x - 1 + width, y - 1 + height)
+    name = f"{'train' if part == 'Tr' else 'test'}/{number:06d}"
+    return LabelledFace(name, points.astype(np.float32), box, np.zeros(0, np.bool_))

@@ -65,7 +65,7 @@ class FlipTTANetwork(nn.Module):
 
 
 def with_flip_tta(network: nn.Module, metadata: Mapping[str, Any]) -> nn.Module:
-    """Wrap a network in `FlipTTANetwork` if the metadata of its checkpoint or manifest says so (`flip_tta`)."""
+    """Wrap a network in `FlipTTANetwork` if `flip_tta` is true in the metadata of its checkpoint or manifest."""
     metadata = rename_keys(metadata)
     if not metadata.get("flip_tta"):
         return network

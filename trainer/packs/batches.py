@@ -120,7 +120,7 @@ class Process(NamedTuple):
     """One of the processes that train together; each takes its part of every batch."""
 
     rank: int = 0
-    ranks: int = 1
+    world_size: int = 1
 
 
 SINGLE_PROCESS = Process()
@@ -190,10 +190,10 @@ class Batches:
         self.recipe = recipe
         self.contents = contents
         self.process = process
-        rank, ranks = process
-        if recipe.batch % ranks:
-            raise InputError(f"a batch of {recipe.batch} cannot be split over {ranks} processes; change batch")
-        part = recipe.batch // ranks
+        rank, world_size = process
+        if recipe.batch % world_size:
+            raise InputError(f"a batch of {recipe.batch} cannot be split over {world_size} processes; change batch")
+        part = recipe.batch // world_size
         self._places = range(rank * part, (rank + 1) * part)  # of this process, in the whole batch
         every = recipe.held_out if validation_pack is None else 0
         held_out = np.array([every > 0 and is_held_out(name, every) for name in pack.names], np.bool_)
@@ -295,15 +295,15 @@ class Batches:
         return _SampledFace(None, move_points(points, transform, size), kinds, transform)
 
     def _kinds_of_negative(self) -> Kinds:
-        """Return the kinds (K,) of a crop without a face: that no point is there is known of every point."""
+        """Return the kinds (K,) of a crop without a face: PLACED, as it is certain that it contains no point."""
         return np.full(self.pack.points.shape[1], PointKind.PLACED, np.uint8)
 
     def validation(self) -> Iterator[Batch]:
         """Yield this process's part of the validation faces in batches, not augmented."""
         rng = np.random.default_rng(0)
         pack, size = self.validation_pack, self.recipe.size
-        rank, ranks = self.process
-        for start in range(rank * VALIDATION_BATCH, len(self.validation_rows), ranks * VALIDATION_BATCH):
+        rank, world_size = self.process
+        for start in range(rank * VALIDATION_BATCH, len(self.validation_rows), world_size * VALIDATION_BATCH):
             rows = self.validation_rows[start : start + VALIDATION_BATCH]
             faces = [augment_face(pack, int(row), size, NO_AUGMENTATION, rng) for row in rows]
             evaluated = is_placed(pack.kinds[rows]) if self.placed_only else is_labelled(pack.kinds[rows])
