@@ -24,7 +24,7 @@ MIN_STEADY_FRAMES = 10
 ONE_FRAME_CODECS = ("h264", "hevc", "mjpeg", "mpeg2video")
 """Codecs whose packets give one frame each, unless the video is interlaced. An .mp4 may hide some with an edit list."""
 
-EXACT_FORMATS = ("matroska,webm",)
+EXACT_FORMATS = ("matroska,webm", "flv")
 """Formats whose header has the exact duration. Others are a little inaccurate."""
 
 SAME_PERIOD = 0.002

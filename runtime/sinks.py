@@ -15,7 +15,7 @@ from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
 from canthus.runtime.interrupts import ctrl_c_deferred
-from canthus.runtime.media import demux, error_reason, main_track, open_media
+from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media
 from canthus.runtime.sources import VideoFile
 
 TIME_BASE = Fraction(1, 90_000)
@@ -26,6 +26,12 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".ts", ".flv")
 
 COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 """Audio codecs that .mp4 and .mkv store unchanged. Other audio is re-encoded as AAC, which every format stores."""
+
+AAC_LAYOUTS = ("mono", "stereo", "2.1", "3.0", "4.0", "quad", "5.0", "5.1")
+"""Channel layouts that are the same after AAC. FFmpeg's encoder crashes with eight channels."""
+
+AAC_LAYOUT_OF_CHANNELS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0"}
+"""The layout of a number of channels in another layout, such as 5.1(side), or an unknown one."""
 
 RGB_TO_YUV_MATRIX = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """FFmpeg's colour space number -> its matrix number. Unspecified (2) is decoded as BT.601 (5), so it is encoded so."""
@@ -96,6 +102,7 @@ class VideoSink(Closeable):
         encoder.color_primaries, encoder.color_trc = decoder.color_primaries, decoder.color_trc
         encoder.color_range = ColorRange.MPEG
         self._audio.add_stream(self._container)
+        self._lead = self._audio.lead
         self._container.start_encoding()
         self._matrix, self._reformatter = RGB_TO_YUV_MATRIX[encoder.colorspace], VideoReformatter()
 
@@ -116,7 +123,7 @@ class VideoSink(Closeable):
         frame = self._reformatter.reformat(
             frame, self._width, self._height, format="yuv420p", dst_colorspace=self._matrix
         )
-        self._last = max(round(seconds / TIME_BASE), self._last + 1)
+        self._last = max(round((seconds + self._lead) / TIME_BASE), self._last + 1)
         frame.pts, frame.time_base = self._last, TIME_BASE
         with self._writing(), ctrl_c_deferred():  # without a packet that was encoded, those after it are damaged
             self._container.mux(self._stream.encode(frame))
@@ -146,16 +153,20 @@ class VideoSink(Closeable):
         """Write the frames that are still in the encoder, and the rest of the audio."""
         packets, end = self._stream.encode(None), self._source.end
         if packets and end is not None:  # show the last frame as long as the source does
-            packets[-1].duration = min(max(round(end / TIME_BASE) - self._last, 1), MAX_DURATION)
+            packets[-1].duration = min(max(round((end + self._lead) / TIME_BASE) - self._last, 1), MAX_DURATION)
         self._container.mux(packets)
         # If the whole source was read, its audio may go on after the last frame.
-        self._audio.finish(until=float(self._last * TIME_BASE) if end is None else math.inf)
+        self._audio.finish(until=float(self._last * TIME_BASE) - self._lead if end is None else math.inf)
 
 
 class _AudioCopy(Closeable):
     """Copies the source's main audio track to a video, as far as the written frames reach.
 
     An audio error does not affect the frames: copying stops, and `error` is the reason.
+
+    Attributes:
+        lead: Seconds of audio before the first frame. The frames are written later by as much: players do not play
+            audio before the time 0.
     """
 
     def __init__(self, source: VideoFile) -> None:
@@ -169,16 +180,33 @@ class _AudioCopy(Closeable):
 
     def add_stream(self, target: av.container.OutputContainer) -> None:
         """Add an audio stream to a container whose header is not written yet."""
-        self._target = target
+        self._target, self.lead = target, 0.0
         if self._track is None:
             return
+        self.lead = self._seconds_before_frames()
         name = self._track.codec_context.codec.canonical_name
         self._copied = name == "aac" or (target.format.name in ("mp4", "matroska") and name in COPIED_CODECS)
         if self._copied:
             self._stream = target.add_stream_from_template(self._track)
         else:
             rates = av.Codec("aac", "w").audio_rates or []
-            self._stream = target.add_stream("aac", rate=self._track.rate if self._track.rate in rates else 48_000)
+            rate = self._track.rate if self._track.rate in rates else 48_000
+            self._stream = target.add_stream("aac", rate=rate, layout=self._layout(self._track))
+
+    def _seconds_before_frames(self) -> float:
+        if self._next is None or self._next.pts is None:
+            return 0.0
+        # The samples before the start of the file prepare the decoder and are not played.
+        begin = max(float(self._next.pts * self._next.time_base), (self._source.start_time or 0) / AV_TIME_BASE)
+        return max(self._start - begin, 0.0)
+
+    def _layout(self, track: av.AudioStream) -> str:
+        """Return the layout for a track's channels in AAC; `error` says if that has fewer of them."""
+        name, channels = track.layout.name, track.layout.nb_channels
+        layout = name if name in AAC_LAYOUTS else AAC_LAYOUT_OF_CHANNELS.get(channels, "5.1")
+        if av.AudioLayout(layout).nb_channels < channels:
+            self.error = f"its {channels} channels are mixed down to {layout}"
+        return layout
 
     def stop(self, reason: str) -> None:
         """Copy no more audio."""
@@ -220,7 +248,7 @@ class _AudioCopy(Closeable):
         if self._copied:
             if packet.dts is None:
                 return
-            shift = round(self._start / packet.time_base)
+            shift = round((self._start - self.lead) / packet.time_base)
             packet.dts -= shift
             packet.pts = packet.dts if packet.pts is None else packet.pts - shift
             packet.stream = self._stream
@@ -233,7 +261,7 @@ class _AudioCopy(Closeable):
         for samples in decoded:
             assert isinstance(samples, av.AudioFrame), "the packets are of an audio track"
             if samples.pts is not None and samples.time_base:
-                samples.pts -= round(self._start / samples.time_base)
+                samples.pts -= round((self._start - self.lead) / samples.time_base)
             self._target.mux(self._stream.encode(samples))
 
     def finish(self, until: float) -> None:

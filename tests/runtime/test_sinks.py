@@ -278,3 +278,69 @@ def test_file_name_with_colons_is_not_taken_for_a_url(tmp_path, monkeypatch):
     copy(Path("2024-01-01T12:30:00.mp4"), Path("12:31:00.mp4"))
     with VideoFile("12:31:00.mp4") as video:
         assert len(list(video)) == len(UNEVEN)
+
+
+def write_audio_video(path, layout, audio="pcm_s16le", first=0.0):
+    """Write a second of video from the time `first` on, and from 0 on audio in which all channels are equal."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 96, 64, "yuv420p", {"bf": "0"}
+        stream.codec_context.time_base = Fraction(1, 1000)
+        sound = file.add_stream(audio, rate=48_000, layout=layout)
+        for index in range(25):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = round(1000 * first) + 40 * index, Fraction(1, 1000)
+            file.mux(stream.encode(frame))
+        file.mux(stream.encode(None))
+        wave = 8000 * np.sin(np.arange(round(48_000 * (1 + first))) / 16)
+        wave = wave.astype(np.int16).repeat(av.AudioLayout(layout).nb_channels)[None]
+        samples = av.AudioFrame.from_ndarray(wave, format="s16", layout=layout)
+        samples.sample_rate, samples.pts = 48_000, 0
+        file.mux(sound.encode(samples))
+        file.mux(sound.encode(None))
+    return path
+
+
+def copy_video(source, target):
+    """Write the frames of a video and return the error of the audio."""
+    with VideoFile(source) as video, VideoSink(target, video) as sink:
+        for frame in video:
+            sink.write(frame.image, frame.seconds)
+    return sink.audio_error
+
+
+@pytest.mark.parametrize(
+    ("layout", "written", "error"),
+    [
+        ("mono", "mono", ""),
+        ("2.1", "2.1", ""),
+        ("quad", "quad", ""),
+        ("5.1", "5.1", ""),
+        ("5.1(side)", "5.1", ""),
+        ("7.1", "5.1", "its 8 channels are mixed down to 5.1"),
+    ],
+)
+def test_reencoded_audio_keeps_its_channels(tmp_path, layout, written, error):
+    source = write_audio_video(tmp_path / "in.mov", layout)
+    assert copy_video(source, tmp_path / "out.mp4") == error
+    with av.open(str(tmp_path / "out.mp4")) as file:
+        audio = file.streams.audio[0]
+        assert audio.layout.name == written
+        volume = [np.abs(samples.to_ndarray()).mean(1) for samples in file.decode(audio)][5]
+    # The encoder filters the low frequency channel (LFE).
+    channels = [place for place, channel in enumerate(av.AudioLayout(written).channels) if channel.name != "LFE"]
+    assert volume[channels[:2]] == pytest.approx(8000 / 32768 * 2 / np.pi, rel=0.1)
+
+
+@pytest.mark.parametrize("audio", ["aac", "pcm_s16le"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
+def test_audio_before_the_first_frame_is_complete(tmp_path, audio, suffix):
+    source = write_audio_video(tmp_path / "in.mov", "mono", audio, first=0.5)
+    assert copy_video(source, tmp_path / f"out{suffix}") == ""
+    with av.open(str(tmp_path / f"out{suffix}")) as file:
+        frames = [frame.time for frame in file.decode(video=0)]
+    with av.open(str(tmp_path / f"out{suffix}")) as file:
+        sound = list(file.decode(audio=0))
+    assert sum(samples.samples for samples in sound) / 48_000 == pytest.approx(1.5, abs=0.05)
+    assert frames[0] - sound[0].time == pytest.approx(0.5, abs=0.03)
+    assert np.diff(frames) == pytest.approx(0.04, abs=1e-3)
