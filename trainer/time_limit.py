@@ -3,9 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
-VALIDATIONS_RESERVED = 5
-"""Time to reserve for the end of the run, as a multiple of the first validation: one more validation, and the score
-calibration."""
+EXIT_SECONDS = 1.0
+"""Time to reserve for the end of the process."""
 
 BYTES_PER_PARAMETER = 20
 """Of both checkpoints: the averaged weights twice, the weights, and two moments of AdamW."""
@@ -28,9 +27,10 @@ class TimeLimit:
     steps: int = 0  # done within this time limit
     _first_step_end: float = 0.0
 
-    def reserve_end(self, validation_seconds: float, parameters: int) -> None:
-        """Set how much time to keep, from the duration of a validation and the number of parameters to save."""
-        self.reserve = VALIDATIONS_RESERVED * validation_seconds + BYTES_PER_PARAMETER * parameters / WRITE_SPEED
+    def reserve_end(self, validation_seconds: float, calibration_seconds: float, parameters: int) -> None:
+        """Set how much time to keep, from the durations of both and the number of parameters to save."""
+        saving_seconds = BYTES_PER_PARAMETER * parameters / WRITE_SPEED
+        self.reserve = validation_seconds + calibration_seconds + saving_seconds + EXIT_SECONDS
 
     def count_step(self) -> None:
         """Count a step that has ended."""

@@ -16,7 +16,7 @@ from canthus.trainer.commands.train import command
 from canthus.trainer.networks.checkpoint import load
 from canthus.trainer.parallel import World
 from canthus.trainer.run import Run, TrainOptions
-from canthus.trainer.time_limit import TimeLimit
+from canthus.trainer.time_limit import EXIT_SECONDS, TimeLimit
 from support.training import TINY, pack_folder
 
 FEW = [word for one in ("size=32", "batch=4", "held_out=3", "warm_up=4", "precision=fp32") for word in ("--set", one)]
@@ -35,8 +35,8 @@ class Clock:
 def test_schedule_goes_from_the_first_step_to_the_reserve(monkeypatch):
     clock = Clock(monkeypatch)
     limit = TimeLimit(100, started=100.0)
-    limit.reserve_end(validation_seconds=2, parameters=25_000_000)
-    assert limit.reserve == pytest.approx(5 * 2 + 10)
+    limit.reserve_end(validation_seconds=2, calibration_seconds=7, parameters=25_000_000)
+    assert limit.reserve == pytest.approx(2 + 7 + 10 + EXIT_SECONDS)
     clock.now += 30  # compiles the network
     assert limit.progress() == 0
     limit.count_step()
