@@ -249,6 +249,8 @@ def change(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
 
 
 def _unknown_name(name: str, known: list[str]) -> str:
+    if name in _TABLES:
+        return f"{name} is a table of values; change one of them: {name}.NAME"
     for table, kind in _TABLES.items():
         if name in get_type_hints(kind):
             return f"a recipe has no {name!r}; its table {table} has: {table}.{name}"

@@ -33,10 +33,10 @@ from support.videos import write_video
 RATE = 30
 FACE = SHAPE * 200 + 50
 SIZE = np.linalg.norm(FACE[60] - FACE[72])
-"""Pixels between the outer canthi."""
+"""Pixels between the outer eye corners."""
 
 
-def followed(raw, smooth=None, seconds=None):
+def clip_of(raw, smooth=None, seconds=None):
     """Return a clip with one segment: points (T, 98, 2) of one model, or (M, T, 98, 2) of several."""
     raw, smooth = (np.array(path, np.float32) for path in (raw, raw if smooth is None else smooth))
     raw, smooth = (path if path.ndim == 4 else path[None] for path in (raw, smooth))
@@ -61,38 +61,38 @@ def moving(frames=90, seconds=None):
 
 
 def test_the_jitter_of_noise_is_its_root_mean_square():
-    (one,) = measure_temporal_stability([followed(still() + noise(0.2), still() + noise(0.1))])
+    (one,) = measure_temporal_stability([clip_of(still() + noise(0.2), still() + noise(0.1))])
     for tracks, spread in ((one.raw, 0.2), (one.smoothed, 0.1)):
         for value in (tracks.median, tracks.mean, tracks.still_median, tracks.still_mean):
             assert value == pytest.approx(math.sqrt(2) * spread, rel=0.05)
     assert (one.frames, one.still_frames) == (118, 118)
-    assert "50 %" in clips_table([followed(still() + noise(0.2), still() + noise(0.1))]).splitlines()[2]
+    assert "50 %" in clips_table([clip_of(still() + noise(0.2), still() + noise(0.1))]).splitlines()[2]
 
 
 def test_jitter_does_not_depend_on_the_size_of_the_face():
-    small, large = (measure_temporal_stability([followed(scale * (still() + noise(0.2)))])[0].raw for scale in (0.2, 3))
+    small, large = (measure_temporal_stability([clip_of(scale * (still() + noise(0.2)))])[0].raw for scale in (0.2, 3))
     assert small.median == pytest.approx(large.median, rel=1e-3)
 
 
 def test_a_profile_face_has_the_size_of_a_frontal_face():
     profile = FACE * [0.1, 1]
     height = np.ptp(profile[:, 1])
-    (one,) = measure_temporal_stability([followed(profile + noise(0.2))])
+    (one,) = measure_temporal_stability([clip_of(profile + noise(0.2))])
     assert one.raw.median == pytest.approx(math.sqrt(2) * 0.2 * SIZE / (FRONTAL_WIDTH * height), rel=0.05)
 
 
 def test_a_jump_of_most_models_is_motion():
     path = still(102)
     path[40, 7, 1] += 1.5 * JUMP * SIZE / 100
-    assert [one.raw.jumps_per_1000 for one in measure_temporal_stability([followed([path, path, still(102)])])] == [
+    assert [one.raw.jumps_per_1000 for one in measure_temporal_stability([clip_of([path, path, still(102)])])] == [
         pytest.approx(0.1020, abs=1e-3)
     ] * 2 + [0]
-    assert [one.raw.jumps_per_1000 for one in measure_temporal_stability([followed([path] * 3)])] == [0, 0, 0]
+    assert [one.raw.jumps_per_1000 for one in measure_temporal_stability([clip_of([path] * 3)])] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("seconds", [np.arange(90) / RATE, np.cumsum(np.random.default_rng(1).uniform(0.02, 0.09, 90))])
 def test_constant_motion_has_no_jitter_even_with_irregular_frames(seconds):
-    (one,) = measure_temporal_stability([followed(moving(seconds=seconds), seconds=seconds)])
+    (one,) = measure_temporal_stability([clip_of(moving(seconds=seconds), seconds=seconds)])
     assert one.raw.mean < 1e-3
     assert one.raw.jumps_per_1000 == 0
     assert (one.still_frames, one.frames) == (0, 88)
@@ -100,20 +100,20 @@ def test_constant_motion_has_no_jitter_even_with_irregular_frames(seconds):
 
 def test_a_frame_is_still_if_the_median_over_the_models_is():
     quiet, noisy = still() + noise(0.1), still() + noise(5)
-    rows = measure_temporal_stability([followed([quiet, quiet, noisy])])
+    rows = measure_temporal_stability([clip_of([quiet, quiet, noisy])])
     assert {one.still_frames for one in rows} == {118}
     assert rows[2].raw.still_median > 10 * rows[0].raw.still_median
-    assert measure_temporal_stability([followed([quiet, moving(120), moving(120)])])[0].still_frames == 0
+    assert measure_temporal_stability([clip_of([quiet, moving(120), moving(120)])])[0].still_frames == 0
 
 
 def test_a_jump_of_one_point_is_counted_once():
     path = still(102)
     path[40, 7, 1] += 1.5 * JUMP * SIZE / 100
-    (one,) = measure_temporal_stability([followed(path, still(102))])
+    (one,) = measure_temporal_stability([clip_of(path, still(102))])
     assert one.raw.jumps_per_1000 == pytest.approx(1000 / (98 * 100))
     assert one.smoothed.jumps_per_1000 == 0
     path[40] = FACE + 1.5 * JUMP * SIZE / 100 * np.array([0.6, 0.8])
-    assert measure_temporal_stability([followed(path)])[0].raw.jumps_per_1000 == pytest.approx(1000 * 98 / (98 * 100))
+    assert measure_temporal_stability([clip_of(path)])[0].raw.jumps_per_1000 == pytest.approx(1000 * 98 / (98 * 100))
 
 
 def test_lag_is_the_delay_of_smoothed_points_during_motion():
@@ -121,9 +121,9 @@ def test_lag_is_the_delay_of_smoothed_points_during_motion():
     path = FACE + np.stack([swing, 0 * swing], 1)[:, None]
     speed = np.abs(np.gradient(swing)) * RATE * 100 / SIZE
     assert (speed > MOVING_SPEED).sum() > 2 * MIN_MOTION
-    (one,) = measure_temporal_stability([followed(path[1:], path[:-1])])
+    (one,) = measure_temporal_stability([clip_of(path[1:], path[:-1])])
     assert one.lag_frames == pytest.approx(1, abs=0.06)
-    assert math.isnan(measure_temporal_stability([followed(still())])[0].lag_frames)
+    assert math.isnan(measure_temporal_stability([clip_of(still())])[0].lag_frames)
 
 
 def frames(scenes):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import FaceBox
 from canthus.trainer.commands.data import command
 from support.shards import write_shard
@@ -43,3 +44,12 @@ def test_fit_boxes_prints_the_constants_of_geometry(tmp_path, monkeypatch, capsy
     ]
     with pytest.raises(SystemExit, match="2"):
         command(["fit-boxes", str(tmp_path / "shard"), "--every", "0"])
+
+
+def test_calibrate_names_a_missing_checkpoint_or_recipe(tmp_path):
+    checkpoint = tmp_path / "best.safetensors"
+    with pytest.raises(ModelError, match=r"best\.safetensors: no such file"):
+        command(["calibrate", str(checkpoint), str(tmp_path)])
+    checkpoint.touch()
+    with pytest.raises(InputError, match=r"recipe\.json: no such file; name the recipe of the run: --recipe"):
+        command(["calibrate", str(checkpoint), str(tmp_path)])

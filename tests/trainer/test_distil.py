@@ -26,8 +26,8 @@ def test_resampled_teacher_maps_decode_to_the_same_points(side, student):
     points = np.random.default_rng(0).uniform(0.15, 0.8, (2, 5, 2)).astype(np.float32) * side  # of the teacher's crop
     scores, offsets = (torch.from_numpy(part) for part in encode(points, side // 4, 4, 2.0))
     ratio = side / student
-    seen = resample_maps((scores, offsets), 4, student // 4, 4, ratio)
-    found, _ = decode(torch.cat([seen[0], *seen[1].unbind(1)], 1), 4)
+    resampled = resample_maps((scores, offsets), 4, student // 4, 4, ratio)
+    found, _ = decode(torch.cat([resampled[0], *resampled[1].unbind(1)], 1), 4)
     expected = (torch.from_numpy(points) + 0.5) / ratio - 0.5
     assert (found - expected).abs().max() < NEAR
 
@@ -48,12 +48,12 @@ def test_teacher_maps_have_the_size_of_the_student_and_scores_from_0_to_1(teache
 
 
 def test_teacher_maps_get_the_sigma_of_the_student_and_keep_their_peaks(teacher, monkeypatch):
-    shown = Teacher(teacher, 98, torch.device("cpu"))
+    network = Teacher(teacher, 98, torch.device("cpu"))
     points = np.full((1, 98, 2), 32.0, np.float32)
     scores, offsets = (torch.from_numpy(part) for part in encode(points, 16, 4, 2.0))
     maps = torch.cat([0.6 * scores, *offsets.unbind(1)], 1)
-    monkeypatch.setattr(shown, "_network", lambda _: maps)
-    narrow, wide = (shown.maps(torch.zeros(1, 3, 64, 64), 4, sigma)[0][0, 0] for sigma in (2.0, 3.0))
+    monkeypatch.setattr(network, "_network", lambda _: maps)
+    narrow, wide = (network.maps(torch.zeros(1, 3, 64, 64), 4, sigma)[0][0, 0] for sigma in (2.0, 3.0))
     assert torch.allclose(narrow, 0.6 * scores[0, 0], atol=1e-5)
     assert torch.allclose(wide, 0.6 * torch.from_numpy(encode(points, 16, 4, 3.0)[0])[0, 0], atol=1e-5)
 
@@ -66,11 +66,11 @@ def test_distillation_moves_the_student_closer_to_its_teacher(faces, teacher, tm
         training.train(faces, recipe, folder, UNCOMPILED)
         network, _ = load_network(folder / "last")
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-        shown = Teacher(teacher, 98, torch.device("cpu")).maps(images, 4, TINY.sigma)
+        teacher_maps = Teacher(teacher, 98, torch.device("cpu")).maps(images, 4, TINY.sigma)
         with torch.inference_mode():
             return float(
                 SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against_maps(
-                    network(images), *shown, LossWeight(torch.ones(4), torch.ones(4, 98))
+                    network(images), *teacher_maps, LossWeight(torch.ones(4), torch.ones(4, 98))
                 )
             )
 

@@ -395,7 +395,7 @@ def test_recipe_round_trip_and_file_with_some_values(tmp_path):
         ("batches", 4, "a recipe has no 'batches'"),
         ("occluder_p", 0.3, "augmentation.occluder_p"),
         ("augmentation.spin", 4, "a recipe has no 'augmentation.spin'"),
-        ("augmentation", {}, "a recipe has no 'augmentation'"),
+        ("augmentation", {}, r"augmentation is a table of values; change one of them: augmentation\.NAME"),
         ("batch", "many", "batch: expected int, got 'many'"),
         ("batch", 4.5, "expected int, got 4.5"),
         ("batch", True, "expected int, got True"),

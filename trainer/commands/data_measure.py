@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer.commands.shared import add_step, not_installed
 
 
@@ -40,7 +41,12 @@ def _calibrate(args: argparse.Namespace) -> int:
     from canthus.trainer.packs.pack import open_pack
     from canthus.trainer.recipe import find_recipe
 
-    recipe = find_recipe(args.recipe or str(args.checkpoint.with_name("recipe.json")))
+    own_recipe = args.checkpoint.with_name("recipe.json")
+    if not args.checkpoint.is_file():
+        raise ModelError(f"{args.checkpoint}: no such file (expected a checkpoint)")
+    if not (args.recipe or own_recipe.is_file()):
+        raise InputError(f"{own_recipe}: no such file; name the recipe of the run: --recipe NAME|FILE")
+    recipe = find_recipe(args.recipe or str(own_recipe))
     print(calibrate_checkpoint(args.checkpoint, open_pack(args.pack), recipe))
     return 0
 

@@ -24,6 +24,7 @@ from canthus.trainer.commands.shared import (
 if TYPE_CHECKING:
     from canthus.trainer.packs.pack import Pack
     from canthus.trainer.recipe import Recipe
+    from canthus.trainer.run import TrainOptions
 
 TRAINED_FILES = ("log.csv", "best.safetensors", "last.safetensors")
 """Files of a run that must not be replaced without --overwrite."""
@@ -43,8 +44,6 @@ def command(arguments: list[str]) -> int:
     try:
         import torch
 
-        from canthus.trainer.run import TrainOptions
-        from canthus.trainer.time_limit import TimeLimit
         from canthus.trainer.train import train
     except ImportError as missing:
         raise not_installed("training", missing) from missing
@@ -61,7 +60,22 @@ def command(arguments: list[str]) -> int:
     if first:
         print(f"{folder}: {recipe.network}, recipe {recipe_name}, {len(pack)} faces")
         _print_advice(pack, recipe, recipe_name, lacks_compiler=not (can_compile or args.no_compile))
-    options = TrainOptions(
+    try:
+        best = train(pack, recipe, folder, _options(args, started, can_compile))
+    except KeyboardInterrupt:
+        if first:
+            _report_stop(args, folder)
+        return 130
+    if first:
+        _report_end(args, folder, best)
+    return 0
+
+
+def _options(args: argparse.Namespace, started: float, can_compile: bool) -> "TrainOptions":
+    from canthus.trainer.run import TrainOptions
+    from canthus.trainer.time_limit import TimeLimit
+
+    return TrainOptions(
         resume=args.resume,
         overwrite=args.overwrite,
         compile=can_compile and not args.no_compile,
@@ -71,15 +85,6 @@ def command(arguments: list[str]) -> int:
         tensorboard=args.tensorboard,
         time_limit=TimeLimit(60 * args.minutes, started) if args.minutes else None,
     )
-    try:
-        best = train(pack, recipe, folder, options)
-    except KeyboardInterrupt:
-        if first:
-            _report_stop(args, folder)
-        return 130
-    if first:
-        _report_end(args, folder, best)
-    return 0
 
 
 def _print_advice(pack: "Pack", recipe: "Recipe", recipe_name: str, lacks_compiler: bool) -> None:
@@ -126,6 +131,11 @@ def _choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tu
     name = args.recipe or default_name(network, pack.points.shape[1])
     folder = args.output or Path("runs", f"{args.pack.resolve().name}-{Path(name).stem}")
     if args.resume:
+        if not (folder / "recipe.json").is_file():
+            raise InputError(
+                f"{folder}: not a run (expected recipe.json in it); name its folder with -o, or leave out --resume to "
+                "start a run"
+            )
         name = str(folder / "recipe.json")
     recipe = change(find_recipe(name), dict(args.settings))
     if args.teacher:
