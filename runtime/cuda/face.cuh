@@ -25,23 +25,50 @@ struct View {
 };
 
 // The square region of one face. Both matrices are affine, (2, 3) in row-major order. `cut` maps a pixel of the crop
-// enlarged `taps` times to the frame, `back` maps a pixel of the crop itself. taps = 0: no face, and the crop is black.
+// enlarged `taps` times to the frame reduced by `shrink`, `back` maps a pixel of the crop itself to the frame.
+// taps = 0: no face, and the crop is black.
 struct Region {
     float cut[6];
     float back[6];
     int taps;
-    int unused[3];
+    int shrink;
+    int unused[2];
 };
 
-HOST_DEVICE float channel_at(const View& view, int x, int y, int channel) {
-    if (x < 0 || y < 0 || x >= view.width || y >= view.height) return 0.0f;
-    return (float)view.pixels[((size_t)y * view.width + x) * 3 + channel];
+// The largest `shrink` is 1 << MAX_HALVINGS; it is MAX_SHRINK in geometry.py.
+#define MAX_HALVINGS 4
+
+// One channel of a pixel of the frame that is halved until it is reduced by `shrink`, a power of two. Each halving rounds
+// the mean of 2 x 2 pixels, as cv2.resize does. Outside the frame is black.
+HOST_DEVICE float channel_at(const View& view, int shrink, int x, int y, int channel) {
+    if (x < 0 || y < 0 || x >= (view.width + shrink - 1) / shrink || y >= (view.height + shrink - 1) / shrink) return 0.0f;
+    const unsigned char* pixels = view.pixels + channel;
+    if (shrink == 1) return (float)pixels[((size_t)y * view.width + x) * 3];
+    // The even bits of `cell` are its column, the odd ones its row: each four cells are a pixel of the next halving.
+    int sums[MAX_HALVINGS] = {0, 0, 0, 0}, value = 0;
+    for (int cell = 0; cell < shrink * shrink; ++cell) {
+        int column = x * shrink, row = y * shrink;
+        for (int halving = 0; halving < MAX_HALVINGS; ++halving) {
+            column += (cell >> (2 * halving) & 1) << halving;
+            row += (cell >> (2 * halving + 1) & 1) << halving;
+        }
+        bool inside = column < view.width && row < view.height;
+        value = inside ? pixels[((size_t)row * view.width + column) * 3] : 0;
+        for (int halving = 0; 1 << halving < shrink; ++halving) {
+            sums[halving] += value;
+            if ((cell >> (2 * halving) & 3) != 3) break;
+            value = (sums[halving] + 2) >> 2;
+            sums[halving] = 0;
+        }
+    }
+    return (float)value;
 }
 
-// Bilinear samples of the three channels, rounded like those of cv2.warpAffine. Outside the frame is black.
-HOST_DEVICE void sample(const View& view, float x, float y, int rgb[3]) {
+// Bilinear samples of the three channels of the reduced frame, rounded like those of cv2.warpAffine.
+HOST_DEVICE void sample(const View& view, int shrink, float x, float y, int rgb[3]) {
+    float width = (float)((view.width + shrink - 1) / shrink), height = (float)((view.height + shrink - 1) / shrink);
     // Outside the frame. NaN and coordinates too large for an int also end here, before the conversion to int.
-    if (!(x > -1.0f && y > -1.0f && x < (float)view.width && y < (float)view.height)) {
+    if (!(x > -1.0f && y > -1.0f && x < width && y < height)) {
         rgb[0] = rgb[1] = rgb[2] = 0;
         return;
     }
@@ -49,10 +76,10 @@ HOST_DEVICE void sample(const View& view, float x, float y, int rgb[3]) {
     float to_right = x - left, down = y - top;
     int x0 = (int)left, y0 = (int)top;
     for (int channel = 0; channel < 3; ++channel) {
-        float above = channel_at(view, x0, y0, channel) * (1.0f - to_right) +
-                      channel_at(view, x0 + 1, y0, channel) * to_right;
-        float below = channel_at(view, x0, y0 + 1, channel) * (1.0f - to_right) +
-                      channel_at(view, x0 + 1, y0 + 1, channel) * to_right;
+        float above = channel_at(view, shrink, x0, y0, channel) * (1.0f - to_right) +
+                      channel_at(view, shrink, x0 + 1, y0, channel) * to_right;
+        float below = channel_at(view, shrink, x0, y0 + 1, channel) * (1.0f - to_right) +
+                      channel_at(view, shrink, x0 + 1, y0 + 1, channel) * to_right;
         rgb[channel] = (int)rintf(above * (1.0f - down) + below * down);
     }
 }
@@ -65,7 +92,7 @@ HOST_DEVICE void crop_pixel(const View& view, const Region& region, int x, int y
         for (int right = 0; right < taps; ++right) {
             float u = (float)(x * taps + right), v = (float)(y * taps + down);
             int one[3];
-            sample(view, region.cut[0] * u + region.cut[1] * v + region.cut[2],
+            sample(view, region.shrink, region.cut[0] * u + region.cut[1] * v + region.cut[2],
                    region.cut[3] * u + region.cut[4] * v + region.cut[5], one);
             for (int channel = 0; channel < 3; ++channel) sum[channel] += one[channel];
         }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from canthus.runtime.cuda.compile import cached_kernel
 from canthus.runtime.errors import BackendError
 from canthus.runtime.extras import install_command
-from canthus.runtime.geometry import MAX_TAPS, to_frame
+from canthus.runtime.geometry import sampling, to_frame
 from canthus.runtime.types import Roi
 
 BUCKETS = (1, 2, 4, 8, 16)
@@ -25,7 +25,7 @@ BUCKETS = (1, 2, 4, 8, 16)
 
 # The structs of face.cuh.
 VIEW = np.dtype([("pixels", "<u8"), ("width", "<i4"), ("height", "<i4")])
-REGION = np.dtype([("cut", "<f4", 6), ("back", "<f4", 6), ("taps", "<i4"), ("unused", "<i4", 3)])
+REGION = np.dtype([("cut", "<f4", 6), ("back", "<f4", 6), ("taps", "<i4"), ("shrink", "<i4"), ("unused", "<i4", 2)])
 REGIONS_OFFSET = 64  # bytes from the view to the regions, which are uploaded in one copy
 IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
@@ -233,11 +233,13 @@ def _argument_type(value: int | float) -> type:
             return ctypes.c_float
 
 
-def to_region(roi: Roi, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int]:
-    """Return the fields of a `Region` in face.cuh: `cut`, `back`, and the taps that geometry.crop uses."""
-    taps = min(max(round(roi.side / size), 1), MAX_TAPS)
+def to_region(roi: Roi, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int, int]:
+    """Return the fields of a `Region` in face.cuh: `cut`, `back`, and the taps and shrink that geometry.crop uses."""
+    shrink, taps = sampling(roi, size)
     cut, back = to_frame(roi, size * taps), to_frame(roi, size)
-    return cut.astype(np.float32).ravel(), back.astype(np.float32).ravel(), taps
+    cut /= shrink
+    cut[:, 2] += 0.5 / shrink - 0.5  # pixel centres are integers in the reduced frame too
+    return cut.astype(np.float32).ravel(), back.astype(np.float32).ravel(), taps, shrink
 
 
 class FaceRunner:
@@ -308,8 +310,7 @@ class FaceRunner:
         """Set the regions of the next run, at most `max_batch`."""
         self._regions["taps"] = 0  # the other crops of the batch are black
         for index, roi in enumerate(rois):
-            cut, back, taps = to_region(roi, self._size)
-            self._regions[index] = (cut, back, taps, 0)
+            self._regions[index] = (*to_region(roi, self._size), 0)
 
     def put_frame(self, image: NDArray[np.uint8]) -> None:
         """Start to upload a frame (H, W, 3)."""

@@ -58,7 +58,11 @@ def pointer(array):
         Roi(160.3, 119.8, 50, 0.4),  # enlarged and rotated
         Roi(150, 110, 130, -1.1),  # 2 x 2 samples
         Roi(170, 120, 190, 2.9),  # 3 x 3
-        Roi(160, 120, 700, 0.2),  # 4 x 4, larger than the frame
+        Roi(160, 120, 270, 0.2),  # 4 x 4
+        Roi(160, 120, 300, 0.2),  # 2 x 2 of the frame reduced by 2
+        Roi(100.3, 90.8, 400, -0.6),  # 3 x 3
+        Roi(160, 120, 700, 0.2),  # 3 x 3 of the frame reduced by 4, larger than the frame
+        Roi(310, 235, 1300, 1.0),  # reduced by 8, beyond a corner
         Roi(3, 4, 90, 0.7),  # beyond a corner
         Roi(318.5, 100, 64, math.pi / 2),  # beyond the right edge
         Roi(-500, -500, 64),  # outside the frame
@@ -198,7 +202,7 @@ def test_network_that_fails_during_capture_runs_without_a_graph(shim):
 
 def test_region_maps_crop_pixels_as_geometry_does():
     roi = Roi(31.5, 17.25, 150, 0.6)
-    cut, back, taps = to_region(roi, SIZE)
-    assert taps == 2
+    cut, back, taps, shrink = to_region(roi, SIZE)
+    assert (taps, shrink) == (2, 1)
     np.testing.assert_allclose(back.reshape(2, 3), to_frame(roi, SIZE), rtol=1e-6)
     np.testing.assert_allclose(cut.reshape(2, 3), to_frame(roi, SIZE * taps), rtol=1e-6)

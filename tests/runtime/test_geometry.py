@@ -84,6 +84,31 @@ def test_smaller_crop_includes_every_pixel():
     assert crop(dots, Roi(127.5, 127.5, 256), 64)[4:-4, 4:-4].mean() == pytest.approx(10, abs=1)
 
 
+@pytest.mark.parametrize("angle", [0.0, 0.3])
+@pytest.mark.parametrize("scale", [3.0, 4.4, 5.0, 8.0, 12.0, 20.0])
+def test_noise_of_a_smaller_crop_is_that_of_the_mean_over_its_pixels(scale, angle):
+    """A crop pixel covers scale x scale pixels, so its noise is that of a pixel over the scale."""
+    noise = np.random.default_rng(0).normal(128, 30, (2000, 2000, 1)).clip(0, 255).astype(np.uint8).repeat(3, 2)
+    cut = crop(noise, Roi(1000.2, 999.7, 64 * scale, angle), 64)
+    assert cut.std() < 1.1 * noise.std() / scale + 0.3  # and rounding to whole grey levels
+    assert cut.mean() == pytest.approx(noise.mean(), abs=0.7)
+
+
+@pytest.mark.parametrize(("scale", "angle"), [(1, 0.0), (4, 1.1), (5, 0.0), (10, 0.4), (20, 1.1), (30, 0.0)])
+def test_crop_of_any_scale_is_not_shifted(scale, angle):
+    ramp = np.linspace(0, 255, 1500)[:, None]
+    image = np.stack([np.tile(ramp.T, (1500, 1)), np.tile(ramp, (1, 1500)), np.zeros((1500, 1500))], 2)
+    image = np.floor(image + np.random.default_rng(0).uniform(size=image.shape)).astype(np.uint8)  # dithered
+    roi = Roi(753.3, 748.6, 40 * scale, angle)
+    cells = np.stack(np.meshgrid(np.arange(40), np.arange(40)), -1).reshape(-1, 2)
+    expected = transform(to_frame(roi, 40), cells).reshape(40, 40, 2)
+    # The mean of the image and its negative has no bias from rounding.
+    found = (255.0 + crop(image, roi, 40) - crop(255 - image, roi, 40))[..., :2] / 2 * (1499 / 255)
+    inside = ((expected > 2 * scale) & (expected < 1499 - 2 * scale)).all(-1)
+    shift = (found - expected)[inside].mean(0)
+    assert np.abs(shift).max() < 0.02 * scale + 0.3  # frame pixels
+
+
 def test_crop_outside_the_image_is_black():
     assert not crop(np.full((20, 20, 3), 255, np.uint8), Roi(-100, -100, 30), 16).any()
 
