@@ -58,9 +58,9 @@ class Channel(Generic[T]):
                 self._changed.wait_for(lambda: self._items or self._closed or self._left)
                 if not self._items:
                     break
-                item = self._items.popleft()
+                taken = [self._items.popleft()]
                 self._changed.notify_all()
-            yield item
+            yield taken.pop()  # not kept here: a frame may have 100 MB
         if not self._left:
             self.raise_error()
 
@@ -92,6 +92,7 @@ class Stage(Generic[T]):
                 for item in items:
                     if not self._channel.put(item):
                         break
+                    del item  # a frame may have 100 MB
             finally:
                 close = getattr(items, "close", None)
                 if close:

@@ -40,6 +40,9 @@ DTS_FORMATS = ("avi",)
 """FFmpeg's names of the formats that store decoding times only. It guesses presentation times, which are wrong if a
 video has B-frames."""
 
+LARGE_FRAME = 16_000_000
+"""Pixels from which on memory matters more than speed: fewer frames are decoded at the same time and ahead."""
+
 CLOCK_FRAMES = 16
 """Number of frames whose presentation times are checked before the first one is returned."""
 
@@ -88,6 +91,9 @@ class VideoFile(Closeable):
         self.pixel_aspect = Fraction(self.stream.sample_aspect_ratio or 1)
         if self._turns % 2:
             self.width, self.height, self.pixel_aspect = self.height, self.width, 1 / self.pixel_aspect
+        if self.is_large:  # free the frames of the decoder
+            self._container.close()
+            self._container, self.stream = self._open()
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         try:
@@ -105,6 +111,8 @@ class VideoFile(Closeable):
             container.close()
             raise
         stream.thread_type = "AUTO"
+        if stream.width * stream.height >= LARGE_FRAME:
+            stream.codec_context.thread_count = 2
         # The size may change in the middle. FFmpeg does not decode larger frames then. It counts padding.
         stream.codec_context.options = {"max_pixels": str(round(1.1 * limit.pixels) + 2**16)}
         return container, stream
@@ -114,6 +122,11 @@ class VideoFile(Closeable):
         if self._clock == "dts":  # the first frame is decoded after the packets of later ones
             return float((self.stream.start_time or 0) * (self.stream.time_base or 0))
         return float(first.time or 0)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the frames are so large that only one should be read ahead."""
+        return self.width * self.height >= LARGE_FRAME
 
     @property
     def frames(self) -> int:
@@ -167,12 +180,14 @@ class VideoFile(Closeable):
                 seconds = float(ticks * (stored.time_base or 0))
                 first = seconds - expected if first is None else first
                 last = seconds - first if seconds - first > last else expected
-            image = to_rgb(stored)
-            upright = np.rot90(image[:, ::-1] if self._flipped else image, self._turns)
-            yield Frame(np.ascontiguousarray(upright), index, last, float(self.pixel_aspect))
+            yield Frame(self._turn(to_rgb(stored)), index, last, float(self.pixel_aspect))
         self.end = self._video_end - self.start
         if self.end <= last:  # the file has no durations
             self.end = last + 1 / self.rate
+
+    def _turn(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return a stored image as a player shows it."""
+        return np.ascontiguousarray(np.rot90(image[:, ::-1] if self._flipped else image, self._turns))
 
     def close(self) -> None:
         """Close the file."""

@@ -93,7 +93,7 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
         if outputs.table:
             table = TableSink(outputs.table, FRAME_COLUMNS)
             sinks.append(table)
-        frames = stack.enter_context(Stage(lambda: iter(file), "decode"))
+        frames = stack.enter_context(Stage(lambda: iter(file), "decode", 1 if file.is_large else 4))
         bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
 
         count = with_faces = 0
@@ -102,7 +102,9 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
             if table:
                 table.write(frame.index, frame.seconds, faces)
             if overlay:
-                overlay.write(draw(frame.image, faces, lines=outputs.lines), frame.seconds)
+                drawn, seconds = draw(frame.image, faces, lines=outputs.lines), frame.seconds
+                del frame  # 100 MB in an 8K video
+                overlay.write(drawn, seconds)
             count, with_faces = count + 1, with_faces + bool(len(faces))
             bar.update()
     # Read after the sinks are closed: the rest of the audio is copied on close.

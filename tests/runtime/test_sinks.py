@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
+from av.video.reformatter import Colorspace
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.sinks import VideoSink
@@ -344,3 +345,22 @@ def test_audio_before_the_first_frame_is_complete(tmp_path, audio, suffix):
     assert sum(samples.samples for samples in sound) / 48_000 == pytest.approx(1.5, abs=0.05)
     assert frames[0] - sound[0].time == pytest.approx(0.5, abs=0.03)
     assert np.diff(frames) == pytest.approx(0.04, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "space"),
+    [("yuv420p", "ITU709"), ("yuv420p", "ITU601"), ("yuv444p", "ITU709"), ("yuv422p10le", "ITU709")],
+)
+def test_written_video_is_as_bright_as_its_source(tmp_path, pixels, space):
+    shades = np.linspace(10, 245, 160)[None, :, None] * np.ones((121, 1, 3)) * [1, 0.9, 0.8]
+    with av.open(str(tmp_path / "in.mkv"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 160, 120, pixels, {"crf": "10"}
+        stream.codec_context.colorspace = Colorspace[space]
+        frame = av.VideoFrame.from_ndarray(shades[:120].astype(np.uint8), format="rgb24")
+        file.mux(stream.encode(frame.reformat(format=pixels, dst_colorspace=Colorspace[space])))
+        file.mux(stream.encode(None))
+    copy_video(tmp_path / "in.mkv", tmp_path / "out.mp4")
+    with VideoFile(tmp_path / "in.mkv") as before, VideoFile(tmp_path / "out.mp4") as after:
+        change = next(iter(after)).image.astype(float) - next(iter(before)).image
+    assert abs(change.mean()) < 0.35
