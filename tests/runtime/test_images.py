@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.cli import main
+from canthus.runtime.files import claim
 
 pytestmark = pytest.mark.usefixtures("fake_networks")
 
@@ -113,3 +114,17 @@ def test_table_goes_to_standard_output(photos, tmp_path, capfd, monkeypatch):
     assert [row["picture"] for row in csv.DictReader(output.out.splitlines())] == [str(Path("deep", "face.png"))]
     assert output.err == "images: 1, faces: 1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("output", ["drawn", "t.csv"])
+def test_second_run_on_the_same_folder_or_table_is_refused_in_one_line(photos, tmp_path, capsys, output):
+    (tmp_path / "drawn").mkdir()
+    with claim(tmp_path / output):
+        assert run(photos, "-o", tmp_path / "drawn", "--table", tmp_path / "t.csv") == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert f"{output}: another run is writing it" in error
+        assert not (tmp_path / "t.csv").exists()
+    assert run(photos, "-o", tmp_path / "drawn", "--table", tmp_path / "t.csv") == 0
+    left = sorted(path.name for path in tmp_path.rglob("*"))
+    assert left == ["deep", "deep", "drawn", "face.png", "face.png", "photos", "t.csv"]
