@@ -94,8 +94,8 @@ class VideoSink(Closeable):
         self._stream.pix_fmt = "yuv420p"
         # With B-frames, which are stored out of order, the header's duration of the last frame would be wrong.
         self._stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
-        if source.is_large:  # x264 would hold 20 frames of an 8K video: 2 GB
-            self._stream.options |= {"tune": "zerolatency"}
+        if source.is_large:  # x264 would hold 20 frames of an 8K video, and four filtered copies of each: 2 GB
+            self._stream.options |= {"tune": "zerolatency", "subq": "0"}
         encoder, decoder = self._stream.codec_context, source.stream.codec_context
         encoder.time_base, encoder.sample_aspect_ratio = TIME_BASE, source.pixel_aspect
         # With the tags of the source, a player shows the same colours. Without tags, it assumes the same for both.

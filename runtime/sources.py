@@ -41,7 +41,7 @@ DTS_FORMATS = ("avi",)
 video has B-frames."""
 
 LARGE_FRAME = 16_000_000
-"""Pixels from which on memory matters more than speed: fewer frames are decoded at the same time and ahead."""
+"""Pixels from which on memory matters more than speed: two frames are decoded at the same time, and none ahead."""
 
 CLOCK_FRAMES = 16
 """Number of frames whose presentation times are checked before the first one is returned."""
@@ -125,7 +125,7 @@ class VideoFile(Closeable):
 
     @property
     def is_large(self) -> bool:
-        """Whether the frames are so large that only one should be read ahead."""
+        """Whether the frames are so large that none should be read ahead."""
         return self.width * self.height >= LARGE_FRAME
 
     @property

@@ -93,7 +93,7 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
         if outputs.table:
             table = TableSink(outputs.table, FRAME_COLUMNS)
             sinks.append(table)
-        frames = stack.enter_context(Stage(lambda: iter(file), "decode", 1 if file.is_large else 4))
+        frames = iter(file) if file.is_large else stack.enter_context(Stage(lambda: iter(file), "decode"))
         bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
 
         count = with_faces = 0
