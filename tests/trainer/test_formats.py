@@ -413,7 +413,7 @@ def test_image_file_that_is_cut_off_is_unreadable(tmp_path, suffix, capfd):
     file.write_bytes(content + b"\0\0")  # padding, as some cameras write it
     assert open_set(tmp_path).read_image("some/face 3.png").shape == image.shape
     file.write_bytes(content[: len(content) * 2 // 3])
-    with pytest.raises(InputError, match=r"face 3\.png is not a readable image"):
+    with pytest.raises(InputError, match=r"face 3\.png: not a readable image"):
         open_set(tmp_path).read_image("some/face 3.png")
 
 

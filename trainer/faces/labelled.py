@@ -7,11 +7,11 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.image_files import decode_image
 from canthus.trainer.faces.kinds import Kinds, PointKind
 from canthus.trainer.faces.schemes import WFLW, Scheme, scheme_of
 
@@ -70,16 +70,9 @@ class LabelledSet:
             raise InputError(f"{self.name}: the image {name} cannot be read ({reason})") from error
         # OpenCV decodes a JPEG that is cut off, and fills up the rest. A whole one ends with an end-of-image marker.
         complete = not data.startswith(b"\xff\xd8") or data.rfind(b"\xff\xd9") > data.rfind(b"\xff\xda")
-        image = None
-        if data and complete:
-            try:
-                image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-            except cv2.error as error:  # more pixels than OpenCV decodes
-                raise InputError(f"{self.name}: {name} is not a readable image ({error.err})") from error
-        if image is None:
-            reason = "" if complete else " (the file is cut off)"
-            raise InputError(f"{self.name}: {name} is not a readable image{reason}")
-        return image.astype(np.uint8, copy=False)
+        if not complete:
+            raise InputError(f"{self.name}: {name}: not a readable image (the file is cut off)")
+        return decode_image(data, f"{self.name}: {name}")
 
     def held_out_subset(self, every: int) -> "LabelledSet":
         """Return the set with only the faces that training with `held_out=every` does not train on."""
