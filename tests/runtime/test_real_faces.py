@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from canthus.runtime import Settings, follow
+from canthus.runtime.image_files import read_image
 from canthus.runtime.pipeline import Landmarker
-from canthus.runtime.sources import VideoFile, read_image
+from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import Frame
 
 pytestmark = pytest.mark.faces
