@@ -44,7 +44,7 @@ from canthus.runtime.files import DRAFT_PREFIX, Draft
 from canthus.runtime.models import Manifest, find_gpu_model, included_models, read_manifest, sha256
 
 OPTIMAL_BATCH = 4
-"""Number of faces that TensorRT optimises the kernels for, if the engine accepts so many."""
+"""Number of faces that TensorRT optimizes the kernels for, if the engine accepts so many."""
 
 MAX_BATCH = 256
 
@@ -227,12 +227,12 @@ def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Mani
 
 
 def compile_engine(graph: bytes, recipe: EngineRecipe, manifest: Manifest, quiet: bool) -> CompiledEngine:
-    """Compile a serialised ONNX graph with TensorRT."""
+    """Compile a serialized ONNX graph with TensorRT."""
     trt = load_flavour(recipe.flavour)
     log = make_logger(trt)
     try:
         builder = trt.Builder(log)
-    except TypeError as refused:  # TensorRT raises it if CUDA cannot be initialised
+    except TypeError as refused:  # TensorRT raises it if CUDA cannot be initialized
         raise BackendError(f"{recipe.flavour} does not start: {last_error(log)}") from refused
     # Strongly typed: layers compute in the types of the graph. TensorRT 11 has only this mode and has no flag for it.
     flags = trt.NetworkDefinitionCreationFlag.__members__

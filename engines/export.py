@@ -1,6 +1,6 @@
 """Export a checkpoint to ONNX: uint8 crops in, points and scores out, or raw maps for a CUDA decode.
 
-The normalisation is inside the model. A model with a decode still contains the raw maps (B, 3K, H, W) as the value
+The normalization is inside the model. A model with a decode still contains the raw maps (B, 3K, H, W) as the value
 `maps`: `canthus engine build` cuts the graph there.
 """
 
@@ -255,7 +255,7 @@ def _compare(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, 
 
 
 def synthetic_crops(count: int, size: int) -> NDArray[np.uint8]:
-    """Return crops (count, size, size, 3) of smooth colour patches with noise. They are the same in every call."""
+    """Return crops (count, size, size, 3) of smooth color patches with noise. They are the same in every call."""
     random = np.random.default_rng(98)
     patches = random.integers(0, 256, (count, 8, 8, 3)).repeat(size // 8 + 1, 1).repeat(size // 8 + 1, 2)
     noise = random.normal(0, 12, (count, size, size, 3))

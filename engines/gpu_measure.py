@@ -80,7 +80,7 @@ def time_ms(cuda: Cuda, repeats: int, start: Start, run: Start | None = None) ->
     for _ in range(repeats):
         begin = time.perf_counter()
         (run or start)()
-        cuda.synchronise()
+        cuda.synchronize()
         clock.append(time.perf_counter() - begin)
     return {
         f"{timer}_{statistic}": round(1000 * float(np.quantile(seconds, quantile)), 5)
@@ -92,7 +92,7 @@ def time_ms(cuda: Cuda, repeats: int, start: Start, run: Start | None = None) ->
 def graph_ms(cuda: Cuda, start: Start, repeats: int) -> float | None:
     """Return the median GPU time of a step inside a CUDA graph, in ms; None if it cannot be captured."""
     capturable = start() is not False
-    cuda.synchronise()
+    cuda.synchronize()
     if not capturable:
         return None
     try:

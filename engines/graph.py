@@ -1,7 +1,7 @@
 """Prepare the ONNX graph that an engine is built from: crops to raw maps, optionally in fp16.
 
 Engines are built strongly typed: TensorRT computes each layer in the type that the graph has. So the types are set
-here. The normalisation and the output maps are float32; the layers in between are float32 or fp16.
+here. The normalization and the output maps are float32; the layers in between are float32 or fp16.
 """
 
 from pathlib import Path
@@ -26,9 +26,9 @@ FIRST_FLOAT32_INPUT = {"Resize": 1}
 
 
 def engine_graph(model: Path, precision: Precision, with_decode: bool = False) -> bytes:
-    """Return the serialised ONNX graph from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4) float32.
+    """Return the serialized ONNX graph from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4) float32.
 
-    precision: of the layers between the normalisation and the maps.
+    precision: of the layers between the normalization and the maps.
     with_decode: output `points` and `scores`, decoded in float32, instead of the maps. Used to compare the speed of
     this decode with that of decode.cu.
 

@@ -18,7 +18,7 @@ from canthus.runtime.geometry import crop_all, transform
 from canthus.runtime.types import Roi
 
 Network = Callable[[Tensor], Tensor]
-"""From crops (N, S, S, 3) uint8 to raw maps (N, 3K, S/stride, S/stride) float32, including the normalisation."""
+"""From crops (N, S, S, 3) uint8 to raw maps (N, 3K, S/stride, S/stride) float32, including the normalization."""
 
 MAX_BATCH = 16
 

@@ -243,10 +243,10 @@ def sample_scene() -> SampleScene:
 
     affine, random = sample.motion()[0], np.random.default_rng(98)
     side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))
-    centres = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.1, 0.1, (16, 2)) * side
+    centers = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.1, 0.1, (16, 2)) * side
     with VideoFile(sample.CLIP) as clip:
         image = next(iter(clip)).image
-    rois = [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in centres]
+    rois = [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in centers]
     return SampleScene(image, rois)
 
 

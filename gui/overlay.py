@@ -27,13 +27,13 @@ class OverlayStyle:
 def frame_to_window(width: int, height: int, window: QRectF, mirrored: bool, pixel_aspect: float = 1.0) -> QTransform:
     """Return the transform that fits a frame of `width` x `height` pixels into the window and keeps its aspect ratio.
 
-    Coordinates start at the frame's outer edge: the left edge of the first pixel is 0, so the centre of frame pixel x
+    Coordinates start at the frame's outer edge: the left edge of the first pixel is 0, so the center of frame pixel x
     is at x + 0.5. `pixel_aspect` is the width of a displayed pixel divided by its height.
     """
     scale = min(window.width() / (width * pixel_aspect), window.height() / height)
-    centre = window.center()
+    center = window.center()
     scale_x = scale * (-pixel_aspect if mirrored else pixel_aspect)
-    transform = QTransform.fromTranslate(centre.x(), centre.y()).scale(scale_x, scale)
+    transform = QTransform.fromTranslate(center.x(), center.y()).scale(scale_x, scale)
     return transform.translate(-width / 2, -height / 2)
 
 
@@ -53,7 +53,7 @@ def paint_faces(painter: QPainter, faces: Faces, to_window: QTransform, style: O
 
 
 def _to_window(points: NDArray[np.float32], to_window: QTransform) -> NDArray[np.float64]:
-    """Map points (N, 98, 2) from frame pixels, with pixel centres at integers, to window pixels."""
+    """Map points (N, 98, 2) from frame pixels, with pixel centers at integers, to window pixels."""
     x, y = points[..., 0] + 0.5, points[..., 1] + 0.5
     return np.stack(
         [
@@ -68,35 +68,35 @@ def _polygon(points: NDArray[np.float64]) -> QPolygonF:
     return QPolygonF([QPointF(x, y) for x, y in points.tolist()])
 
 
-def _pen(colour: QColor, width: float) -> QPen:
-    return QPen(colour, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap, Qt.PenJoinStyle.RoundJoin)
+def _pen(color: QColor, width: float) -> QPen:
+    return QPen(color, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap, Qt.PenJoinStyle.RoundJoin)
 
 
 def _paint_lines(painter: QPainter, points: NDArray[np.float64], size: float) -> None:
     width = max(1.0, size * 0.42)
-    chains = [(_polygon(points[list(line)]), draw.POINT_COLOURS[line[0]]) for line in wflw.LINES]
+    chains = [(_polygon(points[list(line)]), draw.POINT_COLORS[line[0]]) for line in wflw.LINES]
     painter.setPen(_pen(QColor(*draw.OUTLINE, 90), width + 1.6))
     for chain, _ in chains:
         painter.drawPolyline(chain)
-    for chain, colour in chains:
-        painter.setPen(_pen(QColor(*colour, 205), width))
+    for chain, color in chains:
+        painter.setPen(_pen(QColor(*color, 205), width))
         painter.drawPolyline(chain)
 
 
 def _paint_points(painter: QPainter, points: NDArray[np.float64], confident: NDArray[np.bool_], size: float) -> None:
     painter.setPen(_pen(OUTLINE, size + 1.6))
     painter.drawPoints(_polygon(points[confident]))
-    for group, rgb in wflw.COLOURS:
+    for group, rgb in wflw.COLORS:
         members = np.array(group)
         for shown, alpha in ((confident, 255), (~confident, 90)):
-            colour = QColor(*rgb)
-            colour.setAlpha(alpha)
-            painter.setPen(_pen(colour, size))
+            color = QColor(*rgb)
+            color.setAlpha(alpha)
+            painter.setPen(_pen(color, size))
             painter.drawPoints(_polygon(points[members[shown[members]]]))
 
 
 def _paint_id(painter: QPainter, face_id: int, points: NDArray[np.float64], size: float) -> None:
-    """Paint a label above the head. It stays inside the window as long as the centre of the face is inside."""
+    """Paint a label above the head. It stays inside the window as long as the center of the face is inside."""
     font = QFont(painter.font())
     font.setPixelSize(round((0.9 + size / 12) * QFontInfo(font).pixelSize()))
     font.setWeight(QFont.Weight.DemiBold)

@@ -14,8 +14,8 @@ BACKGROUND = QColor("#0b0e13")
 DIMMED = QColor(6, 8, 12, 150)
 CARD = QColor(20, 25, 33, 235)
 CARD_BORDER = QColor(255, 255, 255, 22)
-TITLE_COLOUR = QColor("#e6ebf2")
-TEXT_COLOUR = QColor("#9aa7b8")
+TITLE_COLOR = QColor("#e6ebf2")
+TEXT_COLOR = QColor("#9aa7b8")
 TITLE_SIZE, TEXT_SIZE = 1.6, 1.2
 """Font sizes, as multiples of the user's own font size."""
 
@@ -129,10 +129,10 @@ class View(QWidget):
         painter.setBrush(CARD)
         painter.drawRoundedRect(card, 12, 12)
         inside = card.adjusted(28, 22, -28, -22)
-        painter.setPen(TITLE_COLOUR)
+        painter.setPen(TITLE_COLOR)
         painter.setFont(title_font)
         painter.drawText(inside, flags, title)
-        painter.setPen(TEXT_COLOUR)
+        painter.setPen(TEXT_COLOR)
         painter.setFont(text_font)
         painter.drawText(inside.adjusted(0, title_box.height() + gap, 0, 0), flags, text)
         painter.restore()
@@ -148,7 +148,7 @@ class View(QWidget):
         painter.setPen(Qt.PenStyle.NoPen)
         painter.setBrush(CARD)
         painter.drawRoundedRect(pill, 16, 16)
-        painter.setPen(TITLE_COLOUR)
+        painter.setPen(TITLE_COLOR)
         painter.drawText(pill.adjusted(16, 7, -16, -7), flags, self.hint)
         painter.restore()
 

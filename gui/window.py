@@ -243,7 +243,7 @@ class Window(QMainWindow):
         size = QSize(round(width * scale), round(height * scale) + bar).expandedTo(MINIMUM_SIZE)
         geometry = QRect(QPoint(), size)
         geometry.moveCenter(self.geometry().center())
-        # The window grows around its centre; keep its top left corner on the screen.
+        # The window grows around its center; keep its top left corner on the screen.
         corner = screen.availableGeometry().topLeft()
         geometry.moveTopLeft(QPoint(max(geometry.left(), corner.x()), max(geometry.top(), corner.y())))
         self.setGeometry(geometry)

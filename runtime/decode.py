@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 Float32 = NDArray[np.float32]
 
 CORE_THRESHOLD = 0.5
-"""Cells with a score above this share of the highest one are the core; its centre is a first estimate of the point."""
+"""Cells with a score above this share of the highest one are the core; its center is a first estimate of the point."""
 
 WINDOW_SIGMA = 3.0
-"""Sigma, in cells, of the Gaussian window around the centre of the core. Cells far from it hardly count."""
+"""Sigma, in cells, of the Gaussian window around the center of the core. Cells far from it hardly count."""
 
 MIN_WEIGHT = 1e-6
 """Added to the weight of every cell, so that the point is finite if no score is positive. OpenVINO would drop a much
@@ -56,7 +56,7 @@ def decode(
 ) -> tuple[Float32, Float32]:
     """Return the points of maps: the mean of cell plus offset over all cells, weighted by score and a Gaussian window.
 
-    The window is around the centre of the core: the mean of the cells with a score above `CORE_THRESHOLD` of the
+    The window is around the center of the core: the mean of the cells with a score above `CORE_THRESHOLD` of the
     highest one, each weighted by the difference. All steps are continuous in the maps. Negative scores count as 0. NaN
     in a map gives a NaN point.
 
@@ -77,7 +77,7 @@ def decode(
     threshold = CORE_THRESHOLD * np.maximum(highest, 0)[..., None, None]
     core = np.maximum(scores - threshold, 0) + MIN_WEIGHT  # (N, K, H, W)
     total = core.sum((2, 3))[..., None]
-    to_x = x - (core.sum(2) * x).sum(-1, keepdims=True) / total  # (N, K, W) from the centre of the core
+    to_x = x - (core.sum(2) * x).sum(-1, keepdims=True) / total  # (N, K, W) from the center of the core
     to_y = y - (core.sum(3) * y).sum(-1, keepdims=True) / total  # (N, K, H)
 
     window_x, window_y = np.exp(-(to_x**2) / (2 * window_sigma**2)), np.exp(-(to_y**2) / (2 * window_sigma**2))

@@ -48,7 +48,7 @@ MAX_SIDE = 4096
 """Images with a longer side are reduced to it. MediaPipe ends the process at 32767, and needs much memory before."""
 
 PADDED_SCALE = 2.0
-"""Side of the padded view, relative to the longer side of the image. The image is in its centre, on black."""
+"""Side of the padded view, relative to the longer side of the image. The image is in its center, on black."""
 
 PADDED_SCORE_FACTOR = 0.75
 """Scores from the padded view are multiplied by this: the network is overconfident there, for example on letters."""

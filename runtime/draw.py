@@ -17,15 +17,15 @@ from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
 from canthus.runtime.types import Face, Faces, check_image, describe_value
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
-POINT_COLOURS: tuple[Colour, ...] = tuple(
-    next(colour for points, colour in wflw.COLOURS if point in points) for point in range(wflw.POINTS)
+POINT_COLORS: tuple[Color, ...] = tuple(
+    next(color for points, color in wflw.COLORS if point in points) for point in range(wflw.POINTS)
 )
-OUTLINE: Colour = (8, 12, 18)
-"""Colour under dots, lines and ids, so that they are visible on every skin tone and background."""
+OUTLINE: Color = (8, 12, 18)
+"""Color under dots, lines and ids, so that they are visible on every skin tone and background."""
 
-TEXT: Colour = (244, 247, 250)
+TEXT: Color = (244, 247, 250)
 
 FAINT_BELOW = 0.7
 """Points with a lower score, such as those behind a hand, are drawn without outline and translucent."""
@@ -50,7 +50,7 @@ def draw(image: NDArray[np.uint8], faces: Faces, lines: bool = True, ids: bool =
     """Return a copy of an RGB image (H, W, 3) with the faces drawn on it.
 
     Sizes follow the size of each face. Points with a score below `FAINT_BELOW` are faint. The id of a face is above it,
-    if the centre of the face is in the image. Raises InputError for an image of another shape or dtype.
+    if the center of the face is in the image. Raises InputError for an image of another shape or dtype.
     """
     check_image(image)
     if not isinstance(faces, Faces):
@@ -85,13 +85,13 @@ def _draw_face(canvas: NDArray[np.uint8], face: Face, lines: bool) -> None:
         return
     points = layer.place(face.points)
     if lines:
-        for width, alpha, colour in ((line + outline, 0.35, OUTLINE), (line, 0.8, None)):
+        for width, alpha, color in ((line + outline, 0.35, OUTLINE), (line, 0.8, None)):
             for chain in wflw.LINES:
-                layer.line(points[list(chain)], width, colour or POINT_COLOURS[chain[0]], alpha)
+                layer.line(points[list(chain)], width, color or POINT_COLORS[chain[0]], alpha)
     confident = face.scores >= FAINT_BELOW
-    layer.dots(points[~confident], dot, list(itertools.compress(POINT_COLOURS, ~confident)), 0.35)
+    layer.dots(points[~confident], dot, list(itertools.compress(POINT_COLORS, ~confident)), 0.35)
     layer.dots(points[confident], dot + outline, [OUTLINE] * int(confident.sum()), 0.67)
-    layer.dots(points[confident], dot, list(itertools.compress(POINT_COLOURS, confident)), 1.0)
+    layer.dots(points[confident], dot, list(itertools.compress(POINT_COLORS, confident)), 1.0)
     layer.blend()
 
 
@@ -115,7 +115,7 @@ def _draw_id(canvas: NDArray[np.uint8], face: Face) -> None:
 class _Layer:
     """A transparent image over a part of a canvas, with `scale` times its resolution.
 
-    Colours are premultiplied by alpha, so OpenCV's anti-aliasing over transparent pixels is correct.
+    Colors are premultiplied by alpha, so OpenCV's anti-aliasing over transparent pixels is correct.
     """
 
     def __init__(
@@ -135,17 +135,17 @@ class _Layer:
         placed = (points - self._origin + 0.5) * self._scale - 0.5
         return np.round(placed * (1 << _SHIFT)).astype(np.int32)
 
-    def line(self, points: NDArray[np.int32], width: float, colour: Colour, alpha: float) -> None:
+    def line(self, points: NDArray[np.int32], width: float, color: Color, alpha: float) -> None:
         """Draw a line through points (K, 2) from `place`; `width` in pixels of the canvas."""
         thickness = max(round(width * self._scale), 1)
-        cv2.polylines(self._pixels, [points], False, _premultiplied(colour, alpha), thickness, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(self._pixels, [points], False, _premultiplied(color, alpha), thickness, cv2.LINE_AA, _SHIFT)
 
-    def dots(self, points: NDArray[np.int32], diameter: float, colours: Sequence[Colour], alpha: float) -> None:
+    def dots(self, points: NDArray[np.int32], diameter: float, colors: Sequence[Color], alpha: float) -> None:
         """Draw a dot at each of the points (K, 2) from `place`; `diameter` in pixels of the canvas."""
         radius = diameter / 2 * self._scale * (1 << _SHIFT)
         circles = np.round(points[:, None] + radius * _CIRCLE).astype(np.int32)  # (K, 16, 2)
-        for circle, colour in zip(circles, colours, strict=True):
-            cv2.fillConvexPoly(self._pixels, circle, _premultiplied(colour, alpha), cv2.LINE_AA, _SHIFT)
+        for circle, color in zip(circles, colors, strict=True):
+            cv2.fillConvexPoly(self._pixels, circle, _premultiplied(color, alpha), cv2.LINE_AA, _SHIFT)
 
     def blend(self) -> None:
         """Draw the layer on the canvas."""
@@ -157,18 +157,18 @@ class _Layer:
 
 
 @functools.cache
-def _premultiplied(colour: Colour, alpha: float) -> tuple[float, ...]:
-    return (*(alpha * part for part in colour), 255 * alpha)
+def _premultiplied(color: Color, alpha: float) -> tuple[float, ...]:
+    return (*(alpha * part for part in color), 255 * alpha)
 
 
 def _blend(
-    canvas: NDArray[np.uint8], corner: tuple[int, int], mask: NDArray[np.uint8], colour: Colour, alpha: float
+    canvas: NDArray[np.uint8], corner: tuple[int, int], mask: NDArray[np.uint8], color: Color, alpha: float
 ) -> None:
-    """Blend a colour with the canvas, weighted by a mask (h, w) whose upper left corner is at `corner` (x, y)."""
+    """Blend a color with the canvas, weighted by a mask (h, w) whose upper left corner is at `corner` (x, y)."""
     x, y = corner
     part = canvas[y : y + mask.shape[0], x : x + mask.shape[1]]
     weight = mask[: part.shape[0], : part.shape[1], None].astype(np.float32) * np.float32(alpha / 255)
-    part[:] = np.round(part + (np.array(colour, np.float32) - part) * weight)
+    part[:] = np.round(part + (np.array(color, np.float32) - part) * weight)
 
 
 @functools.lru_cache(maxsize=256)

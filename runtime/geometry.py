@@ -38,11 +38,11 @@ def roi_from_points(points: NDArray[np.floating], angle: float = 0.0) -> Roi:
     cos, sin = math.cos(angle), math.sin(angle)
     rotated = points @ np.array([[cos, -sin], [sin, cos]])  # to the axes of the square
     low, high = rotated.min(0), rotated.max(0)
-    centre = (low + high) / 2
+    center = (low + high) / 2
     side = MARGIN * float((high - low).max())
     return Roi(
-        x=float(cos * centre[0] - sin * centre[1]),
-        y=float(sin * centre[0] + cos * centre[1]),
+        x=float(cos * center[0] - sin * center[1]),
+        y=float(sin * center[0] + cos * center[1]),
         side=max(side, 1.0),
         angle=angle,
     )
@@ -61,7 +61,7 @@ def roi_from_box(box: FaceBox) -> Roi:
 
 
 def roll_from_points(points: NDArray[np.floating]) -> float:
-    """Return the roll of a face in radians: the angle of the line between its eye centres; points (98, 2)."""
+    """Return the roll of a face in radians: the angle of the line between its eye centers; points (98, 2)."""
     x, y = points[list(RIGHT_EYE)].mean(0) - points[list(LEFT_EYE)].mean(0)
     return math.atan2(float(y), float(x))
 
@@ -69,15 +69,15 @@ def roll_from_points(points: NDArray[np.floating]) -> float:
 def to_frame(roi: Roi, size: int) -> NDArray[np.float64]:
     """Return the (2, 3) affine from pixels of a `size` x `size` crop of a region to frame pixels.
 
-    The crop's pixels tile the region: its edges are the outer edges of the crop's outer pixels, not their centres.
+    The crop's pixels tile the region: its edges are the outer edges of the crop's outer pixels, not their centers.
     """
     step = roi.side / size
     cos, sin = math.cos(roi.angle) * step, math.sin(roi.angle) * step
-    centre = (size - 1) / 2
+    center = (size - 1) / 2
     return np.array(
         [
-            [cos, -sin, roi.x - (cos - sin) * centre],
-            [sin, cos, roi.y - (sin + cos) * centre],
+            [cos, -sin, roi.x - (cos - sin) * center],
+            [sin, cos, roi.y - (sin + cos) * center],
         ]
     )
 
@@ -155,8 +155,8 @@ def _reduce(image: NDArray[np.uint8], roi: Roi, shrink: int) -> tuple[NDArray[np
     """
     reach = roi.side / 2 * (abs(math.cos(roi.angle)) + abs(math.sin(roi.angle))) + 2 * shrink
     (x0, x1), (y0, y1) = (
-        [min(max(math.floor(edge), 0), side - 1) for edge in (centre - reach, centre + reach)]
-        for centre, side in ((roi.x, image.shape[1]), (roi.y, image.shape[0]))
+        [min(max(math.floor(edge), 0), side - 1) for edge in (center - reach, center + reach)]
+        for center, side in ((roi.x, image.shape[1]), (roi.y, image.shape[0]))
     )
     while max(x1 - x0, y1 - y0) + 2 * shrink > MAX_WARP_SIDE * shrink:
         shrink *= 2
@@ -168,7 +168,7 @@ def _reduce(image: NDArray[np.uint8], roi: Roi, shrink: int) -> tuple[NDArray[np
     for _ in range(shrink.bit_length() - 1):
         half = (part.shape[1] // 2, part.shape[0] // 2)
         part = cv2.resize(part, half, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    x, y = ((centre + 0.5) / shrink - 0.5 for centre in (roi.x - x0, roi.y - y0))
+    x, y = ((center + 0.5) / shrink - 0.5 for center in (roi.x - x0, roi.y - y0))
     return part, Roi(x, y, roi.side / shrink, roi.angle)
 
 
@@ -197,7 +197,7 @@ def intersection_over_union(one: Roi, other: Roi) -> float:
     """
     cos, sin = math.cos(one.angle), math.sin(one.angle)
     x, y = other.x - one.x, other.y - one.y
-    distances = abs(cos * x + sin * y), abs(cos * y - sin * x)  # between the centres, along the axes of the squares
+    distances = abs(cos * x + sin * y), abs(cos * y - sin * x)  # between the centers, along the axes of the squares
     width, height = (min(max((one.side + other.side) / 2 - apart, 0.0), one.side, other.side) for apart in distances)
     shared = width * height
     return shared / (one.side**2 + other.side**2 - shared)

@@ -28,7 +28,7 @@ SCORE_TOLERANCE = 0.001
 """How far a score may be outside [0, 1], by rounding in half precision."""
 
 MAX_DISTANCE = 1.0
-"""A point further from the centre of its region is an error of the network, in sides of the region. A corner of the
+"""A point further from the center of its region is an error of the network, in sides of the region. A corner of the
 region is at 0.7."""
 
 MIN_EXTENT = 0.01
@@ -52,7 +52,7 @@ Roll = Callable[[NDArray[np.floating]], float]
 def predict_landmarks(backend: Backend, image: NDArray[np.uint8], rois: Sequence[Roi]) -> Landmarks:
     """Predict the landmarks in each region of an image (H, W, 3) RGB, once.
 
-    If the network returns impossible values for a face, its points are the centre of its region and its scores are 0:
+    If the network returns impossible values for a face, its points are the center of its region and its scores are 0:
     NaN, points far outside the region or all at one place, or scores outside [0, 1].
     """
     points, scores = predict_regions(backend, image, rois)

@@ -20,13 +20,13 @@ from av.video.reformatter import ColorRange, Colorspace
 from numpy.typing import NDArray
 
 CONVERTIBLE_COLOR_SPACES = (0, 1, 2, 4, 5, 6, 7, 9)
-"""Numbers of the colour spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
+"""Numbers of the color spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
 
 PLANAR_YUV = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p")
 """FFmpeg's names of the formats of 8 bits with a plane for each component."""
 
 KR_KB = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 5: (0.299, 0.114), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}
-"""FFmpeg's colour space number -> the weights of red and blue in the luma. Unspecified (2) is read as BT.601."""
+"""FFmpeg's color space number -> the weights of red and blue in the luma. Unspecified (2) is read as BT.601."""
 
 STRIP_ROWS = 64
 
@@ -80,7 +80,7 @@ def error_reason(error: Exception) -> str:
 def to_rgb(decoded: av.VideoFrame) -> NDArray[np.uint8]:
     """Convert a decoded frame to (H, W, 3) RGB.
 
-    FFmpeg's fast conversion from YUV rounds down: its colours are 1 to 2 levels too dark.
+    FFmpeg's fast conversion from YUV rounds down: its colors are 1 to 2 levels too dark.
     """
     if decoded.colorspace not in CONVERTIBLE_COLOR_SPACES:
         decoded.colorspace = Colorspace.ITU709

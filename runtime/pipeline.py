@@ -111,7 +111,7 @@ class Landmarker(Closeable):
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
         """Return the faces of a single image (H, W, 3) uint8 RGB. Small faces are searched for too.
 
-        Raises InputError for any other value, for example a grey image or one with an alpha channel, and in another
+        Raises InputError for any other value, for example a gray image or one with an alpha channel, and in another
         thread than the one that opened the landmarker.
         """
         self._check_thread()

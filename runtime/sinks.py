@@ -1,4 +1,4 @@
-"""Write a video with the timestamps, the colours and the audio of its source."""
+"""Write a video with the timestamps, the colors and the audio of its source."""
 
 import contextlib
 import math
@@ -34,7 +34,7 @@ AAC_LAYOUT_OF_CHANNELS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0"}
 """The layout of a number of channels in another layout, such as 5.1(side), or an unknown one."""
 
 RGB_TO_YUV_MATRIX = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
-"""FFmpeg's colour space number -> its matrix number. Unspecified (2) is decoded as BT.601 (5), so it is encoded so."""
+"""FFmpeg's color space number -> its matrix number. Unspecified (2) is decoded as BT.601 (5), so it is encoded so."""
 
 MAX_DURATION = 2**31 - 1
 """Longest frame that an .mp4 can store, in ticks. A damaged source may have a duration of days."""
@@ -47,14 +47,14 @@ def check_video(path: Path, overwrite: bool) -> None:
 
 
 class VideoSink(Closeable):
-    """Writes frames as H.264 at their own times, with the colour tags and the audio of the source video.
+    """Writes frames as H.264 at their own times, with the color tags and the audio of the source video.
 
     The file appears when the sink is closed. It is complete then, also after Ctrl-C. Without a frame no file is
     written. `commit_together` closes several sinks together.
 
     Args:
         path: The video to write. Its suffix must be one of VIDEO_SUFFIXES.
-        source: Its size, pixel aspect, colours and audio are used. An odd width or height is reduced by one, because
+        source: Its size, pixel aspect, colors and audio are used. An odd width or height is reduced by one, because
             H.264 needs even sides.
 
     Raises:
@@ -98,7 +98,7 @@ class VideoSink(Closeable):
             self._stream.options |= {"tune": "zerolatency", "subq": "0"}
         encoder, decoder = self._stream.codec_context, source.stream.codec_context
         encoder.time_base, encoder.sample_aspect_ratio = TIME_BASE, source.pixel_aspect
-        # With the tags of the source, a player shows the same colours. Without tags, it assumes the same for both.
+        # With the tags of the source, a player shows the same colors. Without tags, it assumes the same for both.
         known = decoder.colorspace in RGB_TO_YUV_MATRIX
         encoder.colorspace = decoder.colorspace if known else Colorspace.ITU709
         encoder.color_primaries, encoder.color_trc = decoder.color_primaries, decoder.color_trc

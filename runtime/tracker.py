@@ -23,7 +23,7 @@ returns does not change its size more either; a face of another size is another 
 
 CUT_DIFFERENCE = 14.0
 CUT_CORRELATION = 0.5
-"""There is a cut between two frames if their 8 x 8 thumbnails differ by more grey levels (mean) and correlate less.
+"""There is a cut between two frames if their 8 x 8 thumbnails differ by more gray levels (mean) and correlate less.
 
 Within the shots of nine clips, thumbnails differ by less than 9 and correlate above 0.8; at their cuts, they differ by
 more than 18 and correlate below 0.45. Lights that go on or off do not change the correlation, nor does a shift by a
@@ -31,7 +31,7 @@ tenth of the width.
 """
 
 BLANK_DEVIATION = 4.0
-"""Thumbnails whose grey levels deviate less than this show nothing, such as a covered camera."""
+"""Thumbnails whose gray levels deviate less than this show nothing, such as a covered camera."""
 
 Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
 """Detects the faces in an image (H, W, 3)."""

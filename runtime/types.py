@@ -1,6 +1,6 @@
 """The values that pass between the stages. Shapes and dtypes are checked here, when a value is created.
 
-Pixel centres are integers, x comes before y, colours are RGB.
+Pixel centers are integers, x comes before y, colors are RGB.
 """
 
 import math
@@ -85,7 +85,7 @@ class FaceBox:
 
 @dataclass(frozen=True)
 class Roi:
-    """A rotated square to crop: centre and side in frame pixels, angle in radians.
+    """A rotated square to crop: center and side in frame pixels, angle in radians.
 
     A positive angle rotates the x axis towards the y axis (clockwise on the screen).
     """
@@ -188,12 +188,12 @@ class Face:
 
     @property
     def left_pupil(self) -> NDArray[np.float32]:
-        """Centre of the left pupil, (2,)."""
+        """Center of the left pupil, (2,)."""
         return np.asarray(self.points[wflw.LEFT_PUPIL])
 
     @property
     def right_pupil(self) -> NDArray[np.float32]:
-        """Centre of the right pupil, (2,)."""
+        """Center of the right pupil, (2,)."""
         return np.asarray(self.points[wflw.RIGHT_PUPIL])
 
     def _region(self, points: tuple[int, ...]) -> NDArray[np.float32]:

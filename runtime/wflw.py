@@ -42,7 +42,7 @@ into three, so the eyelid points are not exactly at the same places.
 ATTRIBUTES = ("pose", "expression", "illumination", "make-up", "occlusion", "blur")
 """The six test subsets of WFLW, in the order of the official list files."""
 
-COLOURS: tuple[tuple[tuple[int, ...], tuple[int, int, int]], ...] = (
+COLORS: tuple[tuple[tuple[int, ...], tuple[int, int, int]], ...] = (
     (CONTOUR, (90, 200, 250)),
     (LEFT_BROW + RIGHT_BROW, (255, 200, 90)),
     (NOSE_BRIDGE + NOSE_BASE, (190, 150, 255)),
@@ -50,7 +50,7 @@ COLOURS: tuple[tuple[tuple[int, ...], tuple[int, int, int]], ...] = (
     (OUTER_LIPS + INNER_LIPS, (255, 120, 140)),
     (PUPILS, (255, 255, 255)),
 )
-"""Groups of points and the RGB colour of each."""
+"""Groups of points and the RGB color of each."""
 
 LINES: tuple[tuple[int, ...], ...] = (
     CONTOUR,

@@ -191,7 +191,7 @@ def _predict_resized(backend: Backend, crops: NDArray[np.uint8]) -> Prediction:
     side = (backend.size, backend.size)
     resized = [np.asarray(cv2.resize(crop, side, interpolation=method), np.uint8) for crop in crops]
     points, scores = backend.predict(np.stack(resized))
-    return (points + np.float32(0.5)) * np.float32(scale) - np.float32(0.5), scores  # pixel centres are integers
+    return (points + np.float32(0.5)) * np.float32(scale) - np.float32(0.5), scores  # pixel centers are integers
 
 
 class Target(NamedTuple):

@@ -14,7 +14,7 @@ class TorchBackend(Closeable):
     """Runs a network that its caller built, with calibrated scores. `runtime` defines no architecture.
 
     network: crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and map peaks (N, K), both float32. So the
-        network normalises the crops and decodes its maps itself, as an exported model does. It is moved to the device.
+        network normalizes the crops and decodes its maps itself, as an exported model does. It is moved to the device.
     size: side of the crops, pixels.
     device: "cpu" or "cuda". Raises BackendError if PyTorch finds no GPU.
     """

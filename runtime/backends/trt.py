@@ -99,7 +99,7 @@ def last_error(log: ErrorLog) -> str:
 
 
 class Engine:
-    """A deserialised engine, with the sizes that its bindings define."""
+    """A deserialized engine, with the sizes that its bindings define."""
 
     def __init__(self, path: Path, gpu: Gpu, trust: bool = False, skip_check: bool = False) -> None:
         """Load an engine file for a GPU.

@@ -11,8 +11,8 @@
 #include <math.h>
 #endif
 
-// The same as in decode.py: the share of the peak above which cells count for the centre, the standard deviation of the
-// Gaussian window around the centre in cells, and the weight that is added to every cell.
+// The same as in decode.py: the share of the peak above which cells count for the center, the standard deviation of the
+// Gaussian window around the center in cells, and the weight that is added to every cell.
 #define CORE_THRESHOLD 0.5f
 #define WINDOW_SIGMA 3.0f
 #define MIN_WEIGHT 1e-6f
@@ -117,7 +117,7 @@ HOST_DEVICE WeightedSum add(WeightedSum one, WeightedSum other) {
     return {one.weight + other.weight, one.x + other.x, one.y + other.y};
 }
 
-// The contribution of one cell to the centre of the peak. scores: the map of one point; top: its maximum.
+// The contribution of one cell to the center of the peak. scores: the map of one point; top: its maximum.
 HOST_DEVICE WeightedSum center_term(const float* scores, int cell, int width, float top) {
     float weight = positive(scores[cell] - CORE_THRESHOLD * positive(top)) + MIN_WEIGHT;
     return {weight, weight * (float)(cell % width), weight * (float)(cell / width)};

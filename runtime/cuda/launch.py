@@ -175,7 +175,7 @@ class Cuda:
         """Launch a captured graph."""
         _checked(self._driver.cuGraphLaunch(graph, self._stream))
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all work on the stream has finished."""
         _checked(self._driver.cuStreamSynchronize(self._stream))
 
@@ -238,7 +238,7 @@ def to_region(roi: Roi, size: int) -> tuple[NDArray[np.float32], NDArray[np.floa
     shrink, taps = sampling(roi, size)
     cut, back = to_frame(roi, size * taps), to_frame(roi, size)
     cut /= shrink
-    cut[:, 2] += 0.5 / shrink - 0.5  # pixel centres are integers in the reduced frame too
+    cut[:, 2] += 0.5 / shrink - 0.5  # pixel centers are integers in the reduced frame too
     return cut.astype(np.float32).ravel(), back.astype(np.float32).ravel(), taps, shrink
 
 
@@ -336,7 +336,7 @@ class FaceRunner:
             self.start(bucket, cut)
         else:
             self.cuda.replay(graph)
-        self.cuda.synchronise()
+        self.cuda.synchronize()
         return self._result[:faces].copy()
 
     def graph(self, bucket: int, cut: bool) -> Any:
@@ -345,7 +345,7 @@ class FaceRunner:
         if key not in self._graphs:
             # One run without capture: TensorRT allocates memory on first use, which a graph cannot hold.
             capturable = self.start(bucket, cut)
-            self.cuda.synchronise()
+            self.cuda.synchronize()
             self._graphs[key] = None
             if capturable:
                 # Some versions of TensorRT do not report beforehand that they cannot be captured.

@@ -25,7 +25,7 @@ GROUPS = (
     (wflw.INNER_LIPS, "#c2334d"),
     (wflw.PUPILS, "#444444"),
 )
-"""Groups of points and their colours, dark enough for a white background."""
+"""Groups of points and their colors, dark enough for a white background."""
 
 
 def symmetric_face() -> NDArray[np.float64]:
@@ -46,7 +46,7 @@ def symmetric_face() -> NDArray[np.float64]:
 
 
 def label_places(face: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the centre (98, 2) of each point's number: outside closed curves, inside for the inner lips."""
+    """Return the center (98, 2) of each point's number: outside closed curves, inside for the inner lips."""
     places = face.copy()
     for group in (wflw.CONTOUR, wflw.LEFT_BROW, wflw.RIGHT_BROW, wflw.LEFT_EYE, wflw.RIGHT_EYE, wflw.OUTER_LIPS):
         places[list(group)] += DISTANCE * _outward(face[list(group)], group is wflw.CONTOUR)
@@ -70,7 +70,7 @@ def _outward(curve: NDArray[np.float64], is_open: bool) -> NDArray[np.float64]:
 def diagram(face: NDArray[np.float64]) -> str:
     """Return the SVG of a face (98, 2): lines, points and their numbers."""
     height = round(float(face[:, 1].max()) + MARGIN)
-    colours = {point: colour for group, colour in GROUPS for point in group}
+    colors = {point: color for group, color in GROUPS for point in group}
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
         'font-size="17" text-anchor="middle">',
@@ -78,11 +78,11 @@ def diagram(face: NDArray[np.float64]) -> str:
     ]
     for chain in wflw.LINES:
         corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in face[list(chain)])
-        style = f'fill="none" stroke="{colours[chain[0]]}" stroke-width="1.5" stroke-opacity="0.4"'
+        style = f'fill="none" stroke="{colors[chain[0]]}" stroke-width="1.5" stroke-opacity="0.4"'
         parts.append(f'<polyline points="{corners}" {style}/>')
     for point, ((x, y), (left, top)) in enumerate(zip(face, label_places(face), strict=True)):
-        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colours[point]}"/>')
-        parts.append(f'<text x="{left:.1f}" y="{top + 6:.1f}" fill="{colours[point]}">{point}</text>')
+        parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colors[point]}"/>')
+        parts.append(f'<text x="{left:.1f}" y="{top + 6:.1f}" fill="{colors[point]}">{point}</text>')
     return "\n".join([*parts, "</svg>\n"])
 
 

@@ -12,12 +12,12 @@ from PyQt6.QtWidgets import QApplication
 from canthus.gui.overlay import FAINT_BELOW, OverlayStyle, frame_to_window
 from canthus.gui.stream import Result
 from canthus.gui.view import View
-from canthus.runtime.draw import POINT_COLOURS
+from canthus.runtime.draw import POINT_COLORS
 from canthus.runtime.types import Faces, Frame
 from support.viewer import BACKGROUND, POINT, application, face_at, frame
 
 TOLERANCE = 3
-"""Grey levels by which a painted colour may differ because of antialiasing."""
+"""Gray levels by which a painted color may differ because of antialiasing."""
 
 qt = pytest.fixture(scope="session")(application)
 
@@ -38,7 +38,7 @@ def view_of(faces: Faces, style: OverlayStyle, width: int = 256, height: int = 1
 
 def test_point_is_painted_at_its_pixel(qt: QApplication) -> None:
     shown = pixels(view_of(face_at(*POINT), OverlayStyle(ids=False)))
-    # A frame pixel covers 4 window pixels; the centre of frame pixel x is at x + 0.5.
+    # A frame pixel covers 4 window pixels; the center of frame pixel x is at x + 0.5.
     x, y = int(4 * (POINT[0] + 0.5)), int(4 * (POINT[1] + 0.5))
     assert np.abs(shown[y, x] - 255).max() <= TOLERANCE  # the pupils are white and painted last
     assert np.abs(shown[y + 30, x] - BACKGROUND).max() <= TOLERANCE
@@ -55,14 +55,14 @@ def test_point_with_low_score_is_painted_faintly(qt: QApplication) -> None:
     assert strength[2] == strength[3]
 
 
-def test_lines_are_visible_on_a_background_of_their_colour(qt: QApplication) -> None:
-    face, colour = face_at(*POINT), POINT_COLOURS[0]
+def test_lines_are_visible_on_a_background_of_their_color(qt: QApplication) -> None:
+    face, color = face_at(*POINT), POINT_COLORS[0]
     face.points[0, :33, 0], face.points[0, :33, 1] = np.linspace(8, 56, 33), 20  # the contour as a horizontal line
     shown = []
     for lines in (False, True):
         view = View(OverlayStyle(lines=lines, ids=False))
         view.resize(256, 192)
-        view.show_result(Result(Frame(np.full((48, 64, 3), colour, np.uint8), 0, 0.0), face, {}, 0))
+        view.show_result(Result(Frame(np.full((48, 64, 3), color, np.uint8), 0, 0.0), face, {}, 0))
         shown.append(pixels(view)[:, 40:210])
     darker = (shown[0] - shown[1]).max(-1) > 3 * TOLERANCE
     assert darker.any(0).mean() > 0.25  # the rest is covered by the dots
@@ -91,7 +91,7 @@ def test_mirror_flips_points_and_image_together(qt: QApplication) -> None:
     assert np.abs(shown[0] - shown[1]).mean() > 10 * TOLERANCE
 
 
-def test_frame_is_centred_in_the_window() -> None:
+def test_frame_is_centerd_in_the_window() -> None:
     for mirrored in (False, True):
         to_window = frame_to_window(64, 48, QRectF(0, 0, 200, 400), mirrored)
         assert to_window.map(QPointF(32, 24)) == QPointF(100, 200)

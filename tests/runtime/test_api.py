@@ -68,7 +68,7 @@ def test_image_is_read_landmarked_and_drawn_on(tmp_path):
         (np.zeros((2, 10, 12, 3), np.uint8), r"\(2, 10, 12, 3\) (of )?uint8"),
         ("face.png", "'face.png'"),
     ],
-    ids=["rgba", "grey", "float", "batch", "path"],
+    ids=["rgba", "gray", "float", "batch", "path"],
 )
 def test_value_that_is_no_rgb_image_is_refused(value, description):
     with Landmarker() as landmarker, pytest.raises(InputError, match=description):

@@ -143,7 +143,7 @@ def test_track_ends_when_the_camera_is_covered(clip, model, light):
 
 
 def test_video_without_faces_writes_an_empty_table_and_an_overlay(tmp_path):
-    source = write_video(tmp_path / "grey.mp4", STILL)
+    source = write_video(tmp_path / "gray.mp4", STILL)
     assert run("video", source, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 0
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 1
     with VideoFile(tmp_path / "o.mp4") as video:
@@ -352,7 +352,7 @@ def test_images_are_drawn_and_written_to_a_table(clip, tmp_path, capsys):
     with VideoFile(clip) as video:
         image = next(iter(video)).image
     cv2.imwrite(str(folder / "deep" / "face.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-    cv2.imwrite(str(folder / "grey.jpg"), np.full((200, 200, 3), 90, np.uint8))
+    cv2.imwrite(str(folder / "gray.jpg"), np.full((200, 200, 3), 90, np.uint8))
     (folder / "broken.jpg").write_text("not an image")
     assert run("images", folder, "--table", tmp_path / "t.csv", "-o", tmp_path / "drawn") == 1
     assert "broken.jpg" in failed(capsys)
@@ -360,7 +360,7 @@ def test_images_are_drawn_and_written_to_a_table(clip, tmp_path, capsys):
     assert [row["picture"] for row in rows] == [str(Path("deep", "face.png"))]
     drawn = cv2.imread(str(tmp_path / "drawn" / "deep" / "face.png"))
     assert (drawn != cv2.cvtColor(image, cv2.COLOR_RGB2BGR)).any()
-    assert (tmp_path / "drawn" / "grey.jpg").exists()
+    assert (tmp_path / "drawn" / "gray.jpg").exists()
 
 
 def test_folder_without_images_is_one_clear_error(tmp_path, capsys):
@@ -431,7 +431,7 @@ def test_bench_prints_speed_and_memory(clip, capsys):
 
 
 def test_bench_of_a_clip_without_a_face_says_so(tmp_path, capsys):
-    source = write_video(tmp_path / "grey.mp4", STILL)
+    source = write_video(tmp_path / "gray.mp4", STILL)
     assert run("bench", "--clip", source, "--json") == 0
     output = capsys.readouterr()
     speed = json.loads(output.out)["speed"]
@@ -442,7 +442,7 @@ def test_bench_of_a_clip_without_a_face_says_so(tmp_path, capsys):
 
 
 def test_bench_on_a_sample_whose_face_is_not_found_measures_speed_only(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(sample, "CLIP", write_video(tmp_path / "grey.mp4", STILL))
+    monkeypatch.setattr(sample, "CLIP", write_video(tmp_path / "gray.mp4", STILL))
     assert run("bench", "--json") == 0
     output = capsys.readouterr()
     assert list(json.loads(output.out)) == ["backend", "speed"]

@@ -13,7 +13,7 @@ from canthus.runtime.geometry import crop, crop_all, to_frame, transform
 from canthus.runtime.types import Roi
 from support.host_cuda import HostCuda, MarkedMaps, compile_shim
 
-CROP_TOLERANCE = 1  # grey level
+CROP_TOLERANCE = 1  # gray level
 POINT_TOLERANCE = 1e-3  # crop pixels
 FRAME_TOLERANCE = 2e-3  # frame pixels: float32 far from the origin
 
@@ -71,7 +71,7 @@ def pointer(array):
     ],
     ids=str,
 )
-def test_crop_equals_opencvs_within_one_grey_level(shim, roi):
+def test_crop_equals_opencvs_within_one_gray_level(shim, roi):
     image = np.random.default_rng(1).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     found, expected = host_crop(shim, image, roi), crop(image, roi, SIZE)
     difference = np.abs(found.astype(int) - expected.astype(int))
@@ -155,7 +155,7 @@ def test_runner_crops_the_frame_as_opencv_does(network):
             points, _ = decode(maps[:, 0], maps[:, 1:], 4)
             found, _ = network.runner.predict_regions(image, rois[:count])
             expected = transform(crops.to_frame, points)
-            # On these random maps one grey level can move a point by more than the tolerance.
+            # On these random maps one gray level can move a point by more than the tolerance.
             far = np.abs(found - expected).max((1, 2)) > FRAME_TOLERANCE
             assert far.sum() <= count // 10
 

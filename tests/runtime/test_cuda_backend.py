@@ -155,7 +155,7 @@ def test_engine_runs_any_number_of_faces_and_saves_its_kernels(tensorrt, tmp_pat
         ({"gpu": "NVIDIA H100"}, "gpu: built for NVIDIA H100"),
     ],
 )
-def test_engine_for_another_machine_is_refused_before_it_is_deserialised(tensorrt, tmp_path, changes, why):
+def test_engine_for_another_machine_is_refused_before_it_is_deserialized(tensorrt, tmp_path, changes, why):
     with pytest.raises(EngineError, match=why):
         open_backend(write(tmp_path, **changes))
     assert not tensorrt.seen

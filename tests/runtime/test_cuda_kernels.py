@@ -24,7 +24,7 @@ from canthus.trainer.networks.network import build as build_network
 from canthus.trainer.networks.network import normalize
 
 SIZE, POINTS, STRIDE = 64, 98, 4
-CROP_TOLERANCE = 1  # grey level
+CROP_TOLERANCE = 1  # gray level
 POINT_TOLERANCE = 1e-3  # crop pixels
 
 
@@ -101,13 +101,13 @@ def device_copy(cuda: Cuda, address: int, array: np.ndarray) -> None:
     pinned = cuda.allocate_pinned(array.nbytes)
     pinned[:] = array.reshape(-1).view(np.uint8)
     cuda.upload(address, pinned, array.nbytes)
-    cuda.synchronise()
+    cuda.synchronize()
 
 
 def host_copy(cuda: Cuda, address: int, shape: tuple[int, ...]) -> np.ndarray:
     pinned = cuda.allocate_pinned(int(np.prod(shape)))
     cuda.download(pinned, address, pinned.size)
-    cuda.synchronise()
+    cuda.synchronize()
     return pinned.reshape(shape).copy()
 
 

@@ -99,7 +99,7 @@ def test_map_without_a_positive_score_has_a_finite_point():
     scores, offsets = np.full((1, 2, 8, 8), -0.5, np.float32), np.zeros((1, 2, 2, 8, 8), np.float32)
     scores[0, 1] = 0
     points, found_scores = decode(scores, offsets, stride=4)
-    np.testing.assert_allclose(points, 4 * 3.5, atol=1e-4)  # the centre
+    np.testing.assert_allclose(points, 4 * 3.5, atol=1e-4)  # the center
     assert found_scores.tolist() == [[0.0, 0.0]]
 
 

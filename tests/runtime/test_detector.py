@@ -43,7 +43,7 @@ def make_detector(score=0.9):
 
 
 def scene(wide, high, size=(240, 320)):
-    """Return a dark image with a bright face of `wide` x `high` pixels, right of and above its centre."""
+    """Return a dark image with a bright face of `wide` x `high` pixels, right of and above its center."""
     image = np.zeros((*size, 3), np.uint8)
     x, y = size[1] // 2 + 20, size[0] // 2 - 10
     image[y - high // 2 : y + high // 2, x - wide // 2 : x + wide // 2] = 255

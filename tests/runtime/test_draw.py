@@ -19,8 +19,8 @@ def one_face(span, x, y, score=0.95, face_id=0):
     )
 
 
-def plain(colour=(128, 128, 128), size=(300, 300)):
-    return np.full((*size, 3), colour, np.uint8)
+def plain(color=(128, 128, 128), size=(300, 300)):
+    return np.full((*size, 3), color, np.uint8)
 
 
 def change(image, faces, **options):

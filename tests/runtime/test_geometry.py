@@ -35,14 +35,14 @@ def test_invert_undoes_to_frame(roi):
 
 
 @pytest.mark.parametrize("roi", ROIS)
-def test_centre_of_a_crop_is_the_centre_of_its_region(roi):
-    centre = transform(to_frame(roi, 128), np.array([[63.5, 63.5]]))[0]
-    assert centre == pytest.approx((roi.x, roi.y), abs=1e-4)
+def test_center_of_a_crop_is_the_center_of_its_region(roi):
+    center = transform(to_frame(roi, 128), np.array([[63.5, 63.5]]))[0]
+    assert center == pytest.approx((roi.x, roi.y), abs=1e-4)
 
 
 def test_crop_at_the_same_scale_copies_pixels():
     image = np.random.default_rng(0).integers(0, 256, (80, 90, 3)).astype(np.uint8)
-    # The centre of pixels 10 to 41 is 25.5.
+    # The center of pixels 10 to 41 is 25.5.
     assert np.array_equal(crop(image, Roi(25.5, 30.5, 32), 32), image[15:47, 10:42])
 
 
@@ -90,7 +90,7 @@ def test_noise_of_a_smaller_crop_is_that_of_the_mean_over_its_pixels(scale, angl
     """A crop pixel covers scale x scale pixels, so its noise is that of a pixel over the scale."""
     noise = np.random.default_rng(0).normal(128, 30, (2000, 2000, 1)).clip(0, 255).astype(np.uint8).repeat(3, 2)
     cut = crop(noise, Roi(1000.2, 999.7, 64 * scale, angle), 64)
-    assert cut.std() < 1.1 * noise.std() / scale + 0.3  # and rounding to whole grey levels
+    assert cut.std() < 1.1 * noise.std() / scale + 0.3  # and rounding to whole gray levels
     assert cut.mean() == pytest.approx(noise.mean(), abs=0.7)
 
 

@@ -22,7 +22,7 @@ class FakePredict:
     """Predicts the nearest face well if the region has the roll of the face and is not too small; else badly."""
 
     def __init__(self, *faces):
-        self.faces, self.batches = faces, []  # a face: x of its centre, side of its box, roll
+        self.faces, self.batches = faces, []  # a face: x of its center, side of its box, roll
 
     def __call__(self, rois):
         self.batches.append(len(rois))

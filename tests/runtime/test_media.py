@@ -8,7 +8,7 @@ from av.video.reformatter import ColorRange
 from canthus.runtime.media import KR_KB, to_rgb
 
 OPENCV_ROUNDING = 0.65
-"""OpenCV multiplies colours by matrices in fixed point."""
+"""OpenCV multiplies colors by matrices in fixed point."""
 
 
 def exact_rgb(yuv, space, full_range):
@@ -25,7 +25,7 @@ def exact_rgb(yuv, space, full_range):
 @pytest.mark.parametrize("space", KR_KB)
 @pytest.mark.parametrize("pixels", ["yuv420p", "yuvj420p", "yuv422p", "yuv444p", "yuvj444p"])
 @pytest.mark.parametrize("size", [(128, 96), (101, 67), (1, 1), (64, 130), (2, 3)])
-def test_colours_are_those_of_the_standards(space, pixels, size):
+def test_colors_are_those_of_the_standards(space, pixels, size):
     width, height = size
     frame = av.VideoFrame(width, height, pixels)
     frame.colorspace = space

@@ -203,8 +203,8 @@ def test_rare_color_space_does_not_cost_a_frame(tmp_path, space):
         stream = file.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
         stream.codec_context.colorspace = space
-        grey = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8), format="rgb24")
-        file.mux(stream.encode(grey.reformat(format="yuv420p")))
+        gray = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 90, np.uint8), format="rgb24")
+        file.mux(stream.encode(gray.reformat(format="yuv420p")))
         file.mux(stream.encode(None))
     with VideoFile(tmp_path / "rare.mp4") as video:
         assert next(iter(video)).image.mean() == pytest.approx(90, abs=3)

@@ -201,7 +201,7 @@ def test_track_with_an_implausible_motion_is_lost_despite_a_high_score(fake_back
     assert len(tracker.update(scene((40, 120), side=60), 0.03)) == 0
 
 
-def test_track_whose_centre_leaves_the_frame_is_lost_despite_a_high_score(fake_backend):
+def test_track_whose_center_leaves_the_frame_is_lost_despite_a_high_score(fake_backend):
     class Shifted(Scored):
         def predict(self, crops):
             points, scores = super().predict(crops)
@@ -227,14 +227,14 @@ def test_unconfirmed_face_needs_the_higher_score_also_after_a_jump_back_in_time(
 
 def test_uncertain_track_is_not_moved_onto_the_face_of_another_track():
     class OnTheOther(FakeBackend):
-        """Gives each region a face at its centre; the left one has a low score. Once `moved`, all are the right one."""
+        """Gives each region a face at its center; the left one has a low score. Once `moved`, all are the right one."""
 
         moved = False
 
         def predict_regions(self, image, rois):
-            centres = [142 if self.moved or roi.x > 121 else 100 for roi in rois]
-            points = [70 * (SHAPE - (SHAPE.min(0) + SHAPE.max(0)) / 2) + (x, 120) for x in centres]
-            scores = [np.full(98, 0.5 if x == 100 else 0.9) for x in centres]
+            centers = [142 if self.moved or roi.x > 121 else 100 for roi in rois]
+            points = [70 * (SHAPE - (SHAPE.min(0) + SHAPE.max(0)) / 2) + (x, 120) for x in centers]
+            scores = [np.full(98, 0.5 if x == 100 else 0.9) for x in centers]
             return np.array(points, np.float32).reshape(-1, 98, 2), np.array(scores, np.float32).reshape(-1, 98)
 
     def detect(image):

@@ -174,8 +174,8 @@ class HostCuda(Cuda):
     def close(self) -> None:
         self.closed += 1
 
-    def synchronise(self) -> None:
-        assert self.recorded is None, "synchronised during a capture"
+    def synchronize(self) -> None:
+        assert self.recorded is None, "synchronized during a capture"
 
 
 class MarkedMaps:
