@@ -363,4 +363,4 @@ def test_written_video_is_as_bright_as_its_source(tmp_path, pixels, space):
     copy_video(tmp_path / "in.mkv", tmp_path / "out.mp4")
     with VideoFile(tmp_path / "in.mkv") as before, VideoFile(tmp_path / "out.mp4") as after:
         change = next(iter(after)).image.astype(float) - next(iter(before)).image
-    assert abs(change.mean()) < 0.35
+    assert abs(change.mean()) < 0.5
