@@ -21,8 +21,8 @@ CONVERTIBLE_COLOR_SPACES = (0, 1, 2, 4, 5, 6, 7, 9)
 """Numbers of the color spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
 
 ROUNDED_DOWN = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p")
-"""FFmpeg's names of the formats whose frames of even height it rounds down: by 1.3 levels of brightness on average, 0.85 in
-full range. One level is added to each channel. An exact conversion takes three times as long, which made
+"""FFmpeg's names of the formats whose frames of even height it rounds down: by 1.3 levels of brightness on average,
+0.85 in full range. One level is added to each channel. An exact conversion takes three times as long, which made
 `canthus bench` a quarter slower."""
 
 ONE_LEVEL = np.array([1.0, 1.0, 1.0, 0.0])  # OpenCV wants four channels

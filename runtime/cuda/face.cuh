@@ -4,8 +4,10 @@
 
 #ifdef __CUDACC__
 #define HOST_DEVICE __host__ __device__ __forceinline__
+#define UNROLL _Pragma("unroll")  // keeps small arrays in registers
 #else
 #define HOST_DEVICE static inline
+#define UNROLL
 #endif
 #ifndef __CUDACC_RTC__
 #include <math.h>
@@ -54,9 +56,13 @@ HOST_DEVICE float channel_at(const View& view, int shrink, int x, int y, int cha
         }
         bool inside = column < view.width && row < view.height;
         value = inside ? pixels[((size_t)row * view.width + column) * 3] : 0;
-        for (int halving = 0; 1 << halving < shrink; ++halving) {
+        bool complete = true;
+        UNROLL
+        for (int halving = 0; halving < MAX_HALVINGS; ++halving) {
+            if (!complete || 1 << halving >= shrink) continue;
             sums[halving] += value;
-            if ((cell >> (2 * halving) & 3) != 3) break;
+            complete = (cell >> (2 * halving) & 3) == 3;
+            if (!complete) continue;
             value = (sums[halving] + 2) >> 2;
             sums[halving] = 0;
         }
@@ -75,6 +81,7 @@ HOST_DEVICE void sample(const View& view, int shrink, float x, float y, int rgb[
     float left = floorf(x), top = floorf(y);
     float to_right = x - left, down = y - top;
     int x0 = (int)left, y0 = (int)top;
+    UNROLL
     for (int channel = 0; channel < 3; ++channel) {
         float above = channel_at(view, shrink, x0, y0, channel) * (1.0f - to_right) +
                       channel_at(view, shrink, x0 + 1, y0, channel) * to_right;

@@ -267,6 +267,7 @@ def open_pack(folder: Path) -> Pack:
         )
     if pack.points.ndim != 3 or pack.points.shape[2] != 2:
         raise InputError(f"{folder}: expected points (N, K, 2), got {pack.points.shape}; make the pack again")
+    scheme_of(pack.points.shape[1], str(folder))
     for name, labels_of_faces in (("points", pack.points), ("spread", pack.spread), ("names", pack.names)):
         if len(labels_of_faces) != len(crops):
             raise InputError(
@@ -278,7 +279,6 @@ def open_pack(folder: Path) -> Pack:
         raise InputError(
             f"{folder}: expected kinds {pack.points.shape[:2]} of points, got {pack.kinds.shape}; make the pack again"
         )
-    scheme_of(pack.points.shape[1], str(folder))
     return pack
 
 
