@@ -113,25 +113,25 @@ def transform(affine: NDArray[np.float64], points: NDArray[np.floating]) -> NDAr
         return moved.astype(np.float32)
 
 
-def sampling(roi: Roi, size: int) -> tuple[int, int]:
+def sampling(roi: Roi, size: int, max_shrink: int = MAX_SHRINK) -> tuple[int, int]:
     """Return how `crop` samples a region: the factor by which it reduces the frame first, and the samples per axis.
 
     The factor is a power of two. So each crop pixel is a mean over its whole area, also if it covers more than
     MAX_TAPS x MAX_TAPS pixels.
     """
     pixels, shrink = roi.side / size, 1  # frame pixels per crop pixel
-    while pixels > (MAX_TAPS + 0.5) * shrink and shrink < MAX_SHRINK:
+    while pixels > (MAX_TAPS + 0.5) * shrink and shrink < max_shrink:
         shrink *= 2
     return shrink, min(max(round(pixels / shrink), 1), MAX_TAPS)
 
 
-def crop(image: NDArray[np.uint8], roi: Roi, size: int) -> NDArray[np.uint8]:
+def crop(image: NDArray[np.uint8], roi: Roi, size: int, max_shrink: int = MAX_SHRINK) -> NDArray[np.uint8]:
     """Cut a region out of an image as (size, size, 3); pixels outside the image are black.
 
     Bilinear. When the crop is smaller than the region, each crop pixel is the mean of up to 4 x 4 bilinear samples, and
-    the image is reduced before if that is not enough; see `sampling`.
+    the image is reduced before, by at most `max_shrink`, if that is not enough; see `sampling`.
     """
-    shrink, taps = sampling(roi, size)
+    shrink, taps = sampling(roi, size, max_shrink)
     if shrink > 1 or max(image.shape[:2]) > MAX_WARP_SIDE:
         image, roi = _reduce(image, roi, shrink)
     cut = cv2.warpAffine(

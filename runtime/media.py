@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 import av
-import cv2
 import numpy as np
 from av.sidedata.sidedata import Type
 from av.stream import Disposition
@@ -20,12 +19,10 @@ from numpy.typing import NDArray
 CONVERTIBLE_COLOR_SPACES = (0, 1, 2, 4, 5, 6, 7, 9)
 """Numbers of the color spaces that FFmpeg can convert to RGB. Other frames are read as BT.709."""
 
-ROUNDED_DOWN = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p")
-"""FFmpeg's names of the formats whose frames of even height it rounds down: by 1.3 levels of brightness on average,
-0.85 in full range. One level is added to each channel. An exact conversion takes three times as long, which made
-`canthus bench` a quarter slower."""
-
-ONE_LEVEL = np.array([1.0, 1.0, 1.0, 0.0])  # OpenCV wants four channels
+ROUNDED_DOWN = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv420p10le", "yuv422p10le")
+"""FFmpeg's names of the formats whose frames of even height it rounds down in `to_rgb`: by 1.3 levels of brightness on
+average, 0.85 in full range. An exact conversion takes three times as long, which made `canthus bench` a quarter slower,
+and points do not need it. Overlay videos do: see VideoSink."""
 
 AV_TIME_BASE = 1_000_000
 """Ticks per second of a container's duration and start time in FFmpeg."""
@@ -75,13 +72,10 @@ def error_reason(error: Exception) -> str:
 
 
 def to_rgb(decoded: av.VideoFrame) -> NDArray[np.uint8]:
-    """Convert a decoded frame to (H, W, 3) RGB."""
+    """Convert a decoded frame to (H, W, 3) RGB, up to 3 levels too dark; see ROUNDED_DOWN."""
     if decoded.colorspace not in CONVERTIBLE_COLOR_SPACES:
         decoded.colorspace = Colorspace.ITU709
-    image = np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
-    if decoded.format.name in ROUNDED_DOWN and decoded.height % 2 == 0:
-        cv2.add(image, ONE_LEVEL, dst=image)
-    return image
+    return np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
 
 
 def orientation(stored: av.VideoFrame) -> tuple[bool, int]:

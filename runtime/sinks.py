@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
 from canthus.runtime.interrupts import ctrl_c_deferred
-from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media
+from canthus.runtime.media import AV_TIME_BASE, ROUNDED_DOWN, demux, error_reason, main_track, open_media
 from canthus.runtime.sources import VideoFile
 
 TIME_BASE = Fraction(1, 90_000)
@@ -35,6 +36,9 @@ AAC_LAYOUT_OF_CHANNELS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0"}
 
 RGB_TO_YUV_MATRIX = {1: 1, 2: 5, 4: 4, 5: 5, 6: 5, 7: 7, 9: 9}
 """FFmpeg's color space number -> its matrix number. Unspecified (2) is decoded as BT.601 (5), so it is encoded so."""
+
+ONE_LEVEL = np.array([1.0, 1.0, 1.0, 0.0])
+"""Added to the RGB of frames that were rounded down when they were decoded. OpenCV expects four channels."""
 
 MAX_DURATION = 2**31 - 1
 """Longest frame that an .mp4 can store, in ticks. A damaged source may have a duration of days."""
@@ -107,6 +111,7 @@ class VideoSink(Closeable):
         self._lead = self._audio.lead
         self._container.start_encoding()
         self._matrix, self._reformatter = RGB_TO_YUV_MATRIX[encoder.colorspace], VideoReformatter()
+        self._too_dark = decoder.pix_fmt in ROUNDED_DOWN and decoder.height % 2 == 0
 
     @property
     def audio_error(self) -> str:
@@ -121,7 +126,10 @@ class VideoSink(Closeable):
             seconds: A time that is not after the last frame's is moved to just after it.
         """
         height, width = (side // 2 * 2 for side in image.shape[:2])
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        pixels = np.ascontiguousarray(image[:height, :width])
+        if self._too_dark:
+            pixels = np.asarray(cv2.add(pixels, ONE_LEVEL), np.uint8)
+        frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         frame = self._reformatter.reformat(
             frame, self._width, self._height, format="yuv420p", dst_colorspace=self._matrix
         )

@@ -347,9 +347,25 @@ def test_audio_before_the_first_frame_is_complete(tmp_path, audio, suffix):
     assert np.diff(frames) == pytest.approx(0.04, abs=1e-3)
 
 
+def mean_luma(path):
+    """Return the mean of the luma of a video's first frame, in levels of 8 bits."""
+    with av.open(str(path)) as file:
+        frame = next(file.decode(video=0))
+    plane, ten_bits = frame.planes[0], frame.format.name.endswith("10le")
+    values = np.frombuffer(plane, np.uint16 if ten_bits else np.uint8)
+    values = values.reshape(plane.height, -1)[:, : plane.width]
+    return values.mean() / (4 if ten_bits else 1)
+
+
 @pytest.mark.parametrize(
     ("pixels", "space"),
-    [("yuv420p", "ITU709"), ("yuv420p", "ITU601"), ("yuv444p", "ITU709"), ("yuv422p10le", "ITU709")],
+    [
+        ("yuv420p", "ITU709"),
+        ("yuv420p", "ITU601"),
+        ("yuv444p", "ITU709"),
+        ("yuv422p10le", "ITU709"),
+        ("yuv420p10le", "ITU709"),
+    ],
 )
 def test_written_video_is_as_bright_as_its_source(tmp_path, pixels, space):
     shades = np.linspace(10, 245, 160)[None, :, None] * np.ones((121, 1, 3)) * [1, 0.9, 0.8]
@@ -361,6 +377,4 @@ def test_written_video_is_as_bright_as_its_source(tmp_path, pixels, space):
         file.mux(stream.encode(frame.reformat(format=pixels, dst_colorspace=Colorspace[space])))
         file.mux(stream.encode(None))
     copy_video(tmp_path / "in.mkv", tmp_path / "out.mp4")
-    with VideoFile(tmp_path / "in.mkv") as before, VideoFile(tmp_path / "out.mp4") as after:
-        change = next(iter(after)).image.astype(float) - next(iter(before)).image
-    assert abs(change.mean()) < 0.5
+    assert abs(mean_luma(tmp_path / "out.mp4") - mean_luma(tmp_path / "in.mkv")) < 0.8
