@@ -23,7 +23,7 @@ from torch import nn
 
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration, logit
 from canthus.runtime.errors import InputError
-from canthus.trainer.augmentation.augment import NO_AUGMENTATION, Augmentation
+from canthus.trainer.augmentation.settings import NO_AUGMENTATION, Augmentation
 from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, point_errors, reliability
 from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.networks.checkpoint import load, load_network, save

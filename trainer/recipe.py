@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import InputError
 from canthus.runtime.fields import FieldError, parse_value
 from canthus.runtime.files import write_file
-from canthus.trainer.augmentation.augment import Augmentation
+from canthus.trainer.augmentation.settings import Augmentation
 from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.renamed_keys import rename_keys
 

@@ -19,18 +19,9 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import crop, roi_from_points
 from canthus.runtime.types import Roi
 from canthus.trainer import boxes
-from canthus.trainer.augmentation.augment import (
-    MIN_DOWNSCALED_SIDE,
-    NO_AUGMENTATION,
-    NO_FACE,
-    Augmentation,
-    augment,
-    change_appearance,
-    flip,
-    make_negative,
-    random_warp,
-    sample_transform,
-)
+from canthus.trainer.augmentation.appearance import MIN_DOWNSCALED_SIDE, change_appearance
+from canthus.trainer.augmentation.augment import NO_FACE, augment, flip, make_negative, random_warp, sample_transform
+from canthus.trainer.augmentation.settings import NO_AUGMENTATION, Augmentation
 from canthus.trainer.commands.data import command as data_command
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import group_by_image, yaw_estimate

@@ -14,16 +14,10 @@ import torch
 
 from canthus.trainer import run as run_module
 from canthus.trainer import train as training
-from canthus.trainer.augmentation.augment import (
-    NO_AUGMENTATION,
-    NO_FACE,
-    Augmentation,
-    apply_appearance,
-    augment,
-    move_points,
-    sample_transform,
-)
+from canthus.trainer.augmentation.appearance import apply_appearance
+from canthus.trainer.augmentation.augment import NO_FACE, augment, move_points, sample_transform
 from canthus.trainer.augmentation.device_augment import apply_transforms, collate_transforms
+from canthus.trainer.augmentation.settings import NO_AUGMENTATION, Augmentation
 from canthus.trainer.commands.train import command
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.networks.checkpoint import load

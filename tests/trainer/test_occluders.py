@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from canthus.trainer.augmentation.augment import NO_AUGMENTATION, augment, sample_transform
+from canthus.trainer.augmentation.augment import augment, sample_transform
 from canthus.trainer.augmentation.occluders import IMAGE_SIDE, draw_occluder
+from canthus.trainer.augmentation.settings import NO_AUGMENTATION
 from canthus.trainer.faces.schemes import COFW, W300, WFLW, Scheme
 from support.shape import SHAPE
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from canthus.trainer.augmentation.augment import NO_AUGMENTATION
+from canthus.trainer.augmentation.settings import NO_AUGMENTATION
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.networks.checkpoint import load

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.augmentation.augment import augment, change_appearance
+from canthus.trainer.augmentation.appearance import change_appearance
+from canthus.trainer.augmentation.augment import augment
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import write_pack

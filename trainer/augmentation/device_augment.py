@@ -17,7 +17,8 @@ from torch import Tensor, fft
 from torch.nn import functional as F
 
 from canthus.runtime.geometry import invert
-from canthus.trainer.augmentation.augment import Appearance, DropoutHole, Transform
+from canthus.trainer.augmentation.appearance import Appearance, DropoutHole
+from canthus.trainer.augmentation.augment import Transform
 from canthus.trainer.augmentation.occluders import NEUTRAL_LEVEL, Occluder
 
 LUMA = (0.299, 0.587, 0.114)

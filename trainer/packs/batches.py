@@ -22,11 +22,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
+from canthus.trainer.augmentation.appearance import Image
 from canthus.trainer.augmentation.augment import (
-    NO_AUGMENTATION,
     NO_FACE,
-    Augmentation,
-    Image,
     Points,
     Transform,
     apply_transform,
@@ -36,6 +34,7 @@ from canthus.trainer.augmentation.augment import (
     sample_transform,
 )
 from canthus.trainer.augmentation.device_augment import BatchTransforms, apply_transforms, collate_transforms
+from canthus.trainer.augmentation.settings import NO_AUGMENTATION, Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind, are_mixed, is_from_68, is_labelled, is_placed
 from canthus.trainer.faces.labelled import is_held_out, yaw_estimate
 from canthus.trainer.faces.schemes import scheme_of

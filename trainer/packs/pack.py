@@ -19,7 +19,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
-from canthus.trainer.augmentation.augment import Augmentation
+from canthus.trainer.augmentation.settings import Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind
 from canthus.trainer.faces.labelled import MAX_LISTED, LabelledFace, LabelledSet
 from canthus.trainer.faces.schemes import scheme_of
