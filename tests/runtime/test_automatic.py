@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from canthus.runtime import bench, engine_files, pipeline
+from canthus.runtime import engine_files, pipeline
 from canthus.runtime.backends import RegionBackend, automatic, engine_build, predict_regions
+from canthus.runtime.bench import clip
+from canthus.runtime.bench.command import command as bench
 from canthus.runtime.calibration import Calibration
 from canthus.runtime.cuda.launch import Gpu
 from canthus.runtime.engine_files import EngineManifest, EngineRecipe
@@ -408,15 +410,15 @@ OPEN_BACKEND = automatic.open_backend
 def test_bench_measures_the_cpu_while_no_engine_is_built(machine, monkeypatch, capsys):
     on_cpu = []
 
-    def measure(clip, settings):
+    def measure(_, settings):
         on_cpu.append(not settings.gpu)
-        return "fake", bench.Speed("1x1", 1, 1, 1.0, 1.0, 1.0, 1.0, 1.0, None, None)
+        return "fake", clip.Speed("1x1", 1, 1, 1.0, 1.0, 1.0, 1.0, 1.0, None, None)
 
-    monkeypatch.setattr(bench, "measure_speed", measure)
+    monkeypatch.setattr(clip, "measure_speed", measure)
     words = ["--clip", "clip.mp4", "--model", str(machine.model)]
-    assert bench.command(words) == 0
+    assert bench(words) == 0
     assert "`canthus engine build` first" in capsys.readouterr().err
     machine.cache_engine()
-    assert bench.command(words) == 0
+    assert bench(words) == 0
     assert on_cpu == [True, False]
     assert capsys.readouterr().err == ""

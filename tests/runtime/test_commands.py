@@ -449,6 +449,11 @@ def test_bench_on_a_sample_whose_face_is_not_found_measures_speed_only(tmp_path,
     assert "stability cannot be measured: no face found on 20 of 20 frames" in output.err
 
 
+def test_an_unknown_measurement_is_wrong_usage(capsys):
+    assert run("bench", "spede") == 2
+    assert "unknown measurement 'spede'" in failed(capsys)
+
+
 def test_doctor_fits_one_screen_and_prints_json(capsys):
     assert run("doctor") == 0
     assert len(capsys.readouterr().out.splitlines()) <= 24

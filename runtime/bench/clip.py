@@ -1,35 +1,19 @@
-"""`canthus bench`: measure speed and memory on a video, and jitter, error and lag on the sample clip."""
+"""Measure speed and memory on a video, and jitter, error and lag on the sample clip."""
 
 import dataclasses
-import json
-import os
-import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.bench.machine import memory_mb
 from canthus.runtime.errors import InputError
-from canthus.runtime.options import add_landmarker_options, command_parser, settings_from_args
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
-
-DESCRIPTION = """Measure speed and memory on a video, and the stability of the points on the sample clip.
-
-The sample clip shows a portrait, first at rest, then moved along a known path. Jitter is the mean step of the points
-from frame to frame while the face is at rest. Error is the mean distance of the points from the path. Both are in % of
-the inter-ocular distance. Lag is the delay behind the path, in frames. The GPU is measured if its engine is built
-(`canthus engine build`), else the CPU."""
-
-EXAMPLES = """examples:
-  canthus bench                          speed and stability on the sample clip
-  canthus bench --cpu --model accurate   of another model, on the CPU
-  canthus bench --clip my.mp4            speed on your video (its true motion is unknown: no stability)
-  canthus bench --max-faces 4 --json     as json"""
 
 WARM_UP = 15
 """Frames at the start that are not measured."""
@@ -61,45 +45,6 @@ class Stability:
     jitter_smoothed: float
     lag_frames_raw: float  # delay behind the true path while the face moves
     lag_frames_smoothed: float
-
-
-def command(arguments: list[str]) -> int:
-    """Measure speed, memory and stability on this machine."""
-    parser = command_parser("canthus bench", DESCRIPTION, EXAMPLES)
-    parser.add_argument("--clip", type=Path, metavar="VIDEO", help="measure speed on this video, not the sample clip")
-    parser.add_argument("--json", action="store_true", help="print the results as json")
-    add_landmarker_options(parser, max_faces=1)
-    args = parser.parse_args(arguments)
-
-    from canthus.runtime import sample
-
-    settings = _without_unbuilt_engine(settings_from_args(args))
-    backend, speed = measure_speed(args.clip or sample.CLIP, settings)
-    if not speed.frames_with_faces:
-        print(f"canthus bench: {args.clip or sample.CLIP}: no face found; landmark times are missing", file=sys.stderr)
-    stability = None
-    if args.clip is None:
-        try:
-            stability = measure_stability(settings)
-        except InputError as error:
-            print(f"canthus bench: {error}", file=sys.stderr)
-    if args.json:
-        results = {"backend": backend, "speed": asdict(speed)}
-        print(json.dumps(results | ({"stability": asdict(stability)} if stability else {}), indent=2))
-    else:
-        print("\n".join(_speed_lines(backend, speed) + (_stability_lines(stability) if stability else [])))
-    return 0
-
-
-def _without_unbuilt_engine(settings: "Settings") -> "Settings":
-    """Return the settings, or those for the CPU if the GPU's engine would have to be built first."""
-    from canthus.runtime.backends.automatic import engine_ready, gpu_expected
-    from canthus.runtime.models import find_gpu_model
-
-    if settings.gpu and gpu_expected() and not engine_ready(find_gpu_model(settings.model)):
-        print("canthus bench: measuring the CPU; for the GPU run `canthus engine build` first", file=sys.stderr)
-        return dataclasses.replace(settings, gpu=False)
-    return settings
 
 
 def measure_speed(clip: Path, settings: "Settings") -> tuple[str, Speed]:
@@ -143,15 +88,6 @@ def measure_speed(clip: Path, settings: "Settings") -> tuple[str, Speed]:
 
 def _median(milliseconds: NDArray[np.float64]) -> float | None:
     return round(float(np.median(milliseconds)), 2) if len(milliseconds) else None
-
-
-def memory_mb() -> float | None:
-    """Return the resident memory of this process in MB, or None if the system is not Linux."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-    except OSError:
-        return None
-    return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
 
 
 def measure_stability(settings: "Settings") -> Stability:
@@ -216,7 +152,8 @@ def _inter_ocular(points: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.asarray(np.linalg.norm(points[:, left] - points[:, right], axis=-1))
 
 
-def _speed_lines(backend: str, speed: Speed) -> list[str]:
+def speed_lines(backend: str, speed: Speed) -> list[str]:
+    """Return the measurements as text."""
     lines = [
         f"speed: {backend}, {speed.frame_size}, {speed.frames} frames, {speed.frames_with_faces} with faces",
         f"  end to end        {speed.frames_per_second:8.1f} frames per second, decoding included",
@@ -235,7 +172,8 @@ def _ms(milliseconds: float | None) -> str:
     return "       - ms" if milliseconds is None else f"{milliseconds:8.2f} ms"
 
 
-def _stability_lines(stability: Stability) -> list[str]:
+def stability_lines(stability: Stability) -> list[str]:
+    """Return the measurements as text."""
     lines = ["stability, in % of the inter-ocular distance      raw  smoothed"]
     for name, raw, smoothed in (
         ("face at rest: jitter", f"{stability.jitter_raw:.3f}", f"{stability.jitter_smoothed:.3f}"),
