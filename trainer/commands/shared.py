@@ -14,7 +14,7 @@ from canthus.runtime.errors import BackendError, CanthusError, InputError
 from canthus.runtime.extras import install_command
 from canthus.runtime.options import command_parser
 
-PACK_FILES = ("crops.npy", "labels.npz")
+PACK_FILES = ("crops.npy", "crops.zip", "labels.npz")
 SHARD_FILES = ("images", "list_98pt_rect_attr.txt")
 
 TORCHRUN_GRACE = 10.0

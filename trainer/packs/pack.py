@@ -1,9 +1,7 @@
 """Packs: crops of labelled faces in one file on disk, which training reads fast."""
 
 import contextlib
-import errno
 import math
-import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -23,20 +21,31 @@ from canthus.trainer.augmentation.settings import Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind
 from canthus.trainer.faces.labelled import MAX_LISTED, LabelledFace, LabelledSet
 from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.packs.crop_files import (
+    CROP_FILES,
+    CROPS_NPY,
+    CROPS_ZIP,
+    ArrayWriter,
+    Crops,
+    CropWriter,
+    WebPWriter,
+    disk_full,
+    open_crops,
+)
 
 PACK_MARGIN = 1.4
 """Side of a packed crop over the side of the face's region: enough for most random rotations, scales and shifts."""
 
-CROPS = "crops.npy"
 LABELS = "labels.npz"
-"""The two files of a pack."""
+CROPS_KEY = "crops"
+"""The labels of a pack, and the key under which they name its other file, with the crops (default: crops.npy)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
     """N faces cut out at one size, for training. All fields except `crops` are arrays in labels.npz."""
 
-    crops: NDArray[np.uint8]  # (N, P, P, 3) RGB, memory-mapped
+    crops: Crops  # (N, P, P, 3) RGB, memory-mapped
     points: NDArray[np.float32]  # (N, K, 2) crop pixels
     spread: NDArray[np.float32]  # (N,) see LabelledFace
     source: NDArray[np.int64]  # (N,) index into `sources`
@@ -78,12 +87,14 @@ def write_pack(
     size: int,
     augmentation: Augmentation | None = None,
     allow_missing: bool = False,
+    *,
+    webp: int | None = None,
 ) -> WrittenPack:
     """Cut out every face of the sets, write the crops of `size` pixels into `folder`, and open the new pack.
 
     Each crop has room for what `augmentation` does to a face, see `packed_region`. With `allow_missing`, faces whose
-    image is missing or unreadable are left out. An earlier pack in `folder` stays complete until the new one replaces
-    it.
+    image is missing or unreadable are left out. `webp` is the quality (1 to 100) of compressed crops; without it they
+    are not compressed. An earlier pack in `folder` stays complete until the new one replaces it.
 
     Raises:
         InputError: If images are missing or unreadable (all are tried first), or if the pack cannot be written.
@@ -93,16 +104,14 @@ def write_pack(
         raise InputError(f"all faces of a pack have one number of points ({counts}); make one pack of each")
     findings = Findings()
     faces = sum(len(one.faces) for one in sets)
-    with _pack_drafts(folder) as drafts:
-        crops = _allocate(drafts.crops, (faces, size, size, 3))
-        cut = _cut_faces(sets, crops, augmentation, findings)
-        missing = faces - len(cut)
-        if missing and (not allow_missing or not cut):
-            raise InputError(_describe_unreadable(findings.unreadable, missing, folder / "unreadable.txt"))
-        crops.flush()
-        del crops  # unmaps the file: Windows cannot truncate or rename a mapped one
-        if missing:
-            _truncate(drafts.crops.file, (len(cut), size, size, 3))
+    with _pack_drafts(folder, CROPS_ZIP if webp else CROPS_NPY) as drafts:
+        crops: CropWriter = WebPWriter(drafts.crops, webp) if webp else ArrayWriter(drafts.crops, faces, size)
+        with contextlib.closing(crops):
+            cut = _cut_faces(sets, crops, size, augmentation, findings)
+            missing = faces - len(cut)
+            if missing and (not allow_missing or not cut):
+                raise InputError(_describe_unreadable(findings.unreadable, missing, folder / "unreadable.txt"))
+            crops.finish()
         labels = {
             "points": np.array([one.points for one in cut], np.float32),
             "spread": np.array([one.face.spread for one in cut], np.float32),
@@ -111,7 +120,7 @@ def write_pack(
             "names": np.array([one.face.image for one in cut]),
             "kinds": np.array([one.face.kinds for one in cut]),
         }
-        _write_labels(drafts.labels.file, labels)
+        _write_labels(drafts, labels)
     return WrittenPack(open_pack(folder), findings)
 
 
@@ -121,13 +130,20 @@ class _Drafts(NamedTuple):
 
 
 @contextlib.contextmanager
-def _pack_drafts(folder: Path) -> Iterator[_Drafts]:
-    """Yield drafts of both files of a pack. After an error nothing is left of them, nor of a new folder."""
+def _pack_drafts(folder: Path, crops_name: str) -> Iterator[_Drafts]:
+    """Yield drafts of both files of a pack. After an error nothing is left of them, nor of a new folder.
+
+    The labels name the file with the crops. So the pack that `folder` had stays complete until the labels replace
+    those that it had, also if its crops are in the other kind of file; that one is deleted at the end.
+    """
     new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with Draft(folder / LABELS) as labels, Draft(folder / CROPS) as crops:
+        with Draft(folder / LABELS) as labels, Draft(folder / crops_name) as crops:
             yield _Drafts(crops, labels)
+        for name in CROP_FILES:
+            if name != crops_name:
+                (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     finally:
@@ -158,10 +174,9 @@ def packed_region(points: NDArray[np.floating], augmentation: Augmentation | Non
 
 
 def _cut_faces(
-    sets: Sequence[LabelledSet], crops: NDArray[np.uint8], augmentation: Augmentation | None, findings: Findings
+    sets: Sequence[LabelledSet], crops: CropWriter, size: int, augmentation: Augmentation | None, findings: Findings
 ) -> list[_CutFace]:
-    """Fill the first rows of `crops` (N, P, P, 3) with the faces whose images are readable, and return these faces."""
-    size = crops.shape[1]
+    """Write crops of `size` pixels of the faces whose images are readable, and return these faces."""
     todo = [(number, face) for number, one in enumerate(sets) for face in one.faces]
     cut: list[_CutFace] = []
     for number, face in tqdm(todo, "cutting faces", unit="face", smoothing=0, disable=None):
@@ -173,31 +188,9 @@ def _cut_faces(
         edge = np.array(image.shape[1::-1]) - 0.5
         findings.outside.append(np.maximum(-0.5 - face.points, face.points - edge).max(-1).clip(0))
         region = packed_region(face.points, augmentation)
-        crops[len(cut)] = crop(image, region, size)
+        crops.write(crop(image, region, size))
         cut.append(_CutFace(number, face, transform(invert(to_frame(region, size)), face.points)))
     return cut
-
-
-def _allocate(draft: Draft, shape: tuple[int, ...]) -> "np.memmap[Any, np.dtype[np.uint8]]":
-    """Create an array on disk and reserve its space: writing to a memory map on a full disk would kill the process.
-
-    Raises:
-        InputError: If the disk is too small.
-    """
-    array = np.lib.format.open_memmap(draft.file, mode="w+", dtype=np.uint8, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
-        try:
-            with draft.file.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, draft.file.stat().st_size)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # others: a file system that cannot reserve space
-                advice = "choose another disk, or smaller crops (--size)"
-                raise _disk_full(draft.path.parent, array.nbytes, error, advice) from error
-    return array
-
-
-def _disk_full(folder: Path, size: int, error: OSError, advice: str) -> InputError:
-    return InputError(f"{folder}: the crops need {size / 1e9:.3g} GB ({error.strerror}); {advice}")
 
 
 def _describe_unreadable(unreadable: dict[str, str], faces: int, list_file: Path) -> str:
@@ -210,13 +203,6 @@ def _describe_unreadable(unreadable: dict[str, str], faces: int, list_file: Path
     return "\n  ".join([start, *reasons[:MAX_LISTED], *more])
 
 
-def _truncate(path: Path, shape: tuple[int, ...]) -> None:
-    """Keep only the first rows of an array of uint8 on disk. NumPy's header has room for any number of rows."""
-    with path.open("r+b") as file:
-        np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        file.truncate(file.tell() + math.prod(shape))
-
-
 @contextlib.contextmanager
 def copy_pack(folder: Path, output: Path) -> Iterator[Pack]:
     """Yield the pack in `folder`; after the block, write it to `output` with the points as the block left them.
@@ -225,21 +211,23 @@ def copy_pack(folder: Path, output: Path) -> Iterator[Pack]:
     if the file system cannot link. That happens first, because computing points may take long.
     """
     pack = open_pack(folder)
-    with _pack_drafts(output) as drafts:
+    crops = Path(str(pack.crops.filename))  # type: ignore[union-attr] # a memory map has it too
+    with _pack_drafts(output, crops.name) as drafts:
         try:
-            drafts.crops.file.hardlink_to(folder / CROPS)
+            drafts.crops.file.hardlink_to(crops)
         except OSError:
             try:
-                shutil.copyfile(folder / CROPS, drafts.crops.file)
+                shutil.copyfile(crops, drafts.crops.file)
             except OSError as error:
-                raise _disk_full(output, pack.crops.nbytes, error, "choose another disk") from error
+                raise disk_full(output, crops.stat().st_size, error, "choose another disk") from error
         yield pack
-        _write_labels(drafts.labels.file, {name: np.array(getattr(pack, name)) for name in LABEL_FIELDS})
+        _write_labels(drafts, {name: np.array(getattr(pack, name)) for name in LABEL_FIELDS})
 
 
-def _write_labels(path: Path, labels: dict[str, NDArray[Any]]) -> None:
+def _write_labels(drafts: _Drafts, labels: dict[str, NDArray[Any]]) -> None:
     assert set(labels) == set(LABEL_FIELDS)
-    np.savez(path, **labels)  # type: ignore[arg-type] # mypy takes the keys for options of savez
+    labels = {**labels, CROPS_KEY: np.array(drafts.crops.path.name)}
+    np.savez(drafts.labels.file, **labels)  # type: ignore[arg-type] # mypy takes the keys for options of savez
 
 
 def open_pack(folder: Path) -> Pack:
@@ -249,9 +237,12 @@ def open_pack(folder: Path) -> Pack:
         InputError: If it is not a pack, or damaged.
     """
     try:
-        crops = np.lib.format.open_memmap(folder / CROPS, mode="r")
         with (folder / LABELS).open("rb") as file, np.load(file) as labels:
             arrays = {name: labels[name] for name in LABEL_FIELDS if name in labels or name != "kinds"}
+            crops_name = str(labels[CROPS_KEY]) if CROPS_KEY in labels else CROPS_NPY
+        if crops_name not in CROP_FILES:
+            raise ValueError(crops_name)
+        crops = open_crops(folder / crops_name)
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
         output = "PACK" if folder.exists() else folder  # an existing folder may hold something else
         raise InputError(
