@@ -1,6 +1,7 @@
 """Relabelling moves labels towards the predictions of models, and keeps crops and held-out faces."""
 
 import errno
+import re
 import shutil
 from pathlib import Path
 
@@ -8,13 +9,15 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.types import Roi
 from canthus.trainer.commands.data import command
-from canthus.trainer.evaluation import evaluate
+from canthus.trainer.evaluation import evaluate, peers
 from canthus.trainer.evaluation.evaluate import Candidate
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.faces.labelled import is_held_out
-from canthus.trainer.labels.relabel import RelabelOptions, relabel
+from canthus.trainer.labels.labelling import label_face
+from canthus.trainer.labels.relabel import RelabelOptions, relabel, smooth_residual
 from canthus.trainer.packs.pack import copy_pack, open_pack, write_pack
 from support.shape import SHAPE
 from support.shards import write_shard
@@ -33,6 +36,7 @@ def packs(tmp_path):
     right = write_pack([open_set(tmp_path / "shard")], tmp_path / "right", 192).pack
     with copy_pack(tmp_path / "right", tmp_path / "wrong") as wrong:
         wrong.points[:, WRONG] += WAY
+        wrong.kinds[:] = PointKind.PSEUDO
     return right, open_pack(tmp_path / "wrong")
 
 
@@ -47,24 +51,71 @@ def test_wrong_labels_move_towards_the_predictions(packs, tmp_path, share):
     others = np.setdiff1d(np.arange(len(SHAPE)), WRONG)
     assert np.abs(left[:, others]).mean() < SLACK
     np.testing.assert_array_equal(new.crops, wrong.crops)
-    np.testing.assert_array_equal(new.spread, wrong.spread)
+    assert new.spread == pytest.approx(np.full(6, new.spread[0]))  # the model sees every face alike
+    assert 0 < new.spread[0] < 0.1
     assert (new.names, new.sources) == (wrong.names, wrong.sources)
 
 
-def test_placed_points_among_others_stay_and_unlabelled_ones_are_filled_in(packs, tmp_path):
+def test_placed_points_stay_and_correct_the_others(packs, tmp_path):
     right, wrong = packs
     with copy_pack(tmp_path / "wrong", tmp_path / "mixed") as mixed:
-        mixed.kinds[:, 54], mixed.kinds[:, 57], mixed.kinds[:, 90] = (
+        mixed.points[:, 3:16] = right.points[:, 3:16] + WAY
+        mixed.kinds[:] = PointKind.FILLED_IN
+        mixed.kinds[:, :33:2] = PointKind.PLACED  # half of the contour is beside the predictions
+        mixed.kinds[:, 54], mixed.kinds[:, 57], mixed.kinds[:, 9] = (
             PointKind.COVERED,
             PointKind.UNLABELLED,
-            PointKind.FILLED_IN,
+            PointKind.HIDDEN,
         )
-    relabel(tmp_path / "mixed", [Candidate("knowing", Knowing())], tmp_path / "new", RelabelOptions(0.5, 0, 1))
+    mixed = open_pack(tmp_path / "mixed")
+    relabel(tmp_path / "mixed", [Candidate("knowing", Knowing())], tmp_path / "new", RelabelOptions(1.0, 0, 1))
     new = open_pack(tmp_path / "new")
-    np.testing.assert_array_equal(new.points[:, 54], wrong.points[:, 54])
-    np.testing.assert_allclose(new.points[:, 57], right.points[:, 57], atol=2 * SLACK)
-    np.testing.assert_allclose(new.points[:, 90], right.points[:, 90] + WAY / 2, atol=2 * SLACK)
-    assert (new.kinds[:, [54, 57, 90]] == [PointKind.COVERED, PointKind.FILLED_IN, PointKind.FILLED_IN]).all()
+    np.testing.assert_array_equal(new.points[:, [*range(0, 33, 2), 54]], mixed.points[:, [*range(0, 33, 2), 54]])
+    np.testing.assert_allclose(new.points[:, 5:14:2], right.points[:, 5:14:2] + WAY, atol=2 * SLACK)
+    np.testing.assert_allclose(new.points[:, 76:96], right.points[:, 76:96], atol=2 * SLACK)
+    assert (new.kinds[:, [54, 57, 9, 1]] == [PointKind.COVERED, PointKind.FILLED_IN, PointKind.HIDDEN, 0]).all()
+    np.testing.assert_array_equal(new.spread, wrong.spread)
+
+
+def test_faces_whose_points_people_placed_and_other_sets_are_skipped(packs, tmp_path):
+    _, wrong = packs
+    with copy_pack(tmp_path / "wrong", tmp_path / "mixed") as mixed:
+        mixed.kinds[:2] = PointKind.PLACED
+    knowing = [Candidate("knowing", Knowing())]
+    done = relabel(tmp_path / "mixed", knowing, tmp_path / "new", RelabelOptions(1.0, 0, 1, sets=("SHARD",)))
+    assert (done.changed, done.skipped) == (4, 2)
+    np.testing.assert_array_equal(open_pack(tmp_path / "new").points[:2], wrong.points[:2])
+    with pytest.raises(InputError, match="--sets wild: no set of the pack"):
+        relabel(tmp_path / "mixed", knowing, tmp_path / "none", RelabelOptions(1.0, 0, 1, sets=("wild",)))
+
+
+def test_residuals_are_smoothed_over_neighbors_and_fade_with_the_distance():
+    predicted = (SHAPE * 100).astype(np.float32)
+    placed = np.zeros(len(SHAPE), np.bool_)
+    assert (smooth_residual(predicted + 5, predicted, placed) == 0).all()
+    placed[[2, 4]] = True
+    labels = predicted.copy()
+    labels[2, 0] += 4
+    labels[4, 0] += 6
+    residual = smooth_residual(labels, predicted, placed)
+    assert residual[3] == pytest.approx([5, 0], abs=0.6)
+    assert np.linalg.norm(residual[72]) < 0.1
+
+
+def test_models_have_equal_shares_whatever_their_views():
+    image = np.zeros((200, 200, 3), np.uint8)
+    moved = Knowing(SHAPE)
+    moved.points = moved.points + np.array([2, 0])
+    both = [Candidate("one", Knowing()), Candidate("other", moved)]
+    roi = Roi(100, 100, 128)
+    one, other, mean, uneven = (
+        label_face(image, roi, candidates, views)
+        for candidates, views in ((both[:1], (1,)), (both[1:], (1,)), (both, (1, 1)), (both, (9, 1)))
+    )
+    np.testing.assert_allclose(mean.points, (one.points + other.points) / 2, atol=1e-3)
+    few, many = (label_face(image, roi, both[:1], (views,)) for views in (1, 9))
+    np.testing.assert_allclose(uneven.points, (many.points + other.points) / 2, atol=1e-3)
+    assert few.spread < many.spread
 
 
 def test_pack_linked_to_the_crops_of_another_is_replaced_without_changing_them(packs, tmp_path):
@@ -104,7 +155,7 @@ def test_a_full_disk_is_reported_before_predictions_and_leaves_nothing(packs, tm
 
 def test_models_with_other_points_are_refused(packs, tmp_path):
     few = Knowing(SHAPE[:29])
-    with pytest.raises(ModelError, match=r"few: predicts 29 points, the faces of .*wrong have 98"):
+    with pytest.raises(ModelError, match=r"few: predicts 29 points, the faces of the pack have 98"):
         relabel(tmp_path / "wrong", [Candidate("few", few)], tmp_path / "new", RelabelOptions(0.5, 0, 1))
     assert not (tmp_path / "new").exists()
 
@@ -136,7 +187,14 @@ def test_the_command_reports_what_moved_and_refuses_invalid_options(packs, tmp_p
     with pytest.raises(InputError, match="--overwrite replaces it"):
         command([*words, str(tmp_path / "new")])
     assert command([*words, str(tmp_path / "new"), "--overwrite"]) == 0
-    for bad in (["--share", "0"], ["--share", "1.5"], ["--held-out", "-1"], ["--max-spread", "-1"]):
+    monkeypatch.setattr(peers, "Peer", lambda path: Knowing())
+    (tmp_path / "peer.onnx").touch()
+    more = ["--peer", str(tmp_path / "peer.onnx"), "--views", "2", "1", "--overwrite"]
+    assert command([*words, str(tmp_path / "new"), *more]) == 0
+    for bad in (
+        *(["--share", "0"], ["--share", "1.5"], ["--held-out", "-1"], ["--max-spread", "-1"]),
+        *(["--views", "0"], ["--views", "1", "2"], ["--views", "99"]),
+    ):
         with pytest.raises(SystemExit):
             command([*words, str(tmp_path / "other"), *bad])
     with pytest.raises(SystemExit):
@@ -144,3 +202,16 @@ def test_the_command_reports_what_moved_and_refuses_invalid_options(packs, tmp_p
     with pytest.raises(InputError, match="not a pack"):
         command(["relabel", str(tmp_path), "-o", str(tmp_path / "other")])
     assert not (tmp_path / "other").exists()
+
+
+def test_the_error_on_held_out_faces_is_shown_by_spread(packs, tmp_path, monkeypatch, capsys):
+    with copy_pack(tmp_path / "wrong", tmp_path / "mixed") as mixed:
+        mixed.kinds[:, :60] = PointKind.PLACED
+    monkeypatch.setattr(evaluate, "open_candidate", lambda name: Candidate(str(name), Knowing()))
+    words = ["relabel", str(tmp_path / "mixed"), "--held-out", "3", "-o", str(tmp_path / "new")]
+    assert command([*words, "--max-spread", "1"]) == 0
+    out = capsys.readouterr().out
+    held_out = sum(is_held_out(name, 3) for name in mixed.names)
+    assert f"the predictions on {held_out} validation faces, at the points that people placed" in out
+    assert "spread up to 1:" in out
+    assert sum(int(count) for count in re.findall(r"\((\d+) faces\)", out)) == held_out

@@ -62,6 +62,7 @@ class Candidate:
     backend: Backend
     margin: float = geometry.MARGIN  # side of its regions over the longer side of the box of the points
     flip_tta: bool = False  # average the predictions for each crop and for its mirror image
+    has_scores: bool = True  # False: all its scores are 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +97,7 @@ def open_peer(path: Path) -> Candidate:
     """Open a public third-party network of the PFLD family (.onnx)."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
-    return Candidate(path.stem, peers.Peer(path), peers.MARGIN)
+    return Candidate(path.stem, peers.Peer(path), peers.MARGIN, has_scores=False)
 
 
 @contextlib.contextmanager
@@ -253,17 +254,35 @@ def predict_rois(candidate: Candidate, image: Image, rois: Sequence[Roi]) -> Lan
 
 def predict_view(candidate: Candidate, image: Image, rois: Sequence[Roi], mirrored: bool = False) -> Landmarks:
     """Predict the landmarks from the crops, or only from their mirror images; in both cases in image pixels."""
-    scale = candidate.margin / geometry.MARGIN
-    rois = [dataclasses.replace(roi, side=scale * roi.side) for roi in rois]
+    rois = _scale_to_margin(rois, candidate)
     if not mirrored:
         return predict_landmarks(candidate.backend, image, rois)
-    size = candidate.backend.size
-    crops = crop_all(image, rois, size)
-    points, scores = candidate.backend.predict(np.ascontiguousarray(crops.images[:, :, ::-1]))
+    crops = crop_all(image, rois, candidate.backend.size)
+    points, scores = _predict_mirrored(candidate.backend, crops.images)
+    return Landmarks(transform(crops.to_frame, points), scores)
+
+
+def predict_views(candidate: Candidate, image: Image, rois: Sequence[Roi]) -> Landmarks:
+    """Predict the landmarks from the crops of N regions, then from their mirror images, in image pixels: 2 N rows."""
+    crops = crop_all(image, _scale_to_margin(rois, candidate), candidate.backend.size)
+    predictions = candidate.backend.predict(crops.images), _predict_mirrored(candidate.backend, crops.images)
+    points, scores = (np.concatenate(part) for part in zip(*predictions, strict=True))
+    return Landmarks(transform(np.concatenate([crops.to_frame] * 2), points), scores)
+
+
+def _scale_to_margin(rois: Sequence[Roi], candidate: Candidate) -> list[Roi]:
+    """Return regions with the margin that a model was trained with."""
+    scale = candidate.margin / geometry.MARGIN
+    return [dataclasses.replace(roi, side=scale * roi.side) for roi in rois]
+
+
+def _predict_mirrored(backend: Backend, crops: Image) -> Landmarks:
+    """Predict the landmarks of crops (N, S, S, 3) from their mirror images, in pixels of the crops."""
+    points, scores = backend.predict(np.ascontiguousarray(crops[:, :, ::-1]))
     mirror = scheme_of(points.shape[1]).mirror
     points, scores = points[:, mirror], scores[:, mirror]
-    points[..., 0] = size - 1 - points[..., 0]
-    return Landmarks(transform(crops.to_frame, points), scores)
+    points[..., 0] = backend.size - 1 - points[..., 0]
+    return Landmarks(points, scores)
 
 
 def match_detections(detections: Sequence[Roi], labels: NDArray[np.float32]) -> list[Roi | None]:

@@ -32,14 +32,23 @@ from canthus.runtime.geometry import (
 from canthus.runtime.image_files import IMAGE_SUFFIXES, find_images, read_image
 from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import FaceBox, Roi
-from canthus.trainer.evaluation.evaluate import Candidate, Detect, Image, predict_faces, predict_view
+from canthus.trainer.evaluation.evaluate import Candidate, Detect, Image, predict_faces, predict_views
 from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.faces.shard_tables import SHARD_QUALITY
 from canthus.trainer.faces.wflw_lists import SHARD_LIST, format_list_line
 
-VIEWS = ((0.0, 1.0), (math.radians(8), 1.0), (math.radians(-8), 1.0), (0.0, 0.93), (0.0, 1.08))
+VIEWS = tuple(
+    (math.radians(degrees), scale)
+    for degrees, scale in (
+        *((0, 1.0), (8, 1.0), (-8, 1.0), (0, 0.93), (0, 1.08)),
+        *((4, 0.96), (-4, 1.04), (12, 1.0), (-12, 1.0)),
+    )
+)
 """The views of a face in which it is predicted: rotation and scale of the region. Each view is also mirrored."""
+
+DEFAULT_VIEWS = 5
+"""Number of views, the first of VIEWS, that label a face."""
 
 MIN_FACE_SCORE = 0.25
 """A detection with a lower mean score of the points is not a face."""
@@ -83,28 +92,30 @@ def label_image(image: Image, detect: Detect, candidates: Sequence[Candidate]) -
     return labels
 
 
-def label_face(image: Image, roi: Roi, candidates: Sequence[Candidate]) -> PseudoLabel:
-    """Predict the face in a region of an image (H, W, 3) with all models in all views, and return the mean.
+def label_face(image: Image, roi: Roi, candidates: Sequence[Candidate], views: Sequence[int] = ()) -> PseudoLabel:
+    """Predict the face in a region of an image (H, W, 3) with all models in several views, and return the mean.
+
+    All models have the same share in the mean and in the spread. If a prediction is not finite, nor is the spread.
+
+    views: how many views, the first of VIEWS, each of the models predicts; empty = DEFAULT_VIEWS.
 
     Raises:
         ModelError: The models predict different numbers of points.
     """
     rois = [dataclasses.replace(roi, angle=roi.angle + angle, side=roi.side * scale) for angle, scale in VIEWS]
+    counts = views or [DEFAULT_VIEWS] * len(candidates)
     predictions = [
-        (candidate, predict_view(candidate, image, rois, mirrored))
-        for candidate in candidates
-        for mirrored in (False, True)
+        predict_views(candidate, image, rois[:count]) for candidate, count in zip(candidates, counts, strict=True)
     ]
-    expected = predictions[0][1].points.shape[1]
-    for candidate, prediction in predictions:
+    expected = predictions[0].points.shape[1]
+    for candidate, prediction in zip(candidates, predictions, strict=True):
         if (count := prediction.points.shape[1]) != expected:
             raise ModelError(f"{candidate.name}: predicts {count} points, {candidates[0].name} predicts {expected}")
-    points = np.concatenate([prediction.points for _, prediction in predictions])  # (predictions, 98, 2)
-    mean = points.mean(0)
-    deviation = float(np.sqrt(((points - mean) ** 2).sum(-1).mean(0)).mean())  # pixels
+    mean = np.mean([prediction.points.mean(0) for prediction in predictions], axis=0)
+    variance = np.mean([((prediction.points - mean) ** 2).sum(-1).mean(0) for prediction in predictions], axis=0)
     size = max(float(np.ptp(mean, axis=0).max()), 1.0)
-    score = float(np.mean([prediction.scores for _, prediction in predictions]))
-    return PseudoLabel(mean.astype(np.float32), deviation / size, score)
+    scores = [one.scores.mean() for one, by in zip(predictions, candidates, strict=True) if by.has_scores]
+    return PseudoLabel(mean.astype(np.float32), float(np.sqrt(variance).mean()) / size, float(np.mean(scores or 1.0)))
 
 
 def _box(points: NDArray[np.float32]) -> FaceBox:
