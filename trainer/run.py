@@ -24,6 +24,7 @@ from canthus.trainer.loss import LossWeight, SkpsLoss
 from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimizer, load, restore_optimizer, save
 from canthus.trainer.networks.hrnet import HighResolutionModule
 from canthus.trainer.networks.network import DecodingNetwork, build, channel_statistics, normalize
+from canthus.trainer.networks.padding import ChannelPadding, pad_channels
 from canthus.trainer.networks.pretrained import load_pretrained
 from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, augment_face, load_to_gpu
 from canthus.trainer.packs.pack import Pack, open_pack
@@ -52,6 +53,7 @@ class TrainOptions:
     workers: int | None = None  # processes that make batches; 0 = a thread; None = as many as the GPU may need
     augment_on: Literal["auto", "cpu", "device"] = "auto"  # "auto": on the device if it is a GPU
     tensorboard: bool = False
+    pad_channels: Literal["auto", "on", "off"] = "auto"  # see padding.py; "auto": on a GPU with bf16
     time_limit: TimeLimit | None = None  # end in this time, with a whole schedule, instead of after `recipe.epochs`
 
 
@@ -79,12 +81,15 @@ class Run:
         if self.time_limit:
             self.total_steps = sys.maxsize
 
-        network = sync_batch_norm(build(recipe.network, self.points), world).to(world.device)
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
+        network = build(recipe.network, self.points)
         if options.pretrained:
             summary = load_pretrained(options.pretrained, network)
             if world.first:
                 _log.info("%s", summary)
+        pad = {"auto": world.device.type == "cuda" and recipe.precision == "bf16", "on": True, "off": False}
+        self._padding = pad_channels(network, self.points) if pad[options.pad_channels] else ChannelPadding(network)
+        network = sync_batch_norm(self._padding.network, world).to(world.device)
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload] # missing in torch's stubs
         self.network: nn.Module = network
         self.ema = EMA(network, recipe.ema_decay)
         self.optimizer = torch.optim.AdamW(
@@ -243,9 +248,14 @@ class Run:
             "validation_faces": validation_fingerprint(self.batches),
             "averaged": self.ema.count,
         }
-        optimizer = flatten_optimizer(self.optimizer) if resumable else {}
-        training_weights = self.network.state_dict() if resumable else {}
-        save(path, Checkpoint(self.ema.network.state_dict(), metadata, optimizer, training_weights))
+        strip = self._padding.strip
+        optimizer = strip(flatten_optimizer(self.optimizer), self._parameters()) if resumable else {}
+        training_weights = strip(self.network.state_dict()) if resumable else {}
+        save(path, Checkpoint(strip(self.ema.network.state_dict()), metadata, optimizer, training_weights))
+
+    def _parameters(self) -> list[str]:
+        """Return the names of the parameters, in the order of the optimizer."""
+        return [name for name, _ in self.network.named_parameters()]
 
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint `last`.
@@ -260,11 +270,11 @@ class Run:
         metadata = checkpoint.metadata
         self._check_validation_faces(path, metadata["best"], metadata.get("validation_faces"))
         try:
-            self.network.load_state_dict(checkpoint.training_weights)
-            self.ema.network.load_state_dict(checkpoint.weights)
+            self.network.load_state_dict(self._padding.pad(checkpoint.training_weights))
+            self.ema.network.load_state_dict(self._padding.pad(checkpoint.weights))
         except RuntimeError as other:
             raise ModelError(f"{path}: this run trains another network") from other
-        restore_optimizer(self.optimizer, checkpoint.optimizer)
+        restore_optimizer(self.optimizer, self._padding.pad(checkpoint.optimizer, self._parameters()))
         self.ema.count = metadata["averaged"]
         self.step = metadata["step"]
         self.best_nme = math.inf if metadata["best"] is None else metadata["best"]

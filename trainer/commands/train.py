@@ -83,6 +83,7 @@ def _options(args: argparse.Namespace, started: float, can_compile: bool) -> "Tr
         workers=args.workers,
         augment_on=args.augment_on,
         tensorboard=args.tensorboard,
+        pad_channels=args.pad_channels,
         time_limit=TimeLimit(60 * args.minutes, started) if args.minutes else None,
     )
 
@@ -171,7 +172,8 @@ def _resume_arguments(args: argparse.Namespace, folder: Path) -> str:
     for name in ("gpus", "workers", "minutes"):
         if (value := getattr(args, name)) is not None:
             words += [f"--{name}", f"{value:g}"]
-    words += ["--augment-on", args.augment_on] if args.augment_on != "auto" else []
+    for name in ("augment_on", "pad_channels"):
+        words += [f"--{name.replace('_', '-')}", getattr(args, name)] if getattr(args, name) != "auto" else []
     words += [f"--{name.replace('_', '-')}" for name in ("tensorboard", "no_compile") if getattr(args, name)]
     return shlex.join(words)
 
@@ -295,6 +297,13 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="augment faces in the workers (cpu) or in batches on the device that trains (default: on the device if "
         "it is a GPU)",
+    )
+    how.add_argument(
+        "--pad-channels",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="train HRNet with widths padded to multiples of eight, which GPUs compute faster; checkpoints do not "
+        "change (default: on a GPU with precision=bf16)",
     )
     how.add_argument("--no-compile", action="store_true", help="do not use torch.compile: starts faster, trains slower")
     how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events into RUN too")

@@ -91,25 +91,28 @@ class HighResolutionModule(nn.Module):
 
 
 class HRNet(nn.Module):
-    """Normalized images (B, 3, S, S) -> maps (B, 3K, S/4, S/4). S is a multiple of 32."""
+    """Normalized images (B, 3, S, S) -> maps (B, 3K, S/4, S/4). S is a multiple of 32.
+
+    widths: channels of the four branches, those published or more (padding.py).
+    """
 
     stride = 4
 
-    def __init__(self, points: int) -> None:
+    def __init__(self, points: int, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.conv2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(64)
         self.layer1 = nn.Sequential(bottleneck(64, 64), *(bottleneck(256, 64) for _ in range(3)))
-        self.transition1 = nn.ModuleList([_convolution(256, WIDTHS[0]), nn.Sequential(_convolution(256, WIDTHS[1], 2))])
-        self.transition2 = _transition(2)
-        self.transition3 = _transition(3)
+        self.transition1 = nn.ModuleList([_convolution(256, widths[0]), nn.Sequential(_convolution(256, widths[1], 2))])
+        self.transition2 = _transition(2, widths)
+        self.transition3 = _transition(3, widths)
         self.stage2, self.stage3, self.stage4 = (
-            nn.Sequential(*(HighResolutionModule(WIDTHS[: stage + 2]) for _ in range(count)))
+            nn.Sequential(*(HighResolutionModule(widths[: stage + 2]) for _ in range(count)))
             for stage, count in enumerate(MODULES)
         )
-        self.head = SkpsHead(sum(WIDTHS), points)
+        self.head = SkpsHead(sum(widths), points)
 
     def forward(self, images: Tensor) -> Tensor:
         x = functional.relu(self.bn1(self.conv1(images)))
@@ -123,7 +126,7 @@ class HRNet(nn.Module):
         return maps
 
 
-def _transition(index: int) -> nn.ModuleList:
+def _transition(index: int, widths: tuple[int, ...]) -> nn.ModuleList:
     """Return the layers that add branch `index`, made from the last branch at half its size. The others stay."""
     unchanged = [nn.Identity() for _ in range(index)]
-    return nn.ModuleList([*unchanged, nn.Sequential(_convolution(WIDTHS[index - 1], WIDTHS[index], 2))])
+    return nn.ModuleList([*unchanged, nn.Sequential(_convolution(widths[index - 1], widths[index], 2))])
