@@ -1,6 +1,7 @@
 """Predict the landmarks of faces in regions of an image, and refine the rough regions of a detector."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend, predict_regions
 from canthus.runtime.decode import MIN_WEIGHT
-from canthus.runtime.geometry import roi_from_points, roll_from_points
+from canthus.runtime.geometry import rois_from_points, roll_from_points
 from canthus.runtime.types import Roi
 
 CONFIDENT_SCORE = 0.7
@@ -56,10 +57,30 @@ def predict_landmarks(backend: Backend, image: NDArray[np.uint8], rois: Sequence
     NaN, points far outside the region or all at one place, or scores outside [0, 1].
     """
     points, scores = predict_regions(backend, image, rois)
+    certain = _are_certain(points, scores, rois)
     for index, roi in enumerate(rois):
-        if not _is_possible(points[index], scores[index], roi):
+        if not (certain[index] or _is_possible(points[index], scores[index], roi)):
             points[index], scores[index] = (roi.x, roi.y), 0
     return Landmarks(points, scores)
+
+
+def _are_certain(points: NDArray[np.float32], scores: NDArray[np.float32], rois: Sequence[Roi]) -> list[bool]:
+    """Whether the points (N, K, 2) and scores (N, K) are possible by their extremes: (N,). A fast check of most faces.
+
+    The points are in the square that is inside the circle of `_is_possible`. NaN is not certain.
+    """
+    if not rois:
+        return []
+    lowest, highest = scores.min(1).tolist(), scores.max(1).tolist()
+    return [
+        worst >= 0
+        and best <= 1
+        and max(roi.x - x0, x1 - roi.x, roi.y - y0, y1 - roi.y) <= MAX_DISTANCE * math.sqrt(0.5) * roi.side
+        and max(x1 - x0, y1 - y0) >= MIN_EXTENT * roi.side
+        for roi, (x0, y0), (x1, y1), worst, best in zip(
+            rois, points.min(1).tolist(), points.max(1).tolist(), lowest, highest, strict=True
+        )
+    ]
 
 
 def _is_possible(points: NDArray[np.float32], scores: NDArray[np.float32], roi: Roi) -> bool:
@@ -114,7 +135,7 @@ def average_views(predict: Predict, found: Landmarks, roll: Roll = roll_from_poi
 
 
 def _regions(found: Landmarks, roll: Roll) -> list[Roi]:
-    return [roi_from_points(points, roll(points)) for points in found.points]
+    return rois_from_points(found.points, np.array([roll(points) for points in found.points]))
 
 
 def _higher_score(before: Landmarks, after: Landmarks) -> Landmarks:

@@ -106,7 +106,7 @@ class Landmarker(Closeable):
             faces = self._smoother.smooth(faces, frame.seconds)
         self.seconds["landmark"] = landmarked - began - self.seconds["detect"]
         self.seconds["smooth"] = time.perf_counter() - landmarked
-        return replace(faces, points=transform(to_frame, faces.points))
+        return faces if frame.pixel_aspect == 1 else replace(faces, points=transform(to_frame, faces.points))
 
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
         """Return the faces of a single image (H, W, 3) uint8 RGB. Small faces are searched for too.

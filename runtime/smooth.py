@@ -27,10 +27,13 @@ MIN_ELAPSED, MAX_ELAPSED = 1e-6, 10.0
 """Seconds between two frames. Outside this range the time has jumped, and the filter starts again."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _State:
-    points: NDArray[np.float64]  # (98, 2) filtered, frame pixels
-    speed: NDArray[np.float64]  # (98, 2) filtered, frame pixels per second
+    """The last values of the filter, for all faces of one frame."""
+
+    ids: NDArray[np.int64]  # (N,)
+    points: NDArray[np.float64]  # (N, 98, 2) filtered, frame pixels
+    speeds: NDArray[np.float64]  # (N, 98, 2) filtered, frame pixels per second
     seconds: float
 
 
@@ -39,37 +42,60 @@ class Smoother:
 
     def __init__(self, settings: OneEuro | None = None) -> None:
         self._settings = settings or OneEuro()
-        self._states: dict[int, _State] = {}
+        self._state: _State | None = None
 
     def smooth(self, faces: Faces, seconds: float) -> Faces:
         """Return the faces with smoothed points; `seconds` is the frame's time.
 
         A new face, and any face after a jump in time, is returned unchanged.
         """
-        states = [self._filter(self._states.get(face.id), face.points, seconds) for face in faces]
-        self._states = dict(zip(faces.ids.tolist(), states, strict=True))
-        points = np.empty_like(faces.points)
-        for index, state in enumerate(states):
-            points[index] = state.points
-        return dataclasses.replace(faces, points=points)
+        state = self._state
+        points = faces.points.astype(np.float64)
+        speeds = np.zeros_like(points)
+        if state is not None and MIN_ELAPSED <= seconds - state.seconds <= MAX_ELAPSED:
+            rows, before = _match(faces.ids, state)
+            if rows.size:
+                points[rows], speeds[rows] = self._filter(
+                    points[rows], state.points[before], state.speeds[before], seconds - state.seconds
+                )
+        self._state = _State(faces.ids, points, speeds, seconds)
+        return dataclasses.replace(faces, points=points.astype(np.float32))
 
-    def _filter(self, state: _State | None, points: NDArray[np.float32], seconds: float) -> _State:
-        new = points.astype(np.float64)
-        elapsed = 0.0 if state is None else seconds - state.seconds
-        # Not finite: the last points were NaN, and every later value of the filter would be NaN too.
-        if state is None or not MIN_ELAPSED <= elapsed <= MAX_ELAPSED or not np.isfinite(state.points).all():
-            return _State(new, np.zeros_like(new), seconds)
+    def _filter(
+        self,
+        new: NDArray[np.float64],
+        points: NDArray[np.float64],
+        speeds: NDArray[np.float64],
+        elapsed: float,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the next filtered points and speeds (N, 98, 2) of faces."""
         settings = self._settings
-        size = max(float((new.max(0) - new.min(0)).max()), 1.0)
-        raw_speed = (new - state.points) / elapsed
-        speed = state.speed + _weight(settings.speed_cutoff, elapsed) * (raw_speed - state.speed)
+        sizes = np.maximum((new.max(1) - new.min(1)).max(1), 1.0)[:, None]  # (N, 1)
+        raw_speeds = (new - points) / elapsed
+        speeds = speeds + _weight(settings.speed_cutoff, elapsed) * (raw_speeds - speeds)
         # The cutoff depends mainly on the speed of the whole face. The speed of a single point is noisy, so only the
         # part that exceeds the speed of the face is added.
-        face_speed = np.linalg.norm(speed.mean(0)) / size
-        own_speed = np.linalg.norm(speed - speed.mean(0), axis=1) / size
-        cutoff = settings.cutoff + settings.beta * (face_speed + np.maximum(own_speed - face_speed, 0.0))
-        filtered = state.points + _weight(cutoff, elapsed)[:, None] * (new - state.points)
-        return _State(filtered, speed, seconds)
+        mean = speeds.mean(1, keepdims=True)  # (N, 1, 2)
+        face_speed = np.hypot(mean[..., 0], mean[..., 1]) / sizes  # (N, 1)
+        own = speeds - mean
+        own_speed = np.hypot(own[..., 0], own[..., 1]) / sizes  # (N, 98)
+        cutoff = settings.cutoff + settings.beta * np.maximum(own_speed, face_speed)
+        return points + _weight(cutoff, elapsed)[..., None] * (new - points), speeds
+
+
+def _match(ids: NDArray[np.int64], state: _State) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the rows of the faces that have a state, and the rows of their states.
+
+    Points that are not finite are no state: every later value of the filter would be NaN too.
+    """
+    if np.array_equal(ids, state.ids) and np.isfinite(state.points).all():
+        every = np.arange(len(ids))
+        return every, every
+    known = {face: row for row, face in enumerate(state.ids.tolist())}
+    pairs = [(row, known[face]) for row, face in enumerate(ids.tolist()) if face in known]
+    rows, before = np.array(pairs, np.intp).reshape(-1, 2).T
+    finite = np.isfinite(state.points[before]).all((1, 2))
+    return rows[finite], before[finite]
 
 
 def _weight(cutoff: NDArray[np.float64] | float, elapsed: float) -> NDArray[np.float64]:

@@ -12,8 +12,14 @@ from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend
 from canthus.runtime.detector import MIN_SCORE
-from canthus.runtime.geometry import intersection_over_minimum, roi_from_box, roi_from_points, roll_from_points
-from canthus.runtime.landmarks import CONFIDENT_SCORE, predict_landmarks, refine_landmarks
+from canthus.runtime.geometry import (
+    intersection_over_minimum,
+    overlaps,
+    roi_from_box,
+    rois_from_points,
+    rolls_from_points,
+)
+from canthus.runtime.landmarks import CONFIDENT_SCORE, Landmarks, predict_landmarks, refine_landmarks
 from canthus.runtime.types import FaceBox, Faces
 
 MAX_SCALE_CHANGE = 1.6
@@ -33,8 +39,12 @@ tenth of the width.
 BLANK_DEVIATION = 4.0
 """Thumbnails whose gray levels deviate less than this show nothing, such as a covered camera."""
 
-Detect = Callable[[NDArray[np.uint8]], list[FaceBox]]
-"""Detects the faces in an image (H, W, 3)."""
+Detect = Callable[[NDArray[np.uint8]], list[FaceBox] | None]
+"""Detects the faces in an image (H, W, 3).
+
+A detector that runs in the background returns None until it has finished, and is called with each frame until then. Its
+boxes are those of the image of the first of these calls.
+"""
 
 
 @dataclass(frozen=True)
@@ -56,20 +66,15 @@ class TrackerSettings:
     extra_boxes: int = 3  # how many boxes more than `max_faces` are tried, as some are not faces
 
 
-@dataclass
+@dataclass(eq=False)
 class _Track:
     id: int
-    points: NDArray[np.float32]  # (98, 2) frame pixels
-    scores: NDArray[np.float32]  # (98,)
+    face: "_Face"
     seconds: float  # of the last frame that shows the face
     frame: int  # number of this frame
     confirmed: float  # seconds of the last detection of the face
     detection_score: float  # of this detection
     refined: float = -math.inf  # seconds of the last prediction in the detector's box
-
-    @property
-    def face_score(self) -> float:
-        return float(self.scores.mean())
 
     def confirm(self, box: FaceBox, seconds: float) -> None:
         """Record that the detector has found the face. If it returned two boxes for it, the higher score stays."""
@@ -77,10 +82,21 @@ class _Track:
         self.detection_score = box.score if first else max(box.score, self.detection_score)
         self.confirmed = seconds
 
-    @property
-    def box(self) -> FaceBox:
-        (x0, y0), (x1, y1) = self.points.min(0), self.points.max(0)
-        return FaceBox(float(x0), float(y0), float(x1), float(y1), self.face_score)
+
+class _Face(NamedTuple):
+    """A predicted face, with what decides about it. Computed for all faces of a frame at once."""
+
+    points: NDArray[np.float32]  # (98, 2) frame pixels
+    scores: NDArray[np.float32]  # (98,)
+    box: FaceBox  # of the points; its score is the face score
+    roll: float  # radians
+
+
+def _measure(found: Landmarks) -> list[_Face]:
+    points, scores = found
+    edges = np.concatenate([points.min(1), points.max(1), scores.mean(1)[:, None]], axis=1).tolist()
+    rolls = rolls_from_points(points).tolist()
+    return [_Face(points[row], scores[row], FaceBox(*edges[row]), rolls[row]) for row in range(len(points))]
 
 
 class _Match(NamedTuple):
@@ -115,10 +131,13 @@ class Tracker:
         self._next_id = 0
         self._frame = 0
         self._last_detection = -math.inf
+        self._awaited = False  # the detector works on the image of an earlier frame
+        self._outdated = False  # that image is of before a restart
 
     def restart(self) -> None:
         """Forget all faces, as after a jump to another position of a video. Their ids are not used again."""
         self._tracks, self._lost, self._rejected = [], [], []
+        self._outdated = self._awaited
 
     def update(self, image: NDArray[np.uint8], seconds: float) -> Faces:
         """Return the faces of the next frame, sorted by id; `seconds` is the frame's time."""
@@ -126,38 +145,45 @@ class Tracker:
         if self._cuts.is_cut(image):
             self.restart()
         self._follow(image, seconds)
-        if self._detection_is_due(seconds):
+        if self._awaited or self._detection_is_due(seconds):
             self._detect(image, seconds)
         self._tracks.sort(key=lambda track: track.id)
         if not self._tracks:
             return Faces.none()
         return Faces(
-            points=np.stack([track.points for track in self._tracks]),
-            scores=np.stack([track.scores for track in self._tracks]),
+            points=np.stack([track.face.points for track in self._tracks]),
+            scores=np.stack([track.face.scores for track in self._tracks]),
             ids=np.array([track.id for track in self._tracks], np.int64),
             detection_scores=np.array([track.detection_score for track in self._tracks], np.float32),
         )
 
     def _follow(self, image: NDArray[np.uint8], seconds: float) -> None:
         """Predict the landmarks of each track in the region of its last ones; drop the tracks that are lost."""
-        rois = [roi_from_points(track.points, roll_from_points(track.points)) for track in self._tracks]
-        found = predict_landmarks(self.backend, image, rois)
-        kept: list[_Track] = []
-        for track, points, scores in zip(self._tracks, found.points, found.scores, strict=True):
-            moved = replace(track, points=points, scores=scores, seconds=seconds, frame=self._frame)
-            # If two tracks end up on one face, the older one stays.
-            separate = not any(self._is_same(moved.box, other) for other in kept)
-            if separate and self._is_face(moved) and _is_plausible(track, moved, image.shape):
-                kept.append(moved)
-            else:
-                self._lost.append(track)
-        self._tracks = kept
+        if self._tracks:
+            before = np.stack([track.face.points for track in self._tracks])
+            rois = rois_from_points(before, np.array([track.face.roll for track in self._tracks]))
+            self._keep(_measure(predict_landmarks(self.backend, image, rois)), image.shape, seconds)
         self._lost = [track for track in self._lost if self._may_return(track, seconds)]
 
-    def _is_face(self, track: _Track) -> bool:
+    def _keep(self, found: list[_Face], frame: tuple[int, ...], seconds: float) -> None:
+        """Move each track to its face in this frame, unless it is lost."""
+        same = overlaps([face.box for face in found]) >= self.settings.same_face_overlap
+        kept: list[int] = []
+        for index, (track, face) in enumerate(zip(self._tracks, found, strict=True)):
+            # If two tracks end up on one face, the older one stays.
+            separate = len(found) == 1 or not same[index, kept].any()
+            if separate and self._is_face(track, face, seconds) and _is_plausible(track.face, face, frame):
+                kept.append(index)
+            else:
+                self._lost.append(track)
+        self._tracks = [
+            replace(self._tracks[index], face=found[index], seconds=seconds, frame=self._frame) for index in kept
+        ]
+
+    def _is_face(self, track: _Track, face: _Face, seconds: float) -> bool:
         # The absolute value, because time may also jump back.
-        unconfirmed = abs(track.seconds - track.confirmed) > self.settings.confirmation_timeout
-        return track.face_score >= (self.settings.unconfirmed_lost_score if unconfirmed else self.settings.lost_score)
+        unconfirmed = abs(seconds - track.confirmed) > self.settings.confirmation_timeout
+        return face.box.score >= (self.settings.unconfirmed_lost_score if unconfirmed else self.settings.lost_score)
 
     def _may_return(self, lost: _Track, seconds: float) -> bool:
         return abs(seconds - lost.seconds) <= self.settings.lost_timeout or self._frame - lost.frame <= 2
@@ -176,24 +202,36 @@ class Tracker:
 
     def _detect(self, image: NDArray[np.uint8], seconds: float) -> None:
         """Run the detector: confirm tracks, add new ones, and improve those with a low face score."""
-        self._last_detection = seconds
-        self.detections += 1
-        new, uncertain = self._match(self.detect(image), seconds)
+        if not self._awaited:
+            self._last_detection = seconds
+            self.detections += 1
+        boxes = self.detect(image)
+        self._awaited = boxes is None
+        if boxes is None:
+            return
+        if self._outdated:
+            self._outdated = False  # a cut since the detector got its image; it starts again with the next frame
+            self._last_detection = -math.inf
+            return
+        new, uncertain = self._match(boxes, seconds)
         rois = [roi_from_box(box) for box in (*new, *(match.box for match in uncertain))]
-        points, scores = refine_landmarks(partial(predict_landmarks, self.backend, image), rois)
-        for index, box in enumerate(new):
-            track = _Track(
-                id=-1,  # not assigned yet
-                points=points[index],
-                scores=scores[index],
-                seconds=seconds,
-                frame=self._frame,
-                confirmed=seconds,
-                detection_score=box.score,
+        if not rois:
+            return
+        faces = _measure(refine_landmarks(partial(predict_landmarks, self.backend, image), rois))
+        for box, face in zip(new, faces[: len(new)], strict=True):
+            self._add(
+                _Track(
+                    id=-1,  # not assigned yet
+                    face=face,
+                    seconds=seconds,
+                    frame=self._frame,
+                    confirmed=seconds,
+                    detection_score=box.score,
+                ),
+                box,
             )
-            self._add(track, box)
-        for index, match in enumerate(uncertain, start=len(new)):
-            self._improve(match.track, points[index], scores[index], seconds)
+        for match, face in zip(uncertain, faces[len(new) :], strict=True):
+            self._improve(match.track, face, seconds)
 
     def _match(self, boxes: list[FaceBox], seconds: float) -> _Matches:
         """Assign boxes to tracks, and record that the detector has confirmed these tracks."""
@@ -226,8 +264,8 @@ class Tracker:
         """Add a track for a new face, or remember that the box was rejected."""
         # A false detection seldom has a high face score too, so the product of both scores decides. Face scores are
         # lower, hence the square root. Differences of the detector's score below MIN_SCORE mean nothing.
-        score = max(box.score, MIN_SCORE) * math.sqrt(track.face_score)
-        if score < self.settings.new_face_score or not self._is_separate(track):
+        score = max(box.score, MIN_SCORE) * math.sqrt(track.face.box.score)
+        if score < self.settings.new_face_score or not self._is_separate(track.face.box):
             self._rejected.append(box)
         elif len(self._tracks) < self.settings.max_faces:
             track.id = self._assign_id(track)
@@ -236,45 +274,48 @@ class Tracker:
     def _assign_id(self, track: _Track) -> int:
         """Return the id of a face lost at this place shortly before, or a new one."""
         for lost in self._lost:
-            if self._is_same(track.box, lost) and _has_similar_size(lost, track):
+            if self._is_same(track.face.box, lost) and _has_similar_size(lost.face, track.face):
                 self._lost.remove(lost)
                 return lost.id
         self._next_id += 1
         return self._next_id - 1
 
     def _needs_refinement(self, track: _Track, seconds: float) -> bool:
-        uncertain = track.face_score < CONFIDENT_SCORE
+        uncertain = track.face.box.score < CONFIDENT_SCORE
         return uncertain and abs(seconds - track.refined) >= self.settings.refinement_interval
 
-    def _improve(self, track: _Track, points: NDArray[np.float32], scores: NDArray[np.float32], seconds: float) -> None:
+    def _improve(self, track: _Track, face: _Face, seconds: float) -> None:
         """Replace the points of an uncertain track if the new ones score clearly higher.
 
         The region of a track may have shrunk to an eye or be rotated, and tracking does not correct this.
         """
         track.refined = seconds
-        improved = replace(track, points=points, scores=scores)
-        gain = improved.face_score - track.face_score
-        if gain > self.settings.refinement_gain and self._is_separate(improved, ignore=track):
-            track.points, track.scores = points, scores
+        gain = face.box.score - track.face.box.score
+        if gain > self.settings.refinement_gain and self._is_separate(face.box, ignore=track):
+            track.face = face
 
-    def _is_separate(self, track: _Track, ignore: _Track | None = None) -> bool:
-        return not any(self._is_same(track.box, other) for other in self._tracks if other is not ignore)
+    def _is_separate(self, box: FaceBox, ignore: _Track | None = None) -> bool:
+        return not any(self._is_same(box, other) for other in self._tracks if other is not ignore)
 
     def _is_same(self, box: FaceBox, track: _Track) -> bool:
-        return intersection_over_minimum(box, track.box) >= self.settings.same_face_overlap
+        return intersection_over_minimum(box, track.face.box) >= self.settings.same_face_overlap
 
 
-def _is_plausible(before: _Track, after: _Track, frame: tuple[int, ...]) -> bool:
+def _is_plausible(before: _Face, after: _Face, frame: tuple[int, ...]) -> bool:
     """Whether a face can have moved so from one frame to the next, and is still in the frame."""
-    x, y = (after.points.min(0) + after.points.max(0)) / 2
+    x, y = (after.box.x0 + after.box.x1) / 2, (after.box.y0 + after.box.y1) / 2
     inside = 0 <= x < frame[1] and 0 <= y < frame[0]
-    turned = math.remainder(roll_from_points(after.points) - roll_from_points(before.points), 2 * math.pi)
+    turned = math.remainder(after.roll - before.roll, 2 * math.pi)
     return inside and _has_similar_size(before, after) and abs(turned) < MAX_ROLL_CHANGE
 
 
-def _has_similar_size(before: _Track, after: _Track) -> bool:
-    scale = float(np.ptp(after.points, axis=0).max() / max(np.ptp(before.points, axis=0).max(), 1.0))
+def _has_similar_size(before: _Face, after: _Face) -> bool:
+    scale = _longer_side(after.box) / max(_longer_side(before.box), 1.0)
     return 1 / MAX_SCALE_CHANGE < scale < MAX_SCALE_CHANGE
+
+
+def _longer_side(box: FaceBox) -> float:
+    return max(box.x1 - box.x0, box.y1 - box.y0)
 
 
 class _CutDetector:
@@ -288,11 +329,11 @@ class _CutDetector:
         if not image.size:
             return False
         step = max(min(image.shape[:2]) // 96, 1)
-        green = np.ascontiguousarray(image[::step, ::step, 1])
+        green = np.ascontiguousarray(image[:: 2 * step, ::step, 1])  # fewer rows, as each costs more than a column
         thumbnail = cv2.resize(green, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
-        if thumbnail.std() < BLANK_DEVIATION:
+        if cv2.meanStdDev(thumbnail)[1].item() < BLANK_DEVIATION:
             return False
         before, self._thumbnail = self._thumbnail, thumbnail
-        if before is None or np.abs(thumbnail - before).mean() <= CUT_DIFFERENCE:
+        if before is None or cv2.norm(thumbnail, before, cv2.NORM_L1) / thumbnail.size <= CUT_DIFFERENCE:
             return False
         return float(np.corrcoef(thumbnail.ravel(), before.ravel())[0, 1]) < CUT_CORRELATION

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,8 +94,8 @@ def predict_regions(
     backend: Backend, image: NDArray[np.uint8], rois: Sequence[Roi]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Run any backend on regions of a frame (H, W, 3) RGB -> points (N, K, 2) in frame pixels and scores (N, K)."""
-    if isinstance(backend, RegionBackend):
-        return backend.predict_regions(image, rois)
+    if hasattr(backend, "predict_regions"):  # isinstance with a protocol takes 0.05 ms
+        return cast(RegionBackend, backend).predict_regions(image, rois)
     from canthus.runtime.geometry import crop_all, transform  # here, because OpenCV takes long to import
 
     crops = crop_all(image, rois, backend.size)

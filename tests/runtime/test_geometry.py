@@ -13,9 +13,13 @@ from canthus.runtime.geometry import (
     intersection_over_minimum,
     intersection_over_union,
     invert,
+    overlaps,
     roi_from_box,
     roi_from_points,
+    rois_from_points,
     roll_from_points,
+    rolls_from_points,
+    sampling,
     suppress_overlapping,
     to_frame,
     to_square_pixels,
@@ -109,6 +113,45 @@ def test_crop_of_any_scale_is_not_shifted(scale, angle):
     assert np.abs(shift).max() < 0.02 * scale + 0.3  # frame pixels
 
 
+def textured(size=700):
+    """A smooth random image with details of many sizes."""
+    rng = np.random.default_rng(1)
+    sizes = ((8, 20), (24, 16), (72, 12), (216, 8))  # cells along an edge, deviation of their levels
+    layers = [rng.normal(0, deviation, (cells, cells, 3)).astype(np.float32) for cells, deviation in sizes]
+    image = sum(cv2.resize(layer, (size, size), interpolation=cv2.INTER_CUBIC) for layer in layers)
+    return (128 + image).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("roi", [Roi(350.3, 340.6, 90, 0.4), Roi(340, 355.5, 230, -1.0), Roi(20, 690, 250, 0.1)])
+def test_crop_is_that_of_a_plain_warp_of_three_channels(roi):
+    """The warp of four channels is faster; it may round a few values to the next level."""
+    image = textured()
+    taps = sampling(roi, 128)[1]
+    plain = cv2.warpAffine(
+        image, to_frame(roi, 128 * taps), (128 * taps,) * 2, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    )
+    plain = cv2.resize(plain, (128, 128), interpolation=cv2.INTER_AREA)
+    difference = np.abs(crop(image, roi, 128).astype(int) - plain)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("scale", [1.6, 2.4, 3.4, 3.6, 5.0, 9.0])
+def test_crop_is_close_to_the_mean_over_the_area_of_its_pixels(scale):
+    image, roi = textured(), Roi(350.3, 340.6, 64 * scale, 0.3)
+    fine = cv2.warpAffine(image, to_frame(roi, 64 * 8), (64 * 8,) * 2, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    means = fine.reshape(64, 8, 64, 8, 3).mean((1, 3))
+    assert np.abs(crop(image, roi, 64) - means).mean() < 0.3 + 0.08 * scale  # one sample: up to 4.8
+
+
+def test_crops_of_several_regions_are_those_of_each():
+    image = textured()
+    crops = crop_all(image, ROIS, 64)
+    for place, roi in enumerate(ROIS):
+        assert np.array_equal(crops.images[place], crop(image, roi, 64))
+        assert np.array_equal(crops.to_frame[place], to_frame(roi, 64))
+
+
 def test_crop_outside_the_image_is_black():
     assert not crop(np.full((20, 20, 3), 255, np.uint8), Roi(-100, -100, 30), 16).any()
 
@@ -129,6 +172,15 @@ def test_region_of_rotated_points_has_the_same_side():
     one, other = roi_from_points(points), roi_from_points(rotated, 0.7)
     assert other.side == pytest.approx(one.side, rel=1e-5)
     assert roll_from_points(rotated) - roll_from_points(points) == pytest.approx(0.7, abs=1e-5)
+
+
+def test_regions_and_rolls_of_several_faces_are_those_of_each():
+    faces = np.stack([SHAPE * size + size for size in (20, 50, 90)]).astype(np.float32)
+    rolls = rolls_from_points(faces)
+    rois = rois_from_points(faces, rolls + 0.2)
+    for points, roll, roi in zip(faces, rolls, rois, strict=True):
+        assert roll == roll_from_points(points)
+        assert roi == roi_from_points(points, roll + 0.2)
 
 
 def test_rotated_box_is_shifted_along_its_own_axis():
@@ -181,6 +233,13 @@ def test_intersection_over_minimum_of_boxes():
     assert intersection_over_minimum(one, FaceBox(5, 0, 15, 20, 1.0)) == pytest.approx(0.5)
     assert intersection_over_minimum(one, FaceBox(11, 0, 15, 20, 1.0)) == 0
     assert intersection_over_minimum(one, FaceBox(5, 5, 5, 5, 1.0)) == 0  # an empty box
+
+
+def test_overlaps_of_several_boxes_are_those_of_each_pair():
+    boxes = [FaceBox(0, 0, 10, 20, 1.0), FaceBox(5, 0, 15, 20, 1.0), FaceBox(5, 5, 5, 5, 1.0), FaceBox(30, 0, 40, 9, 1)]
+    expected = [[intersection_over_minimum(one, other) for other in boxes] for one in boxes]
+    assert overlaps(boxes) == pytest.approx(np.array(expected))
+    assert overlaps([]).shape == (0, 0)
 
 
 def test_best_of_overlapping_boxes_is_kept():

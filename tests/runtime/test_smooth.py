@@ -112,3 +112,21 @@ def test_smoothing_changes_the_points_only():
     assert (moved.scores == 0.5).all()
     assert moved.ids.tolist() == [3]
     assert moved.detection_scores == np.float32(0.8)
+
+
+def test_faces_are_smoothed_as_each_alone_while_they_come_and_go():
+    rng = np.random.default_rng(3)
+    paths = SHAPE * 100 + rng.normal(0, 0.8, (12, 3, 98, 2)).cumsum(0) + 50
+    present = [[0, 1], [0, 1], [0, 1, 2], [1, 2], [1, 2], [0, 1, 2], [0, 2], [0, 2], [0, 1, 2], [2], [0, 2], [0, 1, 2]]
+    together, alone = Smoother(), [Smoother() for _ in range(3)]
+    for step, ids in enumerate(present):
+        every = [
+            Faces(paths[step, [face]].astype(np.float32), np.ones((1, 98), np.float32), np.array([face], np.int64))
+            for face in range(3)
+        ]
+        faces = Faces(paths[step, ids].astype(np.float32), np.ones((len(ids), 98), np.float32), np.array(ids, np.int64))
+        smoothed = together.smooth(faces, step / 30)
+        for face in range(3):
+            own = alone[face].smooth(every[face] if face in ids else Faces.none(), step / 30)
+            if face in ids:
+                assert np.array_equal(smoothed.points[ids.index(face)], own.points[0])
