@@ -305,5 +305,9 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
         help="train HRNet with widths padded to multiples of eight, which GPUs compute faster; checkpoints do not "
         "change (default: on a GPU with precision=bf16)",
     )
-    how.add_argument("--no-compile", action="store_true", help="do not use torch.compile: starts faster, trains slower")
+    how.add_argument(
+        "--no-compile",
+        action="store_true",
+        help="do not use torch.compile (on a CPU it compiles the loss only): starts faster, trains slower",
+    )
     how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events into RUN too")
