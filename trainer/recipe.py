@@ -27,8 +27,8 @@ _RECIPES = resources.files("canthus.trainer") / "recipes"
 
 _MINIMUM = {"batch": 1, "size": 32} | dict.fromkeys(
     (
-        "clip_grad_norm", "contour_weight", "ema_decay", "held_out", "offset_weight", "point_weight", "profile_weight",
-        "seed", "warm_up", "weight_decay",
+        "clip_grad_norm", "contour_weight", "ema_decay", "held_out", "offset_weight", "open_mouth_weight",
+        "point_weight", "profile_weight", "seed", "warm_up", "weight_decay",
     ),
     0,
 )  # fmt: skip
@@ -88,6 +88,7 @@ class Recipe:
     choose_on: str = ""  # pack whose faces are for validation instead, all of them; empty = those held out
     dataset_weights: tuple[tuple[str, float], ...] = ()  # (part of the name of a set, how often its faces are drawn)
     profile_weight: float = 2.5  # how often profile faces are drawn (absolute yaw estimate above 0.3)
+    open_mouth_weight: float = 1.0  # how often faces with a wide-open mouth are drawn (`is_wide_open`)
     negative_fraction: float = 0.08  # share of crops without a face; their target scores are 0
     spread_half_weight: float = 0.02  # a pseudo-label with this spread has half the weight
     contour_weight: float = 0.5  # factor on the contour of faces made from 68 points: WFLW's contour is not the same

@@ -243,6 +243,9 @@ def _report(args: argparse.Namespace, measured: "Measurements") -> None:
     if report.has_placed(results):
         table = f"\n{report.placed_markdown(results)}" if args.markdown else report.placed_table(results)
         print(f"\n{report.placed_caption()}\n{table}")
+    if caption := report.mouth_caption(results):
+        table = f"\n{report.mouth_markdown(results)}" if args.markdown else report.mouth_table(results)
+        print(f"\n{caption}\n{table}")
     if measured.stability:
         print("\nhow far points move if the box changes a little, in % of the normalizer")
         print(report.stability_table(measured.stability))

@@ -22,6 +22,7 @@ from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation import peers
 from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarize
+from canthus.trainer.evaluation.mouth import MouthAccuracy, measure_mouth
 from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed
 from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
@@ -77,6 +78,7 @@ class Result:
     points: NDArray[np.float32]  # (N, K, 2) image pixels, NaN for a missed face
     reliability: Reliability
     placed: dict[str, PlacedAccuracy] = field(default_factory=dict)  # by pose, see `measure_placed`
+    mouth: MouthAccuracy | None = None  # of wide-open mouths; None if there are none
 
 
 def open_candidate(name: str | None) -> Candidate:
@@ -171,8 +173,8 @@ def _result(model: str, boxes: Boxes, faces: list[LabelledFace], predictions: li
     names = scheme_of(labels.shape[1]).subsets
     attributes = {name: summarize(errors[subsets[:, column]]) for column, name in enumerate(names)}
     scored = reliability(scores, np.where(evaluated, point_errors(points, labels, labels), np.nan))
-    placed = measure_placed(faces, points)
-    return Result(model, boxes, summarize(errors), attributes, errors, points, scored, placed)
+    placed, mouth = measure_placed(faces, points), measure_mouth(faces, points)
+    return Result(model, boxes, summarize(errors), attributes, errors, points, scored, placed, mouth)
 
 
 def leave_out_unmeasurable(labelled: LabelledSet) -> LabelledSet:

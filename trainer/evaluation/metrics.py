@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.trainer.faces.lengths import box_root
 from canthus.trainer.faces.schemes import scheme_of
 
 FAILURE_THRESHOLD = 10.0
@@ -35,13 +36,8 @@ def box_nme(predicted: Floats, true: Floats, evaluated: Marks) -> Floats:
 
     Unlike the inter-ocular distance, this length hardly depends on the yaw. The arguments are those of `nme`.
     """
-    low, high = (
-        extreme(np.where(evaluated[..., None], true, outside), axis=1)
-        for extreme, outside in ((np.min, np.inf), (np.max, -np.inf))
-    )
-    length = np.sqrt(np.prod(np.maximum(high - low, 0), axis=-1))
     with np.errstate(divide="ignore", invalid="ignore"):  # of faces without an evaluated point
-        errors = 100 * np.linalg.norm(predicted - true, axis=-1) / length[:, None]
+        errors = 100 * np.linalg.norm(predicted - true, axis=-1) / box_root(true, evaluated)[:, None]
     return mean_of_points(errors, evaluated)
 
 

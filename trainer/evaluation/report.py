@@ -29,6 +29,7 @@ from canthus.trainer.faces.contact_sheet import (
 )
 from canthus.trainer.faces.kinds import is_labelled
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
+from canthus.trainer.faces.lengths import WIDE_OPEN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -103,6 +104,39 @@ def _placed_rows(results: Sequence[Result]) -> list[list[str]]:
                 for cell in (_number(summary.nme), _interval(summary))
             ]
             rows.append([pose, one.model, one.boxes, *errors, str(accuracy.box.faces), str(accuracy.box.missed)])
+    return rows
+
+
+def mouth_caption(results: Sequence[Result]) -> str:
+    """Return the explanation of `mouth_table`, or nothing if no labelled mouth is wide open."""
+    measured = [one.mouth for one in results if one.mouth]
+    if not measured:
+        return ""
+    return (
+        f"opening of the {measured[0].error.faces} wide-open mouths (labelled opening above {100 * WIDE_OPEN:g} %, "
+        f"mean {measured[0].opening:.1f} %), in % of the inter-ocular distance the face would have frontally: mean "
+        "absolute error, and predicted minus labelled"
+    )
+
+
+def mouth_table(results: Sequence[Result]) -> str:
+    """Return a table of the errors of the mouth opening, see `measure_mouth`."""
+    return _align(_mouth_rows(results), left=2)
+
+
+def mouth_markdown(results: Sequence[Result]) -> str:
+    """Return the table of `mouth_table` as Markdown."""
+    header, *rows = _mouth_rows(results)
+    return _markdown_table([header, ["---"] * 2 + ["---:"] * (len(header) - 2), *rows])
+
+
+def _mouth_rows(results: Sequence[Result]) -> list[list[str]]:
+    rows = [["model", "boxes", "error", "95 %", "bias", "missed"]]
+    for one in results:
+        if one.mouth:
+            error = one.mouth.error
+            values = [_number(error.nme), _interval(error), _number(one.mouth.bias), str(error.missed)]
+            rows.append([one.model, one.boxes, *values])
     return rows
 
 
@@ -232,6 +266,8 @@ def _result_json(one: Result) -> dict[str, Any]:
     values["attributes"] = {name: summary.nme for name, summary in one.attributes.items()}
     if one.placed:
         values["placed_points"] = {pose: dataclasses.asdict(accuracy) for pose, accuracy in one.placed.items()}
+    if one.mouth:
+        values["mouth_opening"] = dataclasses.asdict(one.mouth)
     values["reliability"] = dataclasses.asdict(one.reliability)
     return {name: _null_for_nan(value) for name, value in values.items()}
 

@@ -28,6 +28,7 @@ class Scheme:
     eyes: tuple[Group, Group]  # left and right, for the roll
     nose_tip: int  # for the estimate of the yaw
     lines: tuple[Group, ...]  # to draw
+    lip_pairs: tuple[tuple[int, int], ...] = ()  # points of the upper and the lower inner lip, across from each other
     subsets: tuple[str, ...] = ()  # of the test set, whose errors are reported separately
     published_counts: tuple[int, int] = (0, 0)  # number of faces in the official train and test lists
 
@@ -35,7 +36,7 @@ class Scheme:
         paired = [point for pair in self.mirror_pairs for point in pair]
         assert len(set(paired)) == len(paired), "a point is in one mirror pair at most"
         groups = (*self.normalizer, *self.eyes, *self.lines)
-        used = [*paired, self.nose_tip, *(point for group in groups for point in group)]
+        used = [*paired, self.nose_tip, *(point for group in (*groups, *self.lip_pairs) for point in group)]
         assert all(0 <= point < self.points for point in used)
 
     @cached_property
@@ -77,6 +78,7 @@ WFLW = Scheme(
     eyes=(wflw.LEFT_EYE, wflw.RIGHT_EYE),
     nose_tip=54,
     lines=wflw.LINES,
+    lip_pairs=((89, 95), (90, 94), (91, 93)),
     subsets=wflw.ATTRIBUTES,
     published_counts=(7500, 2500),
 )
@@ -97,6 +99,7 @@ COFW = Scheme(
         _closed(0, 4, 2, 5), _closed(3, 6, 1, 7), _closed(8, 12, 10, 13), _closed(11, 14, 9, 15),
         (18, 21, 19), (20, 21), _closed(22, 24, 23, 27), _closed(22, 25, 23, 26),
     ),
+    lip_pairs=((25, 26),),
     published_counts=(1345, 507),
 )  # fmt: skip
 
@@ -118,6 +121,7 @@ W300 = Scheme(
         tuple(range(17)), tuple(range(17, 22)), tuple(range(22, 27)), tuple(range(27, 31)), tuple(range(31, 36)),
         _closed(*range(36, 42)), _closed(*range(42, 48)), _closed(*range(48, 60)), _closed(*range(60, 68)),
     ),
+    lip_pairs=((61, 67), (62, 66), (63, 65)),
     subsets=("common", "challenge"),
     published_counts=(3148, 689),
 )  # fmt: skip
@@ -140,6 +144,7 @@ LAPA = Scheme(
         tuple(range(33)), _closed(*range(33, 42)), _closed(*range(42, 51)), tuple(range(51, 55)), tuple(range(55, 66)),
         _closed(*range(66, 74)), _closed(*range(75, 83)), _closed(*range(84, 96)), _closed(*range(96, 104)),
     ),
+    lip_pairs=((97, 103), (98, 102), (99, 101)),
     published_counts=(18176, 2000),
 )  # fmt: skip
 

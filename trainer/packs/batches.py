@@ -37,6 +37,7 @@ from canthus.trainer.augmentation.device_augment import BatchTransforms, apply_t
 from canthus.trainer.augmentation.settings import NO_AUGMENTATION, Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind, are_mixed, is_from_68, is_labelled, is_placed
 from canthus.trainer.faces.labelled import is_held_out, yaw_estimate
+from canthus.trainer.faces.lengths import is_wide_open
 from canthus.trainer.faces.schemes import scheme_of
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
@@ -229,11 +230,13 @@ class Batches:
                 _log.warning("dataset_weights: no set of the pack has %r in its name (%s)", part, known)
             weights[matches[self.pack.source]] *= weight
         weights[np.abs(yaw_estimate(self.pack.points)) > PROFILE_YAW] *= self.recipe.profile_weight
+        if self.recipe.open_mouth_weight != 1:
+            weights[is_wide_open(self.pack.points)] *= self.recipe.open_mouth_weight
         weights = weights[self.training_rows]
         if not 0 < weights.sum() < math.inf:
             raise InputError(
-                "dataset_weights and profile_weight leave no face of the pack to draw, or have an infinite sum; "
-                "change them"
+                "dataset_weights, profile_weight and open_mouth_weight leave no face of the pack to draw, or have an "
+                "infinite sum; change them"
             )
         probabilities: NDArray[np.float64] = weights / weights.sum()
         return probabilities
