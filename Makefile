@@ -1,11 +1,12 @@
-# make demo: install canthus and run it on the bundled clip. make test: run every check. make clean: delete what they made.
+# make demo: install canthus and run it on the bundled clip. make test: run every check. make fuzz: read thousands of
+# damaged files. make clean: delete what they made.
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test clean
+.PHONY: demo test fuzz clean
 
 demo: $(VENV)/installed
 	$(BIN)/canthus doctor --fetch
@@ -20,6 +21,10 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/support/check_types.py
 	$(BIN)/pytest -q --cov --cov-report=
+
+# make fuzz COUNT=10000 KINDS="videos images"
+fuzz: $(VENV)/installed-dev
+	PYTHONPATH=tests $(BIN)/python -m fuzz $(KINDS) --count $(or $(COUNT),1000)
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

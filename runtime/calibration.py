@@ -5,6 +5,7 @@ backend corrects them with a logistic curve in the logit, p = 1 / (1 + exp(-(a *
 ("Probabilistic Outputs for Support Vector Machines", 1999). With a > 0 the ranking stays the same.
 """
 
+import contextlib
 import math
 
 import numpy as np
@@ -41,6 +42,7 @@ def read_calibration(value: object) -> Calibration:
     """Return a and b from a parsed JSON value. Raises ValueError if they do not define a rising curve."""
     match value:
         case [int() | float() as slope, int() | float() as intercept]:
-            if slope > 0 and math.isfinite(slope) and math.isfinite(intercept):
-                return float(slope), float(intercept)
+            with contextlib.suppress(OverflowError):  # an int may be too large for a float
+                if slope > 0 and math.isfinite(slope) and math.isfinite(intercept):
+                    return float(slope), float(intercept)
     raise ValueError(f"expected two finite numbers, the first above 0, got {value!r}")

@@ -135,7 +135,7 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
     if not engine.is_file():
         raise EngineError(f"{engine}: no such engine; `canthus engine list` shows the engines in the cache")
     try:
-        return fields.parse_fields(EngineManifest, json.loads(manifest_file.read_text(encoding="utf-8")))
+        return fields.parse_fields(EngineManifest, fields.parse_json(manifest_file.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise EngineError(
             f"{engine}: its manifest {manifest_file.name} is missing, so its origin is unknown; build an engine with "

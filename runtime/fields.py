@@ -7,11 +7,13 @@
 
     parse_fields(Manifest, {"size": "64"})  # FieldError: size: expected int, got '64'
 
-The manifests of models and engines are read this way.
+The manifests of models and engines are read this way. `parse_json` and `parse_toml` turn a text into the values.
 """
 
 import dataclasses
+import json
 import math
+import tomllib
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -19,8 +21,50 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 T = TypeVar("T")
 
 
+MAX_NESTING = 64
+"""Values that are nested deeper are refused: code that walks through them would exceed Python's recursion limit."""
+
+
 class FieldError(ValueError):
     """A field that is missing, unknown, or not of its type. The message names the field, what it must be and is."""
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises FieldError if the text is damaged or nested too deeply.
+    """
+    return _parse(json.loads, text, "JSON")
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """Return the values of a TOML text. Raises FieldError as `parse_json` does."""
+    values: dict[str, Any] = _parse(tomllib.loads, text, "TOML")
+    return values
+
+
+def _parse(loads: Callable[[str], object], text: str, language: str) -> Any:
+    try:
+        value = loads(text)
+    except json.JSONDecodeError as error:
+        raise FieldError(f"not valid {language} (line {error.lineno}: {error.msg})") from error
+    except ValueError as error:  # of TOML, or a number with thousands of digits
+        raise FieldError(f"not valid {language} ({_shorten(str(error), str)})") from error
+    except RecursionError as error:
+        raise FieldError(f"not valid {language} (nested too deeply)") from error
+    if _nesting(value) > MAX_NESTING:
+        raise FieldError(f"not valid {language} (nested too deeply)")
+    return value
+
+
+def _nesting(value: object) -> int:
+    """Return the number of dicts and lists around the innermost value."""
+    level, depth = [value] if isinstance(value, dict | list) else [], 0
+    while level:
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        depth += 1
+    return depth
 
 
 def check(*, at_least: float | None = None, parse: Callable[[Any], object] | None = None) -> dict[str, Any]:
@@ -92,7 +136,7 @@ def parse_value(hint: Any, value: object, name: str) -> Any:
         return {key: parse_value(inner, item, f"{name}.{key}") for key, item in value.items()}
     if origin is Literal and any(value == one and type(value) is type(one) for one in arguments):
         return value
-    if hint is float and is_number and math.isfinite(cast(float, value)):
+    if hint is float and is_number and _is_finite(cast(float, value)):
         return float(cast(float, value))
     if hint is int and is_number and isinstance(value, int):
         return value
@@ -147,6 +191,14 @@ def _describe(hint: Any) -> str:
     return str(getattr(hint, "__name__", hint))
 
 
-def _shorten(value: object) -> str:
-    text = repr(value)
+def _is_finite(number: float) -> bool:
+    """Whether an int or float is a finite float. An int may be too large for a float."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False
+
+
+def _shorten(value: object, show: Callable[[object], str] = repr) -> str:
+    text = show(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import InputError
 from canthus.runtime.image_header import FORMATS, read_image_size
 from canthus.runtime.limits import IMAGE_LIMIT, check_size, current_limit
+from canthus.runtime.native_messages import native_messages_caught
 from canthus.runtime.types import describe_value
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -22,6 +24,13 @@ MAX_BYTES_PER_PIXEL = 8
 
 EXIF_PREFIX = b"Exif\0\0"
 """Precedes the EXIF data in a JPEG. Some programs write it into a WebP too, where OpenCV does not expect it."""
+
+LIBPNG_ERROR = "libpng error: "
+
+DAMAGE_MESSAGES = ("Corrupt JPEG data", "Premature end of JPEG", LIBPNG_ERROR)
+"""How messages of libjpeg and libpng begin if pixels are lost. Others are about metadata."""
+
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -77,17 +86,21 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 def decode_image(data: bytes, name: str | Path) -> NDArray[np.uint8]:
     """Decode the content of an image file to (H, W, 3) uint8 RGB. `name` is the file's name in messages.
 
+    A damaged image that can be decoded in part is decoded, and a warning is logged.
+
     Raises:
         InputError: As `read_image`.
     """
     _check_header(name, io.BytesIO(data))
-    try:
-        with opencv_log_silenced():
-            image = cv2.imdecode(np.frombuffer(_without_exif_prefix(data), np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise InputError(f"{name}: not a readable image") from error
+    image = None
+    with opencv_log_silenced(), native_messages_caught() as messages, contextlib.suppress(cv2.error):
+        image = cv2.imdecode(np.frombuffer(_without_exif_prefix(data), np.uint8), cv2.IMREAD_COLOR_RGB)
+    problems = [line.removeprefix(LIBPNG_ERROR) for line in messages if line.startswith(DAMAGE_MESSAGES)]
+    reason = f" ({problems[0]})" if problems else ""
     if image is None:
-        raise InputError(f"{name}: not a readable image")
+        raise InputError(f"{name}: not a readable image{reason}")
+    if problems:
+        _log.warning("%s: is damaged%s; the rest was decoded", name, reason)
     return image.astype(np.uint8, copy=False)
 
 

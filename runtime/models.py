@@ -15,7 +15,7 @@ import platformdirs
 
 from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
-from canthus.runtime.fields import FieldError, check, parse_fields
+from canthus.runtime.fields import FieldError, check, parse_fields, parse_json
 from canthus.runtime.files import write_file
 
 DEFAULT, GPU_DEFAULT = "fast", "accurate"
@@ -91,7 +91,7 @@ def read_model(path: Path) -> Model:
     """
     manifest_file = path.with_suffix(".json")
     try:
-        manifest = parse_fields(Manifest, json.loads(manifest_file.read_text(encoding="utf-8")))
+        manifest = parse_fields(Manifest, parse_json(manifest_file.read_text(encoding="utf-8")))
     except FileNotFoundError as missing:
         raise ModelError(
             f"{path}: its manifest {manifest_file.name} is missing; export models with `canthus export`"

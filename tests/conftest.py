@@ -30,6 +30,7 @@ LINUX_ONLY = [
     "trainer/test_parallel.py",
     "trainer/test_run.py",
     "trainer/test_slurm.py",
+    "test_fuzz.py",
     "test_packaging.py",
 ]
 """Test files that use POSIX signals, resource limits, a C++ compiler or Slurm."""

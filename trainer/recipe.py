@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.fields import FieldError, parse_value
+from canthus.runtime.fields import FieldError, parse_json, parse_toml, parse_value
 from canthus.runtime.files import write_file
 from canthus.trainer.augmentation.settings import Augmentation
 from canthus.trainer.faces.kinds import PointKind
@@ -197,7 +197,7 @@ def load_recipe(path: Path) -> Recipe:
     """
     try:
         text = path.read_text(encoding="utf-8")
-        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        values = parse_toml(text) if path.suffix == ".toml" else parse_json(text)
     except OSError as unreadable:
         raise InputError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable
     except ValueError as wrong:

@@ -23,12 +23,17 @@ EXAMPLES = """examples:
   canthus bench                          speed and stability on the sample clip
   canthus bench --cpu --model accurate   of another model, on the CPU
   canthus bench --clip my.mp4            speed on your video (its true motion is unknown: no stability)
-  canthus bench --max-faces 4 --json     as json"""
+  canthus bench --max-faces 4 --json     as json
+  canthus bench soak --hours 2           memory and latency over hours; see canthus bench soak --help"""
 
 
 def command(arguments: list[str]) -> int:
     """Measure speed, memory and stability on this machine."""
     match arguments:
+        case ["soak", *rest]:
+            from canthus.runtime.bench import soak
+
+            return soak.command(rest)
         case [name, *_] if not name.startswith("-"):
             # A measurement of its own: from canthus.runtime.bench.NAME import command
             print(f"canthus bench: unknown measurement {name!r}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What a measurement runs on: the device, and the memory of this process."""
+"""What a measurement runs on: the device, and what this process uses of the system."""
 
 import dataclasses
 import os
@@ -9,14 +9,34 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
 
+PROCESS = Path("/proc/self")
+"""Linux's information about this process."""
+
 
 def memory_mb() -> float | None:
     """Return the resident memory of this process in MB, or None if the system is not Linux."""
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int((PROCESS / "statm").read_text().split()[1])
     except OSError:
         return None
     return round(pages * os.sysconf("SC_PAGE_SIZE") / 1e6, 1)
+
+
+def open_handles() -> int | None:
+    """Return the number of open files, sockets and devices, or None if the system is not Linux."""
+    return _count(PROCESS / "fd")
+
+
+def running_threads() -> int | None:
+    """Return the number of threads, those of native libraries included, or None if the system is not Linux."""
+    return _count(PROCESS / "task")
+
+
+def _count(folder: Path) -> int | None:
+    try:
+        return sum(1 for _ in folder.iterdir())
+    except OSError:
+        return None
 
 
 def without_unbuilt_engine(settings: "Settings") -> "Settings":

@@ -23,7 +23,19 @@ from canthus.trainer.packs.batches import Batches
 from canthus.trainer.recipe import Recipe
 
 CURVE = (1.5, -1.25)
-BAD = [[1], [1, 0, 0], [0, 1], [-1.5, 0], ["1", 0], {"a": 1}, 3, None, [float("nan"), 0], [1, float("inf")]]
+BAD = [
+    [1],
+    [1, 0, 0],
+    [0, 1],
+    [-1.5, 0],
+    ["1", 0],
+    {"a": 1},
+    3,
+    None,
+    [float("nan"), 0],
+    [1, float("inf")],
+    [10**400, 0],
+]
 TINY = Recipe(size=32, batch=4, held_out=3)
 
 

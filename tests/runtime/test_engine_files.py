@@ -86,7 +86,8 @@ def test_engine_without_a_manifest_is_read_only_with_trust(engine):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "not an engine manifest"),
+        ("", "not valid JSON"),
+        ("[" * 500 + "]" * 500, "not valid JSON .nested too deeply"),
         ("[]", "expected an object"),
         ("{}", "sha256: missing"),
         ('{"sha256": "", "recipe": 3}', "recipe: expected an object"),

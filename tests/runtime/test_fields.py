@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from canthus.runtime.fields import FieldError, check, parse_fields
+from canthus.runtime.fields import MAX_NESTING, FieldError, check, parse_fields, parse_json, parse_toml
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ def test_values_of_the_right_types_are_taken_over():
         ({"size": True}, r"^size: expected int, got True$"),
         ({"size": -1}, r"^size: expected at least 1, got -1$"),
         ({"rate": float("nan")}, r"^rate: expected a finite number, got nan$"),
+        ({"rate": 10**400}, r"^rate: expected a finite number, got 10{56}\.\.\.$"),
         ({"rate": datetime.date(2026, 1, 1)}, r"^rate: expected a finite number, got datetime\.date"),
         ({"kind": "c"}, r"^kind: expected one of 'a', 'b', got 'c'$"),
         ({"pair": [1]}, r"^pair: expected a list of 2 .*, got \[1\]$"),
@@ -64,3 +65,28 @@ def test_missing_fields_and_values_without_fields_are_refused():
         parse_fields(Whole, {})
     with pytest.raises(FieldError, match=r"^expected an object with named fields, got \[\]$"):
         parse_fields(Whole, [])
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+@pytest.mark.parametrize(("parse", "prefix"), [(parse_json, ""), (parse_toml, "a = ")])
+def test_text_that_is_nested_too_deeply_is_refused_whatever_the_depth(parse, prefix):
+    assert parse(prefix + nested(MAX_NESTING - 1))
+    for depth in (MAX_NESTING + 1, 500, 100_000):
+        with pytest.raises(FieldError, match=r"^not valid (JSON|TOML) \(nested too deeply\)$"):
+            parse(prefix + nested(depth))
+
+
+@pytest.mark.parametrize(
+    ("parse", "text", "message"),
+    [
+        (parse_json, '{"a": 1,\n"b": }', r"^not valid JSON \(line 2: Expecting value\)$"),
+        (parse_json, "9" * 5000, r"^not valid JSON \(Exceeds the limit .*\)$"),
+        (parse_toml, "a = 1\nb = ?", r"^not valid TOML \(Invalid value \(at line 2, column 5\)\)$"),
+    ],
+)
+def test_damaged_text_is_refused_with_the_reason(parse, text, message):
+    with pytest.raises(FieldError, match=message):
+        parse(text)

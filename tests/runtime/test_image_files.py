@@ -147,6 +147,30 @@ def test_unreadable_image_is_one_clear_error(tmp_path, content, capfd):
     assert capfd.readouterr().err == ""
 
 
+def change_middle(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 0x55]) + content[middle + 1 :]
+
+
+def test_damaged_jpeg_is_decoded_with_a_warning_that_names_it(capfd, caplog):
+    content = encode(".jpg")
+    middle = len(content) // 2
+    damaged = content[:middle] + b"\xff\xd9" + content[middle + 2 :]
+    assert decode_image(damaged, "one.jpg").shape == IMAGE.shape
+    assert [record.getMessage() for record in caplog.records] == [
+        "one.jpg: is damaged (Corrupt JPEG data: premature end of data segment); the rest was decoded"
+    ]
+    decode_image(content, "whole.jpg")
+    assert len(caplog.records) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_refused_png_says_why_in_its_own_message(capfd):
+    with pytest.raises(InputError, match=r"^one\.png: not a readable image \(IDAT: .*\)$"):
+        decode_image(change_middle(encode(".png")), "one.png")
+    assert capfd.readouterr().err == ""
+
+
 def test_images_of_a_folder_come_sorted_without_those_of_the_output(tmp_path):
     for name in ("b.png", "a/c.JPG", "a/notes.txt", "drawn/b.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

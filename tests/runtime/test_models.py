@@ -45,7 +45,9 @@ def test_wrong_manifest_field_gives_one_line_with_file_and_field(tmp_path, chang
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["[]", "null", "{", ""])
+@pytest.mark.parametrize(
+    "text", ["[]", "null", "{", "", '{"training":' * 20_000, '{"training": ' + "[" * 500 + "]" * 500 + "}"], ids=len
+)
 def test_manifest_that_is_no_object_is_refused(tmp_path, text):
     model = copy_model(tmp_path, {})
     model.with_suffix(".json").write_text(text)

@@ -239,7 +239,7 @@ def test_error_names_the_bad_annotation_of_a_coco_file(tmp_path, change, message
 
 def test_error_names_the_line_of_invalid_json(tmp_path):
     (tmp_path / "faces.json").write_text('{"images": [],\n"annotations": [}\n')
-    with pytest.raises(InputError, match=r"faces\.json, line 2: not valid JSON"):
+    with pytest.raises(InputError, match=r"faces\.json: not valid JSON \(line 2: "):
         open_set(tmp_path / "faces.json")
 
 

@@ -1,6 +1,5 @@
 """Keypoints in COCO format."""
 
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.fields import FieldError, parse_json
 from canthus.trainer.faces.kinds import PointKind, place_unlabelled
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
 from canthus.trainer.faces.parsing import parse_numbers, read_text, shorten, with_image_folder
@@ -49,15 +49,9 @@ def open_coco(path: Path) -> LabelledSet:
 
 def _parse_json(text: str, path: Path) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}, line {error.lineno}: not valid JSON ({error.msg})") from error
-    except RecursionError as error:
-        raise InputError(
-            f"{path}: not keypoints in COCO format (the JSON is nested too deeply); give the converted annotations"
-        ) from error
-    except ValueError as error:  # an integer with thousands of digits
-        raise InputError(f"{path}: not valid JSON ({shorten(error)})") from error
+        return parse_json(text)
+    except FieldError as error:
+        raise InputError(f"{path}: {error}; give keypoints in COCO format") from error
 
 
 class _Annotation(NamedTuple):

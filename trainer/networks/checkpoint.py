@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from canthus.runtime.backends.torch import TorchBackend
 from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
+from canthus.runtime.fields import parse_json
 from canthus.runtime.files import Draft
 from canthus.trainer.networks.network import DecodingNetwork, build, with_flip_tta
 from canthus.trainer.renamed_keys import rename_keys
@@ -104,7 +105,7 @@ def load(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "pt") as file:
             header = file.metadata() or {}
-            metadata = rename_keys(json.loads(header.get(HEADER, header.get(OLD_HEADER, "{}"))))
+            metadata = rename_keys(parse_json(header.get(HEADER, header.get(OLD_HEADER, "{}"))))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, AttributeError, TypeError, ValueError, OSError) as error:
         raise ModelError(f"{path}: not a readable checkpoint: {error}") from error
