@@ -86,7 +86,10 @@ class Recipe:
     # faces
     held_out: int = 32  # keep one face in this many for validation; 0 = none, then the last checkpoint is the best
     choose_on: str = ""  # pack whose faces are for validation instead, all of them; empty = those held out
-    dataset_weights: tuple[tuple[str, float], ...] = ()  # (part of the name of a set, how often its faces are drawn)
+    # (name of a set or part of it, how often its faces are drawn). An entry names the sets with exactly this name, else
+    # those with this word in their name, else those whose name contains it; with *, ? or [ it is a pattern of the whole
+    # name (packs/set_names.py). The weights of several entries for a set are multiplied.
+    dataset_weights: tuple[tuple[str, float], ...] = ()
     profile_weight: float = 2.5  # how often profile faces are drawn (absolute yaw estimate above 0.3)
     open_mouth_weight: float = 1.0  # how often faces with a wide-open mouth are drawn (`is_wide_open`)
     negative_fraction: float = 0.08  # share of crops without a face; their target scores are 0

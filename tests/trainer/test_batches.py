@@ -12,6 +12,7 @@ from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import is_held_out
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import Pack, write_pack
+from canthus.trainer.packs.set_names import select_sets
 from canthus.trainer.recipe import Recipe
 from support.shards import write_shard
 
@@ -52,6 +53,41 @@ def test_dataset_weight_matches_the_name_of_a_set_without_case_or_folder(tmp_pat
     assert caplog.messages == []
     drawn_sources(pack, ("turned", 3))
     assert caplog.messages == ["dataset_weights: no set of the pack has 'turned' in its name (lfw, WFLW-0)"]
+
+
+SOURCES = ("data/WFLW", "wflw-train30x10.tar", "pseudo98-wflwimg-0.tar", "pseudo98-wflwimg-1.tar", "x/wflw_turned")
+
+
+@pytest.mark.parametrize(
+    ("entry", "sources", "named"),
+    [
+        ("wflw", SOURCES, [0]),  # the exact name
+        ("wflw", SOURCES[1:], [0, 3]),  # a word
+        ("wflw", SOURCES[2:4], [0, 1]),  # a part of the name, as in version 0.2
+        ("pseudo98-WFLWimg-0", SOURCES, [2]),
+        ("pseudo98-wflwimg-0.tar", SOURCES, [2]),
+        ("pseudo98-wflwimg", SOURCES, [2, 3]),
+        ("pseudo98-wflwimg-?", SOURCES, [2, 3]),
+        ("*wflw*", SOURCES, [0, 1, 2, 3, 4]),
+        ("wflw*", SOURCES, [0, 1, 4]),
+        ("*.tar", SOURCES, [1, 2, 3]),
+        ("turned", SOURCES, [4]),
+        ("x", SOURCES, [1]),  # a folder does not count, a part of a word does
+        ("lfw", SOURCES, []),
+        ("", ("a", "b"), [0, 1]),
+    ],
+)
+def test_entry_of_dataset_weights_names_the_sets_that_it_fits_best(entry, sources, named):
+    assert np.flatnonzero(select_sets(entry, sources)).tolist() == named
+
+
+def test_weights_of_several_entries_are_multiplied(tmp_path):
+    for name in ("wflw", "pseudo98-wflwimg-0", "lfw"):
+        write_shard(tmp_path / name, 3)
+    sets = [open_set(tmp_path / name) for name in ("wflw", "pseudo98-wflwimg-0", "lfw")]
+    pack = write_pack(sets, tmp_path / "pack", 64).pack
+    recipe = Recipe(held_out=0, size=32, dataset_weights=(("wflw", 5), ("*wflw*", 2), ("pseudo98-wflwimg-0", 0.5)))
+    assert list(Batches(pack, recipe).set_weights.values()) == [10, 1, 1]
 
 
 @pytest.mark.parametrize("weights", [(("lfw", 0),), (("lfw", math.inf),)])

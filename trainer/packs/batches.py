@@ -40,6 +40,7 @@ from canthus.trainer.faces.labelled import is_held_out, yaw_estimate
 from canthus.trainer.faces.lengths import is_wide_open
 from canthus.trainer.faces.schemes import scheme_of
 from canthus.trainer.packs.pack import Pack
+from canthus.trainer.packs.set_names import select_sets
 from canthus.trainer.recipe import Recipe
 
 AHEAD = 3
@@ -171,6 +172,7 @@ class Batches:
         training_rows: Rows of `pack` that are trained on.
         validation_pack: The pack with the validation faces.
         validation_rows: Their rows in `validation_pack`.
+        set_weights: How often the faces of each set are drawn, by the name of the set (`dataset_weights`).
         placed_only: Whether validation measures only the points that people placed, because the validation faces have
             other kinds of points too. Errors are then relative to the box of the face, not to the eye corners.
 
@@ -221,14 +223,15 @@ class Batches:
 
     def _sampling_probabilities(self) -> NDArray[np.float64]:
         """Return the probability (T,) of each training row."""
-        weights = np.ones(len(self.pack))
-        names = [Path(source).name for source in self.pack.sources]
-        for part, weight in self.recipe.dataset_weights:
-            matches = np.array([part.casefold() in name.casefold() for name in names], np.bool_)
-            if not matches.any() and self.process.rank == 0:
-                known = ", ".join(names)
-                _log.warning("dataset_weights: no set of the pack has %r in its name (%s)", part, known)
-            weights[matches[self.pack.source]] *= weight
+        of_sets = np.ones(len(self.pack.sources))
+        for entry, weight in self.recipe.dataset_weights:
+            named = select_sets(entry, self.pack.sources)
+            if not named.any() and self.process.rank == 0:
+                known = ", ".join(Path(source).name for source in self.pack.sources)
+                _log.warning("dataset_weights: no set of the pack has %r in its name (%s)", entry, known)
+            of_sets[named] *= weight
+        self.set_weights = dict(zip(self.pack.sources, of_sets.tolist(), strict=True))
+        weights = of_sets[self.pack.source]
         weights[np.abs(yaw_estimate(self.pack.points)) > PROFILE_YAW] *= self.recipe.profile_weight
         if self.recipe.open_mouth_weight != 1:
             weights[is_wide_open(self.pack.points)] *= self.recipe.open_mouth_weight
