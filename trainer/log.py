@@ -2,9 +2,10 @@
 
 import csv
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import BackendError
 from canthus.trainer.packs.batches import Batch
 
+SESSIONS, REPORT = "sessions.json", "report.txt"
+"""Files of `canthus train-session`."""
+
 RUN_FILES = (
-    "log.csv", "best.safetensors", "last.safetensors", "best.json", "last.json", "recipe.json", "events.out.tfevents*",
+    "log.csv", "best.safetensors", "last.safetensors", "best.json", "last.json", "recipe.json", SESSIONS, REPORT,
+    "events.out.tfevents*",
 )  # fmt: skip
 """All files that a run writes into its folder."""
 
@@ -37,6 +42,12 @@ class Row:
     held_out_nme: float  # of the validation faces, %; nan without them
     images_per_second: float  # of all processes, without validation
     waited: float  # share of the steps for which no batch was ready
+    by_pose: dict[str, float] = field(default_factory=dict)  # held_out_nme of each pose, if placed points are measured
+
+    def columns(self) -> dict[str, float]:
+        """Return the values by the names of their columns."""
+        values = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "by_pose"}
+        return values | {f"held_out_{pose}": error for pose, error in self.by_pose.items()}
 
 
 class TimedBatches:
@@ -89,16 +100,21 @@ class Log:
             self.board = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
 
     def write(self, row: Row) -> None:
-        """Append a row."""
+        """Append a row, with the columns that the file has."""
         path = self.folder / "log.csv"
+        columns = row.columns()
+        header = list(columns)
+        if path.exists():  # a run that an older version began has no errors by pose
+            with path.open(newline="") as file:
+                header = next(csv.reader(file), header)
         new = not path.exists()
         with path.open("a", newline="") as file:
-            rows = csv.writer(file)
+            rows = csv.DictWriter(file, header, restval=math.nan, extrasaction="ignore")
             if new:
-                rows.writerow(field.name for field in dataclasses.fields(row))
-            rows.writerow(round(value, 4) for value in dataclasses.astuple(row))
+                rows.writeheader()
+            rows.writerow({name: round(value, 4) for name, value in columns.items()})
         if self.board is not None:
-            for name, value in dataclasses.asdict(row).items():
+            for name, value in columns.items():
                 if name not in ("step", "seconds"):
                     self.board.add_scalar(name, value, row.step)
             self.board.flush()

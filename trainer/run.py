@@ -18,7 +18,9 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer.distil import Teacher
 from canthus.trainer.ema import EMA
 from canthus.trainer.evaluation.metrics import box_nme, nme
+from canthus.trainer.evaluation.placed import POSES, poses_of_yaws
 from canthus.trainer.faces.kinds import is_placed
+from canthus.trainer.faces.labelled import yaw_estimate
 from canthus.trainer.log import Log, draw_crops
 from canthus.trainer.loss import LossWeight, SkpsLoss
 from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimizer, load, restore_optimizer, save
@@ -106,6 +108,7 @@ class Run:
 
         self.step = 0  # steps done
         self.best_nme = math.inf  # of the validation faces so far, %
+        self.error_by_pose: dict[str, float] = {}  # of the last validation, %; only if placed points are measured
         self.losses: list[Tensor] = []  # of the steps of this epoch, on the device
         self._checked = 0  # how many of them are known to be finite
         self._progress = 0.0  # elapsed fraction of the time limit
@@ -192,20 +195,29 @@ class Run:
     def validate(self) -> float:
         """Return the mean NME (%) of the averaged weights on the validation faces; nan if there are none.
 
-        If `batches.placed_only`, only the points that people placed are measured, by `box_nme`.
+        If `batches.placed_only`, only the points that people placed are measured, by `box_nme`, also for each pose.
         Raises ModelError if it is not finite.
         """
         recipe, device = self.recipe, self.world.device
         decoding = DecodingNetwork(self.ema.network, recipe.stride).eval()
-        total, faces = 0.0, 0
+        sums = np.zeros((1 + len(POSES), 2))  # errors and faces: of all, then of each pose
         for batch in self.batches.validation():
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 points, _ = decoding(batch.crops.to(device))
             evaluated = batch.point_weight.numpy() > 0  # (B, K)
             measure = box_nme if self.batches.placed_only else nme
-            errors = measure(points.float().cpu().numpy(), batch.points.numpy(), evaluated)[evaluated.any(-1)]
-            total, faces = total + float(errors.sum(dtype=np.float64)), faces + len(errors)
-        total, all_faces = self.world.sum(total, faces)
+            errors = measure(points.float().cpu().numpy(), batch.points.numpy(), evaluated)
+            pose = poses_of_yaws(yaw_estimate(batch.points.numpy()))
+            for number, chosen in enumerate([pose >= 0, *(pose == one for one in range(len(POSES)))]):
+                of_faces = errors[chosen & evaluated.any(-1)]
+                sums[number] += of_faces.sum(dtype=np.float64), len(of_faces)
+        sums = np.reshape(self.world.sum(*sums.ravel().tolist()), sums.shape)
+        total, all_faces = sums[0].tolist()
+        if self.batches.placed_only:
+            self.error_by_pose = {
+                pose: error / faces if faces else math.nan
+                for pose, (error, faces) in zip(POSES, sums[1:].tolist(), strict=True)
+            }
         if not math.isfinite(total):
             raise ModelError(
                 "the error on the validation faces is not finite: the learning_rate is too high "
@@ -331,6 +343,12 @@ def describe_validation(batches: Batches) -> str:
         f"validation: {placed.sum()} points that people placed on {placed.any(-1).sum()} faces; held_out_nme is their "
         "mean error in % of the square root of the area of their box"
     )
+
+
+def describe_weights(batches: Batches) -> str:
+    """Return one line: how often the faces of each set are drawn."""
+    weights = ", ".join(f"{Path(name).name} x {weight:g}" for name, weight in batches.set_weights.items())
+    return f"dataset_weights: {weights}"
 
 
 def learning_rate_factor(step: int, recipe: Recipe, total_steps: int) -> float:

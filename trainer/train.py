@@ -19,7 +19,7 @@ from canthus.trainer.log import Log, Row, TimedBatches
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, join_processes
 from canthus.trainer.recipe import Recipe
-from canthus.trainer.run import Run, TrainOptions, describe_validation
+from canthus.trainer.run import Run, TrainOptions, describe_validation, describe_weights
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ def train(pack: Pack, recipe: Recipe, folder: Path, options: TrainOptions = DEFA
                 recipe.save(folder / "recipe.json")
                 if len(run.batches.validation_rows):
                     _log.info("%s", describe_validation(run.batches))
+                if recipe.dataset_weights:
+                    _log.info("%s", describe_weights(run.batches))
             if options.time_limit:
                 before = run.timed_validate()
                 if log:
@@ -90,7 +92,7 @@ def _loop(run: Run, log: Log | None, stopped: threading.Event, workers: int) -> 
             epoch_start = time.monotonic()
             if log:
                 bar.set_postfix(loss=f"{loss:.3f}", held_out_nme=f"{nme:.2f}")
-                log.write(Row(run.step, epoch_start - start, loss, nme, speed, batches.late_share()))
+                log.write(Row(run.step, epoch_start - start, loss, nme, speed, batches.late_share(), run.error_by_pose))
                 run.show_faces(log)
                 run.save(log.folder, nme)
 

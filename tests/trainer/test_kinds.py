@@ -1,5 +1,6 @@
 """Kinds of points: read from human.csv, kept in packs, mirrored, and weighed in the loss."""
 
+import csv
 import dataclasses
 import logging
 import shutil
@@ -14,6 +15,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import roi_from_points
 from canthus.trainer import run as run_module
 from canthus.trainer import train as training
+from canthus.trainer.evaluation.placed import POSES
 from canthus.trainer.faces.contact_sheet import draw_points
 from canthus.trainer.faces.conversion import convert_to_98
 from canthus.trainer.faces.formats import open_set
@@ -253,6 +255,10 @@ def test_validation_measures_placed_points_relative_to_their_box(mixed, tmp_path
                 if weight.any():
                     errors.append(100 * face[weight].mean() / np.sqrt(np.ptp(true[weight], axis=0).prod()))
     assert len(errors) == 9
+    (row,) = csv.DictReader((folder / "log.csv").read_text().splitlines())
+    by_pose = [float(row[f"held_out_{pose}"]) for pose in POSES]
+    assert by_pose[0] == pytest.approx(float(row["held_out_nme"]))  # all of these faces are frontal
+    assert np.isnan(by_pose[1:]).all()
     best = load(folder / "best").metadata
     assert best["best"] == pytest.approx(np.mean(errors), rel=0.02)  # rounding of bf16
     pseudo = dataclasses.replace(mixed, kinds=np.full_like(mixed.kinds, PointKind.PSEUDO))

@@ -12,6 +12,7 @@ from canthus.trainer.commands.label import command
 from canthus.trainer.evaluation import evaluate
 from canthus.trainer.evaluation.evaluate import Candidate
 from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.faces.labelled import frame_name, is_held_out
 from canthus.trainer.labels import labelling
 from canthus.trainer.labels.labelling import PseudoLabel, ShardWriter, images_of, label_image
@@ -103,6 +104,18 @@ def test_a_written_shard_is_read_back_with_the_same_points(tmp_path):
     first = np.array([corners[1].min(), corners[0].min()])
     np.testing.assert_allclose(face.points.min(0)[0], first[0], atol=NEAR)
     assert len(write_pack([one], tmp_path / "pack", 96).pack) == 1
+
+
+def test_a_written_shard_has_the_kinds_of_the_labels_that_have_some(tmp_path):
+    points = (np.array([60, 70]) + SHAPE * 80).astype(np.float32)
+    kinds = (np.arange(98) % 4).astype(np.uint8)
+    with ShardWriter(tmp_path) as shard:
+        for number, own in enumerate((kinds, None)):
+            shard.write(str(number), image_with((60, 70)), [PseudoLabel(points, 0.0123, 0.9, own)])
+    first, second = open_set(tmp_path).faces
+    np.testing.assert_array_equal(first.kinds, kinds)
+    assert (second.kinds == PointKind.PSEUDO).all()
+    assert first.spread == second.spread == 0.0123
 
 
 def test_images_with_one_name_keep_their_own_faces(tmp_path):

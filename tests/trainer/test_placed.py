@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from canthus.runtime.errors import ModelError
 from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.evaluate import Candidate, evaluate, leave_out_unmeasurable
@@ -16,6 +17,7 @@ from canthus.trainer.evaluation.report import placed_markdown, placed_table, to_
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind, is_placed
 from canthus.trainer.faces.labelled import LabelledFace
+from support.data_sets import write_300w
 from support.shape import SHAPE
 from support.shards import FROM_68, write_kinds, write_shard
 from support.training import Knowing
@@ -113,6 +115,28 @@ def test_eval_prints_held_out_human_faces(tmp_path, monkeypatch, capsys):
     values = json.loads((tmp_path / "out.json").read_text())["placed_points"]["all"]
     assert values["points"] == 68 * held_out
     assert values["box"]["faces"] == held_out > 2
+
+
+def test_a_column_of_zero_yaws_is_not_a_pose(tmp_path):
+    write_human(tmp_path, YAWS)
+    names = [face.image for face in open_set(tmp_path).faces]
+    rows = [f"{name},0,0.000" for name in names]
+    (tmp_path / "quality.csv").write_text("\n".join(["image,ensemble_sd,yaw", *rows]) + "\n")
+    assert all(math.isnan(face.yaw) for face in open_set(tmp_path).faces)
+    rows[0] = f"{names[0]},0,0.9"
+    (tmp_path / "quality.csv").write_text("\n".join(["image,ensemble_sd,yaw", *rows]) + "\n")
+    assert [face.yaw for face in open_set(tmp_path).faces] == [0.9, 0, 0, 0, 0, 0]
+
+
+def test_eval_measures_faces_with_68_points_as_98(tmp_path, monkeypatch, capsys):
+    write_300w(tmp_path / "300w")
+    monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate("knowing", Knowing()))
+    words = ["--data", str(tmp_path / "300w"), "--json", str(tmp_path / "out.json")]
+    with pytest.raises(ModelError, match="predicts 98 points, the faces have 68"):
+        command(words)
+    assert command([*words, "--as-98"]) == 0
+    assert "points that people placed" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out.json").read_text())["placed_points"]["all"]["points"] == 4 * 68
 
 
 def test_faces_without_labelled_eye_corners_are_left_out_with_a_warning(tmp_path, caplog):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, tr
 from canthus.runtime.types import Roi
 from canthus.trainer.commands.data import command
 from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.faces.labelled import LabelledFace, is_held_out, yaw_estimate
 from canthus.trainer.faces.wflw_lists import format_list_line
 from canthus.trainer.labels import face_mesh, profiles
@@ -25,6 +27,7 @@ from canthus.trainer.labels.rendering import fill_unknown, rasterise
 from canthus.trainer.packs.pack import open_pack, write_pack
 from support.data_sets import write_cofw
 from support.shape import SHAPE
+from support.shards import FROM_68, write_kinds
 
 NEAR = 1.5  # pixels of the square: about a third of the distance of two vertices
 FACE = 180  # pixels
@@ -265,6 +268,17 @@ def test_rotated_faces_are_a_shard_that_prepare_reads(tmp_path, fake_mesher, cap
     assert (np.abs(estimates) > 0.2).all()
     assert estimates.min() < 0 < estimates.max()
     assert len(write_pack([out], tmp_path / "pack", 96).pack) == 7
+
+
+def test_rotated_faces_keep_the_kinds_of_their_points(tmp_path, fake_mesher):
+    shard = write_shard(tmp_path / "in", 3)
+    names = [face.image for face in open_set(shard).faces]
+    write_kinds(shard, {names[0]: FROM_68, names[1]: "2" + FROM_68[1:]})
+    assert command(["turn", str(shard), "-o", str(tmp_path / "out"), "--faces", "6"]) == 0
+    wanted = [*(face.kinds.tolist() for face in open_set(shard).faces[:2]), [PointKind.PSEUDO] * 98]
+    for face in open_set(tmp_path / "out").faces:
+        original = next(number for number, name in enumerate(names) if Path(name).stem in face.image)
+        assert face.kinds.tolist() == wanted[original]
 
 
 def test_the_same_seed_gives_the_same_faces(tmp_path, fake_mesher):

@@ -23,7 +23,7 @@ from canthus.trainer import run as run_module
 from canthus.trainer import train as training
 from canthus.trainer.commands.train import command
 from canthus.trainer.faces.formats import open_set
-from canthus.trainer.log import draw_crops
+from canthus.trainer.log import Log, Row, draw_crops
 from canthus.trainer.networks.checkpoint import (
     Checkpoint,
     CheckpointBackend,
@@ -417,6 +417,21 @@ def test_error_names_a_file_that_is_no_recipe(tmp_path, text):
     (tmp_path / "r.json").write_text(text)
     with pytest.raises(InputError, match=r"r\.json"):
         load_recipe(tmp_path / "r.json")
+
+
+def test_log_has_errors_by_pose_except_in_the_file_of_an_older_version(tmp_path):
+    poses = {"frontal": 2.5, "half": 3.5, "profile": float("nan")}
+    rows = [Row(step, 1.0, 0.5, 3.0, 100.0, 0.0, by_pose) for step, by_pose in ((10, poses), (20, {}))]
+    for row in rows:
+        Log(tmp_path / "new").write(row)
+    first, second = csv.DictReader((tmp_path / "new" / "log.csv").read_text().splitlines())
+    assert [first[f"held_out_{pose}"] for pose in poses] == ["2.5", "3.5", "nan"]
+    assert (second["step"], second["held_out_half"]) == ("20", "nan")
+    for row in reversed(rows):  # the columns of the first row stay
+        Log(tmp_path / "old").write(row)
+    lines = (tmp_path / "old" / "log.csv").read_text().splitlines()
+    assert lines[0] == "step,seconds,loss,held_out_nme,images_per_second,waited"
+    assert lines[1:] == ["20,1.0,0.5,3.0,100.0,0.0", "10,1.0,0.5,3.0,100.0,0.0"]
 
 
 def test_second_ctrl_c_ends_at_once(faces, tmp_path, monkeypatch):

@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "  canthus eval --peer PFLD.onnx --model fast accurate --wflw WFLW --speed\n"
         "  canthus eval --peer PFLD.onnx --model fast accurate --clips videos/ --json clips.json\n"
         "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
+        "  canthus eval --model fast --data 300W --as-98\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.commands eval --model best.safetensors --wflw WFLW\n",
     )
     _add_models(parser)
@@ -121,6 +122,11 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
         default="test",
         choices=("train", "test"),
         help="the official list of faces to read (default: %(default)s)",
+    )
+    faces.add_argument(
+        "--as-98",
+        action="store_true",
+        help="convert faces with 68 points to WFLW's 98; the 30 points that the 68 lack are not measured",
     )
     faces.add_argument(
         "--held-out",
@@ -224,6 +230,7 @@ def _options(args: argparse.Namespace) -> "MeasureOptions":
         flip_tta=args.flip,
         sets=args.sets,
         split=args.split,
+        as_98=args.as_98,
         held_out=args.held_out,
         boxes=kinds[args.boxes],
         stability=args.stability,

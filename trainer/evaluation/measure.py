@@ -20,6 +20,7 @@ from canthus.trainer.evaluation.evaluate import (
 )
 from canthus.trainer.evaluation.speed import Speed, measure_speed
 from canthus.trainer.evaluation.stability import BoxStability, measure_box_stability
+from canthus.trainer.faces.conversion import convert_to_98
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
 
@@ -33,6 +34,7 @@ class MeasureOptions:
     flip_tta: bool = False
     sets: Sequence[Path] = ()  # labelled sets
     split: str = "test"  # official list of the sets
+    as_98: bool = False  # convert faces with 68 points to 98, of which 30 are not measured
     held_out: int | None = None  # measure only the validation faces of a recipe with this value
     boxes: Sequence[Boxes] = ("truth",)
     stability: bool = False  # measure the change of points if the box changes, too
@@ -85,7 +87,10 @@ def measure(options: MeasureOptions, worker: Worker = SINGLE_PROCESS) -> Measure
 
 
 def _open_sets(options: MeasureOptions) -> list[LabelledSet]:
-    sets = [leave_out_unmeasurable(open_set(path, options.split)) for path in options.sets]
+    sets = [open_set(path, options.split) for path in options.sets]
+    if options.as_98:
+        sets = [convert_to_98(one) for one in sets]
+    sets = [leave_out_unmeasurable(one) for one in sets]
     if options.held_out is not None:
         sets = [one.held_out_subset(options.held_out) for one in sets]
     if sets and not any(one.faces for one in sets):

@@ -33,8 +33,13 @@ class PlacedAccuracy:
 def poses_of(faces: Sequence[LabelledFace]) -> NDArray[np.intp]:
     """Return the index in POSES (N,) of each face, by the yaw of the data set or else by `yaw_estimate`."""
     given = np.array([face.yaw for face in faces])
-    yaw = np.where(np.isnan(given), yaw_estimate(np.stack([face.points for face in faces])), given)
-    return np.digitize(np.abs(yaw), (MAX_FRONTAL_YAW, MIN_PROFILE_YAW))
+    return poses_of_yaws(np.where(np.isnan(given), yaw_estimate(np.stack([face.points for face in faces])), given))
+
+
+def poses_of_yaws(yaws: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Return the index in POSES (N,) for yaws (N,) of `yaw_estimate`."""
+    poses: NDArray[np.intp] = np.digitize(np.abs(yaws), (MAX_FRONTAL_YAW, MIN_PROFILE_YAW))
+    return poses
 
 
 def measure_placed(faces: Sequence[LabelledFace], points: NDArray[np.floating]) -> dict[str, PlacedAccuracy]:

@@ -35,7 +35,10 @@ class _Quality(NamedTuple):
 
 
 def _with_quality(faces: Sequence[LabelledFace], table: str, source: str) -> list[LabelledFace]:
-    """Set spread and yaw of each face from quality.csv; its points are pseudo-labels."""
+    """Set spread and yaw of each face from quality.csv; its points are pseudo-labels.
+
+    If all yaws are 0, none is set.
+    """
     rows = csv.DictReader(io.StringIO(table))
     found: dict[str, _Quality] = {}
     try:
@@ -49,6 +52,8 @@ def _with_quality(faces: Sequence[LabelledFace], table: str, source: str) -> lis
             f"{source}, line {rows.line_num}: expected the columns image and ensemble_sd, a number of at least 0 "
             "(and optionally yaw, a number)"
         ) from error
+    if not any(one.yaw for one in found.values()):  # nan is true: a column of zeros was not measured
+        found = {name: one._replace(yaw=math.nan) for name, one in found.items()}
     pseudo = np.full(POINTS, PointKind.PSEUDO, np.uint8)
     return [replace(face, kinds=pseudo, **found.get(face.image, _Quality())._asdict()) for face in faces]
 

@@ -33,9 +33,10 @@ from canthus.runtime.image_files import IMAGE_SUFFIXES, find_images, read_image
 from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation.evaluate import Candidate, Detect, Image, predict_faces, predict_views
+from canthus.trainer.faces.kinds import Kinds
 from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
-from canthus.trainer.faces.shard_tables import SHARD_QUALITY
+from canthus.trainer.faces.shard_tables import SHARD_KINDS, SHARD_QUALITY
 from canthus.trainer.faces.wflw_lists import SHARD_LIST, format_list_line
 
 VIEWS = tuple(
@@ -67,11 +68,12 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True, eq=False)
 class PseudoLabel:
-    """The label of a face, predicted by models."""
+    """The label of a face, predicted by models, or moved with the face by `canthus data turn`."""
 
     points: NDArray[np.float32]  # (98, 2) image pixels, the mean over all predictions
     spread: float  # standard deviation of the predictions, the mean over the points, over the face's size
     score: float  # mean over points and predictions
+    kinds: Kinds | None = None  # (98,) PointKind of each point; None = all are predicted
 
 
 def label_image(image: Image, detect: Detect, candidates: Sequence[Candidate]) -> list[PseudoLabel]:
@@ -124,10 +126,11 @@ def _box(points: NDArray[np.float32]) -> FaceBox:
 
 
 class ShardWriter(Closeable):
-    """Writes labelled faces as a shard: images/, the list of labels, and quality.csv with the spreads.
+    """Writes labelled faces as a shard: images/, the list of labels, quality.csv with spreads, human.csv with kinds.
 
-    The list and the table are written by `close`. So a run that is interrupted leaves a complete shard of the faces so
-    far. Without faces nothing is left, and the same folder can be used again.
+    human.csv has the faces whose labels have kinds. The list and the tables are written by `close`. So a run that is
+    interrupted leaves a complete shard of the faces so far. Without faces nothing is left, and the same folder can be
+    used again.
 
     Args:
         folder: The shard. It is created.
@@ -141,6 +144,7 @@ class ShardWriter(Closeable):
         self.faces = 0  # written so far
         self._lines: list[str] = []
         self._rows: list[tuple[str, str, str]] = []
+        self._kinds: list[tuple[str, str]] = []
         try:
             (folder / "images").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -161,20 +165,28 @@ class ShardWriter(Closeable):
             attributes = np.zeros(len(WFLW.subsets), np.bool_)
             self._lines.append(format_list_line(LabelledFace(face, points, (x0, y0, x1, y1), attributes)))
             self._rows.append((face, f"{label.spread:.5f}", f"{yaw_estimate(points[None])[0]:.3f}"))
+            if label.kinds is not None:
+                self._kinds.append((face, "".join(str(kind) for kind in label.kinds.tolist())))
             self.faces += 1
 
     def close(self) -> None:
-        """Write the list and the table."""
+        """Write the list and the tables."""
         if not self.faces:
             with contextlib.suppress(OSError):  # it holds other files, which stay
                 (self.folder / "images").rmdir()
             return
-        table = io.StringIO(newline="")
-        writer = csv.writer(table)
-        writer.writerow(("image", "ensemble_sd", "yaw"))
-        writer.writerows(self._rows)
-        write_file(self.folder / SHARD_QUALITY, table.getvalue().encode())
+        write_file(self.folder / SHARD_QUALITY, _csv(("image", "ensemble_sd", "yaw"), self._rows))
+        if self._kinds:
+            write_file(self.folder / SHARD_KINDS, _csv(("image", "points"), self._kinds))
         write_file(self.folder / SHARD_LIST, "".join(self._lines).encode())
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(header)
+    writer.writerows(rows)
+    return table.getvalue().encode()
 
 
 def _write_jpeg(path: Path, image: Image) -> None:

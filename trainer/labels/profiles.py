@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.trainer.faces.kinds import is_labelled
+from canthus.trainer.faces.kinds import are_mixed, is_labelled
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, is_held_out, yaw_estimate
 from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.labels.face_mesh import FaceMesher, MeshedFace
@@ -101,7 +101,8 @@ def generate_turned_faces(
                     background = backgrounds[rng.integers(len(backgrounds))] if use_other else head.background
                     image, points = render(head, pose, rng.uniform(*BODY), background, _random_light(rng))
                     spread = face.spread + TURNED_SPREAD * abs(math.sin(pose.yaw))
-                    yield _next_name(face.image, counts), image, PseudoLabel(points, spread, 1.0)
+                    kinds = face.kinds if are_mixed(face.kinds[None]) else None
+                    yield _next_name(face.image, counts), image, PseudoLabel(points, spread, 1.0, kinds)
     names = ", ".join(one.name for one in sets)
     reason = f" ({unreadable[0]})" if unreadable else ""
     raise InputError(f"{names}: no frontal face can be rotated{reason}")
