@@ -29,7 +29,7 @@ MISSING_LIBRARY = "cannot open shared object file"
 SECTIONS = (
     ("find points on faces", ("view", "video", "images")),
     ("check and tune this machine", ("doctor", "bench", "engine")),
-    ("train networks", ("data", "label", "train", "eval", "export")),
+    ("train networks", ("data", "label", "train", "train-session", "eval", "export")),
 )
 """The order of the commands in the help. Commands of other packages come last."""
 

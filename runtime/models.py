@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
 from canthus.runtime.errors import ModelError
 from canthus.runtime.fields import FieldError, check, parse_fields, parse_json
@@ -51,6 +49,8 @@ class Model:
 
 def cache_folder() -> Path:
     """Return the user's folder for files that canthus downloads or builds."""
+    import platformdirs  # here: a machine that only trains may lack it
+
     return Path(platformdirs.user_cache_dir("canthus", appauthor=False))
 
 

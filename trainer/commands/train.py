@@ -1,7 +1,6 @@
 """`canthus train`: trains a network on a pack of faces."""
 
 import argparse
-import json
 import math
 import os
 import shlex
@@ -10,7 +9,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.commands.shared import (
@@ -20,6 +19,7 @@ from canthus.trainer.commands.shared import (
     report_errors_once,
     start_processes,
 )
+from canthus.trainer.commands.train_options import add_options
 
 if TYPE_CHECKING:
     from canthus.trainer.packs.pack import Pack
@@ -30,14 +30,37 @@ TRAINED_FILES = ("log.csv", "best.safetensors", "last.safetensors")
 """Files of a run that must not be replaced without --overwrite."""
 
 
+class Trained(NamedTuple):
+    """The end of a training on the command line."""
+
+    folder: Path
+    best: Path | None  # the best checkpoint, without suffix; None: stopped with Ctrl-C
+    first: bool  # whether this process prints; the others, started by torchrun, print nothing
+
+
 @report_errors_once()
 def command(arguments: list[str]) -> int:
     """Train a network on a pack of faces. Ctrl-C saves the run, --resume continues it."""
     started = time.monotonic()
     parser = _parser()
     args = parser.parse_args(arguments)
-    _check_args(parser, args)
+    check_args(parser, args)
+    trained = run(args, ["train", *arguments], started)
+    if trained.best is None:
+        if trained.first:
+            _report_stop(args, trained.folder)
+        return 130
+    if trained.first:
+        _report_end(args, trained.folder, trained.best)
+    return 0
 
+
+def run(args: argparse.Namespace, words: list[str], started: float) -> Trained:
+    """Train as the options say.
+
+    words: the command line, which torchrun runs if several GPUs are to be used.
+    started: when the command started (time.monotonic); `args.minutes` count from then.
+    """
     from canthus.trainer.packs.pack import open_pack
 
     pack = open_pack(args.pack)
@@ -48,27 +71,22 @@ def command(arguments: list[str]) -> int:
     except ImportError as missing:
         raise not_installed("training", missing) from missing
     launched = torch.distributed.is_torchelastic_launched()
-    first = not launched or os.environ["RANK"] == "0"  # the other processes print nothing
-    folder, recipe_name, recipe = _choose_recipe(args, pack, torch.cuda.is_available())
+    first = not launched or os.environ["RANK"] == "0"
+    folder, recipe_name, recipe = choose_recipe(args, pack, torch.cuda.is_available())
     if first and not args.resume:
         refuse_existing(folder, TRAINED_FILES, "--resume continues it, --overwrite replaces it", args.overwrite)
     if args.gpus and recipe.batch % args.gpus:
         raise InputError(f"a batch of {recipe.batch} cannot be split over {args.gpus} processes; change batch")
     if args.gpus and not launched:
-        start_processes(["train", *arguments], args.gpus, torch.cuda.device_count())
+        start_processes(words, args.gpus, torch.cuda.device_count())
     can_compile = _has_compiler()
     if first:
         print(f"{folder}: {recipe.network}, recipe {recipe_name}, {len(pack)} faces")
         _print_advice(pack, recipe, recipe_name, lacks_compiler=not (can_compile or args.no_compile))
     try:
-        best = train(pack, recipe, folder, _options(args, started, can_compile))
+        return Trained(folder, train(pack, recipe, folder, _options(args, started, can_compile)), first)
     except KeyboardInterrupt:
-        if first:
-            _report_stop(args, folder)
-        return 130
-    if first:
-        _report_end(args, folder, best)
-    return 0
+        return Trained(folder, None, first)
 
 
 def _options(args: argparse.Namespace, started: float, can_compile: bool) -> "TrainOptions":
@@ -110,7 +128,7 @@ def _report_end(args: argparse.Namespace, folder: Path, best: Path) -> None:
         print(f"the time is up; to continue: canthus train {_resume_arguments(args, folder)}")
 
 
-def _check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with an error message if options do not fit together."""
     if args.network and args.recipe:
         parser.error("--recipe sets the network too; to change it: --set network=NAME")
@@ -124,7 +142,7 @@ def _check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         parser.error("--gpus must be at least 1, --workers at least 0")
 
 
-def _choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tuple[Path, str, Recipe]":
+def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tuple[Path, str, Recipe]":
     """Return the folder of the run, the name or path of its recipe, and the recipe with the options applied."""
     from canthus.trainer.recipe import change, default_name, find_recipe
 
@@ -183,17 +201,6 @@ def _has_compiler() -> bool:
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++"))
 
 
-def _setting(text: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE; the value is JSON, or else a string."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = make_parser(
         "train",
@@ -210,104 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         f"  sbatch {Path(__file__).parents[1] / 'slurm.sh'} train packs/wflw -o runs/first\n"
         "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
     )
-    parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
-    parser.add_argument(
-        "-o",
-        "--output",
-        type=Path,
-        metavar="RUN",
-        help="the folder for recipe.json, log.csv and the checkpoints best and last (default: runs/PACK-RECIPE)",
-    )
+    add_options(parser)
     parser.add_argument("--resume", action="store_true", help="continue the run in RUN, with its recipe")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
-    _add_what(parser)
-    _add_how(parser)
     return parser
-
-
-def _add_what(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose the recipe, and the weights and faces it starts from."""
-    what = parser.add_argument_group("what to train")
-    what.add_argument(
-        "--recipe",
-        metavar="NAME|FILE",
-        help="cofw-hrnet, student, student-again, student-finish, wflw-hrnet, wflw-published, or a .toml or .json "
-        "file, such as recipe.json of another run (default: the HRNet recipe for the number of points if there is a "
-        "CUDA GPU, else student)",
-    )
-    what.add_argument("--network", choices=("student", "hrnet_w18"), help="train this network with its default recipe")
-    what.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=_setting,
-        metavar="NAME=VALUE",
-        dest="settings",
-        help="change one value of the recipe; recipe.json of any run lists the names; can be given several times",
-    )
-    what.add_argument(
-        "--teacher",
-        type=Path,
-        metavar="CHECKPOINT",
-        help="learn from the predictions of this network too (distillation), not only from the labels",
-    )
-    what.add_argument(
-        "--pretrained",
-        type=Path,
-        metavar="FILE",
-        help="start from these weights: a .safetensors, or a .pth with weights only, such as HRNet-W18-C trained on "
-        "ImageNet (of its authors or of timm)",
-    )
-    what.add_argument(
-        "--choose-on",
-        type=Path,
-        metavar="PACK",
-        help="choose the best checkpoint on the faces of this pack, and train on all faces of the first; recipe.json "
-        "keeps it for --resume. If it is a test set, results on that test set are too optimistic",
-    )
-
-
-def _add_how(parser: argparse.ArgumentParser) -> None:
-    """Add the options that change how a run is carried out, not what is trained."""
-    how = parser.add_argument_group("how to train")
-    how.add_argument(
-        "--minutes",
-        type=float,
-        metavar="N",
-        help="end within N minutes instead of after the epochs of the recipe; the learning rate goes through its whole "
-        "schedule in this time. --resume, on any machine, goes on for as long again",
-    )
-    how.add_argument(
-        "--gpus",
-        type=int,
-        metavar="N",
-        help="split each batch over N GPUs of this machine; with many of them use a larger batch and learning_rate "
-        "(--set)",
-    )
-    how.add_argument(
-        "--workers",
-        type=int,
-        metavar="N",
-        help="worker processes that make batches, per GPU; 0 = a thread (default: the share of each GPU in the CPU "
-        "cores less one, at most 16; without a GPU 0)",
-    )
-    how.add_argument(
-        "--augment-on",
-        choices=("auto", "cpu", "device"),
-        default="auto",
-        help="augment faces in the workers (cpu) or in batches on the device that trains (default: on the device if "
-        "it is a GPU)",
-    )
-    how.add_argument(
-        "--pad-channels",
-        choices=("auto", "on", "off"),
-        default="auto",
-        help="train HRNet with widths padded to multiples of eight, which GPUs compute faster; checkpoints do not "
-        "change (default: on a GPU with precision=bf16)",
-    )
-    how.add_argument(
-        "--no-compile",
-        action="store_true",
-        help="do not use torch.compile (on a CPU it compiles the loss only): starts faster, trains slower",
-    )
-    how.add_argument("--tensorboard", action="store_true", help="write TensorBoard events into RUN too")

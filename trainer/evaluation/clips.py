@@ -22,7 +22,6 @@ from tqdm import tqdm
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import intersection_over_union, roi_from_points, roll_from_points, to_square_pixels
 from canthus.runtime.smooth import Smoother
-from canthus.runtime.sources import VideoFile
 from canthus.runtime.temporal import lag_in_frames
 from canthus.runtime.tracker import Detect, Tracker
 from canthus.runtime.types import Faces, Frame
@@ -136,6 +135,8 @@ def track_clips(
     Raises:
         ModelError: A model predicts another number of points than 98.
     """
+    from canthus.runtime.sources import VideoFile  # here: without clips PyAV need not be installed
+
     for one in (reference, *candidates):
         empty = np.zeros((0, one.backend.size, one.backend.size, 3), np.uint8)
         if (count := one.backend.predict(empty)[0].shape[1]) != WFLW.points:

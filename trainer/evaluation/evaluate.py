@@ -20,7 +20,6 @@ from canthus.runtime.geometry import crop_all, intersection_over_union, roi_from
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks, refine_landmarks
 from canthus.runtime.models import find_model
 from canthus.runtime.types import FaceBox, Roi
-from canthus.trainer.evaluation import peers
 from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarize
 from canthus.trainer.evaluation.mouth import MouthAccuracy, measure_mouth
 from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed
@@ -99,6 +98,8 @@ def open_peer(path: Path) -> Candidate:
     """Open a public third-party network of the PFLD family (.onnx)."""
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
+    from canthus.trainer.evaluation import peers  # here: a checkpoint is evaluated without OpenVINO
+
     return Candidate(path.stem, peers.Peer(path), peers.MARGIN, has_scores=False)
 
 
