@@ -81,7 +81,10 @@ def open_sets(sets: Sequence[Path], held_out_sets: Sequence[Path], held_out: int
     if held_out_sets and not held_out:
         raise InputError("--eval-held-out: the recipe holds no faces out (held_out=0); name other faces with --eval")
     opened = [leave_out_unmeasurable(open_set(path)) for path in sets]
-    opened += [leave_out_unmeasurable(open_set(path, "train")).held_out_subset(held_out) for path in held_out_sets]
+    for path in held_out_sets:
+        one = leave_out_unmeasurable(open_set(path, "train")).held_out_subset(held_out)
+        # Another name, because the whole set may be measured too.
+        opened.append(dataclasses.replace(one, name=f"{path}, one face in {held_out}"))
     for one in opened:
         if not one.faces:
             raise InputError(f"{one.name}: no face is left to measure; leave the set out")

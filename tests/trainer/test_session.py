@@ -158,7 +158,7 @@ def test_damaged_sessions_are_one_line(trained, tmp_path):
 
 def test_set_without_a_face_to_measure_is_refused(tmp_path):
     write_shard(tmp_path / "set", 2)
-    with pytest.raises(InputError, match="set: no face is left to measure"):
+    with pytest.raises(InputError, match="set, one face in 100000: no face is left to measure"):
         open_sets([], [tmp_path / "set"], 100_000)
 
 
