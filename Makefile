@@ -35,7 +35,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed
 	@echo "Installing PyTorch, TensorRT-RTX and the development tools into $(VENV)"
-	$(PIP) install -c constraints.txt setuptools -e '.[train,rtx,dev]'
+	$(PIP) install -c constraints.txt setuptools -e '.[train,rtx,quantize,dev]'
 	touch $@
 
 clean:

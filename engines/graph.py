@@ -43,7 +43,7 @@ def engine_graph(model: Path, precision: Precision, with_decode: bool = False) -
         ) from missing
     graph = ir.from_proto(onnx.load(model))
     _extract(graph, model, ("points", "scores") if with_decode else ("maps",))
-    _restore_float32_weights(graph)
+    restore_float32_weights(graph)
     _cast_crops_first(graph)
     if precision == "fp16":
         _convert_to_fp16(graph)
@@ -75,7 +75,7 @@ def _extract(model: "ir.Model", path: Path, outputs: tuple[str, ...]) -> None:
         graph.initializers.pop(name)
 
 
-def _restore_float32_weights(model: "ir.Model") -> None:
+def restore_float32_weights(model: "ir.Model") -> None:
     """Replace each fp16 weight that is followed by a Cast with a float32 weight."""
     graph = model.graph
     for node in list(graph):

@@ -59,6 +59,7 @@ def examine() -> dict[str, Any]:
         "gpus": _gpus(),
         "cameras": _cameras(),
         "models": {name: str(path) for name, path in included_models().items()},
+        "8-bit models": {name: found for name, path in included_models().items() if (found := _int8(path))},
         "default model": DEFAULT,
         "landmarks": _or_import_error(_landmarks),
         "detector": _or_import_error(_detector),
@@ -82,6 +83,16 @@ def _detector() -> str:
         return str(find_detector_model(fetch=False))
     except ModelError as error:
         return f"missing: {error}"
+
+
+def _int8(model: Path) -> str:
+    """Return the path of a model's 8-bit version, an empty string if it has none, or why it cannot be used."""
+    from canthus.runtime.models import find_int8
+
+    try:
+        return str(find_int8(model) or "")
+    except ModelError as error:
+        return f"cannot run: {error}"
 
 
 def _landmarks() -> str:
@@ -163,6 +174,7 @@ def _screen(report: dict[str, Any]) -> str:
             ("model", f"{name}{' (default)' if name == report['default model'] else ''}: {path}")
             for name, path in report["models"].items()
         ),
+        *(("8 bits", f"{name}: {path}") for name, path in report["8-bit models"].items()),
         ("detector", report["detector"]),
         ("cache", report["cache"]),
     ]

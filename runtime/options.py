@@ -30,7 +30,7 @@ def command_parser(prog: str, description: str, examples: str) -> argparse.Argum
 
 
 def add_landmarker_options(parser: argparse.ArgumentParser, max_faces: int = 8, tracking: bool = True) -> None:
-    """Add --model, --detector-model, --cpu, --max-faces and, if faces are tracked, --no-smoothing."""
+    """Add --model, --detector-model, --cpu, --precision, --max-faces and, if faces are tracked, --no-smoothing."""
     parser.add_argument(
         "--model",
         help="fast, accurate, or the path of a .onnx or .engine file (default: accurate on a GPU, else fast)",
@@ -39,6 +39,11 @@ def add_landmarker_options(parser: argparse.ArgumentParser, max_faces: int = 8, 
         "--detector-model", type=Path, metavar="FILE", help="a .tflite face detector to use instead of the default"
     )
     parser.add_argument("--cpu", action="store_true", help="run on the CPU even if a GPU is available")
+    parser.add_argument(
+        "--precision",
+        choices=["float", "int8"],
+        help="which version of the model to run (default: int8 on a CPU if the model has it, else float)",
+    )
     parser.add_argument(
         "--max-faces",
         type=positive_int,
@@ -61,6 +66,7 @@ def settings_from_args(args: argparse.Namespace) -> "Settings":
         max_faces=args.max_faces,
         smoothing=not args.no_smoothing,
         gpu=not args.cpu,
+        precision=args.precision,
     )
 
 

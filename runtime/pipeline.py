@@ -21,6 +21,7 @@ from canthus.runtime.detector import Detector
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
+from canthus.runtime.models import PRECISIONS, Precision
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.stream import NetworkStream
@@ -38,6 +39,7 @@ class Settings:
     max_faces: int = 8
     smoothing: bool = True
     gpu: bool = True  # use an NVIDIA GPU if there is one and TensorRT or TensorRT-RTX is installed
+    precision: Precision | None = None  # "float" or "int8"; None = 8 bits on a CPU if the model has them, else float
 
     def __post_init__(self) -> None:
         for name in ("model", "detector_model"):
@@ -49,6 +51,8 @@ class Settings:
         for name in ("smoothing", "gpu"):
             if not isinstance(value := getattr(self, name), bool):
                 raise InputError(f"{name} must be True or False, got {describe_value(value)}")
+        if self.precision not in (None, *PRECISIONS):
+            raise InputError(f"precision must be float, int8 or None, got {describe_value(self.precision)}")
 
 
 class Landmarker(Closeable):
@@ -69,7 +73,7 @@ class Landmarker(Closeable):
         settings = Settings() if settings is None else settings
         if not isinstance(settings, Settings):
             raise InputError(f"settings must be Settings(model=..., max_faces=...), got {describe_value(settings)}")
-        self.backend: Backend = open_automatic(settings.model, settings.gpu, POINTS)
+        self.backend: Backend = open_automatic(settings.model, settings.gpu, POINTS, settings.precision)
         try:
             self._detector = Detector(settings.detector_model)
         except BaseException:

@@ -5,6 +5,7 @@ If this machine has no NVIDIA driver or no TensorRT, neither TensorRT nor CUDA i
 
 import ctypes
 import logging
+import platform
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -26,8 +27,16 @@ from canthus.runtime.backends.trt import (
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import Flavour, find_matching_engines, mark_failed
-from canthus.runtime.errors import BackendError, CanthusError, EngineError
-from canthus.runtime.models import Model, find_gpu_model, find_model, read_model
+from canthus.runtime.errors import BackendError, CanthusError, EngineError, ModelError
+from canthus.runtime.models import (
+    Model,
+    Precision,
+    find_gpu_model,
+    find_int8,
+    find_model,
+    find_precision,
+    read_model,
+)
 from canthus.runtime.types import Roi
 
 _log = logging.getLogger(__name__)
@@ -36,29 +45,68 @@ Prediction = tuple[NDArray[np.float32], NDArray[np.float32]]
 """Points (N, K, 2) and scores (N, K)."""
 
 
-def open_automatic(name: str | Path | None = None, gpu: bool = True, points: int | None = None) -> Backend:
+def open_automatic(
+    name: str | Path | None = None,
+    gpu: bool = True,
+    points: int | None = None,
+    precision: Precision | None = None,
+) -> Backend:
     """Open a model on the best device of this machine.
 
     name: an included model's name or a file; None means the default of the CPU and the default of the GPU.
     gpu: use an NVIDIA GPU if there is one.
     points: the number of points that the caller can use; None accepts any.
+    precision: which version of the model to run. None means 8 bits on a CPU that is faster with them, if the model has
+        an 8-bit version, and float on a GPU.
 
     Returns the CPU backend alone if no GPU can be used, and the GPU backend alone for a .engine file.
-    Raises ModelError if the model is missing, damaged or has other points.
+    Raises ModelError if the model is missing, damaged, has other points, or has no version with the precision.
     """
     path = find_model(name)
     if path.suffix != ".onnx":
         return open_backend(path, points)
-    model = read_model(path)
-    cpu = open_backend(model, points)
+    model, cpu = _open_cpu(path, points, precision)
     if not (gpu and gpu_expected()):
         return cpu
     try:
         gpu_path = find_gpu_model(name)
-        return AutomaticBackend(cpu, model if gpu_path == path else gpu_path, points)
+        if precision is not None:
+            gpu_path = find_precision(gpu_path, precision)
+        return AutomaticBackend(cpu, model if gpu_path == model.path else gpu_path, points)
     except BaseException:
         cpu.close()
         raise
+
+
+class _Opened(NamedTuple):
+    """The file that was opened, and its backend."""
+
+    model: Model
+    backend: Backend
+
+
+def _open_cpu(path: Path, points: int | None, precision: Precision | None) -> _Opened:
+    """Open a .onnx model on the CPU; the arguments are those of `open_automatic`.
+
+    Without a precision, the float model is opened if its 8-bit version is damaged or this CPU cannot run it.
+    """
+    if precision is not None:
+        path = find_precision(path, precision)
+    elif int8_is_faster():
+        try:
+            int8 = find_int8(path)
+            if int8 is not None:
+                model = read_model(int8)
+                return _Opened(model, open_backend(model, points))
+        except ModelError as error:
+            _log.warning("%s; the float model is used", error)
+    model = read_model(path)
+    return _Opened(model, open_backend(model, points))
+
+
+def int8_is_faster() -> bool:
+    """Return whether OpenVINO computes faster in 8 bits on this CPU. On ARM it converts 8-bit networks to fp16."""
+    return platform.machine().lower() in ("x86_64", "amd64", "x86", "i386", "i686")
 
 
 class AutomaticBackend(Closeable):

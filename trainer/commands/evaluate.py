@@ -68,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         "  canthus eval --model fast runs/student/best.safetensors --wflw WFLW --boxes both --json out.json\n"
         "  canthus eval --peer PFLD.onnx --model fast --wflw WFLW --markdown --curve curve.png --worst worst.png\n"
         "  canthus eval --peer PFLD.onnx --model fast accurate --wflw WFLW --speed\n"
+        "  canthus eval --model fast fast:int8 --wflw WFLW --speed\n"
         "  canthus eval --peer PFLD.onnx --model fast accurate --clips videos/ --json clips.json\n"
         "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
         "  canthus eval --model fast --data 300W --as-98\n"
@@ -90,7 +91,8 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="MODEL",
-        help="names of included models, .onnx files or checkpoints (default: the default model)",
+        help="names of included models, .onnx files or checkpoints; NAME:int8 is the 8-bit version of a model "
+        "(default: the default model)",
     )
     models.add_argument(
         "--peer",

@@ -18,7 +18,7 @@ from canthus.runtime.errors import BackendError, InputError, ModelError
 from canthus.runtime.extras import install_command
 from canthus.runtime.geometry import crop_all, intersection_over_union, roi_from_box, roi_from_points, transform
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks, refine_landmarks
-from canthus.runtime.models import find_model
+from canthus.runtime.models import DEFAULT, PRECISIONS, find_model, find_precision
 from canthus.runtime.types import FaceBox, Roi
 from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarize
 from canthus.trainer.evaluation.mouth import MouthAccuracy, measure_mouth
@@ -81,9 +81,12 @@ class Result:
 
 
 def open_candidate(name: str | None) -> Candidate:
-    """Open an included model by name (None: the default one), an .onnx file, or a checkpoint (.safetensors)."""
+    """Open an included model by name (None: the default one), an .onnx file, or a checkpoint (.safetensors).
+
+    "fast" and "fast:float" are the float model, "fast:int8" is its 8-bit version; the same for .onnx files.
+    """
     if name is None or not name.endswith(".safetensors"):
-        path = find_model(name)
+        path = _find_candidate(name or DEFAULT)
         return Candidate(name or path.stem, open_backend(path))
     try:
         from canthus.trainer.networks.checkpoint import CheckpointBackend
@@ -92,6 +95,14 @@ def open_candidate(name: str | None) -> Candidate:
             f"{name}: a checkpoint needs {missing.name}, which is not installed: {install_command('train')}"
         ) from missing
     return Candidate(name, CheckpointBackend(Path(name), gpu=True))
+
+
+def _find_candidate(name: str) -> Path:
+    """Return the file of a model, or that of its precision if the name ends in one: "fast:int8"."""
+    for precision in PRECISIONS:
+        if name.endswith(f":{precision}"):
+            return find_precision(find_model(name.removesuffix(f":{precision}")), precision)
+    return find_model(name)
 
 
 def open_peer(path: Path) -> Candidate:
