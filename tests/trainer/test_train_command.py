@@ -180,12 +180,12 @@ def test_train_warns_about_crops_made_for_another_recipe(tmp_path, made_for, war
 def test_help_of_commands_imports_nothing_heavy():
     heavy = "{'torch', 'cv2', 'numpy', 'openvino', 'mediapipe', 'tqdm'}"
     code = (
-        "import sys\nfrom canthus.trainer.commands import data, evaluate, label, train\n"
-        "for one in (data.command, evaluate.command, label.command, train.command):\n"
+        "import sys\nfrom canthus.trainer.commands import data, evaluate, label, session, train\n"
+        "for one in (data.command, evaluate.command, label.command, session.command, train.command):\n"
         "    try: one(['--help'])\n"
         "    except SystemExit as end: assert not end.code\n"
         f"loaded = {heavy} & set(sys.modules)\nassert not loaded, loaded\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("examples:") == 4
+    assert done.stdout.count("examples:") == 5
