@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from canthus.runtime import fields
-from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
+from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read_calibration
 from canthus.runtime.errors import EngineError, InputError
 from canthus.runtime.files import write_file
 from canthus.runtime.models import cache_folder
@@ -77,6 +77,10 @@ class EngineManifest:
     calibration: Calibration = field(  # of the model, when the engine was built
         default=IDENTITY, metadata=fields.check(parse=read_calibration)
     )
+
+    def __post_init__(self) -> None:
+        if not fits_points(self.calibration, self.points):
+            raise fields.FieldError(f"calibration: not for {self.points} points, got {len(self.calibration)} numbers")
 
     @property
     def rebuild_command(self) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
+from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read_calibration
 from canthus.runtime.errors import ModelError
 from canthus.runtime.fields import FieldError, check, parse_fields, parse_json
 from canthus.runtime.files import write_file
@@ -57,6 +57,10 @@ class Manifest:
     licence: str = ""
     precision: Precision = "float"
     quantization: Quantization | None = None  # of an 8-bit model
+
+    def __post_init__(self) -> None:
+        if not fits_points(self.calibration, self.points):
+            raise FieldError(f"calibration: not for {self.points} points, got {len(self.calibration)} numbers")
 
     def write(self, model: Path) -> None:
         """Write the manifest beside a model. Raises InputError if it cannot be written."""

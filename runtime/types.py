@@ -212,7 +212,8 @@ class Faces:
     of indices returns the selected `Faces`, for example `faces[faces.face_scores > 0.5]`.
 
     `scores` are the probabilities that the points are accurate: that the error of a point is below 5 % of the
-    inter-ocular distance. Those of the included models are calibrated. `face_scores` are their means over each face.
+    inter-ocular distance that the face would have frontally. Those of the included models are calibrated. `face_scores`
+    are their means over each face.
     `detection_scores` are the confidence of the face detector when it last found the face; it does not run on every
     frame. They are NaN if unknown, as in `Faces` made without them.
 

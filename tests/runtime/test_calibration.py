@@ -10,31 +10,32 @@ import torch
 
 from canthus.engines.export import command as export_command
 from canthus.engines.export import export, synthetic_crops
+from canthus.runtime import wflw
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import OpenVINOBackend
 from canthus.runtime.calibration import IDENTITY, apply_calibration, logit, read_calibration
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.models import Model, find_model, read_manifest
-from canthus.trainer.calibrate import calibrate, fit_calibration
+from canthus.trainer.calibrate import (
+    BOX_SHIFT_SD,
+    _calibration_rows,
+    calibrate,
+    detector_like_face,
+    fit_calibration,
+    fit_faces,
+)
 from canthus.trainer.commands.data import command as data_command
+from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.networks.checkpoint import Checkpoint, CheckpointBackend, load, save
 from canthus.trainer.networks.network import build
 from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import copy_pack
 from canthus.trainer.recipe import Recipe
 
 CURVE = (1.5, -1.25)
 BAD = [
-    [1],
-    [1, 0, 0],
-    [0, 1],
-    [-1.5, 0],
-    ["1", 0],
-    {"a": 1},
-    3,
-    None,
-    [float("nan"), 0],
-    [1, float("inf")],
-    [10**400, 0],
+    *([], [1], [1, 0, 0], [1, 0, -1, 0], [1, 0, 0, None], [0, 1], [-1.5, 0], ["1", 0]),
+    *({"a": 1}, 3, None, [float("nan"), 0], [1, float("inf")], [10**400, 0]),
 ]
 TINY = Recipe(size=32, batch=4, held_out=3)
 
@@ -76,6 +77,57 @@ def test_fit_minimises_the_cross_entropy():
     a, b = fit_calibration(scores, accurate)
     around = [(a + right, b + up) for right in (-0.02, 0, 0.02) for up in (-0.02, 0, 0.02) if right or up]
     assert loss(a, b) < min(loss(*pair) for pair in around)
+
+
+def sample_faces(count: int, calibration: tuple[float, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return random peaks (count, 98), of good and of poor faces, and which of their points are accurate."""
+    random = np.random.default_rng(1)
+    peaks = random.beta(6, 6 * random.uniform(0.1, 1, (count, 1)), (count, 98))
+    return peaks, random.random(peaks.shape) < apply_calibration(peaks.astype(np.float32), calibration)
+
+
+def test_fit_of_faces_finds_the_parts_of_face_and_points():
+    offsets = np.where(np.arange(98) < 33, -1.5, 0.5)
+    wanted = (0.6, -0.5, 0.8, *offsets.tolist())
+    peaks, accurate = sample_faces(2000, wanted)
+    found = fit_faces(peaks, accurate, np.ones(peaks.shape, np.bool_))
+    assert len(found) == 101
+    assert found[0] == pytest.approx(0.6, abs=0.06)
+    assert found[2] == pytest.approx(0.8, abs=0.1)
+    assert np.mean(found[3 + 33 :]) - np.mean(found[3 : 3 + 33]) == pytest.approx(2, abs=0.1)
+    scores = apply_calibration(peaks.astype(np.float32), found)
+    for part in (slice(0, 33), slice(33, 98)):
+        assert scores[:, part].mean() == pytest.approx(accurate[:, part].mean(), abs=0.01)
+    assert read_calibration(list(found)) == found
+
+
+def test_points_without_labels_get_the_offset_of_their_line():
+    peaks, accurate = sample_faces(1000, (0.6, -0.5, 0.5, *np.where(np.arange(98) < 33, -1.5, 0.5).tolist()))
+    used = np.ones(peaks.shape, np.bool_)
+    used[:, [5, 27, 96, 97]] = False
+    offsets = np.array(fit_faces(peaks, accurate, used)[3:])
+    assert offsets[5] == offsets[27] == pytest.approx(offsets[:33].mean(), abs=0.15)
+    np.testing.assert_array_equal(offsets, offsets[wflw.MIRROR])
+
+
+def test_few_points_or_useless_peaks_give_two_numbers():
+    peaks, accurate = sample_faces(20, CURVE)
+    assert len(fit_faces(peaks, accurate, np.ones(peaks.shape, np.bool_))) == 2
+    peaks, accurate = sample_faces(200, CURVE)
+    assert fit_faces(peaks, ~accurate, np.ones(peaks.shape, np.bool_)) == IDENTITY
+
+
+def test_a_poor_face_lowers_the_scores_of_all_its_points():
+    calibration = (0.5, 0.0, 1.0, *[0.0] * 98)
+    peaks = np.full((2, 98), 0.9, np.float32)
+    peaks[1, 50:] = 0.1
+    scores = apply_calibration(peaks, calibration)
+    assert (scores[1, :50] < scores[0, :50]).all()
+    assert scores.dtype == np.float32
+    higher = peaks.copy()
+    higher[1, 3] = 0.95
+    assert (apply_calibration(higher, calibration) >= scores).all()
+    assert apply_calibration(np.zeros((0, 98), np.float32), calibration).shape == (0, 98)
 
 
 def test_peaks_that_separate_the_points_perfectly_give_a_finite_curve():
@@ -141,6 +193,13 @@ def test_manifest_without_calibration_means_the_identity_and_a_wrong_one_is_one_
     fields.pop("calibration", None)
     model.with_suffix(".json").write_text(json.dumps(fields))
     assert read_manifest(model).calibration == IDENTITY
+    for good, right in (([1, 0, 0, *[0.5] * 98], True), ([1, 0, 0, *[0.5] * 29], False)):
+        model.with_suffix(".json").write_text(json.dumps({**fields, "calibration": good}))
+        if right:
+            assert len(read_manifest(model).calibration) == 101
+            continue
+        with pytest.raises(ModelError, match=r"m\.json: calibration: not for 98 points, got 32 numbers"):
+            read_manifest(model)
     for bad in BAD:
         model.with_suffix(".json").write_text(json.dumps({**fields, "calibration": bad}))
         with pytest.raises(ModelError, match=r"m\.json: calibration: expected two finite numbers"):
@@ -179,7 +238,27 @@ def test_calibrate_is_repeatable_and_changes_only_the_metadata(checkpoint, faces
     assert json.loads(checkpoint.with_suffix(".json").read_text()) == after.metadata
     assert all(torch.equal(after.weights[name], value) for name, value in before.weights.items())
     assert 0 < found.points <= 2 * 98 * len(batches.validation_rows)
-    assert calibrate(checkpoint, batches) == found  # the fit uses the peaks, not the calibrated scores
+    again = calibrate(checkpoint, batches)  # the fit uses the peaks, not the calibrated scores
+    assert (again.calibration, again.after, again.before) == (found.calibration, found.after, found.after)
+
+
+def test_only_faces_that_people_labelled_calibrate_if_there_are_any(faces, tmp_path):
+    with copy_pack(Path(faces.crops.filename).parent, tmp_path / "mixed") as mixed:
+        mixed.kinds[:] = PointKind.PSEUDO
+        some = Batches(mixed, TINY).validation_rows
+        assert _calibration_rows(Batches(mixed, TINY)).tolist() == some.tolist()
+        mixed.kinds[some[0], :40] = PointKind.COVERED
+        assert _calibration_rows(Batches(mixed, TINY)).tolist() == [some[0]]
+
+
+def test_regions_like_those_of_the_detector_hold_the_face_about_the_center(faces):
+    rng = np.random.default_rng(0)
+    cut = [detector_like_face(faces, row % len(faces), 64, rng) for row in range(60)]
+    assert all(one.crop.shape == (64, 64, 3) for one in cut)
+    middles = np.array([(one.points.min(0) + one.points.max(0)) / 2 for one in cut]) - 31.5
+    assert 0 < middles.std() < 3 * BOX_SHIFT_SD * 64
+    sides = np.array([np.ptp(one.points, axis=0).max() for one in cut])
+    assert 0.6 * 64 < sides.min() < sides.max() < 64 * 1.05
 
 
 def test_calibrate_command(checkpoint, faces, capsys):
@@ -200,7 +279,9 @@ def test_without_validation_faces_all_faces_calibrate(checkpoint, faces, capsys)
     assert data_command(["calibrate", str(checkpoint), str(Path(faces.crops.filename).parent)]) == 0
     found = calibrate(checkpoint, Batches(faces, none, validation_pack=faces))
     assert found.points > 98 * len(faces)
-    assert capsys.readouterr().out == f"{found}\n"
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"scores calibrated on {found.points} points: a = ")
+    assert f"expected calibration error {found.after['all'].calibration_error:.4f}" in printed
 
 
 def test_export_of_a_calibrated_checkpoint_does_not_advise_to_calibrate(checkpoint, tmp_path, capsys):

@@ -14,6 +14,7 @@ from canthus.trainer.evaluation.evaluate import Candidate, evaluate, leave_out_u
 from canthus.trainer.evaluation.metrics import box_nme, nme
 from canthus.trainer.evaluation.placed import MAX_FRONTAL_YAW, MIN_PROFILE_YAW, measure_placed, poses_of
 from canthus.trainer.evaluation.report import placed_markdown, placed_table, to_json
+from canthus.trainer.evaluation.scores import length_errors
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind, is_placed
 from canthus.trainer.faces.labelled import LabelledFace
@@ -137,6 +138,45 @@ def test_eval_measures_faces_with_68_points_as_98(tmp_path, monkeypatch, capsys)
     assert command([*words, "--as-98"]) == 0
     assert "points that people placed" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["placed_points"]["all"]["points"] == 4 * 68
+
+
+def test_scores_are_compared_by_pose_and_occlusion(tmp_path, monkeypatch, capsys):
+    write_human(tmp_path / "shard", YAWS)
+    names = [f"some/face {number}.png" for number in range(len(YAWS))]
+    write_kinds(tmp_path / "shard", {name: FROM_68.replace("1", "2", 5) for name in names})
+    monkeypatch.setattr(evaluating, "open_candidate", lambda name: Candidate("knowing", Uncertain()))
+    out, diagram = tmp_path / "out.json", tmp_path / "diagram.png"
+    assert command(["--data", str(tmp_path / "shard"), "--json", str(out), "--reliability", str(diagram)]) == 0
+    groups = json.loads(out.read_text())["scores"]
+    assert list(groups) == ["all", "frontal", "half", "profile", "visible", "covered"]
+    assert groups["all"]["points"] == 6 * 68 == groups["visible"]["points"] + 6 * 5
+    assert groups["covered"]["mean_score"] == pytest.approx(0.4)
+    assert groups["covered"]["accurate"] == 1
+    assert groups["covered"]["calibration_error"] == pytest.approx(0.6)
+    printed = capsys.readouterr().out
+    assert [row.split()[2] for row in printed.splitlines()[-6:]] == list(groups)
+
+
+class Uncertain(Knowing):
+    """Gives the first ten points lower scores than the others."""
+
+    def predict(self, crops):
+        points, scores = super().predict(crops)
+        scores[:, :10] = 0.4
+        return points, scores
+
+
+def test_errors_in_profile_are_judged_by_the_length_that_the_face_would_have_frontally():
+    true = SHAPE[None] * 100
+    measured = np.ones((1, 98), np.bool_)
+    turned = true.copy()
+    turned[0, 60] = turned[0, 72] - 1
+    moved = turned + np.array([0, 2], np.float32)
+    expected = 100 * 2 / (0.63 * np.sqrt(np.prod(np.ptp(turned[0], axis=0))))
+    np.testing.assert_allclose(length_errors(moved, turned, measured), expected, rtol=1e-4)
+    measured[0, 3] = False
+    assert np.isnan(length_errors(moved, turned, measured)[0, 3])
+    assert np.isnan(length_errors(moved, turned, ~measured)[0, :3]).all()
 
 
 def test_faces_without_labelled_eye_corners_are_left_out_with_a_warning(tmp_path, caplog):

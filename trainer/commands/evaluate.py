@@ -158,7 +158,7 @@ def _add_images(faces: argparse._ArgumentGroup) -> None:
         "--reliability",
         type=Path,
         metavar="OUT.png",
-        help="draw the share of accurate points for each score (reliability diagram)",
+        help="draw the share of accurate points for each score (reliability diagram), and print it by pose",
     )
     faces.add_argument(
         "--worst",
@@ -270,6 +270,7 @@ def _report(args: argparse.Namespace, measured: "Measurements") -> None:
     if args.curve:
         report.draw_curve(results, args.curve)
     if args.reliability:
+        print(f"\n{report.scores_caption()}\n{report.scores_table(results)}")
         report.draw_reliability(results, args.reliability)
     if args.worst:
         contact_sheet.write_image(args.worst, report.worst_sheet(measured.sets, results[0]))

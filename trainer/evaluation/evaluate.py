@@ -20,9 +20,10 @@ from canthus.runtime.geometry import crop_all, intersection_over_union, roi_from
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks, refine_landmarks
 from canthus.runtime.models import DEFAULT, PRECISIONS, find_model, find_precision
 from canthus.runtime.types import FaceBox, Roi
-from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, point_errors, reliability, summarize
+from canthus.trainer.evaluation.metrics import Reliability, Summary, nme, reliability, summarize
 from canthus.trainer.evaluation.mouth import MouthAccuracy, measure_mouth
-from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed
+from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed, yaw_of
+from canthus.trainer.evaluation.scores import ScoreReliability, length_errors, measure_scores
 from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
 from canthus.trainer.faces.schemes import Scheme, scheme_of
@@ -78,6 +79,7 @@ class Result:
     reliability: Reliability
     placed: dict[str, PlacedAccuracy] = field(default_factory=dict)  # by pose, see `measure_placed`
     mouth: MouthAccuracy | None = None  # of wide-open mouths; None if there are none
+    scores: dict[str, ScoreReliability] = field(default_factory=dict)  # by pose and occlusion, see `measure_scores`
 
 
 def open_candidate(name: str | None) -> Candidate:
@@ -179,14 +181,25 @@ def _result(model: str, boxes: Boxes, faces: list[LabelledFace], predictions: li
     scores = np.concatenate([one.scores for one in predictions])
     labels = np.stack([face.points for face in faces])
     subsets = np.stack([face.attributes for face in faces])  # (N, subsets)
-    evaluated = evaluated_points(np.stack([face.kinds for face in faces]))
+    kinds = np.stack([face.kinds for face in faces])
+    evaluated = evaluated_points(kinds)
     errors = nme(points, labels, evaluated)
     errors = np.where(np.isfinite(errors), errors, np.inf)
     names = scheme_of(labels.shape[1]).subsets
     attributes = {name: summarize(errors[subsets[:, column]]) for column, name in enumerate(names)}
-    scored = reliability(scores, np.where(evaluated, point_errors(points, labels, labels), np.nan))
-    placed, mouth = measure_placed(faces, points), measure_mouth(faces, points)
-    return Result(model, boxes, summarize(errors), attributes, errors, points, scored, placed, mouth)
+    distances = length_errors(points, labels, evaluated)
+    return Result(
+        model,
+        boxes,
+        summarize(errors),
+        attributes,
+        errors,
+        points,
+        reliability(scores, distances),
+        measure_placed(faces, points),
+        measure_mouth(faces, points),
+        measure_scores(scores, distances, kinds, yaw_of(faces)),
+    )
 
 
 def leave_out_unmeasurable(labelled: LabelledSet) -> LabelledSet:

@@ -12,7 +12,7 @@ FAILURE_THRESHOLD = 10.0
 """A face with a larger NME (%) is a failure: FR@10 and AUC@10."""
 
 ACCURATE_THRESHOLD = 5.0
-"""A point is accurate up to this error (% of the normalizer). A calibrated score is the probability of that."""
+"""A point is accurate up to this error (% of `face_length`). A calibrated score is the probability of that."""
 
 BINS = 20
 """Number of equal intervals of the scores, from 0 to 1, for the reliability diagram."""

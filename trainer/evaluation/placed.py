@@ -30,16 +30,21 @@ class PlacedAccuracy:
     box: Summary  # errors in % of the square root of the area of the box of a face's placed points
 
 
-def poses_of(faces: Sequence[LabelledFace]) -> NDArray[np.intp]:
-    """Return the index in POSES (N,) of each face, by the yaw of the data set or else by `yaw_estimate`."""
-    given = np.array([face.yaw for face in faces])
-    return poses_of_yaws(np.where(np.isnan(given), yaw_estimate(np.stack([face.points for face in faces])), given))
-
-
 def poses_of_yaws(yaws: NDArray[np.floating]) -> NDArray[np.intp]:
     """Return the index in POSES (N,) for yaws (N,) of `yaw_estimate`."""
     poses: NDArray[np.intp] = np.digitize(np.abs(yaws), (MAX_FRONTAL_YAW, MIN_PROFILE_YAW))
     return poses
+
+
+def yaw_of(faces: Sequence[LabelledFace]) -> NDArray[np.floating]:
+    """Return the yaw (N,) of each face: that of the data set, or else `yaw_estimate`."""
+    given = np.array([face.yaw for face in faces])
+    return np.where(np.isnan(given), yaw_estimate(np.stack([face.points for face in faces])), given)
+
+
+def poses_of(faces: Sequence[LabelledFace]) -> NDArray[np.intp]:
+    """Return the index in POSES (N,) of each face, by the yaw of the data set or else by `yaw_estimate`."""
+    return poses_of_yaws(yaw_of(faces))
 
 
 def measure_placed(faces: Sequence[LabelledFace], points: NDArray[np.floating]) -> dict[str, PlacedAccuracy]:

@@ -17,6 +17,7 @@ from canthus.trainer.evaluation.clips import ClipTracks, measure_temporal_stabil
 from canthus.trainer.evaluation.evaluate import Result, faces_in_order
 from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, BINS, FAILURE_THRESHOLD, Summary
 from canthus.trainer.evaluation.placed import MAX_FRONTAL_YAW, MIN_PROFILE_YAW
+from canthus.trainer.evaluation.scores import SCORE_HEADER, score_rows
 from canthus.trainer.evaluation.speed import Speed
 from canthus.trainer.evaluation.stability import BoxStability
 from canthus.trainer.faces.contact_sheet import (
@@ -138,6 +139,23 @@ def _mouth_rows(results: Sequence[Result]) -> list[list[str]]:
             values = [_number(error.nme), _interval(error), _number(one.mouth.bias), str(error.missed)]
             rows.append([one.model, one.boxes, *values])
     return rows
+
+
+def scores_caption() -> str:
+    """Return the explanation of `scores_table`."""
+    return (
+        f"scores: their mean, and the share of accurate points (error up to {ACCURATE_THRESHOLD:g} % of the "
+        "inter-ocular distance that the face would have frontally)"
+    )
+
+
+def scores_table(results: Sequence[Result]) -> str:
+    """Return a table of the reliability of scores by pose and occlusion. Models without scores are left out."""
+    rows = [["model", "boxes", *SCORE_HEADER]]
+    for one in results:
+        if not math.isnan(one.reliability.rank_correlation):
+            rows += [[one.model, one.boxes, *row] for row in score_rows(one.scores)]
+    return _align(rows, left=3)
 
 
 def stability_table(measured: Sequence[BoxStability]) -> str:
@@ -268,6 +286,7 @@ def _result_json(one: Result) -> dict[str, Any]:
         values["placed_points"] = {pose: dataclasses.asdict(accuracy) for pose, accuracy in one.placed.items()}
     if one.mouth:
         values["mouth_opening"] = dataclasses.asdict(one.mouth)
+    values["scores"] = {name: dataclasses.asdict(group) for name, group in one.scores.items()}
     values["reliability"] = dataclasses.asdict(one.reliability)
     return {name: _null_for_nan(value) for name, value in values.items()}
 

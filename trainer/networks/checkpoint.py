@@ -14,7 +14,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from canthus.runtime.backends.torch import TorchBackend
-from canthus.runtime.calibration import IDENTITY, Calibration, read_calibration
+from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read_calibration
 from canthus.runtime.errors import ModelError
 from canthus.runtime.fields import parse_json
 from canthus.runtime.files import Draft
@@ -139,7 +139,10 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 def calibration_from_metadata(metadata: dict[str, Any], path: Path) -> Calibration:
     """Return the calibration of a checkpoint's scores. Raises ModelError, with `path`, if it is invalid."""
     try:
-        return read_calibration(metadata.get("calibration", IDENTITY))
+        calibration = read_calibration(metadata.get("calibration", IDENTITY))
+        if not fits_points(calibration, metadata["points"]):
+            raise ValueError(f"expected 2 numbers or {3 + metadata['points']}, got {len(calibration)}")
+        return calibration
     except ValueError as error:
         raise ModelError(f"{path}: calibration: {error}; fit it again: canthus data calibrate") from error
 
