@@ -133,13 +133,15 @@ def list_engines() -> Iterator[Path]:
 def read_engine_manifest(engine: Path) -> EngineManifest:
     """Read the manifest beside an engine, and check the type of each field.
 
+    The name of an engine in the cache is the key of its recipe. They are compared too.
+
     Raises EngineError if the engine or the manifest is missing, or a field is wrong.
     """
     manifest_file = engine.with_suffix(".json")
     if not engine.is_file():
         raise EngineError(f"{engine}: no such engine; `canthus engine list` shows the engines in the cache")
     try:
-        return fields.parse_fields(EngineManifest, fields.parse_json(manifest_file.read_text(encoding="utf-8")))
+        manifest = fields.parse_fields(EngineManifest, fields.read_values(manifest_file))
     except FileNotFoundError as error:
         raise EngineError(
             f"{engine}: its manifest {manifest_file.name} is missing, so its origin is unknown; build an engine with "
@@ -151,6 +153,12 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
         raise EngineError(
             f"{manifest_file}: not an engine manifest ({error}); build the engine again with `canthus engine build`"
         ) from error
+    if engine.parent == engine_folder() and engine.stem != manifest.recipe.key:
+        raise EngineError(
+            f"{manifest_file}: recipe: of another engine (expected the recipe whose key is the file's name); build the "
+            "engine again with `canthus engine build`"
+        )
+    return manifest
 
 
 def read_engine(path: Path, trust: bool = False) -> EngineData:

@@ -7,7 +7,7 @@
 
     parse_fields(Manifest, {"size": "64"})  # FieldError: size: expected int, got '64'
 
-The manifests of models and engines are read this way. `parse_json` and `parse_toml` turn a text into the values.
+The manifests of models and engines are read this way. `read_values`, `parse_json` and `parse_toml` give the values.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import math
 import tomllib
 import types
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -27,6 +28,24 @@ MAX_NESTING = 64
 
 class FieldError(ValueError):
     """A field that is missing, unknown, or not of its type. The message names the field, what it must be and is."""
+
+
+MAX_FILE_BYTES = 16_000_000
+"""Larger files of values are refused. A manifest has a few kilobytes."""
+
+
+def read_values(path: Path) -> Any:
+    """Return the values of a .toml file, or of a JSON file with any other suffix.
+
+    Raises FieldError if the file is too large or is not valid, and OSError if it cannot be read.
+    """
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise FieldError(f"too large, {size / 1e6:.0f} MB (expected at most {MAX_FILE_BYTES / 1e6:.0f})")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FieldError("not a text file (expected UTF-8)") from error
+    return parse_toml(text) if path.suffix == ".toml" else parse_json(text)
 
 
 def parse_json(text: str) -> Any:

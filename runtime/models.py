@@ -17,7 +17,7 @@ from typing import Any, Literal, get_args
 
 from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read_calibration
 from canthus.runtime.errors import ModelError
-from canthus.runtime.fields import FieldError, check, parse_fields, parse_json
+from canthus.runtime.fields import FieldError, check, parse_fields, read_values
 from canthus.runtime.files import write_file
 
 DEFAULT, GPU_DEFAULT = "fast", "accurate"
@@ -175,7 +175,7 @@ def parse_manifest(path: Path) -> Manifest:
     """
     manifest_file = path.with_suffix(".json")
     try:
-        return parse_fields(Manifest, parse_json(manifest_file.read_text(encoding="utf-8")))
+        return parse_fields(Manifest, read_values(manifest_file))
     except FileNotFoundError as missing:
         raise ModelError(
             f"{path}: its manifest {manifest_file.name} is missing; export models with `canthus export`"

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.fields import FieldError, parse_json, parse_toml, parse_value
+from canthus.runtime.fields import FieldError, parse_value, read_values
 from canthus.runtime.files import write_file
 from canthus.trainer.augmentation.settings import Augmentation
 from canthus.trainer.faces.kinds import PointKind
@@ -199,8 +199,7 @@ def load_recipe(path: Path) -> Recipe:
     Raises InputError if the file cannot be read, or if a value does not fit.
     """
     try:
-        text = path.read_text(encoding="utf-8")
-        values = parse_toml(text) if path.suffix == ".toml" else parse_json(text)
+        values = read_values(path)
     except OSError as unreadable:
         raise InputError(f"{path}: cannot be read ({unreadable.strerror})") from unreadable
     except ValueError as wrong:

@@ -275,7 +275,7 @@ def _draw_diagram(title: str, lines: list[list[tuple[float, float]]], top: int, 
     values = [value for line in lines for _, value in line]
     low, high = min(values), max(values)
     margin = max(0.05 * (high - low), 0.5)
-    low, high = low - margin, high + margin
+    low, high = max(low - margin, min(low, 0.0)), high + margin
     width = WIDTH - LEFT - 20
 
     def place(x: float, value: float) -> str:

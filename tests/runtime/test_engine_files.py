@@ -125,6 +125,18 @@ def test_wrong_field_is_named_with_file_expected_and_actual_value(engine, change
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("change", [{"batch": [1, 4, 8]}, {"gpu": "H100"}, {"precision": "fp32"}], ids=str)
+def test_recipe_that_does_not_belong_to_the_name_of_a_cached_engine_is_refused(engine, change, tmp_path):
+    change_manifest(engine, recipe=change)
+    with pytest.raises(EngineError, match=f"{RECIPE.key}.json: recipe: of another engine .*canthus engine build"):
+        read_engine_manifest(engine)
+    assert not list(find_matching_engines(RECIPE.model_sha256, "tensorrt-rtx", "1.7", "", ""))
+    (tmp_path / "own").mkdir()
+    for file in (engine, engine.with_suffix(".json")):
+        file.rename(tmp_path / "own" / f"mine{file.suffix}")
+    assert read_engine_manifest(tmp_path / "own" / "mine.engine")
+
+
 def test_manifest_keeps_the_calibration_of_the_model(engine):
     manifest = read_engine_manifest(engine)
     dataclasses.replace(manifest, calibration=(1.5, -1.0)).write(engine)

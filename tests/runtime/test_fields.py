@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import pytest
 
-from canthus.runtime.fields import MAX_NESTING, FieldError, check, parse_fields, parse_json, parse_toml
+from canthus.runtime.fields import MAX_NESTING, FieldError, check, parse_fields, parse_json, parse_toml, read_values
 
 
 @dataclass(frozen=True)
@@ -90,3 +90,19 @@ def test_text_that_is_nested_too_deeply_is_refused_whatever_the_depth(parse, pre
 def test_damaged_text_is_refused_with_the_reason(parse, text, message):
     with pytest.raises(FieldError, match=message):
         parse(text)
+
+
+def test_values_are_read_from_a_file_by_its_suffix(tmp_path):
+    (tmp_path / "a.json").write_text('{"size": 3}')
+    (tmp_path / "a.toml").write_text("size = 3")
+    assert read_values(tmp_path / "a.json") == read_values(tmp_path / "a.toml") == {"size": 3}
+
+
+def test_file_that_is_too_large_or_no_text_is_refused(tmp_path):
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(FieldError, match=r"^not a text file \(expected UTF-8\)$"):
+        read_values(tmp_path / "binary.json")
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(10**12)  # sparse
+    with pytest.raises(FieldError, match=r"^too large, 1000000 MB \(expected at most 16\)$"):
+        read_values(tmp_path / "huge.json")

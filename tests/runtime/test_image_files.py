@@ -76,10 +76,25 @@ def test_size_of_a_big_endian_tiff_is_read():
     assert read_image_size(io.BytesIO(tiff_header(300, 200, ">"))) == (300, 200)
 
 
-def test_tile_of_a_tiff_counts_if_it_is_larger_than_the_image():
-    entries = struct.pack("<HHIIHHIIHHIIHHII", 256, 4, 1, 40, 257, 4, 1, 56, 322, 4, 1, 90_000, 323, 4, 1, 90_000)
+@pytest.mark.parametrize(
+    ("image", "tile", "expected"),
+    [
+        ((40, 56), (90_000, 90_000), (90_000, 90_000)),
+        ((100, 20), (16, 32), (100, 20)),
+        ((20, 100), (32, 16), (20, 100)),
+    ],
+)
+def test_tile_of_a_tiff_counts_if_it_has_more_pixels_than_the_image(image, tile, expected):
+    sizes = zip((256, 257, 322, 323), (*image, *tile), strict=True)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, size) for tag, size in sizes)
     tiff = b"II*\0" + struct.pack("<IH", 8, 4) + entries + bytes(4)
-    assert read_image_size(io.BytesIO(tiff)) == (90_000, 90_000)
+    assert read_image_size(io.BytesIO(tiff)) == expected
+
+
+def test_size_of_a_jpeg_is_not_that_of_its_thumbnail():
+    content, thumbnail = encode(".jpg"), encode(".jpg", IMAGE[:16, :24])
+    segment = b"\xff\xe1" + struct.pack(">H", len(thumbnail) + 2) + thumbnail
+    assert read_image_size(io.BytesIO(content[:2] + segment + content[2:])) == (56, 40)
 
 
 @pytest.mark.parametrize("make", HEADERS)

@@ -19,6 +19,7 @@ from canthus.runtime.geometry import roi_from_points, roll_from_points
 from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation.metrics import nme
+from canthus.trainer.faces import wflw_lists
 from canthus.trainer.faces.contact_sheet import TILE
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind
@@ -123,6 +124,29 @@ def test_error_names_what_is_wrong_with_a_cofw_file(tmp_path):
 def rewritten(path):
     write_cofw(path)
     return path
+
+
+def test_cofw_file_that_claims_too_many_images_is_refused_before_its_arrays_are_read(tmp_path):
+    with h5py.File(tmp_path / "huge.mat", "w") as file:  # 700 GB that take no place on disk
+        for name, rows, kind in (("IsTr", 1, h5py.ref_dtype), ("phisTr", 87, np.float64), ("bboxesTr", 4, np.float64)):
+            file.create_dataset(name, (rows, 10**9), kind, chunks=(1, 1000))
+    with pytest.raises(InputError, match=r"huge\.mat: expected .* for 1000000000 images, at most 1000000"):
+        open_set(tmp_path / "huge.mat")
+
+
+@pytest.mark.parametrize("kind", ["group", "huge image"])
+def test_impossible_image_in_a_cofw_file_is_an_unreadable_image(tmp_path, kind):
+    write_cofw(tmp_path / "faces.mat", 2)
+    with h5py.File(tmp_path / "faces.mat", "a") as file:
+        if kind == "group":
+            other = file.create_group("other")
+        else:
+            other = file.create_dataset("other", (3, 10**6, 10**6), np.uint8, chunks=(1, 1000, 1000))
+        file["IsTr"][0, 0] = other.ref
+    labelled = open_set(tmp_path / "faces.mat")
+    with pytest.raises(InputError, match=r"(damaged|too large)"):
+        labelled.read_image(labelled.faces[0].image)
+    assert labelled.read_image(labelled.faces[1].image).size
 
 
 def test_300w_is_read_from_pts_files_beside_images(tmp_path):
@@ -327,6 +351,26 @@ def test_damaged_or_hostile_label_file_ends_prepare_in_one_line_that_names_it(tm
     assert error.startswith(f"canthus data: {path}"), error
     assert error.count("\n") == 1, error
     assert not (tmp_path / "pack").exists()
+
+
+def test_tar_file_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(wflw_lists, "MIN_UNPACKED_BYTES", 1_000_000)
+    write_shard(tmp_path / "shard", 2)
+    with tarfile.open(tmp_path / "good.tar.xz", "w:xz") as tar:
+        tar.add(tmp_path / "shard", ".")
+    assert len(open_set(tmp_path / "good.tar.xz").faces) == 2
+    (tmp_path / "shard" / "images" / "zeros.bin").write_bytes(bytes(20_000_000))
+    with tarfile.open(tmp_path / "bomb.tar.xz", "w:xz") as tar:
+        tar.add(tmp_path / "shard", ".")
+    with pytest.raises(InputError, match=r"bomb\.tar\.xz: unpacks to more than .* MB"):
+        open_set(tmp_path / "bomb.tar.xz")
+
+
+def test_label_file_that_does_not_fit_into_memory_is_refused_by_its_size(tmp_path):
+    with (tmp_path / "faces.json").open("wb") as file:
+        file.truncate(10**12)  # sparse
+    with pytest.raises(InputError, match=r"faces\.json: too large, 1000\.0 GB"):
+        open_set(tmp_path / "faces.json")
 
 
 def test_impossible_image_name_is_an_unreadable_image(tmp_path):

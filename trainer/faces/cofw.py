@@ -8,9 +8,13 @@ import numpy as np
 
 from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.extras import install_command
+from canthus.runtime.limits import IMAGE_LIMIT, check_size, current_limit
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
 from canthus.trainer.faces.parsing import parse_numbers, shorten
 from canthus.trainer.faces.schemes import COFW
+
+MAX_IMAGES = 1_000_000
+"""Files that claim more images are refused before their arrays are read. COFW has 1,345."""
 
 
 def open_cofw(path: Path) -> LabelledSet:
@@ -25,19 +29,21 @@ def open_cofw(path: Path) -> LabelledSet:
     try:
         with h5py.File(path, "r") as file:
             part = "Tr" if "phisTr" in file else "T"
-            labels = np.array(file[f"phis{part}"], np.float64).T
-            rects = np.array(file[f"bboxes{part}"], np.float64).T
             images = int(file[f"Is{part}"].size)
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
+            expected = ((images, 3 * COFW.points), (images, 4))
+            stored = [file[f"{name}{part}"] for name in ("phis", "bboxes")]
+            shapes = tuple(tuple(one.shape[::-1]) for one in stored)
+            fits = shapes == expected and images <= MAX_IMAGES  # else they are not read: they may be of any size
+            labels, rects = (np.array(one, np.float64).T if fits else np.zeros(0) for one in stored)
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
             f"{path}: not a published file of COFW (expected MATLAB 7.3 with IsTr and phisTr): {reason}"
         ) from error
-    expected = ((images, 3 * COFW.points), (images, 4))
-    if (labels.shape, rects.shape) != expected:
+    if not fits:
         raise InputError(
             f"{path}: expected phis{part} {expected[0]} (29 x, 29 y, 29 times occluded or not) and "
-            f"bboxes{part} {expected[1]} for {images} images, got {labels.shape} and {rects.shape}"
+            f"bboxes{part} {expected[1]} for {images} images, at most {MAX_IMAGES}, got {shapes[0]} and {shapes[1]}"
         )
     if not images:
         raise InputError(f"{path}: contains no faces")
@@ -48,9 +54,11 @@ def open_cofw(path: Path) -> LabelledSet:
         try:
             with h5py.File(path, "r") as file:
                 reference = np.ravel(file[f"Is{part}"])[int(name.rpartition("/")[2]) - 1]
-                pixels = np.array(file[reference], np.uint8).T  # MATLAB stores columns first; gray has no third axis
+                stored = file[reference]
+                check_size(name, (stored.size, 1), current_limit(IMAGE_LIMIT))
+                pixels = np.array(stored, np.uint8).T  # MATLAB stores columns first; gray has no third axis
             return cv2.imencode(".png", pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1].tobytes()
-        except (KeyError, TypeError, cv2.error, MemoryError) as error:
+        except (KeyError, AttributeError, TypeError, cv2.error, MemoryError) as error:
             raise ValueError(f"damaged: {shorten(error)}") from error
 
     return LabelledSet(str(path), faces, read_png, COFW, COFW.published_counts[part != "Tr"])

@@ -14,6 +14,9 @@ from canthus.trainer.faces.schemes import scheme_of
 MAX_COORDINATE = 1e6
 """Coordinates, in pixels, are smaller than this; larger ones are mistakes, and overflow in later arithmetic."""
 
+MAX_TEXT_BYTES = 2_000_000_000
+"""Larger label files are refused, because they are read into memory. A face with 98 points takes about 2 kB."""
+
 
 def with_image_folder(
     name: Path, images: Path, faces: tuple[LabelledFace, ...], published_count: int = 0
@@ -24,8 +27,10 @@ def with_image_folder(
 
 
 def read_text(path: Path) -> str:
-    """Read a text file; raise InputError if it cannot be read."""
+    """Read a text file; raise InputError if it cannot be read, or is larger than MAX_TEXT_BYTES."""
     try:
+        if (size := path.stat().st_size) > MAX_TEXT_BYTES:
+            raise InputError(f"{path}: too large, {size / 1e9:.1f} GB (expected at most {MAX_TEXT_BYTES / 1e9:g})")
         return decode_text(path.read_bytes(), str(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error

@@ -3,6 +3,7 @@
 import lzma
 import tarfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ from canthus.trainer.faces.shard_tables import read_tables
 
 LIST_FOLDER = "WFLW_annotations/list_98pt_rect_attr_train_test"
 SHARD_LIST = "list_98pt_rect_attr.txt"
+MAX_EXPANSION, MIN_UNPACKED_BYTES = 100, 100_000_000
+"""A tar file whose content is this many times larger than the file itself, and larger than 100 MB, is refused. Images
+hardly compress, so such a file was made to fill the memory."""
+
 LINE_FIELDS = 2 * POINTS + 4 + len(ATTRIBUTES) + 1
 
 
@@ -44,11 +49,7 @@ def open_tar(path: Path) -> LabelledSet:
     """Open a shard that is one tar file, compressed or not."""
     try:
         with tarfile.open(path) as shard:
-            files = {
-                member.name.removeprefix("./"): _read_member(shard, member)
-                for member in shard.getmembers()
-                if member.isfile()
-            }
+            files = dict(_read_members(shard, path))
     except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError, ArithmeticError) as error:
         reason = (str(error).splitlines() or [""])[0].rstrip(":")
         raise InputError(
@@ -68,10 +69,19 @@ def open_tar(path: Path) -> LabelledSet:
     return LabelledSet(str(path), tuple(faces), lambda name: files[f"images/{name}"])
 
 
-def _read_member(shard: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = shard.extractfile(member)
-    assert file is not None, "the member is a file"
-    return file.read()
+def _read_members(shard: tarfile.TarFile, path: Path) -> Iterator[tuple[str, bytes]]:
+    """Yield the names and contents of the files in a tar file. Their sizes are checked before they are unpacked."""
+    limit, size = max(MAX_EXPANSION * path.stat().st_size, MIN_UNPACKED_BYTES), 0
+    for member in shard:
+        size += member.size
+        if size > limit:
+            raise InputError(
+                f"{path}: unpacks to more than {limit / 1e6:.0f} MB (expected at most {MAX_EXPANSION} times its size); "
+                "if you trust it, extract it and give the folder"
+            )
+        file = shard.extractfile(member) if member.isfile() else None
+        if file is not None:
+            yield member.name.removeprefix("./"), file.read()
 
 
 def parse_list(text: str, source: str) -> list[LabelledFace]:
