@@ -42,6 +42,10 @@ BATCH = 2000
 START_SECONDS = 120.0
 """Time for a process to start and to make the seed files."""
 
+IDLE_FACTOR = 15.0
+"""A process that does not answer is ended after its limit of CPU time, or after this many times as long if it waits. On
+a busy machine it gets a small part of the time."""
+
 SAVED = 3
 """Inputs that are saved for each place of a finding."""
 
@@ -53,7 +57,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1000, help="inputs of each kind (default: %(default)s)")
     parser.add_argument("--first", type=int, default=0, help="number of the first input (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1, help="other seeds give other inputs (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="limit for one input (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="CPU time for one input (default: %(default)s)")
     parser.add_argument("--input", type=int, metavar="NUMBER", help="read only this input, and print the outcome")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/fuzz"), help="where findings are saved")
     args = parser.parse_args()
@@ -122,20 +126,34 @@ def _run_batch(kind: str, seed: int, inputs: range, seconds: float) -> Iterator[
             expected = iter(inputs)
             try:
                 for index in expected:
-                    ready = select.select([process.stdout], [], [], START_SECONDS if index == inputs.start else seconds)
-                    line = process.stdout.readline() if ready[0] else b""
-                    if line:
-                        number, *outcome = json.loads(line)
-                        yield number, Outcome(*outcome)
-                        continue
-                    if ready[0]:
+                    if not _answers(process, START_SECONDS if index == inputs.start else seconds):
+                        yield index, Outcome("hang", "hang", f"no answer after {seconds:g} s of CPU time")
+                        return
+                    line = process.stdout.readline()
+                    if not line:
                         yield index, _describe_end(process.wait(), Path(noise.name))
-                    else:
-                        yield index, Outcome("hang", "hang", f"no answer after {seconds:g} s")
-                    return
+                        return
+                    number, *outcome = json.loads(line)
+                    yield number, Outcome(*outcome)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
+
+
+def _answers(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    """Wait for a line of a process, or for its end. Return False after some seconds of its CPU time without either."""
+    assert process.stdout is not None
+    began, used = time.monotonic(), _cpu_seconds(process.pid)
+    while not select.select([process.stdout], [], [], 0.5)[0]:
+        if _cpu_seconds(process.pid) - used > seconds or time.monotonic() - began > IDLE_FACTOR * seconds:
+            return False
+    return True
+
+
+def _cpu_seconds(process: int) -> float:
+    """Return the CPU time of a process."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _describe_end(code: int, noise: Path) -> Outcome:

@@ -113,3 +113,13 @@ def test_no_faces_give_empty_arrays():
     points, scores = decode(np.zeros((0, 98, 8, 8), np.float32), np.zeros((0, 2, 98, 8, 8), np.float32), 4)
     assert points.shape == (0, 98, 2)
     assert scores.shape == (0, 98)
+
+
+@pytest.mark.parametrize("window_sigma", [WINDOW_SIGMA, PUBLISHED])
+def test_swapping_the_axes_of_the_maps_swaps_x_and_y(window_sigma):
+    rng = np.random.default_rng(0)
+    scores, offsets = rng.random((2, 3, 9, 9), np.float32), rng.normal(size=(2, 2, 3, 9, 9)).astype(np.float32)
+    points, found_scores = decode(scores, offsets, 4, window_sigma)
+    swapped, swapped_scores = decode(scores.swapaxes(2, 3), offsets[:, ::-1].swapaxes(3, 4), 4, window_sigma)
+    assert swapped[..., ::-1] == pytest.approx(points, abs=1e-4)
+    assert np.array_equal(swapped_scores, found_scores)
