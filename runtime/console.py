@@ -5,12 +5,14 @@ import logging
 import sys
 from collections.abc import Iterator
 
+from canthus.runtime.errors import printable
+
 
 class ConsoleHandler(logging.Handler):
     """Prints each message as one line on stderr, above the progress bars."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = f"canthus: {record.getMessage()}"
+        line = f"canthus: {printable(record.getMessage())}"
         with contextlib.suppress(OSError):  # stderr was closed
             if "tqdm" in sys.modules:
                 sys.modules["tqdm"].tqdm.write(line, file=sys.stderr)

@@ -2,7 +2,18 @@
 
 
 class CanthusError(Exception):
-    """Base class of all errors that the user can fix. The commands print them as one line, without a traceback."""
+    """Base class of all errors that the user can fix. The commands print them as one line, without a traceback.
+
+    Names and values in the message may come from a file. `str` escapes line breaks and other control characters.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Return a text on one line, with escapes such as \\n and \\x1b for the characters that cannot be printed."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 class InputError(CanthusError):
