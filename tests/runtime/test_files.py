@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from canthus.runtime.bench.machine import open_handles
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, claim, commit_together, write_file
 
@@ -169,9 +170,11 @@ def test_output_of_another_run_is_refused_until_that_run_ends(tmp_path, folder):
         assert names(tmp_path) == before
     left = [name for name in names(tmp_path) if name.startswith(".canthus-partial-")]
     assert len(left) == 1
+    handles = open_handles()
     with claim(path):
         assert not [name for name in names(tmp_path) if "partial" in name]  # deleted
     assert names(tmp_path) == (["out"] if folder else [])
+    assert open_handles() <= handles
 
 
 def test_output_is_claimed_once_in_a_process_and_is_free_afterwards(tmp_path):

@@ -9,6 +9,7 @@ from canthus.runtime.geometry import roll_from_points
 from canthus.runtime.landmarks import (
     CONFIDENT_SCORE,
     VIEW_SCALES,
+    WIDER_SCALE,
     Landmarks,
     average_views,
     predict_landmarks,
@@ -58,6 +59,17 @@ def test_upright_face_is_found_in_a_rotated_or_small_region(rough):
     points, scores = refine_landmarks(FakePredict((100, 60, 0.0)), [rough])
     np.testing.assert_allclose(points[0], face(100, 60, 0.0), atol=0.01)
     assert (scores > CONFIDENT_SCORE).all()
+
+
+def test_uncertain_face_is_predicted_in_an_upright_and_wider_region():
+    regions = []
+
+    def predict(rois):
+        regions.append(rois)
+        return Landmarks(np.array([face(roi.x, 60, 0.3) for roi in rois], np.float32), np.zeros((1, 98), np.float32))
+
+    refine_landmarks(predict, [Roi(100, 90, 80, 0.7)])
+    assert regions[2] == [Roi(100, 90, WIDER_SCALE * 80, 0.0)]
 
 
 def test_rotated_face_keeps_the_roll_of_the_detector():

@@ -241,6 +241,22 @@ def test_video_that_ends_before_its_header_says_is_damaged(tmp_path):
     assert whole.damaged == ""
 
 
+@pytest.mark.parametrize("name", ["counted.mp4", "uncounted.mkv"])
+def test_number_of_frames_is_known_before_they_are_read(tmp_path, name):
+    path = write_video(tmp_path / name, [index / 30 for index in range(20)])
+    with VideoFile(path) as video:
+        assert bool(video.stream.frames) == (name == "counted.mp4")
+        assert video.frames == 20
+        assert len(list(video)) == 20
+
+
+def test_pixels_are_square_if_a_video_does_not_say(tmp_path):
+    path = write_video(tmp_path / "plain.avi", [index / 30 for index in range(5)], codec="mjpeg", pixels="yuvj420p")
+    with VideoFile(path) as video:
+        assert not video.stream.sample_aspect_ratio or video.stream.sample_aspect_ratio == 1
+        assert video.pixel_aspect == next(iter(video)).pixel_aspect == 1
+
+
 def test_clip_trimmed_without_reencoding_is_not_damaged(tmp_path):
     """Its file contains the frames from the last key frame before its start. An edit list hides them."""
     trimmed = tmp_path / "trimmed.mp4"

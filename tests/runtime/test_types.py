@@ -89,6 +89,10 @@ def test_wrong_shapes_are_rejected_with_both_shapes():
         Faces(np.zeros((1, 68, 2), np.float32), np.zeros((1, 98), np.float32), np.array([0]))
     with pytest.raises(ValueError, match=r"detection_scores must be \(1\) float32, got \(2,\) float32"):
         Faces(SHAPE[None], np.zeros((1, 98), np.float32), np.array([0]), np.zeros(2, np.float32))
+    with pytest.raises(ValueError, match=r"scores must be \(1, 98\) float32, got \(1, 98\) float64"):
+        Faces(SHAPE[None], np.zeros((1, 98)), np.array([0]))
+    with pytest.raises(ValueError, match=r"ids must be \(1\) int64, got \(1,\) float64"):
+        Faces(SHAPE[None], np.zeros((1, 98), np.float32), np.array([0.0]))
 
 
 def test_regions_lie_where_their_names_say():
