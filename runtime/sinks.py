@@ -1,6 +1,8 @@
 """Write a video with the timestamps, the colors and the audio of its source."""
 
 import contextlib
+import itertools
+import logging
 import math
 from collections.abc import Iterator
 from fractions import Fraction
@@ -9,15 +11,19 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 from numpy.typing import NDArray
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
+from canthus.runtime.fragments import FRAGMENTED_FORMATS, FRAGMENTS, LATE_HEADER, OTHER_FORMATS, Fragments
 from canthus.runtime.interrupts import ctrl_c_deferred
 from canthus.runtime.media import AV_TIME_BASE, ROUNDED_DOWN, demux, error_reason, main_track, open_media
 from canthus.runtime.sources import VideoFile
+
+_log = logging.getLogger(__name__)
 
 TIME_BASE = Fraction(1, 90_000)
 """Seconds per tick of the written timestamps: fine enough for every common frame rate."""
@@ -27,6 +33,12 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".ts", ".flv")
 
 COPIED_CODECS = ("aac", "mp3", "ac3", "eac3", "alac", "opus")
 """Audio codecs that .mp4 and .mkv store unchanged. Other audio is re-encoded as AAC, which every format stores."""
+
+LATE_HEADER_CODECS = ("ac3", "eac3")
+"""Audio codecs whose header in an .mp4 contains values of the first packet."""
+
+LATE_AUDIO = 10.0
+"""Seconds. Such audio is re-encoded if it starts later: until then, FFmpeg would keep all frames in memory."""
 
 AAC_LAYOUTS = ("mono", "stereo", "2.1", "3.0", "4.0", "quad", "5.0", "5.1")
 """Channel layouts that are the same after AAC. FFmpeg's encoder crashes with eight channels."""
@@ -92,7 +104,7 @@ class VideoSink(Closeable):
 
     def _open(self, source: VideoFile) -> None:
         """Create the file with its streams and its header."""
-        self._container = av.open(str(self.draft.file), "w", container_options={"movflags": "+faststart"})
+        self._container = av.open(str(self.draft.file), "w")
         self._stream = self._container.add_stream("libx264", rate=Fraction(source.rate).limit_denominator(1001))
         self._stream.width, self._stream.height = self._width, self._height
         self._stream.pix_fmt = "yuv420p"
@@ -107,11 +119,25 @@ class VideoSink(Closeable):
         encoder.colorspace = decoder.colorspace if known else Colorspace.ITU709
         encoder.color_primaries, encoder.color_trc = decoder.color_primaries, decoder.color_trc
         encoder.color_range = ColorRange.MPEG
-        self._audio.add_stream(self._container)
+        self._fragments = Fragments(self._container)
+        self._audio.add_stream(self._container, self._fragments)
         self._lead = self._audio.lead
+        self._container.container_options.update(self._muxer_options())
         self._container.start_encoding()
         self._matrix, self._reformatter = RGB_TO_YUV_MATRIX[encoder.colorspace], VideoReformatter()
         self._too_dark = decoder.pix_fmt in ROUNDED_DOWN and decoder.height % 2 == 0
+
+    def _muxer_options(self) -> dict[str, str]:
+        """Return options with which a killed process leaves a file that can be played."""
+        if not self._is_fragmented:
+            return OTHER_FORMATS
+        if not self._audio.needs_late_header:
+            return FRAGMENTS
+        return FRAGMENTS | {"movflags": FRAGMENTS["movflags"] + LATE_HEADER}
+
+    @property
+    def _is_fragmented(self) -> bool:
+        return self._container.format.name in FRAGMENTED_FORMATS
 
     @property
     def audio_error(self) -> str:
@@ -136,7 +162,7 @@ class VideoSink(Closeable):
         self._last = max(round((seconds + self._lead) / TIME_BASE), self._last + 1)
         frame.pts, frame.time_base = self._last, TIME_BASE
         with self._writing(), ctrl_c_deferred():  # without a packet that was encoded, those after it are damaged
-            self._container.mux(self._stream.encode(frame))
+            self._fragments.mux(self._stream.encode(frame))
             self._audio.write(until=seconds)
 
     @contextlib.contextmanager
@@ -153,7 +179,19 @@ class VideoSink(Closeable):
         with self._writing(), contextlib.closing(self._container), self._audio:
             if not self._failed:
                 self._flush()
-        return not self._failed and self._last >= 0
+        whole = not self._failed and self._last >= 0
+        if whole and self._is_fragmented:
+            self._join()
+        return whole
+
+    def _join(self) -> None:
+        """Write the complete file again, with its header at the start. If that fails, it is kept as it is."""
+        joined = self.draft.folder / f"joined{self.draft.file.suffix}"
+        try:
+            self._fragments.join(self.draft.file, joined)
+            joined.replace(self.draft.file)
+        except (av.error.FFmpegError, OSError, LookupError) as error:  # such as a disk without space for a second file
+            _log.warning("%s: its header is at its end (%s)", self.draft.path, error_reason(error))
 
     def close(self) -> None:
         """Finish the file and move it to its path."""
@@ -164,7 +202,7 @@ class VideoSink(Closeable):
         packets, end = self._stream.encode(None), self._source.end
         if packets and end is not None:  # show the last frame as long as the source does
             packets[-1].duration = min(max(round((end + self._lead) / TIME_BASE) - self._last, 1), MAX_DURATION)
-        self._container.mux(packets)
+        self._fragments.mux(packets)
         # If the whole source was read, its audio may go on after the last frame.
         self._audio.finish(until=float(self._last * TIME_BASE) - self._lead if end is None else math.inf)
 
@@ -175,6 +213,7 @@ class _AudioCopy(Closeable):
     An audio error does not affect the frames: copying stops, and `error` is the reason.
 
     Attributes:
+        needs_late_header: Whether the header of the target contains values of the first packet.
         lead: Seconds of audio before the first frame. The frames are written later by as much: players do not play
             audio before the time 0.
     """
@@ -187,28 +226,42 @@ class _AudioCopy(Closeable):
         self._packets = demux(self._source, self._track) if self._track else iter(())
         self._last_dts: int | None = None  # of the packet before, in ticks of the track
         self._next = self._read()
+        self._copied = self.needs_late_header = False
 
-    def add_stream(self, target: av.container.OutputContainer) -> None:
-        """Add an audio stream to a container whose header is not written yet."""
-        self._target, self.lead = target, 0.0
-        if self._track is None:
+    def add_stream(self, target: av.container.OutputContainer, fragments: Fragments) -> None:
+        """Add an audio stream to a container whose header is not written yet. Its packets go through `fragments`."""
+        self._target, self.lead = fragments, 0.0
+        if self._track is None or self._next is None:
+            self._track = None
             return
-        self.lead = self._seconds_before_frames()
-        name = self._track.codec_context.codec.canonical_name
+        begin = math.inf if self._next.pts is None else float(self._next.pts * self._next.time_base)
+        # The samples before the start of the file prepare the decoder and are not played.
+        self.lead = max(self._start - max(begin, (self._source.start_time or 0) / AV_TIME_BASE), 0.0)
+        name, fragmented = self._track.codec_context.codec.canonical_name, target.format.name in FRAGMENTED_FORMATS
         self._copied = name == "aac" or (target.format.name in ("mp4", "matroska") and name in COPIED_CODECS)
+        if fragmented and name in LATE_HEADER_CODECS:
+            self._copied &= begin < self._start + LATE_AUDIO
+            self.needs_late_header = self._copied
         if self._copied:
             self._stream = target.add_stream_from_template(self._track)
+            if fragmented and name == "aac" and not self._track.codec_context.extradata:
+                self._move_headers(self._track)
         else:
             rates = av.Codec("aac", "w").audio_rates or []
             rate = self._track.rate if self._track.rate in rates else 48_000
             self._stream = target.add_stream("aac", rate=rate, layout=self._layout(self._track))
 
-    def _seconds_before_frames(self) -> float:
-        if self._next is None or self._next.pts is None:
-            return 0.0
-        # The samples before the start of the file prepare the decoder and are not played.
-        begin = max(float(self._next.pts * self._next.time_base), (self._source.start_time or 0) / AV_TIME_BASE)
-        return max(self._start - begin, 0.0)
+    def _move_headers(self, track: av.AudioStream) -> None:
+        """Move the header of each AAC packet of a stream such as .ts to the header of the file.
+
+        FFmpeg does this by itself, but not for fragments.
+        """
+        to_file = BitStreamFilterContext("aac_adtstoasc", track)
+        packets = itertools.chain([self._next], self._packets)
+        self._packets = (moved for packet in packets if packet for moved in to_file.filter(packet))
+        self._next = self._read()
+        if self._next is not None and self._next.has_sidedata("new_extradata"):
+            self._stream.codec_context.extradata = bytes(self._next.get_sidedata("new_extradata"))
 
     def _layout(self, track: av.AudioStream) -> str:
         """Return the layout for a track's channels in AAC; `error` says if that has fewer of them."""

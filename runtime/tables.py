@@ -5,7 +5,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -19,6 +19,9 @@ TABLE_SUFFIXES = (".csv",)
 
 STDOUT = Path("-")
 """The path of a table on standard output."""
+
+BUFFER_BYTES = 1_000_000
+"""A smaller buffer would be written in the middle of a row if there are many faces."""
 
 FACE_COLUMNS = [
     "face", "box_x0", "box_y0", "box_x1", "box_y1", "face_score",
@@ -38,8 +41,9 @@ def check_table(path: Path, overwrite: bool) -> None:
 class TableSink(Closeable):
     """Writes a table with one row for each face.
 
-    A file appears when the sink is closed. It has every row written until then, also after Ctrl-C. On standard output
-    (path STDOUT) rows appear at once.
+    A file appears when the sink is closed. It has every row written until then, also after Ctrl-C. The rows of each
+    frame are written at once, on standard output (path STDOUT) and to the temporary file: a killed process leaves whole
+    rows there.
 
     Args:
         path: A file with a suffix of TABLE_SUFFIXES, or STDOUT.
@@ -60,7 +64,9 @@ class TableSink(Closeable):
             self.draft = Draft(path)
             with self.draft.writing():
                 # File names need not be valid UTF-8: surrogateescape writes their bytes unchanged.
-                self._file = self.draft.file.open("w", newline="", encoding="utf-8", errors="surrogateescape")
+                self._file = self.draft.file.open(
+                    "w", buffering=BUFFER_BYTES, newline="", encoding="utf-8", errors="surrogateescape"
+                )
         self._writer = csv.writer(self._file)
         self._writer.writerow(columns)
 
@@ -72,11 +78,10 @@ class TableSink(Closeable):
         """Add the faces of one image."""
         self._write([[name, *row] for row in rows(faces)])
 
-    def _write(self, lines: list[list[int | str]]) -> None:
+    def _write(self, lines: Sequence[Sequence[int | str]]) -> None:
         with self._writing():
             self._writer.writerows(lines)
-            if self.draft is None:
-                self._file.flush()
+            self._file.flush()
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ def write_video(
     rate: int = 44_100,
     pixel_aspect: Fraction = Fraction(1),
 ) -> Path:
-    """Write a video whose frame i is gray (20 + 2 i) and shown from times[i] seconds on.
+    """Write a video whose frame i is gray (20 + 2 i, from 20 on again after 100) and shown from times[i] seconds on.
 
     audio: codec of a tone that lasts as long as the video, and one second at least. rate: its sample rate in Hz.
     """
@@ -28,7 +28,7 @@ def write_video(
         stream.codec_context.time_base, stream.codec_context.sample_aspect_ratio = tick, pixel_aspect
         tone = file.add_stream(audio, rate=rate, layout="mono") if audio else None
         for index, seconds in enumerate(times):
-            image = np.full((size[1], size[0], 3), 20 + 2 * index, np.uint8)
+            image = np.full((size[1], size[0], 3), 20 + 2 * index % 200, np.uint8)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
             frame.pts, frame.time_base = round(seconds / tick), tick
             file.mux(stream.encode(frame))
