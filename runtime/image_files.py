@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.image_header import FORMATS, read_image_size
+from canthus.runtime.image_header import FORMATS, jpeg_scan, read_image_size
 from canthus.runtime.limits import IMAGE_LIMIT, check_size, current_limit
 from canthus.runtime.native_messages import native_messages_caught
 from canthus.runtime.types import describe_value
@@ -29,6 +30,12 @@ LIBPNG_ERROR = "libpng error: "
 
 DAMAGE_MESSAGES = ("Corrupt JPEG data", "Premature end of JPEG", LIBPNG_ERROR)
 """How messages of libjpeg and libpng begin if pixels are lost. Others are about metadata."""
+
+HARMLESS_MESSAGE = re.compile(r"Corrupt JPEG data: \d extraneous bytes")
+"""Up to nine extra bytes are ordinary in files of some cameras."""
+
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
+"""The first and the last marker of a JPEG."""
 
 _log = logging.getLogger(__name__)
 
@@ -73,14 +80,21 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """
     if not isinstance(path, str | Path):
         raise InputError(f"read_image expects the path of a file, got {describe_value(path)}")
-    try:
-        with Path(path).open("rb") as file:
-            _check_header(path, file)
-            file.seek(0)
-            data = file.read()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    return decode_image(data, path)
+    return decode_image(_read_file(path), path)
+
+
+def read_damaged_image(path: Path) -> tuple[NDArray[np.uint8], str]:
+    """Read an image file as `read_image`, and a JPEG also if its end is missing: as far as it can be decoded.
+
+    Returns the image, and what is missing or damaged, or an empty string. What is missing of a JPEG is gray.
+
+    Raises:
+        InputError: As `read_image`.
+    """
+    data = _read_file(path)
+    if not _is_cut_jpeg(data):
+        return _decode(data, path)
+    return _decode(data + JPEG_END, path)[0], "its end is missing"
 
 
 def decode_image(data: bytes, name: str | Path) -> NDArray[np.uint8]:
@@ -91,17 +105,45 @@ def decode_image(data: bytes, name: str | Path) -> NDArray[np.uint8]:
     Raises:
         InputError: As `read_image`.
     """
+    image, damage = _decode(data, name)
+    if _is_cut_jpeg(data):  # the missing part may be replaced by zeros
+        damage = "its end is missing"
+    if damage:
+        _log.warning("%s: is damaged (%s); the rest was decoded", name, damage)
+    return image
+
+
+def _read_file(path: str | Path) -> bytes:
+    """Return the content of an image file whose header announces a size within the limit."""
+    try:
+        with Path(path).open("rb") as file:
+            _check_header(path, file)
+            file.seek(0)
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _decode(data: bytes, name: str | Path) -> tuple[NDArray[np.uint8], str]:
+    """Return the image (H, W, 3) uint8 RGB, and what its decoder said about lost pixels."""
     _check_header(name, io.BytesIO(data))
     image = None
     with opencv_log_silenced(), native_messages_caught() as messages, contextlib.suppress(cv2.error):
         image = cv2.imdecode(np.frombuffer(_without_exif_prefix(data), np.uint8), cv2.IMREAD_COLOR_RGB)
-    problems = [line.removeprefix(LIBPNG_ERROR) for line in messages if line.startswith(DAMAGE_MESSAGES)]
-    reason = f" ({problems[0]})" if problems else ""
+    problems = [
+        line.removeprefix(LIBPNG_ERROR)
+        for line in messages
+        if line.startswith(DAMAGE_MESSAGES) and not HARMLESS_MESSAGE.match(line)
+    ]
     if image is None:
+        reason = f" ({problems[0]})" if problems else ""
         raise InputError(f"{name}: not a readable image{reason}")
-    if problems:
-        _log.warning("%s: is damaged%s; the rest was decoded", name, reason)
-    return image.astype(np.uint8, copy=False)
+    return image.astype(np.uint8, copy=False), problems[0] if problems else ""
+
+
+def _is_cut_jpeg(data: bytes) -> bool:
+    """Whether a JPEG has no end. Thumbnails before its pixels have ends of their own."""
+    return data.startswith(JPEG_START) and data.find(JPEG_END, jpeg_scan(data)) < 0
 
 
 def _check_header(name: str | Path, file: BinaryIO) -> None:

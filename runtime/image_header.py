@@ -1,7 +1,10 @@
 """Read the size of an image from the header of its file, without decoding it."""
 
+import contextlib
+import io
 import re
 import struct
+from collections.abc import Iterator
 from typing import BinaryIO
 
 FORMATS = "JPEG, PNG, BMP, WebP, TIFF, GIF, AVIF, JPEG 2000 or PNM"
@@ -14,6 +17,7 @@ JPEG_STANDALONE = frozenset([0x01, *range(0xD0, 0xDA)])
 """Markers of a JPEG without a length and content."""
 
 JPEG_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+JPEG_START_OF_SCAN = 0xDA
 
 TIFF_SIZES = {256: "width", 257: "height", 322: "tile width", 323: "tile height"}
 """Tags of a TIFF directory that are read."""
@@ -50,8 +54,29 @@ def read_image_size(file: BinaryIO) -> Size | None:
         return None
 
 
+def jpeg_scan(data: bytes) -> int:
+    """Return the position of the first scan of a JPEG, or of its end. Thumbnails are before it."""
+    file = io.BytesIO(data)
+    with contextlib.suppress(struct.error):  # the file ends in a segment
+        for marker, length in _jpeg_segments(file):
+            if marker == JPEG_START_OF_SCAN:
+                break
+            file.seek(length, io.SEEK_CUR)
+    return file.tell()
+
+
 def _jpeg(file: BinaryIO) -> Size | None:
     """Walk through the segments to the start of the frame."""
+    for marker, length in _jpeg_segments(file):
+        if marker in JPEG_START_OF_FRAME:
+            _, height, width = struct.unpack(">BHH", file.read(5))
+            return width, height
+        file.seek(length, io.SEEK_CUR)
+    return None
+
+
+def _jpeg_segments(file: BinaryIO) -> Iterator[tuple[int, int]]:
+    """Yield the marker and the length of each segment. The file is at the content, and the caller moves it behind."""
     file.seek(2)
     while byte := file.read(1):
         if byte != b"\xff":
@@ -62,11 +87,7 @@ def _jpeg(file: BinaryIO) -> Size | None:
         if marker == 0 or marker in JPEG_STANDALONE:
             continue
         (length,) = struct.unpack(">H", file.read(2))
-        if marker in JPEG_START_OF_FRAME:
-            _, height, width = struct.unpack(">BHH", file.read(5))
-            return width, height
-        file.seek(max(length - 2, 0), 1)
-    return None
+        yield marker, max(length - 2, 0)
 
 
 def _tiff(file: BinaryIO, head: bytes) -> Size | None:

@@ -26,7 +26,8 @@ DESCRIPTION = """Find 98 points on every face of an image file, or of all images
 
 The table has one row for each face: picture (the path of the image below the folder), face (its number in the image),
 the face's box and score, then x, y and score of each point. Coordinates are pixels. The drawn images keep their names.
-Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then.
+Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then. A JPEG
+that is cut or damaged is processed as far as it can be decoded and listed too; the exit code is 0 then.
 Images of more than 100 megapixels are not read, unless the environment variable CANTHUS_MAX_IMAGE_MEGAPIXELS sets
 another limit."""
 
@@ -47,6 +48,7 @@ class Report:
     images: int
     faces: int
     unreadable: tuple[str, ...]  # one message for each image file that could not be read
+    damaged: tuple[str, ...]  # one message for each image file that could be read in part
 
 
 def command(arguments: list[str]) -> int:
@@ -76,7 +78,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
 
     from canthus.runtime.draw import draw
     from canthus.runtime.files import claim
-    from canthus.runtime.image_files import find_images, read_image
+    from canthus.runtime.image_files import find_images, read_damaged_image
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.tables import IMAGE_COLUMNS, STDOUT, TableSink
 
@@ -84,7 +86,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
     root = source if source.is_dir() else source.parent
     _check_outputs(outputs, root, paths)
     faces_found = 0
-    unreadable = []
+    unreadable, damaged = [], []
     with contextlib.ExitStack() as stack:
         for output in (outputs.overlay, outputs.table):
             if output and output != STDOUT:
@@ -93,10 +95,12 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
         table = stack.enter_context(TableSink(outputs.table, IMAGE_COLUMNS)) if outputs.table else None
         for path in tqdm(paths, source.name, unit="image", disable=None):
             try:
-                image = read_image(path)
+                image, damage = read_damaged_image(path)
             except InputError as error:
                 unreadable.append(str(error))
                 continue
+            if damage:
+                damaged.append(f"{path}: is damaged ({damage}); the rest was processed")
             faces = landmarker.landmark(image)
             faces_found += len(faces)
             name = path.relative_to(root)
@@ -104,7 +108,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
                 table.write_image(str(name), faces)
             if outputs.overlay:
                 _write_image(outputs.overlay / name, draw(image, faces, lines=outputs.lines))
-    return Report(len(paths) - len(unreadable), faces_found, tuple(unreadable))
+    return Report(len(paths) - len(unreadable), faces_found, tuple(unreadable), tuple(damaged))
 
 
 def _check_outputs(outputs: Outputs, root: Path, paths: list[Path]) -> None:
@@ -157,3 +161,5 @@ def _print_report(outputs: Outputs, report: Report) -> None:
     )
     for line in report.unreadable:
         print(f"canthus images: skipped {line}", file=sys.stderr)
+    for line in report.damaged:
+        print(f"canthus images: {line}", file=sys.stderr)

@@ -128,3 +128,51 @@ def test_second_run_on_the_same_folder_or_table_is_refused_in_one_line(photos, t
     assert run(photos, "-o", tmp_path / "drawn", "--table", tmp_path / "t.csv") == 0
     left = sorted(path.name for path in tmp_path.rglob("*"))
     assert left == ["deep", "deep", "drawn", "face.png", "face.png", "photos", "t.csv"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda jpeg: jpeg[: len(jpeg) * 9 // 10], "its end is missing"),
+        (lambda jpeg: jpeg[: len(jpeg) * 9 // 10] + bytes(len(jpeg) // 10), "its end is missing"),
+        (lambda jpeg: jpeg[: len(jpeg) * 9 // 10] + b"\xff\xd9", "Corrupt JPEG data: premature end of data segment"),
+        (
+            lambda jpeg: jpeg[:-300] + bytes(200) + jpeg[-100:],
+            "Corrupt JPEG data: 129 extraneous bytes before marker 0xd9",
+        ),
+    ],
+    ids=["cut", "zeros at the end", "cut with an end marker", "hole"],
+)
+def test_face_of_a_damaged_jpeg_is_found_and_the_damage_is_named_once(photos, tmp_path, capfd, damage, reason):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 60, (400, 160, 3), np.uint8)
+    image[20:80, 20:70] = 200
+    full_color = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]  # gray is not bright then
+    whole = cv2.imencode(".jpg", image, full_color)[1].tobytes()
+    (photos / "deep" / "face.png").unlink()
+    (photos / "a.jpg").write_bytes(damage(whole))
+    (photos / "b.jpg").write_bytes(whole)
+    assert run(photos, "--table", tmp_path / "t.csv") == 0
+    output = capfd.readouterr()
+    assert output.out == "images: 2, faces: 2\n"
+    assert output.err == f"canthus images: {photos / 'a.jpg'}: is damaged ({reason}); the rest was processed\n"
+    assert names(tmp_path / "t.csv") == ["a.jpg", "b.jpg"]
+
+
+def test_jpeg_with_a_few_extra_bytes_is_not_damaged(photos, tmp_path, capfd):
+    """Some cameras write them."""
+    whole = cv2.imencode(".jpg", cv2.imread(str(photos / "deep" / "face.png")))[1].tobytes()
+    (photos / "a.jpg").write_bytes(whole[:-2] + b"\0\0\xff\xd9" + bytes(100))
+    assert run(photos, "--table", tmp_path / "t.csv") == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_jpeg_without_pixels_is_skipped_by_name(photos, tmp_path, capfd):
+    whole = cv2.imencode(".jpg", cv2.imread(str(photos / "deep" / "face.png")))[1].tobytes()
+    for length in range(20, 700, 50):
+        (photos / "a.jpg").write_bytes(whole[:length])
+        code = run(photos, "--table", tmp_path / "t.csv", "--overwrite")
+        line = capfd.readouterr().err
+        assert line.startswith(f"canthus images: {'skipped ' * code}{photos / 'a.jpg'}: ")
+        assert line.count("\n") == 1
+        assert code == 1 or length > 600
