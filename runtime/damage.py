@@ -1,9 +1,11 @@
 """Notice that frames of a video file are lost: cut, damaged or missing parts."""
 
 from collections import Counter
+from pathlib import Path
 
 import av
 
+from canthus.runtime.elementary import FrameNumbers, ends_within_packet, has_hole
 from canthus.runtime.media import AV_TIME_BASE
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -26,6 +28,9 @@ ONE_FRAME_CODECS = ("h264", "hevc", "mjpeg", "mpeg2video")
 
 EXACT_FORMATS = ("matroska,webm", "flv")
 """Formats whose header has the exact duration. Others are a little inaccurate."""
+
+BARE_JPEGS = "mjpeg"
+"""FFmpeg's name of the format of JPEGs without a container, as .mjpeg files have it."""
 
 SAME_PERIOD = 0.002
 """Two frame periods that differ by less, in seconds, are equal. An .mkv rounds its times to milliseconds."""
@@ -53,6 +58,9 @@ class DamageCheck:
         self._periods: Counter[int] = Counter()  # milliseconds from frame to frame
         self._longest: tuple[float, float] = (0.0, 0.0)  # the longest period and its start, in seconds
         self._error = ""
+        is_ts = self._format == "mpegts"
+        self._cut = is_ts and ends_within_packet(Path(container.name))
+        self._numbers, self._missing = FrameNumbers(), 0  # missing frames of a bare H.264 stream
 
     def add_packet(self, packet: av.Packet, end: float) -> None:
         """Count a packet of any stream. It ends at `end` seconds."""
@@ -62,11 +70,22 @@ class DamageCheck:
             return
         self._packets += 1
         self._video_end = max(self._video_end, end)
-        self._corrupt += packet.is_corrupt or (self._codec == "mjpeg" and _is_cut_jpeg(bytes(packet)))
+        if self._codec == "mjpeg":
+            content = bytes(packet)
+            is_bare = self._format == BARE_JPEGS
+            self._corrupt += packet.is_corrupt or _is_cut_jpeg(content) or (is_bare and has_hole(content))
+        else:
+            self._corrupt += packet.is_corrupt
+        if self._format == "h264":
+            self._missing += self._numbers.missing(bytes(packet))
 
     def add_undecodable(self) -> None:
         """Count a packet of the video that cannot be decoded."""
         self._undecodable += 1
+
+    def add_corrupt(self) -> None:
+        """Count a packet of the video that can be decoded in part."""
+        self._corrupt += 1
 
     def add_error(self, reason: str) -> None:
         """Record why the rest of the file cannot be read."""
@@ -99,11 +118,15 @@ class DamageCheck:
             undecodable = max(undecodable, self._packets - self._frames)
         if undecodable:
             return f"{undecodable} of its packets cannot be decoded"
-        return f"{self._corrupt} of its frames are corrupt" if self._corrupt else ""
+        if self._corrupt:
+            return f"{self._corrupt} of its frames are corrupt"
+        return f"at least {self._missing} of its frames are missing" if self._missing else ""
 
     def _missing_at_the_end(self) -> str:
         if self._packets < self._stream.frames and (self._format in COUNTED_FORMATS or self._ends_early()):
             return f"its header says {self._stream.frames} frames, but it contains {self._packets}"
+        if self._cut:
+            return "it ends within a packet"
         found = self._file_end - self._start
         # The last packet may have no duration. Its frame lasts as long as the longest one, at most.
         exact = self._format in EXACT_FORMATS

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.damage import DamageCheck
+from canthus.runtime.damage import BARE_JPEGS, DamageCheck
 from canthus.runtime.errors import InputError
 from canthus.runtime.image_files import opencv_log_silenced
 from canthus.runtime.limits import FRAME_LIMIT, check_size, current_limit
@@ -115,6 +115,9 @@ class VideoFile(Closeable):
             stream.codec_context.thread_count = 2
         # The size may change in the middle. FFmpeg does not decode larger frames then. It counts padding.
         stream.codec_context.options = {"max_pixels": str(round(1.1 * limit.pixels) + 2**16)}
+        if container.format.name == BARE_JPEGS:  # nothing but the decoder notices a hole
+            stream.codec_context.options |= {"err_detect": "explode"}
+            stream.thread_type = "SLICE"
         return container, stream
 
     def _start(self, first: av.VideoFrame) -> float:
@@ -157,7 +160,13 @@ class VideoFile(Closeable):
                     check.add_frame(frame)
                     yield frame
             except av.error.FFmpegError:
-                check.add_undecodable()
+                partial = _decode_in_part(packet) if container.format.name == BARE_JPEGS else None
+                if partial is None:
+                    check.add_undecodable()
+                    continue
+                check.add_corrupt()
+                check.add_frame(partial)
+                yield partial
         self.damaged = check.describe()
 
     def _packets(self, container: av.container.InputContainer, check: DamageCheck) -> Iterator[av.Packet]:
@@ -192,6 +201,17 @@ class VideoFile(Closeable):
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+
+
+def _decode_in_part(packet: av.Packet) -> av.VideoFrame | None:
+    """Decode a damaged JPEG as far as possible; None if nothing can be decoded."""
+    decoder = av.CodecContext.create("mjpeg", "r")
+    assert isinstance(decoder, av.VideoCodecContext), "a decoder of images"
+    with contextlib.suppress(av.error.FFmpegError):
+        for frame in [*decoder.decode(packet), *decoder.decode(None)]:
+            frame.pts, frame.dts, frame.time_base = packet.pts, packet.dts, packet.time_base
+            return frame
+    return None
 
 
 def _increase(first: av.VideoFrame, decoded: Iterator[av.VideoFrame]) -> bool:

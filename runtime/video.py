@@ -27,9 +27,10 @@ each face of each frame: frame, seconds, face (the id of the track), the face's 
 each point. Coordinates are pixels of the frame. Give -o, --table, or both. Ctrl-C stops early and keeps the results.
 
 If the file is damaged or incomplete, all frames that can be decoded are processed, and one line on standard error says
-what is missing; the exit code is 0. It is 1 if the file cannot be read or an output cannot be written, and 2 for wrong
-options. Frames of more than 36 megapixels are refused, unless the environment variable CANTHUS_MAX_FRAME_MEGAPIXELS
-sets another limit."""
+what is missing; the exit code is 0. Not noticed are: the end of a .h264, .hevc or .ts file that is cut between two
+frames or packets, and frames that are missing before a key frame of a .h264 or .hevc file. The exit code is 1 if the
+file cannot be read or an output cannot be written, and 2 for wrong options. Frames of more than 36 megapixels are
+refused, unless the environment variable CANTHUS_MAX_FRAME_MEGAPIXELS sets another limit."""
 
 EXAMPLES = """examples:
   canthus video clip.mp4 -o overlay.mp4             draw the points

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 
+from canthus.runtime.elementary import FrameNumbers, ends_within_packet
 from canthus.runtime.errors import InputError
 from canthus.runtime.sources import VideoFile
 from support.videos import write_video
@@ -97,3 +98,84 @@ def test_video_with_pauses_between_uneven_frames_is_not_damaged(tmp_path, name):
 def test_long_frame_of_an_mp4_is_not_a_gap(tmp_path):
     times = [step / 25 + (3 if step > 20 else 0) for step in range(40)]
     assert read(write_video(tmp_path / "long.mp4", times)) == (40, "")
+
+
+def test_cut_transport_stream_is_noticed_unless_a_packet_ends_there(write, tmp_path):
+    content = write("h264.ts", "libx264").read_bytes()
+    for part in range(1, 16):
+        length = len(content) * part // 16 // 188 * 188 + 11 * part
+        (tmp_path / "cut.ts").write_bytes(content[:length])
+        assert read(tmp_path / "cut.ts")[1], f"{part}/16"
+
+
+@pytest.mark.parametrize("packet", [192, 204])
+def test_other_transport_streams_are_noticed_too(write, tmp_path, packet):
+    """Blu-rays have the time before each packet, tuners a checksum after it."""
+    content = write("h264.ts", "libx264").read_bytes()
+    packets = [content[start : start + 188] for start in range(0, len(content), 188)]
+    lead, trail = ((packet == size) * (size - 188) * b"\0" for size in (192, 204))
+    whole = b"".join(lead + one + trail for one in packets)
+    (tmp_path / "whole.ts").write_bytes(whole)
+    (tmp_path / "cut.ts").write_bytes(whole[: len(whole) // 2 // packet * packet + 90])
+    assert [ends_within_packet(tmp_path / name) for name in ("whole.ts", "cut.ts")] == [False, True]
+
+
+def write_bare(path, codec="libx264", pixels="yuv420p", **options):
+    """Write the frames of a moving texture without a container."""
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 160, 120, pixels, options
+        for index in range(FRAMES):
+            image = np.roll(TEXTURE, 3 * index, 1)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        file.mux(stream.encode(None))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["zeros", "removed"])
+@pytest.mark.parametrize(("name", "codec"), [("bare.h264", "libx264"), ("bare.mjpeg", "mjpeg")])
+def test_hole_in_frames_without_a_container_is_noticed(tmp_path, name, codec, kind):
+    """They have no times."""
+    content = write_bare(tmp_path / name, codec, "yuvj420p" if codec == "mjpeg" else "yuv420p", bf="0")
+    size = len(content) // 8
+    for part in range(4, 13):
+        start = len(content) * part // 16
+        hole = bytes(size) if kind == "zeros" else b""
+        (tmp_path / name).write_bytes(content[:start] + hole + content[start + size :])
+        frames, damaged = read(tmp_path / name)
+        assert damaged, f"{frames} frames with a hole at {part}/16"
+
+
+def test_damaged_jpeg_of_a_stream_is_kept_as_far_as_it_can_be_decoded(tmp_path):
+    content = write_bare(tmp_path / "bare.mjpeg", "mjpeg", "yuvj420p")
+    middle = len(content) // 2
+    (tmp_path / "bare.mjpeg").write_bytes(content[:middle] + content[middle + 200 :])
+    assert read(tmp_path / "bare.mjpeg") == (FRAMES, "1 of its frames are corrupt")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"profile": "baseline"},
+        {"bf": "3", "x264-params": "b-pyramid=normal:keyint=20"},
+        {"x264-params": "interlaced=1"},
+        {"x264-params": "cqm=jvt:slices=4"},
+        {"x264-params": "intra-refresh=1:keyint=10"},
+        {"pixels": "yuv444p", "x264-params": "cqm=jvt"},
+        {"x264-params": "ref=1:scenecut=0:keyint=1000"},
+    ],
+    ids=str,
+)
+def test_whole_h264_without_a_container_is_not_damaged(tmp_path, options):
+    write_bare(tmp_path / "bare.h264", **options)
+    frames, damaged = read(tmp_path / "bare.h264")
+    assert (frames, damaged) == (FRAMES, "")
+
+
+@pytest.mark.parametrize(("first", "last", "missing"), [(10, 11, 1), (10, 15, 5), (20, 23, 3)])
+def test_missing_frame_numbers_are_counted(tmp_path, first, last, missing):
+    write_bare(tmp_path / "bare.h264", bf="0", **{"x264-params": "keyint=1000:scenecut=0"})
+    with av.open(str(tmp_path / "bare.h264")) as file:
+        packets = [bytes(packet) for packet in file.demux() if packet.size]
+    numbers = FrameNumbers()
+    assert sum(numbers.missing(packet) for packet in packets[:first] + packets[last:]) == missing

