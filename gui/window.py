@@ -199,8 +199,6 @@ class Window(QMainWindow):
         self._state = state
         if isinstance(state, Failed):
             self.failure = state.error
-            if not isinstance(state.error, CanthusError):
-                self.close()  # a bug: `command` raises it
         self._refresh()
 
     def _refresh(self) -> None:
@@ -208,8 +206,7 @@ class Window(QMainWindow):
         hint = ""
         match self._state:
             case Failed(error):
-                title = f"Can't play {self._name}" if isinstance(error, InputError) else "Can't start face tracking"
-                message = (title, _sentence(str(error)))
+                message = _failure_message(error, self._name)
             case Disconnected(reason):
                 title = "Camera disconnected" if self._has_result else "Camera not available"
                 message = (title, f"{_sentence(reason)}\nRetrying every second…")
@@ -265,6 +262,17 @@ class Window(QMainWindow):
         self._hint_timer.stop()
         self._stream.stop()
         super().closeEvent(event)
+
+
+def _failure_message(error: BaseException, name: str) -> tuple[str, str]:
+    """Return the title and the text for an error. `name` is the source."""
+    if not isinstance(error, CanthusError):  # a bug: `command` raises it after the window has closed
+        return (
+            "Internal error",
+            f"{type(error).__name__}: {error}\nThe terminal shows more when this window is closed.",
+        )
+    title = f"Can't play {name}" if isinstance(error, InputError) else "Can't start face tracking"
+    return title, _sentence(str(error))
 
 
 def _sentence(text: str) -> str:

@@ -12,14 +12,15 @@ class Channel(Generic[T]):
     """A queue for one producer, which calls `put`, and one consumer, which iterates.
 
     If the channel is full, the producer waits. With `newest_wins` the oldest item is dropped instead, and `dropped`
-    counts these.
+    counts these. An item takes `weight(item)` of the capacity, or 1. A heavier one than the capacity is taken alone.
     """
 
-    def __init__(self, capacity: int, newest_wins: bool = False) -> None:
+    def __init__(self, capacity: int, newest_wins: bool = False, weight: Callable[[T], float] = lambda _: 1.0) -> None:
         self.dropped = 0
         self._items: deque[T] = deque()
         self._capacity = capacity
         self._newest_wins = newest_wins
+        self._weight = weight
         self._changed = threading.Condition()
         self._closed = False
         self._left = False
@@ -31,12 +32,15 @@ class Channel(Generic[T]):
             if self._newest_wins and len(self._items) >= self._capacity:
                 self._items.popleft()
                 self.dropped += 1
-            self._changed.wait_for(lambda: len(self._items) < self._capacity or self._left)
+            self._changed.wait_for(lambda: self._has_room(item) or self._left)
             if self._left:
                 return False
             self._items.append(item)
             self._changed.notify_all()
             return True
+
+    def _has_room(self, item: T) -> bool:
+        return not self._items or sum(map(self._weight, [*self._items, item])) <= self._capacity
 
     def close(self, error: BaseException | None = None) -> None:
         """End the channel. An `error` is raised in the consumer after the items before it."""
@@ -79,8 +83,14 @@ class Stage(Generic[T]):
             for frame in frames: ...
     """
 
-    def __init__(self, make: Callable[[], Iterable[T]], name: str, capacity: int = 4) -> None:
-        self._channel: Channel[T] = Channel(capacity)
+    def __init__(
+        self,
+        make: Callable[[], Iterable[T]],
+        name: str,
+        capacity: int = 4,
+        weight: Callable[[T], float] = lambda _: 1.0,
+    ) -> None:
+        self._channel: Channel[T] = Channel(capacity, weight=weight)
         self._make = make
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 

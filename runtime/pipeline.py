@@ -29,6 +29,9 @@ from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
 from canthus.runtime.wflw import POINTS
 
+FRAME_BYTES = 3840 * 2160 * 3
+"""Bytes of a 4K frame. Larger ones count as several when frames are read ahead."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -200,7 +203,7 @@ def _open(source: object, frame_rate: float | None) -> AbstractContextManager[It
         case str() if is_address(source):
             return NetworkStream(source)
         case str() | Path():
-            return Stage(lambda: _read(source), "decode")
+            return Stage(lambda: _read(source), "decode", weight=_frame_weight)
         case np.ndarray() if source.ndim < 4:
             raise InputError(
                 f"follow expects several images, got {describe_value(source)}; Landmarker.landmark takes a single image"
@@ -211,6 +214,11 @@ def _open(source: object, frame_rate: float | None) -> AbstractContextManager[It
         "follow expects the path of a video, the number of a camera, an address, frames or arrays, "
         f"got {describe_value(source)}"
     )
+
+
+def _frame_weight(frame: Frame) -> float:
+    """Return the capacity that a frame takes: four of 4K are read ahead, and one of 8K, which has 100 MB."""
+    return max(1.0, frame.image.nbytes / FRAME_BYTES)
 
 
 def _read(path: str | Path) -> Iterator[Frame]:

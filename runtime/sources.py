@@ -25,6 +25,9 @@ from canthus.runtime.limits import FRAME_LIMIT, check_size, current_limit
 from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media, orientation, to_rgb
 from canthus.runtime.types import Frame
 
+OPEN_TIMEOUT = 20.0
+"""Seconds that a camera may take to open. Some take 10."""
+
 CAMERA_TIMEOUT = 3.0
 """Seconds without a frame after which a camera counts as disconnected."""
 
@@ -224,9 +227,9 @@ def _increase(first: av.VideoFrame, decoded: Iterator[av.VideoFrame]) -> bool:
 class Camera(Closeable):
     """Iterates over the frames of a camera, always the newest one. Frames in between are dropped.
 
-    A camera that sends the same image for `FROZEN_TIMEOUT` is opened again. OpenCV's read can block forever if a camera
-    is unplugged. It runs in a daemon thread, which is abandoned then. At most `MAX_HANGING` such threads of a camera
-    exist at a time.
+    A camera that sends the same image for `FROZEN_TIMEOUT` is opened again. A driver can block forever, while it opens
+    the camera or when the camera is unplugged. It is called in a daemon thread, which is abandoned then. At most
+    `MAX_HANGING` such threads of a camera exist at a time.
 
     Raises:
         InputError: If the camera cannot be opened, or while iterating if it sends no more frames.
@@ -239,14 +242,21 @@ class Camera(Closeable):
             raise InputError(f"{number} is not a camera number (expected 0 for the first camera, 1 for the second, …)")
         self.number = number
         self._check_hanging()
-        self._capture = _open_camera(number)
-        self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
-        self.height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+        self.width = self.height = 0
+        self._opened = threading.Event()  # or cannot be opened
+        self._open_error: Exception | None = None
         self._newest: queue.Queue[tuple[float, NDArray[np.uint8]] | None] = queue.Queue(1)
         self._error: Exception | None = None  # why the thread has ended
         self._closing = threading.Event()
         self._reader = threading.Thread(target=self._read, name=f"camera {number}", daemon=True)
         self._reader.start()
+        if not self._opened.wait(OPEN_TIMEOUT):
+            self.close()
+            raise InputError(
+                f"camera {number} did not open within {OPEN_TIMEOUT:.0f} s; unplug the camera and plug it in again"
+            )
+        if self._open_error is not None:
+            raise self._open_error
 
     def _check_hanging(self) -> None:
         """Raise InputError if too many threads still wait for the driver of this camera."""
@@ -260,9 +270,19 @@ class Camera(Closeable):
     def _read(self) -> None:
         """Pass on frames until the camera fails or is closed. Runs in the thread."""
         try:
-            self._pass_on_frames()
+            self._capture = _open_camera(self.number)
         except Exception as error:  # noqa: BLE001 - a driver may raise anything; the consumer raises it
+            self._open_error = error
+            self._opened.set()
+            return
+        try:
+            self.width = int(self._capture.get(cv2.CAP_PROP_FRAME_WIDTH))
+            self.height = int(self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+            self._opened.set()
+            self._pass_on_frames()
+        except Exception as error:  # noqa: BLE001 - as above
             self._error = error
+        self._opened.set()
         self._offer(None)
         with contextlib.suppress(cv2.error):
             self._capture.release()

@@ -186,14 +186,16 @@ def test_unreadable_file_is_shown_in_the_window(open_window: Callable[[Stream], 
     assert wait_for(lambda: "not a readable video" in window.view.message)
 
 
-def test_unexpected_error_closes_the_window(open_window: Callable[[Stream], Window]) -> None:
+def test_unexpected_error_is_shown_in_the_window(open_window: Callable[[Stream], Window]) -> None:
     class Broken(FakeFinder):
         def update(self, frame: Frame) -> Faces:
-            raise ZeroDivisionError
+            raise ZeroDivisionError("of the frame")
 
     window = open_window(fake_stream(finder=Broken))
-    assert wait_for(lambda: not window.isVisible())
+    assert wait_for(lambda: "ZeroDivisionError: of the frame" in window.view.message)
+    assert window.view.message.startswith("Internal error")
     assert isinstance(window.failure, ZeroDivisionError)
+    assert window.isVisible()
 
 
 def test_file_plays_at_its_frame_rate_and_can_be_played_again(

@@ -76,3 +76,18 @@ def test_consumer_that_left_gets_neither_items_nor_errors():
     channel.close(ValueError("broken"))
     channel.leave()
     assert list(channel) == []
+
+
+def test_heavy_items_are_read_ahead_one_at_a_time():
+    made = []
+
+    def heavy():
+        for number in range(6):
+            made.append(number)
+            yield number
+
+    with Stage(heavy, "heavy", capacity=4, weight=lambda number: 4.0) as items:
+        for number in items:
+            time.sleep(0.02)
+            assert len(made) <= number + 3  # in the hands of the consumer, in the channel, and waiting for room
+    assert made == list(range(6))

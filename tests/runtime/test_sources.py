@@ -490,3 +490,34 @@ def test_slow_consumer_gets_the_newest_frame(monkeypatch):
         next(frames)
         time.sleep(0.2)
         assert next(frames).seconds > 0.1
+
+
+def test_camera_whose_opening_hangs_is_an_error_within_the_limit_and_leaves_no_thread(monkeypatch):
+    answer, released = threading.Event(), threading.Event()
+
+    class Released(FakeCapture):
+        def release(self):
+            released.set()
+
+    def hang(_number):
+        answer.wait(20)
+        return Released()
+
+    monkeypatch.setattr(cv2, "VideoCapture", hang)
+    monkeypatch.setattr(sources, "OPEN_TIMEOUT", 0.1)
+    monkeypatch.setattr(sources.Camera, "_hanging", {})
+    monkeypatch.setattr(
+        threading.Thread, "join", lambda self, timeout=None, join=threading.Thread.join: join(self, 0.05)
+    )
+    threads = threading.active_count()
+    for attempt in range(5):
+        expected = "camera 0 did not open within 0 s; unplug" if attempt < 2 else "its driver does not answer"
+        with pytest.raises(InputError, match=expected):
+            Camera(0)
+    assert threading.active_count() == threads + 2
+    answer.set()
+    assert released.wait(5)  # as soon as the driver answers
+    until = time.monotonic() + 5
+    while threading.active_count() > threads and time.monotonic() < until:
+        time.sleep(0.01)
+    assert threading.active_count() == threads
