@@ -19,7 +19,6 @@ from canthus.runtime.engine_files import (
     remove_timings,
 )
 from canthus.runtime.errors import BackendError, EngineError, InputError
-from canthus.runtime.models import find_gpu_model
 
 
 def command(arguments: list[str]) -> int:
@@ -41,19 +40,26 @@ def command(arguments: list[str]) -> int:
 
 
 def _build(args: argparse.Namespace) -> int:
-    from canthus.engines.build import BuildOptions, build, engine_recipe, update_calibration
+    from canthus.engines.build import (
+        BuildOptions,
+        build,
+        default_precision,
+        engine_recipe,
+        find_engine_model,
+        update_calibration,
+    )
     from canthus.engines.verify import format_table, record_check, verify, why_not_runnable
     from canthus.runtime.models import read_manifest
 
     options = BuildOptions(
         model=args.model,
         flavour=None if args.flavour == "auto" else args.flavour,
-        precision=args.precision,
+        precision=args.precision or default_precision(args.model),
         max_batch=args.max_batch,
         targets=args.target,
     )
     if args.output is None and not args.overwrite:
-        model = read_manifest(find_gpu_model(options.model))
+        model = read_manifest(find_engine_model(options.model, options.precision))
         cached = engine_path(engine_recipe(options, model))
         if cached.exists() and _state(cached) == "ready":
             update_calibration(cached, model)

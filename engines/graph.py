@@ -1,7 +1,8 @@
 """Prepare the ONNX graph that an engine is built from: crops to raw maps, optionally in fp16.
 
 Engines are built strongly typed: TensorRT computes each layer in the type that the graph has. So the types are set
-here. The normalization and the output maps are float32; the layers in between are float32 or fp16.
+here. The normalization and the output maps are float32; the layers in between are float32 or fp16. A convolution whose
+inputs come from DequantizeLinear is computed in 8 bits.
 """
 
 from pathlib import Path
@@ -18,7 +19,7 @@ from canthus.runtime.models import Manifest
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-Precision = Literal["fp16", "fp32"]
+Precision = Literal["fp16", "fp32", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 FIRST_FLOAT32_INPUT = {"Resize": 1}
@@ -28,7 +29,8 @@ FIRST_FLOAT32_INPUT = {"Resize": 1}
 def engine_graph(model: Path, precision: Precision, with_decode: bool = False) -> bytes:
     """Return the serialized ONNX graph from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4) float32.
 
-    precision: of the layers between the normalization and the maps.
+    precision: of the layers between the normalization and the maps. "int8" needs a model with QuantizeLinear and
+        DequantizeLinear; its other layers stay float32.
     with_decode: output `points` and `scores`, decoded in float32, instead of the maps. Used to compare the speed of
     this decode with that of decode.cu.
 
@@ -41,12 +43,17 @@ def engine_graph(model: Path, precision: Precision, with_decode: bool = False) -
         raise BackendError(
             f"building an engine needs {missing.name}, which is not installed: {install_command('rtx')}"
         ) from missing
-    graph = ir.from_proto(onnx.load(model))
+    proto = onnx.load(model)
+    if precision == "int8":
+        proto = onnx.shape_inference.infer_shapes(proto)
+    graph = ir.from_proto(proto)
     _extract(graph, model, ("points", "scores") if with_decode else ("maps",))
     restore_float32_weights(graph)
     _cast_crops_first(graph)
     if precision == "fp16":
         _convert_to_fp16(graph)
+    elif precision == "int8":
+        _make_symmetric(graph)
     proto = ir.to_proto(graph)
     onnx.checker.check_model(proto)
     return bytes(proto.SerializeToString())
@@ -103,6 +110,32 @@ def _cast_crops_first(model: "ir.Model") -> None:
     graph.insert_before(first, early)
     first.replace_input_with(0, early.outputs[0])
     first.outputs[0].dtype = ir.DataType.FLOAT
+
+
+def _make_symmetric(model: "ir.Model") -> None:
+    """Replace uint8 and zero points of the activations by int8 without zero point: TensorRT has only these.
+
+    The new range contains the old one: [-m, m] for values up to m. The weights are symmetric already.
+    """
+    import onnx_ir as ir
+
+    graph = model.graph
+    for node in list(graph):
+        if node.op_type != "QuantizeLinear":
+            continue
+        scale, zero = (value.const_value for value in node.inputs[1:3] if value is not None)
+        assert scale is not None
+        assert zero is not None
+        levels, offset = np.iinfo(zero.numpy().dtype), int(zero.numpy())
+        largest = max(levels.max - offset, offset - (levels.min + int(levels.min < 0)))  # int8: -127 to 127
+        symmetric = _constant(graph, f"{node.name}.scale", largest / 127 * scale.numpy(), np.float32)
+        none = _constant(graph, f"{node.name}.zero", np.array(0), np.int8)
+        node.outputs[0].dtype = ir.DataType.INT8
+        for user in (node, *(user for user, _ in list(node.outputs[0].uses()))):
+            user.replace_input_with(1, symmetric)
+            user.replace_input_with(2, none)
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        graph.initializers.pop(name)
 
 
 def _convert_to_fp16(model: "ir.Model") -> None:

@@ -169,7 +169,10 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "cards; auto (the default) takes an installed one that supports this GPU",
     )
     parser.add_argument(
-        "--precision", choices=["fp16", "fp32"], default="fp16", help="type that the layers compute in (default: fp16)"
+        "--precision",
+        choices=["fp16", "fp32", "int8"],
+        help="type that the layers compute in; int8 needs the 8-bit version of the model (default: int8 for a file of "
+        "an 8-bit version, else fp16)",
     )
     parser.add_argument(
         "--max-batch", type=int, default=16, metavar="N", help="largest number of faces at once (default: 16)"

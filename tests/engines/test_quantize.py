@@ -11,12 +11,18 @@ import onnx
 import pytest
 import torch
 
+from canthus.engines import build as engine_build
 from canthus.engines import quantize as quantization
+from canthus.engines.build import BuildOptions, default_precision
+from canthus.engines.build import build as build_engine
 from canthus.engines.export import command, export, synthetic_crops
+from canthus.engines.graph import decode_maps, engine_graph
 from canthus.engines.quantize import QuantizeOptions, float_nodes, quantize
+from canthus.engines.verify import verify
 from canthus.runtime.backends import automatic
 from canthus.runtime.backends.automatic import open_automatic
-from canthus.runtime.backends.cpu import OpenVINOBackend
+from canthus.runtime.backends.cpu import OpenVINOBackend, run_exactly
+from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.models import find_int8, find_precision, read_manifest, read_model
 from canthus.runtime.pipeline import Settings
@@ -219,3 +225,34 @@ def test_eval_measures_both_precisions_side_by_side(model):
         candidate = open_candidate(f"{model}{name}")
         assert (candidate.name, candidate.backend.name) == (f"{model}{name}", expected)
         candidate.backend.close()
+
+
+def test_graph_for_tensorrt_has_int8_activations_without_zero_points(made, tmp_path):
+    int8 = made.with_name("model.int8.onnx")
+    (tmp_path / "graph.onnx").write_bytes(engine_graph(int8, "int8"))
+    graph = onnx.load(tmp_path / "graph.onnx").graph
+    constants = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    zeros = [constants[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert zeros
+    assert all(zero.dtype == np.int8 and not zero.any() for zero in zeros)
+    crops = synthetic_crops(2, SIZE)
+    points, scores = decode_maps(run_exactly(tmp_path / "graph.onnx", crops)[0], read_manifest(int8))
+    expected_points, expected_scores = run_exactly(int8, crops)
+    assert np.median(np.abs(points - expected_points)) < 0.02 * SIZE
+    assert np.median(np.abs(scores - expected_scores)) < 0.02
+
+
+def test_engine_in_8_bits_is_built_from_the_8_bit_version(made, model, monkeypatch):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed: pip install -e '.[rtx]'")
+    monkeypatch.setattr(engine_build, "INT8_GRAPH_SHIFT", 0.02 * SIZE)  # of a network with random weights
+    options = BuildOptions(str(model), "tensorrt-rtx", "int8", targets="sm86")
+    manifest = read_engine_manifest(build_engine(options, model.with_name("m.engine"), quiet=True))
+    assert (manifest.recipe.precision, manifest.layers["convolution"]) == ("int8", 27)
+    assert manifest.layers["quantize"] > 0
+    assert manifest.recipe.model_sha256 == read_manifest(model.with_name("model.int8.onnx")).sha256
+    rows = verify(model.with_name("m.engine"))
+    assert [row.name for row in rows[:1]] == ["ONNX, 8 bits"]
+    assert default_precision(str(model.with_name("model.int8.onnx"))) == "int8"
+    assert default_precision(str(model)) == "fp16"
+    with pytest.raises(ModelError, match="is an 8-bit model"):
+        build_engine(dataclasses.replace(options, model=str(model.with_name("model.int8.onnx")), precision="fp16"))
