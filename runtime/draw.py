@@ -7,13 +7,14 @@ resolution than the image and is scaled down, so its dots and lines may be thinn
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime import wflw
+from canthus.runtime.draw_measures import MEASURE_DRAWINGS, draw_measures
 from canthus.runtime.errors import InputError
 from canthus.runtime.types import Face, Faces, check_image, describe_value
 
@@ -46,19 +47,41 @@ _CIRCLE = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
 """(16, 2) corners of a dot of radius 1. `cv2.circle` gives small circles only four corners."""
 
 
-def draw(image: NDArray[np.uint8], faces: Faces, lines: bool = True, ids: bool = True) -> NDArray[np.uint8]:
+DRAWINGS = ("points", "lines", "ids", *MEASURE_DRAWINGS)
+"""What can be drawn. All but the first three need faces with measures."""
+
+DEFAULT_DRAWINGS = ("points", "lines", "ids")
+
+
+def draw(
+    image: NDArray[np.uint8],
+    faces: Faces,
+    lines: bool = True,
+    ids: bool = True,
+    drawings: Collection[str] = DEFAULT_DRAWINGS,
+) -> NDArray[np.uint8]:
     """Return a copy of an RGB image (H, W, 3) with the faces drawn on it.
 
     Sizes follow the size of each face. Points with a score below `FAINT_BELOW` are faint. The id of a face is above it,
-    if the center of the face is in the image. Raises InputError for an image of another shape or dtype.
+    if the center of the face is in the image.
+
+    `drawings` are some of DRAWINGS. "pose" draws the axes of the head (red to the right, green down, blue ahead),
+    "gaze" a ray from each pupil, "expressions" a panel of bars; they need `Settings(measures=True)`. `lines` and `ids`
+    leave out these two.
+
+    Raises InputError for an image of another shape or dtype, and for drawings that do not exist.
     """
     check_image(image)
     if not isinstance(faces, Faces):
         raise InputError(f"expected Faces to draw, got {describe_value(faces)}; faces[:1] selects a single face")
+    if unknown := set(drawings) - set(DRAWINGS):
+        raise InputError(f"cannot draw {', '.join(sorted(unknown))} (expected some of {', '.join(DRAWINGS)})")
+    lines, ids = lines and "lines" in drawings, ids and "ids" in drawings
     canvas = image.copy()
     shown = [face for face in faces if np.isfinite(face.points).all()]
     for face in shown:
-        _draw_face(canvas, face, lines)
+        _draw_face(canvas, face, lines, "points" in drawings)
+    draw_measures(canvas, faces, drawings)
     if ids:  # last, so that no face covers the id of another
         for face in shown:
             _draw_id(canvas, face)
@@ -75,7 +98,7 @@ def _span(face: Face) -> float:
     return float(np.ptp(face.points, axis=0).max())
 
 
-def _draw_face(canvas: NDArray[np.uint8], face: Face, lines: bool) -> None:
+def _draw_face(canvas: NDArray[np.uint8], face: Face, lines: bool, points_too: bool) -> None:
     size = _dot_size(face)
     dot, line = max(size, 0.8), max(0.42 * size, 0.5)  # still visible on the smallest faces
     outline = 1.6 * min(size / 2, 1)  # how much wider the outline is than the dot or line on it
@@ -88,6 +111,9 @@ def _draw_face(canvas: NDArray[np.uint8], face: Face, lines: bool) -> None:
         for width, alpha, color in ((line + outline, 0.35, OUTLINE), (line, 0.8, None)):
             for chain in wflw.LINES:
                 layer.line(points[list(chain)], width, color or POINT_COLORS[chain[0]], alpha)
+    if not points_too:
+        layer.blend()
+        return
     confident = face.scores >= FAINT_BELOW
     layer.dots(points[~confident], dot, list(itertools.compress(POINT_COLORS, ~confident)), 0.35)
     layer.dots(points[confident], dot + outline, [OUTLINE] * int(confident.sum()), 0.67)

@@ -10,6 +10,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.options import (
     Outputs,
     add_landmarker_options,
+    add_measure_options,
     add_output_options,
     command_parser,
     outputs_from_args,
@@ -57,6 +58,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("source", type=Path, help="an image file or a folder")
     add_output_options(parser, "FOLDER", "write the images with points drawn on every face to this folder")
     add_landmarker_options(parser, max_faces=100, tracking=False)
+    add_measure_options(parser)
     args = parser.parse_args(arguments)
     if not (args.output or args.table):
         parser.error("nothing to write: give --table FILE.csv, -o FOLDER, or both")
@@ -92,7 +94,9 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
             if output and output != STDOUT:
                 stack.enter_context(claim(output))
         landmarker = stack.enter_context(Landmarker(settings))
-        table = stack.enter_context(TableSink(outputs.table, IMAGE_COLUMNS)) if outputs.table else None
+        table = (
+            stack.enter_context(TableSink(outputs.table, IMAGE_COLUMNS, outputs.measures)) if outputs.table else None
+        )
         for path in tqdm(paths, source.name, unit="image", disable=None):
             try:
                 image, damage = read_damaged_image(path)
@@ -107,7 +111,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
             if table:
                 table.write_image(str(name), faces)
             if outputs.overlay:
-                _write_image(outputs.overlay / name, draw(image, faces, lines=outputs.lines))
+                _write_image(outputs.overlay / name, draw(image, faces, drawings=outputs.drawings))
     return Report(len(paths) - len(unreadable), faces_found, tuple(unreadable), tuple(damaged))
 
 

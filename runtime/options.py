@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canthus.runtime.errors import InputError
+
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
 
@@ -16,7 +18,8 @@ class Outputs:
     overlay: Path | None  # a video, or a folder of images, with the points drawn
     table: Path | None  # a table of points; STDOUT of tables.py is standard output
     overwrite: bool = False
-    lines: bool = True  # draw lines between the points
+    measures: bool = False  # write the measures into the table
+    drawings: tuple[str, ...] = ("points", "lines", "ids")  # of draw.DRAWINGS
 
 
 def command_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -67,22 +70,61 @@ def settings_from_args(args: argparse.Namespace) -> "Settings":
         smoothing=not args.no_smoothing,
         gpu=not args.cpu,
         precision=args.precision,
+        measures=getattr(args, "measures", False) or _draws_measures(args),
+        focal=getattr(args, "focal", None),
+    )
+
+
+def _draws_measures(args: argparse.Namespace) -> bool:
+    return any(name in (getattr(args, "draw", None) or "") for name in ("pose", "gaze", "expressions"))
+
+
+def add_measure_options(parser: argparse.ArgumentParser) -> None:
+    """Add --measures and --focal."""
+    parser.add_argument(
+        "--measures",
+        action="store_true",
+        help="add columns of head pose, gaze, eyes, mouth, brows and blend shapes to the table",
+    )
+    parser.add_argument(
+        "--focal",
+        type=float,
+        metavar="PIXELS",
+        help="focal length of the camera, for the head pose (default: the longer side of the image)",
     )
 
 
 def add_output_options(parser: argparse.ArgumentParser, overlay: str, overlay_help: str) -> None:
-    """Add -o OVERLAY, --table, --overwrite and --no-lines."""
+    """Add -o OVERLAY, --table, --overwrite, --no-lines and --draw."""
     parser.add_argument("-o", "--output", type=Path, metavar=overlay, help=overlay_help)
     parser.add_argument(
         "--table", type=Path, metavar="FILE.csv", help="write a table of points; - writes it to standard output"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
-    parser.add_argument("--no-lines", action="store_true", help="draw points only, without the lines between them")
+    parser.add_argument("--no-lines", action="store_true", help="draw no lines between the points")
+    parser.add_argument(
+        "--draw",
+        metavar="LIST",
+        help="what to draw, separated by commas: points, lines, ids, pose (the axes of the head), gaze (a ray from "
+        "each pupil), expressions (a small bar chart) (default: points,lines,ids)",
+    )
 
 
 def outputs_from_args(args: argparse.Namespace) -> Outputs:
     """Return the outputs that the options of `add_output_options` describe."""
-    return Outputs(args.output, args.table, args.overwrite, lines=not args.no_lines)
+    drawings = _drawings(args)
+    return Outputs(args.output, args.table, args.overwrite, getattr(args, "measures", False), drawings)
+
+
+def _drawings(args: argparse.Namespace) -> tuple[str, ...]:
+    """Return what to draw. Raises InputError for a name that does not exist."""
+    from canthus.runtime.draw import DEFAULT_DRAWINGS, DRAWINGS
+
+    given = getattr(args, "draw", None)
+    names = DEFAULT_DRAWINGS if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
+    if unknown := [name for name in names if name not in DRAWINGS]:
+        raise InputError(f"--draw {given}: cannot draw {unknown[0]!r} (expected some of {', '.join(DRAWINGS)})")
+    return tuple(name for name in names if name != "lines" or not args.no_lines)
 
 
 def positive_int(text: str) -> int:

@@ -1,5 +1,6 @@
 """The public Python API, wired from the parts: `follow` a source of frames, or `Landmarker.landmark` an image."""
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from canthus.runtime.detector import Detector
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
+from canthus.runtime.measures import Measurer
 from canthus.runtime.models import PRECISIONS, Precision
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.sources import Camera, VideoFile
@@ -43,6 +45,8 @@ class Settings:
     smoothing: bool = True
     gpu: bool = True  # use an NVIDIA GPU if there is one and TensorRT or TensorRT-RTX is installed
     precision: Precision | None = None  # "float" or "int8"; None = 8 bits on a CPU if the model has them, else float
+    measures: bool = False  # measure head pose, gaze and expressions, as `faces.measures`
+    focal: float | None = None  # focal length of the camera in pixels, for the measures; None = guessed
 
     def __post_init__(self) -> None:
         for name in ("model", "detector_model"):
@@ -51,7 +55,9 @@ class Settings:
                 raise InputError(f"{name} must be a name or a path, got {describe_value(value)}")
         if not (type(self.max_faces) is int and self.max_faces >= 1):
             raise InputError(f"max_faces must be an int of at least 1, got {describe_value(self.max_faces)}")
-        for name in ("smoothing", "gpu"):
+        if not (self.focal is None or (isinstance(self.focal, int | float) and 0 < self.focal < math.inf)):
+            raise InputError(f"focal must be a number of pixels above 0 or None, got {describe_value(self.focal)}")
+        for name in ("smoothing", "gpu", "measures"):
             if not isinstance(value := getattr(self, name), bool):
                 raise InputError(f"{name} must be True or False, got {describe_value(value)}")
         if self.precision not in (None, *PRECISIONS):
@@ -83,11 +89,13 @@ class Landmarker(Closeable):
             self.backend.close()
             raise
         self._closed = False
-        self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0}
+        self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0, "measure": 0.0}
         # Not a bound method: MediaPipe hangs if the garbage collector frees its detector as part of a reference cycle.
         detect = partial(_timed_detection, self._detector, self.seconds)
         self.tracker = Tracker(detect, self.backend, TrackerSettings(settings.max_faces))
         self._smoother = Smoother() if settings.smoothing else None
+        self._focal = settings.focal
+        self._measurer = Measurer(settings.focal) if settings.measures else None
 
     @property
     def backend_name(self) -> str:
@@ -107,12 +115,16 @@ class Landmarker(Closeable):
         began = time.perf_counter()
         # The networks were trained on square pixels.
         image, to_frame = to_square_pixels(frame.image, frame.pixel_aspect)
-        faces = self.tracker.update(image, frame.seconds)
+        faces = raw = self.tracker.update(image, frame.seconds)
         landmarked = time.perf_counter()
         if self._smoother:
             faces = self._smoother.smooth(faces, frame.seconds)
+        smoothed = time.perf_counter()
+        if self._measurer:
+            faces = _measure(self._measurer, faces, frame.seconds, image, raw.points)
         self.seconds["landmark"] = landmarked - began - self.seconds["detect"]
-        self.seconds["smooth"] = time.perf_counter() - landmarked
+        self.seconds["smooth"] = smoothed - landmarked
+        self.seconds["measure"] = time.perf_counter() - smoothed
         return faces if frame.pixel_aspect == 1 else replace(faces, points=transform(to_frame, faces.points))
 
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
@@ -128,7 +140,8 @@ class Landmarker(Closeable):
         faces = tracker.update(image, 0.0)
         predict = partial(predict_landmarks, self.backend, image)
         points, scores = average_views(predict, Landmarks(faces.points, faces.scores))
-        return replace(faces, points=points, scores=scores)
+        faces = replace(faces, points=points, scores=scores)
+        return _measure(Measurer(self._focal), faces, 0.0, image) if self._measurer else faces
 
     def _check_thread(self) -> None:
         current = threading.current_thread()
@@ -146,6 +159,13 @@ class Landmarker(Closeable):
         self.tracker.restart()
         if self._smoother:
             self._smoother = Smoother()
+        if self._measurer:
+            self._measurer.restart()
+
+    def calibrate(self) -> None:
+        """Measure the neutral faces again, in the next two seconds. People should look calmly into the camera."""
+        if self._measurer:
+            self._measurer.calibrate()
 
     def close(self) -> None:
         """Free the detector and the network, and stop an engine build that is running."""
@@ -156,6 +176,20 @@ class Landmarker(Closeable):
     def _check_open(self) -> None:
         if self._closed:
             raise InputError("this Landmarker is closed; use it inside its `with` block, or open another one")
+
+
+def _measure(
+    measurer: Measurer,
+    faces: Faces,
+    seconds: float,
+    image: NDArray[np.uint8],
+    raw: NDArray[np.float32] | None = None,
+) -> Faces:
+    """Return the faces with their measures; the points are those of an image with square pixels."""
+    height, width = image.shape[:2]
+    return replace(
+        faces, measures=measurer.update(faces.points, faces.scores, faces.ids, seconds, (width, height), raw)
+    )
 
 
 def _timed_detection(detector: Detector, seconds: dict[str, float], image: NDArray[np.uint8]) -> list[FaceBox]:

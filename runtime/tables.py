@@ -12,6 +12,7 @@ from typing import IO
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
+from canthus.runtime.measures import MEASURE_COLUMNS
 from canthus.runtime.types import Faces
 from canthus.runtime.wflw import POINTS
 
@@ -29,6 +30,7 @@ FACE_COLUMNS = [
 ]  # fmt: skip
 FRAME_COLUMNS = ["frame", "seconds", *FACE_COLUMNS]
 IMAGE_COLUMNS = ["picture", *FACE_COLUMNS]
+"""With measures, MEASURE_COLUMNS follow; `Measures` describes them."""
 
 
 def check_table(path: Path, overwrite: bool) -> None:
@@ -48,13 +50,15 @@ class TableSink(Closeable):
     Args:
         path: A file with a suffix of TABLE_SUFFIXES, or STDOUT.
         columns: FRAME_COLUMNS or IMAGE_COLUMNS.
+        measures: Write the measures of the faces as well. All faces must have them.
 
     Raises:
         InputError: If the format is unsupported or the file cannot be written.
     """
 
-    def __init__(self, path: Path, columns: list[str]) -> None:
+    def __init__(self, path: Path, columns: list[str], measures: bool = False) -> None:
         self._path = path
+        self._measures = measures
         self.draft: Draft | None = None
         self._failed = False
         if path == STDOUT:
@@ -68,15 +72,15 @@ class TableSink(Closeable):
                     "w", buffering=BUFFER_BYTES, newline="", encoding="utf-8", errors="surrogateescape"
                 )
         self._writer = csv.writer(self._file)
-        self._writer.writerow(columns)
+        self._writer.writerow([*columns, *(MEASURE_COLUMNS if measures else ())])
 
     def write(self, index: int, seconds: float, faces: Faces) -> None:
         """Add the faces of one frame."""
-        self._write([[index, f"{seconds:.6f}", *row] for row in rows(faces)])
+        self._write([[index, f"{seconds:.6f}", *row] for row in rows(faces, self._measures)])
 
     def write_image(self, name: str, faces: Faces) -> None:
         """Add the faces of one image."""
-        self._write([[name, *row] for row in rows(faces)])
+        self._write([[name, *row] for row in rows(faces, self._measures)])
 
     def _write(self, lines: Sequence[Sequence[int | str]]) -> None:
         with self._writing():
@@ -116,8 +120,8 @@ def _open_stdout() -> IO[str]:
     return os.fdopen(os.dup(descriptor), "w", newline="", encoding="utf-8", errors="surrogateescape")
 
 
-def rows(faces: Faces) -> list[list[int | str]]:
-    """Return the values of FACE_COLUMNS for each face."""
+def rows(faces: Faces, measures: bool = False) -> list[list[int | str]]:
+    """Return the values of FACE_COLUMNS for each face, and those of MEASURE_COLUMNS if the table has measures."""
     table: list[list[int | str]] = []
     for index, face in enumerate(faces.ids):
         box = [f"{edge:.2f}" for edge in faces.boxes[index]]
@@ -127,4 +131,7 @@ def rows(faces: Faces) -> list[list[int | str]]:
             for text in (f"{x:.2f}", f"{y:.2f}", f"{score:.3f}")
         ]
         table.append([int(face), *box, f"{faces.face_scores[index]:.3f}", *points])
+        if measures:
+            assert faces.measures is not None, "the table has measures, so the faces must"
+            table[-1] += [f"{value:.4g}" for value in faces.measures.as_dict(index).values()]
     return table

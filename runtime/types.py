@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
+from canthus.runtime.measures import Measures
 from canthus.runtime.wflw import POINTS
 
 
@@ -217,6 +218,8 @@ class Faces:
     `detection_scores` are the confidence of the face detector when it last found the face; it does not run on every
     frame. They are NaN if unknown, as in `Faces` made without them.
 
+    `measures` are head pose, gaze and expressions, or None without `Settings(measures=True)`.
+
     Raises ValueError for arrays of other shapes or dtypes.
     """
 
@@ -224,6 +227,7 @@ class Faces:
     scores: NDArray[np.float32] = field(repr=False)  # (N, 98) in [0, 1]
     ids: NDArray[np.int64]  # (N,) the same number for the same face in every frame
     detection_scores: NDArray[np.float32] = field(default_factory=lambda: _UNKNOWN)  # (N,) in [0, 1] or NaN
+    measures: Measures | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.ids)
@@ -233,6 +237,8 @@ class Faces:
         _require("scores", self.scores, (count, POINTS), np.float32)
         _require("ids", self.ids, (count,), np.int64)
         _require("detection_scores", self.detection_scores, (count,), np.float32)
+        if self.measures is not None and len(self.measures) != count:
+            raise ValueError(f"measures must be those of {count} faces, got {len(self.measures)}")
 
     @classmethod
     def none(cls) -> "Faces":
@@ -262,7 +268,8 @@ class Faces:
         if not isinstance(index, slice):
             index = np.asarray(index)
             index = index if index.size else index.astype(np.intp)  # the dtype of an empty list is float
-        return Faces(self.points[index], self.scores[index], self.ids[index], self.detection_scores[index])
+        measures = None if self.measures is None else self.measures.select(index)
+        return Faces(self.points[index], self.scores[index], self.ids[index], self.detection_scores[index], measures)
 
     def __iter__(self) -> Iterator[Face]:
         return (self[index] for index in range(len(self)))

@@ -11,6 +11,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.options import (
     Outputs,
     add_landmarker_options,
+    add_measure_options,
     add_output_options,
     command_parser,
     outputs_from_args,
@@ -36,6 +37,7 @@ EXAMPLES = """examples:
   canthus video clip.mp4 -o overlay.mp4             draw the points
   canthus video clip.mp4 --table points.csv         write their coordinates
   canthus video clip.mp4 --table - | head           write them to standard output
+  canthus video clip.mp4 --table face.csv --measures  with head pose, gaze, blinks, expressions
   canthus video clip.mp4 -o overlay.mp4 --table points.csv --max-faces 1 --overwrite"""
 
 
@@ -55,6 +57,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("source", type=Path, help="the video file")
     add_output_options(parser, "OVERLAY.mp4", "write the video with points drawn on every face")
     add_landmarker_options(parser)
+    add_measure_options(parser)
     args = parser.parse_args(arguments)
     if not (args.output or args.table):
         parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE.csv, or both")
@@ -92,7 +95,7 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
             overlay = VideoSink(outputs.overlay, file)
             sinks.append(overlay)
         if outputs.table:
-            table = TableSink(outputs.table, FRAME_COLUMNS)
+            table = TableSink(outputs.table, FRAME_COLUMNS, outputs.measures)
             sinks.append(table)
         frames = iter(file) if file.is_large else stack.enter_context(Stage(lambda: iter(file), "decode"))
         bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
@@ -103,7 +106,7 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
             if table:
                 table.write(frame.index, frame.seconds, faces)
             if overlay:
-                drawn, seconds = draw(frame.image, faces, lines=outputs.lines), frame.seconds
+                drawn, seconds = draw(frame.image, faces, drawings=outputs.drawings), frame.seconds
                 del frame  # 100 MB in an 8K video
                 overlay.write(drawn, seconds)
             count, with_faces = count + 1, with_faces + bool(len(faces))

@@ -30,6 +30,7 @@ class Speed:
     detect_ms: float | None  # of the frames on which the detector ran; None if it did not run
     landmark_ms: float | None  # crop and network, of the frames with faces; None if there are none
     smooth_ms: float
+    measure_ms: float | None  # head pose and expressions, of the frames with faces; None if not measured
     detector_share: float  # frames on which the detector ran, in %
     memory_mb: float | None  # resident memory at the end; None if the system is not Linux
     memory_growth_mb: float | None  # since the warm-up
@@ -64,11 +65,11 @@ def measure_speed(clip: Path, settings: "Settings") -> tuple[str, Speed]:
             ends.append(time.perf_counter())
             for frame in tqdm(frames, "speed", total=source.frames, unit="frame", disable=None, leave=False):
                 counts.append(len(landmarker.update(frame)))
-                stages.append(tuple(landmarker.seconds[stage] for stage in ("detect", "landmark", "smooth")))
+                stages.append(tuple(landmarker.seconds[stage] for stage in ("detect", "landmark", "smooth", "measure")))
                 ends.append(time.perf_counter())
                 memory.append(memory_mb())
         first = WARM_UP if len(stages) > WARM_UP else 0
-        detect, landmark, smooth = 1000 * np.array(stages[first:]).T
+        detect, landmark, smooth, measure = 1000 * np.array(stages[first:]).T
         with_faces = np.array(counts[first:]) > 0
         before, after = memory[first], memory[-1]
         speed = Speed(
@@ -79,6 +80,7 @@ def measure_speed(clip: Path, settings: "Settings") -> tuple[str, Speed]:
             detect_ms=_median(detect[detect > 0]),
             landmark_ms=_median(landmark[with_faces]),
             smooth_ms=round(float(np.median(smooth)), 2),
+            measure_ms=_median(measure[with_faces]) if settings.measures else None,
             detector_share=round(float(100 * (detect > 0).mean()), 1),
             memory_mb=after,
             memory_growth_mb=None if before is None or after is None else round(after - before, 1),
@@ -161,6 +163,8 @@ def speed_lines(backend: str, speed: Speed) -> list[str]:
         f"  crop and network  {_ms(speed.landmark_ms)} per frame" + (" with faces" if speed.landmark_ms else ""),
         f"  smooth            {_ms(speed.smooth_ms)} per frame",
     ]
+    if speed.measure_ms is not None:
+        lines.append(f"  measure           {_ms(speed.measure_ms)} per frame with faces")
     if speed.memory_mb is not None:
         lines.append(
             f"  memory            {speed.memory_mb:8.0f} MB, {speed.memory_growth_mb:+.0f} MB after the warm-up"

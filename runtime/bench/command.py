@@ -46,6 +46,7 @@ def _measure_clip(arguments: list[str]) -> int:
     parser = command_parser("canthus bench", DESCRIPTION, EXAMPLES)
     parser.add_argument("--clip", type=Path, metavar="VIDEO", help="measure speed on this video, not the sample clip")
     parser.add_argument("--json", action="store_true", help="print the results as json")
+    parser.add_argument("--measures", action="store_true", help="also time head pose and expressions")
     add_landmarker_options(parser, max_faces=1)
     args = parser.parse_args(arguments)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.commands.data_derive import add_relabel, add_turn
-from canthus.trainer.commands.data_measure import add_batch_speed, add_calibrate, add_fit_boxes
+from canthus.trainer.commands.data_measure import add_batch_speed, add_calibrate, add_fit_boxes, add_fit_head
 from canthus.trainer.commands.shared import PACK_FILES, add_step, make_parser, refuse_existing
 
 
@@ -27,6 +27,7 @@ def command(arguments: list[str]) -> int:
     add_relabel(steps)
     add_calibrate(steps)
     add_fit_boxes(steps)
+    add_fit_head(steps)
     add_batch_speed(steps)
     args = parser.parse_args(arguments)
     return int(args.run(args))

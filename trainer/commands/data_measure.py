@@ -1,4 +1,4 @@
-"""Steps of `canthus data` that measure: score calibration, the constants of face boxes, the speed of batches."""
+"""Steps of `canthus data` that measure: score calibration, face boxes, the 3D head, the speed of batches."""
 
 import argparse
 from pathlib import Path
@@ -75,6 +75,52 @@ def _fit_boxes(args: argparse.Namespace) -> int:
 
     with Detector() as detector:
         print(fit_boxes([open_set(path, "train") for path in args.sets], detector, args.every))
+    return 0
+
+
+def add_fit_head(steps: Any) -> None:
+    """Add the step `fit-head` to the parser of `canthus data`."""
+    parser = add_step(
+        steps,
+        "fit-head",
+        _fit_head,
+        "fit the 3D model of the points for the head pose",
+        "  canthus data fit-head human98-aflw-0.tar human98-aflw-1.tar --pose pose.csv -o head.json\n",
+    )
+    parser.add_argument("sets", type=Path, nargs="+", metavar="SET", help="labelled faces, as `prepare` reads them")
+    parser.add_argument(
+        "--pose", type=Path, required=True, metavar="FILE.csv", help="image, yaw, pitch, roll of faces, in degrees"
+    )
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="HEAD.json", help="the file to write")
+    parser.add_argument(
+        "--held-out",
+        type=int,
+        default=2,
+        metavar="N",
+        help="leave out one image in N, those that `canthus eval --held-out N` measures (default: %(default)s)",
+    )
+
+
+def _fit_head(args: argparse.Namespace) -> int:
+    """Fit where the 98 points lie on a head in 3D, to labelled faces whose poses are known, and their mirror images.
+
+    runtime/measures/head.json was made so.
+    """
+    if args.held_out < 2:
+        args.fail("--held-out must be at least 2")
+    if args.output.exists():
+        raise InputError(f"{args.output}: already exists; choose another name")
+    from canthus.runtime.measures.head import write_head
+    from canthus.trainer.faces.formats import open_set
+    from canthus.trainer.head_model import fit_head, posed_faces, read_poses, with_mirror_images
+
+    poses = read_poses(args.pose)
+    faces = posed_faces([open_set(path, "train") for path in args.sets], poses, args.held_out)
+    try:
+        write_head(args.output, *fit_head(with_mirror_images(faces)))
+    except OSError as error:
+        raise InputError(f"{args.output}: cannot be written ({error.strerror})") from error
+    print(f"{args.output}: fitted to {len(faces.points)} faces")
     return 0
 
 

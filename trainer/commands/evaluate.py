@@ -44,9 +44,10 @@ def _check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
     images = (args.curve, args.reliability, args.worst, args.cases)
     if not (args.sets or args.clips):
         parser.error("nothing to measure on: give --wflw SET, --clips CLIP, or both")
-    if not args.sets and (args.stability or args.speed or any(images)):
+    if not args.sets and (args.stability or args.speed or args.pose or any(images)):
         parser.error(
-            "--stability, --speed, --curve, --reliability, --worst and --cases need labelled faces: give --wflw SET"
+            "--stability, --speed, --pose, --curve, --reliability, --worst and --cases need labelled faces: "
+            "give --wflw SET"
         )
     if args.speed and (args.gpus or TORCHRUN_VARIABLE in os.environ):
         parser.error("--speed measures in one process; leave out --gpus and torchrun")
@@ -70,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "  canthus eval --peer PFLD.onnx --model fast accurate --wflw WFLW --speed\n"
         "  canthus eval --model fast fast:int8 --wflw WFLW --speed\n"
         "  canthus eval --peer PFLD.onnx --model fast accurate --clips videos/ --json clips.json\n"
+        "  canthus eval --model accurate --wflw human98-aflw-0.tar --pose pose.csv --held-out 2\n"
         "  canthus eval --model runs/cofw/best.safetensors --data COFW_test_color.mat --flip\n"
         "  canthus eval --model fast --data 300W --as-98\n"
         "  torchrun --nproc-per-node 8 -m canthus.trainer.commands eval --model best.safetensors --wflw WFLW\n",
@@ -148,6 +150,14 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
         help="also measure how far points move if the box is shifted, rotated or scaled a little",
     )
     faces.add_argument("--speed", action="store_true", help="also measure the time of each model per face")
+    faces.add_argument(
+        "--pose",
+        type=Path,
+        metavar="FILE.csv",
+        help="also measure the head pose; the table has image, yaw, pitch, roll in degrees (convention of "
+        "AFLW2000-3D), and only its faces are measured. The included 3D head was fitted to faces that --held-out 2 "
+        "leaves out",
+    )
     _add_images(faces)
 
 
@@ -238,6 +248,7 @@ def _options(args: argparse.Namespace) -> "MeasureOptions":
         stability=args.stability,
         speed=args.speed,
         clips=args.clips,
+        pose=args.pose,
         detector_model=args.detector_model,
     )
 
@@ -261,11 +272,13 @@ def _report(args: argparse.Namespace, measured: "Measurements") -> None:
     if measured.speed:
         print("\ntime per face: crop, network, and points back in the image; the models take turns")
         print(report.speed_table(measured.speed))
+    if measured.pose:
+        print(f"\n{report.POSE_CAPTION}\n{report.pose_table(measured.pose)}")
     if measured.clips:
         print(("\n" if results else "") + report.clips_summary(measured.clips))
         print(report.clips_table(measured.clips))
     if args.json:
-        measurements = report.to_json(results, measured.stability, measured.speed, measured.clips)
+        measurements = report.to_json(results, measured.stability, measured.speed, measured.clips, measured.pose)
         write_file(args.json, (json.dumps(measurements, indent=2) + "\n").encode())
     if args.curve:
         report.draw_curve(results, args.curve)

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,13 @@ from canthus.trainer.evaluation.evaluate import (
     leave_out_unmeasurable,
     open_candidates,
 )
+from canthus.trainer.evaluation.pose import Angles, PoseErrors, measure_pose, with_poses
 from canthus.trainer.evaluation.speed import Speed, measure_speed
 from canthus.trainer.evaluation.stability import BoxStability, measure_box_stability
 from canthus.trainer.faces.conversion import convert_to_98
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
+from canthus.trainer.head_model import read_poses
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class MeasureOptions:
     stability: bool = False  # measure the change of points if the box changes, too
     speed: bool = False  # measure the time per face, too
     clips: Sequence[Path] = ()  # videos, or folders of them
+    pose: Path | None = None  # a table of poses; only the faces in it are measured, and their poses too
     detector_model: Path | None = None  # None: the included face detector
 
 
@@ -52,6 +55,7 @@ class Measurements:
     stability: list[BoxStability]
     speed: list[Speed]
     clips: list[ClipTracks]
+    pose: list[PoseErrors]
 
 
 def measure(options: MeasureOptions, worker: Worker = SINGLE_PROCESS) -> Measurements:
@@ -59,7 +63,8 @@ def measure(options: MeasureOptions, worker: Worker = SINGLE_PROCESS) -> Measure
 
     Raises InputError if a set or clip cannot be read, or if no face is left; ModelError if a model does not fit.
     """
-    sets = _open_sets(options)
+    poses = read_poses(options.pose) if options.pose else {}
+    sets = _open_sets(options, poses)
     clips = find_clips(options.clips)
     with contextlib.ExitStack() as opened:
         default_model = [None] if not options.peers else []
@@ -83,16 +88,19 @@ def measure(options: MeasureOptions, worker: Worker = SINGLE_PROCESS) -> Measure
             if not options.models:  # peers have no scores, and the tracker needs them to notice a lost face
                 (reference,) = opened.enter_context(open_candidates([None]))
             tracks = track_clips(clips, candidates, reference, detecting.detect_in_stream, worker)
-    return Measurements(sets, results, stability, speed, tracks)
+    pose = measure_pose(sets, results, poses) if poses else []
+    return Measurements(sets, results, stability, speed, tracks, pose)
 
 
-def _open_sets(options: MeasureOptions) -> list[LabelledSet]:
+def _open_sets(options: MeasureOptions, poses: Mapping[str, Angles]) -> list[LabelledSet]:
     sets = [open_set(path, options.split) for path in options.sets]
     if options.as_98:
         sets = [convert_to_98(one) for one in sets]
     sets = [leave_out_unmeasurable(one) for one in sets]
+    if poses:
+        sets = [with_poses(one, poses) for one in sets]
     if options.held_out is not None:
         sets = [one.held_out_subset(options.held_out) for one in sets]
     if sets and not any(one.faces for one in sets):
-        raise InputError("no face is left to measure; lower --held-out")
+        raise InputError("no face is left to measure; lower --held-out, or check the names in the table of --pose")
     return sets

@@ -17,6 +17,7 @@ from canthus.trainer.evaluation.clips import ClipTracks, measure_temporal_stabil
 from canthus.trainer.evaluation.evaluate import Result, faces_in_order
 from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, BINS, FAILURE_THRESHOLD, Summary
 from canthus.trainer.evaluation.placed import MAX_FRONTAL_YAW, MIN_PROFILE_YAW
+from canthus.trainer.evaluation.pose import PUBLISHED, PoseErrors
 from canthus.trainer.evaluation.scores import SCORE_HEADER, score_rows
 from canthus.trainer.evaluation.speed import Speed
 from canthus.trainer.evaluation.stability import BoxStability
@@ -171,6 +172,24 @@ def speed_table(measured: Sequence[Speed]) -> str:
     return _align(rows, left=1)
 
 
+POSE_CAPTION = f"""head pose: mean absolute errors in degrees; faces with an angle beyond 99 degrees are left out
+published on AFLW2000-3D, mean of the three: {PUBLISHED}"""
+
+
+def pose_table(measured: Sequence[PoseErrors]) -> str:
+    """Return a table of the errors of the head pose, from the labels and from the points of each model."""
+    header = ["points", "boxes", "yaw", "pitch", "roll", "mean", "faces", "missed"]
+    rows = [
+        [
+            *(one.model, one.boxes),
+            *(_number(angle) for angle in (one.yaw, one.pitch, one.roll, one.mean)),
+            *(str(one.faces), str(one.missed)),
+        ]
+        for one in measured
+    ]
+    return _align([header, *rows], left=2)
+
+
 def clips_table(tracks: Sequence[ClipTracks]) -> str:
     """Return a table of the temporal stability of each model, raw and smoothed.
 
@@ -249,19 +268,21 @@ def to_json(
     stability: Iterable[BoxStability] = (),
     speed: Iterable[Speed] = (),
     tracks: Sequence[ClipTracks] = (),
+    pose: Iterable[PoseErrors] = (),
 ) -> dict[str, Any]:
     """Return everything as values for json; NaN becomes null.
 
-    The keys of the first result are at the top level, those of all are in `results`. `stability`, `speed` and `clips`
-    are there if they were measured.
+    The keys of the first result are at the top level, those of all are in `results`. `stability`, `speed`, `pose` and
+    `clips` are there if they were measured.
     """
     accuracy = [_result_json(one) for one in results]
-    boxes, times = ([dataclasses.asdict(one) for one in measured] for measured in (stability, speed))
+    boxes, times, poses = ([dataclasses.asdict(one) for one in measured] for measured in (stability, speed, pose))
     return {
         **(accuracy[0] if accuracy else {}),
         "results": accuracy,
         **({"stability": boxes} if boxes else {}),
         **({"speed": times} if times else {}),
+        **({"pose": _null_for_nan(poses)} if poses else {}),
         **({"clips": _clips_json(tracks)} if tracks else {}),
     }
 

@@ -1,0 +1,169 @@
+"""What is remembered of a person from frame to frame: the neutral face, the fitted head, and closed eyes."""
+
+import numpy as np
+
+from canthus.runtime.measures.features import PLACE, POPULATION
+from canthus.runtime.measures.head import Floats
+from canthus.runtime.wflw import CONTOUR, INNER_LIPS, OUTER_LIPS, POINTS
+
+NEUTRAL_SECONDS = 2.0
+"""The neutral face is the median over the first seconds in which the person looks roughly into the camera."""
+
+NEUTRAL_YAW, NEUTRAL_PITCH = 30.0, 25.0
+"""Larger angles, in degrees, are not used for the neutral face."""
+
+POPULATION_SECONDS = 0.3
+"""The population's features count as much as this many seconds of a person's own."""
+
+MAX_STEP = 0.2
+"""Longer intervals between frames, in seconds, count as this long: a pause says nothing about the neutral face."""
+
+CLOSING, REOPENING = 0.82, 0.92
+"""An eye closes if its aspect falls below this share of what it was shortly before, and opens again above the other."""
+
+OPEN_ASPECT, CLOSED_ASPECT = 0.25, 0.18
+"""An eye with a larger aspect than the first is never closed. The second is that of a closed eye, until the person has
+blinked: networks place the lids of closed eyes a little apart."""
+
+RISE, FALL, FALL_WHEN_CLOSED = 0.15, 0.5, 8.0
+"""Time constants, in seconds, of the aspect that an open eye is compared with."""
+
+MAX_BLINK = 0.6
+"""Eyes that stay closed longer, in seconds, have not blinked. Blinks take 0.1 to 0.4 seconds."""
+
+MOUTH_OPENS, MOUTH_CLOSES = 0.30, 0.24
+"""The mouth opens above the first gap of the lips and closes below the second, in neutral widths of the mouth."""
+
+SHAPE_MEMORY = 100.0
+"""How many frames the fit of the head remembers."""
+
+SHAPE_PRIOR = 20.0
+"""How many frames the mean head counts in the fit."""
+
+SHAPE_EVERY = 5
+"""The head is fitted again after this many frames."""
+
+_SOFT = np.zeros(POINTS, bool)
+_SOFT[[*CONTOUR, *OUTER_LIPS, *INNER_LIPS]] = True
+"""Points that move with the jaw and the lips. They say little about the shape of the head."""
+
+
+class FittedHead:
+    """Fits the places of the points on the head of a person.
+
+    Each frame says where a point lies across its line of sight. The information of all frames adds up, with the mean
+    head as a prior: weighted recursive least squares with exponential forgetting. So poses of the same person agree
+    better, when the head turns and the features of the person differ from the mean.
+    """
+
+    def __init__(self) -> None:
+        self.offsets: Floats = np.zeros((POINTS, 3))  # mm, added to the model's points
+        self._frames = 0
+        self._information = np.zeros((POINTS, 3, 3))
+        self._right = np.zeros((POINTS, 3))
+
+    def update(self, rotation: Floats, residuals: Floats, weight: float) -> None:
+        """Add a frame: the rotation (3, 3), and the way (98, 2) in mm from the fitted model to the points."""
+        self._frames += 1
+        if self._frames % SHAPE_EVERY != 1:  # neighboring frames say the same
+            return
+        rows = rotation[:2]
+        keep = 1 - SHAPE_EVERY / SHAPE_MEMORY
+        self._information *= keep
+        self._right *= keep
+        gain = weight * SHAPE_EVERY
+        self._information += gain * (rows.T @ rows)
+        self._right += gain * ((residuals + self.offsets @ rows.T) @ rows)
+        prior = np.where(_SOFT, 20 * SHAPE_PRIOR, SHAPE_PRIOR)
+        normal = self._information + prior[:, None, None] * np.eye(3)
+        self.offsets = np.asarray(np.linalg.solve(normal, self._right[..., None])[..., 0], np.float64)
+
+
+class Person:
+    """The state of one face."""
+
+    def __init__(self) -> None:
+        self.rotation: Floats | None = None  # of the last frame
+        self.translation: Floats = np.zeros(3)
+        self.head = FittedHead()
+        self.neutral: Floats = POPULATION.copy()
+        self.neutral_seconds = 0.0
+        self.closed = [False, False]  # left and right eye
+        self.closed_aspect = [CLOSED_ASPECT, CLOSED_ASPECT]
+        self.mouth_is_open = False
+        self.blinks = 0
+        self._samples: list[Floats] = []
+        self._next_median = 1
+        self._reference: list[float] = []  # aspect of each eye when it was open
+        self._closed_since: float | None = None  # seconds, of both eyes
+        self._seconds: float | None = None  # of the last frame
+
+    @property
+    def calibrated(self) -> float:
+        """How much of the neutral face is known, 0 to 1."""
+        return min(self.neutral_seconds / NEUTRAL_SECONDS, 1.0)
+
+    def forget_neutral(self) -> None:
+        """Start the calibration of the neutral face again."""
+        self._samples, self.neutral_seconds, self._next_median = [], 0.0, 1
+
+    def update(self, values: Floats, frontal: bool, seconds: float) -> None:
+        """Use the features (16,) of the next frame. `frontal`: whether they can be used for the neutral face."""
+        elapsed = 0.0 if self._seconds is None else min(max(seconds - self._seconds, 0.0), MAX_STEP)
+        self._seconds = seconds
+        if frontal and self.neutral_seconds < NEUTRAL_SECONDS:
+            self._calibrate(values, elapsed)
+        left, right, gap = values[:3].tolist()
+        self._update_eyes((left, right), seconds, elapsed)
+        # Hysteresis.
+        self.mouth_is_open = gap / self.neutral_width > (MOUTH_CLOSES if self.mouth_is_open else MOUTH_OPENS)
+
+    def _calibrate(self, values: Floats, elapsed: float) -> None:
+        self._samples.append(values)
+        self.neutral_seconds += elapsed
+        done = self.neutral_seconds >= NEUTRAL_SECONDS
+        if len(self._samples) < self._next_median and not done:
+            return
+        self._next_median = len(self._samples) + max(len(self._samples) // 4, 1)
+        weight = 1.0 if done else self.neutral_seconds / (self.neutral_seconds + POPULATION_SECONDS)
+        self.neutral = weight * np.median(self._samples, axis=0) + (1 - weight) * POPULATION
+        if done:
+            self._samples = []
+
+    def _update_eyes(self, aspects: tuple[float, float], seconds: float, elapsed: float) -> None:
+        """Find out whether each eye is closed, with hysteresis, and count blinks of both eyes."""
+        if not self._reference:
+            self._reference = [max(aspect, OPEN_ASPECT) for aspect in aspects]
+        for eye, aspect in enumerate(aspects):
+            reference = self._reference[eye]
+            if self.closed[eye]:
+                self.closed[eye] = aspect < min(REOPENING * reference, OPEN_ASPECT * REOPENING / CLOSING)
+                level = self.closed_aspect[eye]
+                self.closed_aspect[eye] = max(level + 0.3 * min(aspect - level, 0.0), 0.05)
+            else:
+                self.closed[eye] = aspect < min(CLOSING * reference, OPEN_ASPECT)
+            constant = RISE if aspect > reference else FALL_WHEN_CLOSED if self.closed[eye] else FALL
+            self._reference[eye] = reference + (aspect - reference) * elapsed / (elapsed + constant)
+        both = all(self.closed)
+        if both and self._closed_since is None:
+            self._closed_since = seconds
+        elif not both and self._closed_since is not None:
+            self.blinks += 0 <= seconds - self._closed_since <= MAX_BLINK
+            self._closed_since = None
+
+    def is_blinking(self, seconds: float) -> bool:
+        """Return whether both eyes are closed, and not for longer than a blink."""
+        return self._closed_since is not None and abs(seconds - self._closed_since) <= MAX_BLINK
+
+    def eyes_open(self, values: Floats) -> tuple[float, float]:
+        """Return the opening of the left and the right eye, from the features (16,): 0 closed, 1 neutral, up to 2."""
+        left, right = (
+            min(max((float(values[eye]) - closed) / max(float(self.neutral[eye]) - closed, 0.05), 0.0), 2.0)
+            for eye, closed in enumerate(self.closed_aspect)
+        )
+        return left, right
+
+    @property
+    def neutral_width(self) -> float:
+        """Width of the neutral mouth, mm."""
+        return max(float(self.neutral[PLACE["mouth_width"]]), 20.0)
