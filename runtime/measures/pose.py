@@ -21,7 +21,7 @@ from canthus.runtime.wflw import CONTOUR, POINTS
 COLD_STEPS, WARM_STEPS = 12, 4
 """Gauss-Newton steps at most, from the linear start and from the pose of the frame before."""
 
-CONVERGED = 5e-4
+CONVERGED = 2e-3
 """The fit ends after a step that rotates by less, in radians, and moves by less, relative to the distance."""
 
 OUTLIER = 3.0
@@ -171,23 +171,22 @@ def _step(at: _Residuals) -> Floats:
     tx, ty, tz = (at.translations[:, axis, None] for axis in range(3))
     scale = tz / z
     u, v = x / z, y / z
-    jacobian = np.zeros((*x.shape, 2, 6))
+    count, points = x.shape
+    jacobian = np.zeros((count, 6, 2, points))
     # The projection of a moved point: scale * (dx - u dz) and scale * (dy - v dz).
-    jacobian[..., 0, 0] = scale * -u * ry
-    jacobian[..., 0, 1] = scale * (rz + u * rx)
-    jacobian[..., 0, 2] = scale * -ry
-    jacobian[..., 0, 3] = scale
-    jacobian[..., 0, 5] = scale * (tx - u * tz)
-    jacobian[..., 1, 0] = scale * (-rz - v * ry)
-    jacobian[..., 1, 1] = scale * v * rx
-    jacobian[..., 1, 2] = scale * rx
-    jacobian[..., 1, 4] = scale
-    jacobian[..., 1, 5] = scale * (ty - v * tz)
-    weighted = jacobian * at.weights[..., None, None]
-    count = len(x)
-    flat, flat_weighted = jacobian.reshape(count, -1, 6), weighted.reshape(count, -1, 6).swapaxes(1, 2)
-    normal = flat_weighted @ flat
-    right = flat_weighted @ at.residuals.reshape(count, -1, 1)
+    jacobian[:, 0, 0] = scale * -u * ry
+    jacobian[:, 1, 0] = scale * (rz + u * rx)
+    jacobian[:, 2, 0] = scale * -ry
+    jacobian[:, 3, 0] = scale
+    jacobian[:, 5, 0] = scale * (tx - u * tz)
+    jacobian[:, 0, 1] = scale * (-rz - v * ry)
+    jacobian[:, 1, 1] = scale * v * rx
+    jacobian[:, 2, 1] = scale * rx
+    jacobian[:, 4, 1] = scale
+    jacobian[:, 5, 1] = scale * (ty - v * tz)
+    weighted = (jacobian * at.weights[:, None, None]).reshape(count, 6, -1)
+    normal = weighted @ jacobian.reshape(count, 6, -1).swapaxes(1, 2)
+    right = weighted @ at.residuals.swapaxes(1, 2).reshape(count, -1, 1)
     diagonal = np.arange(6)
     normal[:, diagonal, diagonal] *= 1 + 1e-6
     normal[:, diagonal, diagonal] += 1e-9  # points that all coincide would make it singular
