@@ -21,8 +21,9 @@ from canthus.runtime.wflw import CONTOUR, POINTS
 COLD_STEPS, WARM_STEPS = 12, 4
 """Gauss-Newton steps at most, from the linear start and from the pose of the frame before."""
 
-CONVERGED = 2e-3
-"""The fit ends after a step that rotates by less, in radians, and moves by less, relative to the distance."""
+COLD_CONVERGED, WARM_CONVERGED = 2e-3, 2e-2
+"""The fit ends after a step that rotates by less, in radians, and moves by less, relative to the distance. The error
+that is left is about the square of the last step, so from the frame before one step is often enough."""
 
 OUTLIER = 3.0
 """Residuals of this many standard deviations have 2/3 of their weight (Cauchy's weight function)."""
@@ -121,14 +122,15 @@ def fit_poses(
         offsets: Floats | float = 0.0
     else:
         rotations, translations, offsets = start
-    for _ in range(COLD_STEPS if start is None else WARM_STEPS):
+    steps, converged = (COLD_STEPS, COLD_CONVERGED) if start is None else (WARM_STEPS, WARM_CONVERGED)
+    for _ in range(steps):
         last = _residuals(head, rays, weights, rotations, translations, offsets)
         step = _step(last)
         rotations = _rotate(step[:, :3], rotations)
         translations = translations * (1 + step[:, 5:])
         translations[:, :2] += step[:, 3:5]
         moved = np.abs(step)
-        if max(moved[:, :3].max(), moved[:, 5].max(), (moved[:, 3:5] / translations[:, 2:]).max()) < CONVERGED:
+        if max(moved[:, :3].max(), moved[:, 5].max(), (moved[:, 3:5] / translations[:, 2:]).max()) < converged:
             break
     squared = (last.weights * (last.residuals**2).sum(-1)).sum(1) / weights.sum(1) / 2
     return Poses(rotations, translations, np.sqrt(squared), last.shapes, last.residuals)
