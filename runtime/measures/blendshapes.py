@@ -3,7 +3,7 @@
 Left and right in ARKit's names are the person's, the other way round than in canthus.
 
 Left out, because no point shows them: cheekPuff, cheekSquint, noseSneer, tongueOut, jawForward, jawLeft, jawRight (the
-contour slides with the pose), eyeSquint (cannot be told from a half closed eye), mouthClose, mouthPress, mouthRoll,
+contour slides with the pose), eyeSquint (looks like a half closed eye), mouthClose, mouthPress, mouthRoll,
 mouthShrug and mouthDimple (the lips turn in or tighten, but their edges hardly move).
 """
 
