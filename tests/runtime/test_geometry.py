@@ -141,7 +141,7 @@ def test_crop_is_close_to_the_mean_over_the_area_of_its_pixels(scale):
     image, roi = textured(), Roi(350.3, 340.6, 64 * scale, 0.3)
     fine = cv2.warpAffine(image, to_frame(roi, 64 * 8), (64 * 8,) * 2, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     means = fine.reshape(64, 8, 64, 8, 3).mean((1, 3))
-    assert np.abs(crop(image, roi, 64) - means).mean() < 0.3 + 0.08 * scale  # one sample: up to 4.8
+    assert np.abs(crop(image, roi, 64) - means).mean() < 0.4 + 0.08 * scale  # one sample: up to 4.8
 
 
 def test_crops_of_several_regions_are_those_of_each():
