@@ -6,6 +6,7 @@ the image with wide black borders; `detect_in_stream` does the same step by step
 """
 
 import contextlib
+import importlib
 import math
 import os
 import re
@@ -15,6 +16,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import IO, NamedTuple
 
 import cv2
@@ -94,9 +96,10 @@ class Detector(Closeable):
     def __init__(self, model: str | Path | None = None) -> None:
         path = find_detector_model(model)
         with _SILENCE:
-            # This import takes a second, so only code that detects faces should wait for it.
-            from mediapipe import Image, ImageFormat
-            from mediapipe.tasks.python import BaseOptions, vision
+            # This import takes 0.2 s, so only code that detects faces should wait for it.
+            with _matplotlib_deferred():
+                from mediapipe import Image, ImageFormat
+                from mediapipe.tasks.python import BaseOptions, vision
 
             options = vision.FaceDetectorOptions(
                 base_options=BaseOptions(model_asset_buffer=path.read_bytes()),
@@ -257,6 +260,34 @@ def _is_cut_off(box: FaceBox, tile: _Tile, shape: Sequence[int]) -> bool:
         or (box.x1 >= x + side and x + side < shape[1])
         or (box.y1 >= y + side and y + side < shape[0])
     )
+
+
+class _Deferred(ModuleType):
+    """A module that is imported when an attribute of it is first used."""
+
+    def __getattr__(self, name: str) -> object:
+        module = sys.modules.get(self.__name__)
+        if module is self:  # while mediapipe is imported
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+@contextlib.contextmanager
+def _matplotlib_deferred() -> Iterator[None]:
+    """Defer the import of matplotlib in the block: mediapipe imports it to draw, and it takes most of the time."""
+    if "matplotlib" in sys.modules:
+        yield
+        return
+    package, pyplot = _Deferred("matplotlib"), _Deferred("matplotlib.pyplot")
+    package.__dict__["pyplot"] = pyplot
+    deferred = {"matplotlib": package, "matplotlib.pyplot": pyplot}
+    sys.modules.update(deferred)
+    try:
+        yield
+    finally:
+        for name, module in deferred.items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
 
 
 class _Silence:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends.openvino_without_telemetry import core, openvino
+from canthus.runtime.backends.compiled_models import LATENCY, compile_model, open_compiled
+from canthus.runtime.backends.openvino_without_telemetry import openvino
 from canthus.runtime.calibration import apply_calibration
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import BackendError, ModelError
@@ -14,21 +15,8 @@ from canthus.runtime.models import Manifest, Model
 
 def run_exactly(model: Path, crops: NDArray[np.uint8]) -> list[NDArray]:
     """Return every output of a model for crops (N, S, S, 3), computed in float32. For checks: it is slow."""
-    result = _compile(model, INFERENCE_PRECISION_HINT="f32").create_infer_request().infer([crops])
+    result = compile_model(model, {**LATENCY, "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request().infer([crops])
     return [np.array(value) for value in result.values()]
-
-
-def _compile(model: Path, single: bool = False, **options: str) -> openvino.CompiledModel:
-    """Compile a model for any number of crops, or only for one at a time (`single`). Raises ModelError."""
-    try:
-        network = core().read_model(model)
-        if single:
-            (crops,) = network.inputs
-            network.reshape({crops: [1, *list(crops.partial_shape)[1:]]})
-        return core().compile_model(network, "CPU", {"PERFORMANCE_HINT": "LATENCY", **options})
-    except RuntimeError as refused:
-        reason = str(refused).strip().splitlines()[-1]
-        raise ModelError(f"{model}: OpenVINO cannot load it: {reason}") from refused
 
 
 class OpenVINOBackend(Closeable):
@@ -52,7 +40,7 @@ class OpenVINOBackend(Closeable):
             self.name += ", 8 bits"
         # On CPUs with bf16, OpenVINO runs the network in bf16 and the decode after the last convolution in float32.
         # The points then differ by 0.02 crop pixels (median), and the run takes a third less time.
-        compiled = _compile(model.path, self._single)
+        compiled = open_compiled(model, self._single)
         _check_ports(model.path, compiled, manifest)
         self._request: openvino.InferRequest | None = compiled.create_infer_request()
 

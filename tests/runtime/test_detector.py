@@ -190,3 +190,15 @@ def test_error_for_a_wrong_model_file_has_no_native_log_lines(tmp_path, capfd):
     with pytest.raises(ModelError, match="not a face detector"):
         Detector(tmp_path / "d.tflite")
     assert capfd.readouterr().err == ""
+
+
+def test_the_detector_does_not_load_matplotlib_which_is_loaded_when_it_is_used():
+    script = (
+        "import sys\nfrom canthus.runtime.detector import Detector\n"
+        "with Detector():\n    print('matplotlib' in sys.modules, 'matplotlib.pyplot' in sys.modules)\n"
+        "from mediapipe.tasks.python.vision import drawing_utils\n"
+        "print(callable(drawing_utils.plt.figure), 'matplotlib.pyplot' in sys.modules)\n"
+        "import matplotlib.pyplot\nprint(drawing_utils.plt.figure is matplotlib.pyplot.figure)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "False", "True", "True", "True"]
