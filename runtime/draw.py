@@ -7,7 +7,7 @@ resolution than the image and is scaled down, so its dots and lines may be thinn
 import functools
 import itertools
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import cv2
 import numpy as np
@@ -19,6 +19,8 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.types import Face, Faces, check_image, describe_value
 
 Color = tuple[int, int, int]
+Premultiplied = tuple[float, ...]
+"""A color multiplied by alpha, and alpha, 0 to 255."""
 
 POINT_COLORS: tuple[Color, ...] = tuple(
     next(color for points, color in wflw.COLORS if point in points) for point in range(wflw.POINTS)
@@ -38,6 +40,12 @@ LAYER_SIZE = 160
 MAX_LAYER_SCALE = 8
 """The layer of a face is at least `LAYER_SIZE` pixels wide or high, but at most `MAX_LAYER_SCALE` times as large as the
 face in the image."""
+
+_CHAINS = tuple(np.array(chain) for chain in wflw.LINES)
+_CHAINS_OF_COLORS = tuple(
+    (tuple(np.array(chain) for chain in chains), color)
+    for color, chains in itertools.groupby(wflw.LINES, lambda chain: POINT_COLORS[chain[0]])
+)
 
 _SHIFT = 4
 """OpenCV's coordinates are integers; here in 1/16 pixel."""
@@ -102,22 +110,22 @@ def _draw_face(canvas: NDArray[np.uint8], face: Face, lines: bool, points_too: b
     size = _dot_size(face)
     dot, line = max(size, 0.8), max(0.42 * size, 0.5)  # still visible on the smallest faces
     outline = 1.6 * min(size / 2, 1)  # how much wider the outline is than the dot or line on it
-    scale = math.ceil(LAYER_SIZE / max(_span(face), 1))
-    layer = _Layer(canvas, face.points.min(0) - dot - 2, face.points.max(0) + dot + 2, min(scale, MAX_LAYER_SCALE))
+    scale = min(math.ceil(LAYER_SIZE / max(_span(face), 1)), MAX_LAYER_SCALE)
+    layer = _Layer(canvas, face.points.min(0) - dot - 2, face.points.max(0) + dot + 2, scale)
     if not layer.visible:
         return
     points = layer.place(face.points)
     if lines:
-        for width, alpha, color in ((line + outline, 0.35, OUTLINE), (line, 0.8, None)):
-            for chain in wflw.LINES:
-                layer.line(points[list(chain)], width, color or POINT_COLORS[chain[0]], alpha)
+        layer.lines([points[chain] for chain in _CHAINS], line + outline, _premultiplied(OUTLINE, 0.35))
+        for chains, color in _CHAINS_OF_COLORS:
+            layer.lines([points[chain] for chain in chains], line, _premultiplied(color, 0.8))
     if not points_too:
         layer.blend()
         return
     confident = face.scores >= FAINT_BELOW
-    layer.dots(points[~confident], dot, list(itertools.compress(POINT_COLORS, ~confident)), 0.35)
-    layer.dots(points[confident], dot + outline, [OUTLINE] * int(confident.sum()), 0.67)
-    layer.dots(points[confident], dot, list(itertools.compress(POINT_COLORS, confident)), 1.0)
+    layer.dots(points[~confident], dot, itertools.compress(_point_colors(0.35), ~confident))
+    layer.dots(points[confident], dot + outline, itertools.repeat(_premultiplied(OUTLINE, 0.67)))
+    layer.dots(points[confident], dot, itertools.compress(_point_colors(1.0), confident))
     layer.blend()
 
 
@@ -161,30 +169,38 @@ class _Layer:
         placed = (points - self._origin + 0.5) * self._scale - 0.5
         return np.round(placed * (1 << _SHIFT)).astype(np.int32)
 
-    def line(self, points: NDArray[np.int32], width: float, color: Color, alpha: float) -> None:
-        """Draw a line through points (K, 2) from `place`; `width` in pixels of the canvas."""
+    def lines(self, chains: Sequence[NDArray[np.int32]], width: float, color: Premultiplied) -> None:
+        """Draw lines through chains of points (K, 2) from `place`; `width` in pixels of the canvas."""
         thickness = max(round(width * self._scale), 1)
-        cv2.polylines(self._pixels, [points], False, _premultiplied(color, alpha), thickness, cv2.LINE_AA, _SHIFT)
+        cv2.polylines(self._pixels, chains, False, color, thickness, cv2.LINE_AA, _SHIFT)
 
-    def dots(self, points: NDArray[np.int32], diameter: float, colors: Sequence[Color], alpha: float) -> None:
+    def dots(self, points: NDArray[np.int32], diameter: float, colors: Iterable[Premultiplied]) -> None:
         """Draw a dot at each of the points (K, 2) from `place`; `diameter` in pixels of the canvas."""
         radius = diameter / 2 * self._scale * (1 << _SHIFT)
         circles = np.round(points[:, None] + radius * _CIRCLE).astype(np.int32)  # (K, 16, 2)
-        for circle, color in zip(circles, colors, strict=True):
-            cv2.fillConvexPoly(self._pixels, circle, _premultiplied(color, alpha), cv2.LINE_AA, _SHIFT)
+        for circle, color in zip(circles, colors, strict=False):  # an outline has the same color again and again
+            cv2.fillConvexPoly(self._pixels, circle, color, cv2.LINE_AA, _SHIFT)
 
     def blend(self) -> None:
         """Draw the layer on the canvas."""
         height, width = self._part.shape[:2]
-        pixels = cv2.resize(self._pixels, (width, height), interpolation=cv2.INTER_AREA)  # unchanged if equal
+        pixels = self._pixels
+        if self._scale > 1:
+            pixels = np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         transparency = cv2.bitwise_not(cv2.extractChannel(pixels, 3))
-        below = cv2.multiply(self._part, cv2.merge([transparency] * 3), scale=1 / 255)
-        self._part[:] = cv2.add(below, cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB))
+        below = cv2.multiply(self._part, cv2.cvtColor(transparency, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+        self._part[:] = cv2.add(below, cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB), dst=below)
 
 
 @functools.cache
-def _premultiplied(color: Color, alpha: float) -> tuple[float, ...]:
+def _premultiplied(color: Color, alpha: float) -> Premultiplied:
     return (*(alpha * part for part in color), 255 * alpha)
+
+
+@functools.cache
+def _point_colors(alpha: float) -> tuple[Premultiplied, ...]:
+    """Return the color of each point."""
+    return tuple(_premultiplied(color, alpha) for color in POINT_COLORS)
 
 
 def _blend(
