@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,8 @@ from canthus.runtime.options import (
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
+    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.types import Faces, Frame
 
 DESCRIPTION = """Find 98 points on every face of a video file.
 
@@ -76,10 +78,8 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
     """
     from tqdm import tqdm
 
-    from canthus.runtime.channel import Stage
     from canthus.runtime.draw import draw
     from canthus.runtime.files import Output, commit_together
-    from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.sinks import VideoSink
     from canthus.runtime.sources import VideoFile
     from canthus.runtime.tables import FRAME_COLUMNS, TableSink
@@ -87,7 +87,6 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(VideoFile(source))
         stack.enter_context(_claimed(source, outputs))
-        landmarker = stack.enter_context(Landmarker(settings))
         sinks: list[Output] = []
         stack.callback(commit_together, sinks)
         overlay = table = None
@@ -97,12 +96,11 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
         if outputs.table:
             table = TableSink(outputs.table, FRAME_COLUMNS, outputs.measures)
             sinks.append(table)
-        frames = iter(file) if file.is_large else stack.enter_context(Stage(lambda: iter(file), "decode"))
+        results = stack.enter_context(contextlib.closing(_landmark(file, settings)))
         bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
 
         count = with_faces = 0
-        for frame in frames:
-            faces = landmarker.update(frame)
+        for frame, faces in results:
             if table:
                 table.write(frame.index, frame.seconds, faces)
             if overlay:
@@ -113,6 +111,28 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
             bar.update()
     # Read after the sinks are closed: the rest of the audio is copied on close.
     return Report(count, with_faces, file.damaged, overlay.audio_error if overlay else "")
+
+
+def _landmark(file: "VideoFile", settings: "Settings") -> Generator[tuple["Frame", "Faces"], None, None]:
+    """Yield the frames of a video with their faces. A thread decodes, another one finds the faces.
+
+    The frames of a large video are not read ahead: each may have 100 MB.
+    """
+    from canthus.runtime.channel import Stage
+    from canthus.runtime.pipeline import Landmarker
+
+    def find_faces(frames: Iterable["Frame"]) -> Iterator[tuple["Frame", "Faces"]]:
+        with Landmarker(settings) as landmarker:  # in the thread that uses it
+            for frame in frames:
+                found = [(frame, landmarker.update(frame))]
+                del frame
+                yield found.pop()  # not kept here
+
+    if file.is_large:
+        yield from find_faces(file)
+        return
+    with Stage(lambda: iter(file), "decode") as frames, Stage(lambda: find_faces(frames), "landmark", 2) as results:
+        yield from results
 
 
 @contextlib.contextmanager
