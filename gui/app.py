@@ -166,9 +166,10 @@ def _stream(args: argparse.Namespace) -> "Stream":
     def open_finder() -> AbstractContextManager[FaceFinder]:
         from canthus.runtime.pipeline import Landmarker
 
-        return Landmarker(settings_from_args(args))
+        return Landmarker(settings_from_args(args), live=live)
 
-    return Stream(open_source, open_finder, live=not isinstance(args.source, Path), loop=args.loop)
+    live = not isinstance(args.source, Path)
+    return Stream(open_source, open_finder, live=live, loop=args.loop)
 
 
 def _open_qt() -> "QApplication":

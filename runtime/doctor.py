@@ -114,6 +114,11 @@ def _version(package: str) -> str:
         return ""
 
 
+def examine_processor() -> dict[str, object]:
+    """Return the name of the processor and the number of cores that this process may use."""
+    return {"cpu": _cpu(), "cores": _cores()}
+
+
 def _cpu() -> str:
     if util.find_spec("openvino"):
         from canthus.runtime.backends.openvino_without_telemetry import core

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from canthus.runtime.addresses import is_address
 from canthus.runtime.backends import Backend
 from canthus.runtime.backends.automatic import open_automatic
+from canthus.runtime.background import BackgroundDetector
 from canthus.runtime.channel import Stage
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.detector import Detector
@@ -70,6 +71,10 @@ class Landmarker(Closeable):
         with Landmarker() as landmarker:
             faces = landmarker.landmark(read_image("face.jpg"))
 
+    With `live` the detector runs in a thread of its own, and no frame waits for it: a new face appears one or a few
+    frames later. How many depends on the speed of the machine, so the points of a file are found without it: they are
+    the same in each run.
+
     `seconds` is the time that each stage took for the last frame. `backend` runs the network. It starts on the CPU
     and moves to the GPU when an engine is ready, if the machine has both; `canthus.runtime` logs each change.
 
@@ -77,14 +82,18 @@ class Landmarker(Closeable):
     network fails on all devices. A face for which a network gives impossible values is left out.
     """
 
-    def __init__(self, settings: Settings | None = None) -> None:
+    def __init__(self, settings: Settings | None = None, *, live: bool = False) -> None:
         self._thread = threading.current_thread()
         settings = Settings() if settings is None else settings
         if not isinstance(settings, Settings):
             raise InputError(f"settings must be Settings(model=..., max_faces=...), got {describe_value(settings)}")
         self.backend: Backend = open_automatic(settings.model, settings.gpu, POINTS, settings.precision)
         try:
-            self._detector = Detector(settings.detector_model)
+            self._detector: Detector | BackgroundDetector = (
+                BackgroundDetector(partial(Detector, settings.detector_model))
+                if live
+                else Detector(settings.detector_model)
+            )
         except BaseException:
             self.backend.close()
             raise
@@ -192,7 +201,9 @@ def _measure(
     )
 
 
-def _timed_detection(detector: Detector, seconds: dict[str, float], image: NDArray[np.uint8]) -> list[FaceBox]:
+def _timed_detection(
+    detector: Detector | BackgroundDetector, seconds: dict[str, float], image: NDArray[np.uint8]
+) -> list[FaceBox] | None:
     began = time.perf_counter()
     boxes = detector.detect_in_stream(image)
     seconds["detect"] = time.perf_counter() - began
@@ -221,7 +232,8 @@ def follow(
 
     Raises InputError if the source cannot be read, and ModelError if a model is missing or damaged.
     """
-    with Landmarker(settings) as landmarker, _open(source, frame_rate) as frames:
+    live = isinstance(source, int | np.integer) or (isinstance(source, str) and is_address(source))
+    with Landmarker(settings, live=live) as landmarker, _open(source, frame_rate) as frames:
         for frame in frames:
             yield frame, landmarker.update(frame)
 

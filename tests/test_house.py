@@ -24,9 +24,9 @@ MAY_IMPORT = {
 SOURCES = [path for room in ROOMS for path in sorted((REPOSITORY / room).rglob("*.py"))]
 RUNTIME_ORDER = (
     "errors addresses extras interrupts files temporal closeable wflw measures types decode geometry calibration "
-    "fields models downloads engine_files cuda backends landmarks detector smooth tracker channel limits image_header "
-    "native_messages image_files media elementary damage sources stream fragments sinks tables draw_measures draw "
-    "pipeline"
+    "fields models downloads engine_files cuda backends landmarks detector background smooth tracker channel limits "
+    "image_header native_messages image_files media elementary damage sources stream fragments sinks tables "
+    "draw_measures draw pipeline"
 )
 """Files and folders of runtime, each importing only earlier ones at its top."""
 HEAVY = ("torch", "PyQt6", "cv2", "av", "mediapipe", "openvino", "tensorrt", "onnx")

@@ -24,6 +24,8 @@ EXAMPLES = """examples:
   canthus bench --cpu --model accurate   of another model, on the CPU
   canthus bench --clip my.mp4            speed on your video (its true motion is unknown: no stability)
   canthus bench --max-faces 4 --json     as json
+  canthus bench stages -o report         each stage, for models, numbers of faces and sizes of frames
+  canthus bench peers -o peers.json      against MediaPipe and others, on the same frames
   canthus bench soak --hours 2           memory and latency over hours; see canthus bench soak --help"""
 
 
@@ -34,9 +36,16 @@ def command(arguments: list[str]) -> int:
             from canthus.runtime.bench import soak
 
             return soak.command(rest)
+        case ["stages", *rest]:
+            from canthus.runtime.bench.stages import command as measure_stages
+
+            return measure_stages(rest)
+        case ["peers", *rest]:
+            from canthus.runtime.bench.peers import command as measure_peers
+
+            return measure_peers(rest)
         case [name, *_] if not name.startswith("-"):
-            # A measurement of its own: from canthus.runtime.bench.NAME import command
-            print(f"canthus bench: unknown measurement {name!r}", file=sys.stderr)
+            print(f"canthus bench: unknown measurement {name!r} (expected peers, soak or stages)", file=sys.stderr)
             return 2
         case _:
             return _measure_clip(arguments)

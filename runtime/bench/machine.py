@@ -2,12 +2,21 @@
 
 import dataclasses
 import os
+import platform
+import re
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
+
+ISA_FLAGS = (
+    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
+    *("amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "bf16"),
+)
+"""Vector instructions that neural networks use, as Linux names them."""
 
 PROCESS = Path("/proc/self")
 """Linux's information about this process."""
@@ -48,3 +57,34 @@ def without_unbuilt_engine(settings: "Settings") -> "Settings":
         print("canthus bench: measuring the CPU; for the GPU run `canthus engine build` first", file=sys.stderr)
         return dataclasses.replace(settings, gpu=False)
     return settings
+
+
+def describe_machine() -> dict[str, object]:
+    """Return what speed depends on: processor, cores, system and versions."""
+    from canthus.runtime.doctor import examine_processor
+
+    packages = ("canthus", "openvino", "mediapipe", "opencv-contrib-python", "numpy", "av")
+    return {
+        **examine_processor(),
+        "isa": isa_flags(),
+        "isa_limit": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+    }
+
+
+def isa_flags() -> list[str]:
+    """Return those of `ISA_FLAGS` that the processor has; none if the system is not Linux."""
+    try:
+        flags = set(re.findall(r"\w+", (PROCESS.parent / "cpuinfo").read_text().partition("flags")[2].split("\n")[0]))
+    except OSError:
+        return []
+    return [flag for flag in ISA_FLAGS if flag in flags]
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
