@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.bench.machine import describe_machine
+from canthus.runtime.models import PRECISIONS
 from canthus.runtime.options import command_parser, positive_int
 
 if TYPE_CHECKING:
     from canthus.runtime.backends import Backend
-    from canthus.runtime.models import Model
+    from canthus.runtime.models import Model, Precision
     from canthus.runtime.types import FaceBox, Faces, Frame, Roi
 
 DESCRIPTION = """Measure the time of each stage, from the decoding of a frame to the encoding of an overlay.
@@ -42,6 +43,7 @@ class Case(NamedTuple):
     """One combination to measure."""
 
     model: str  # name or path
+    precision: "Precision"
     size: str  # key of SIZES
     faces: int
 
@@ -59,7 +61,8 @@ class Result:
     """The times of one case."""
 
     model: str
-    precision: str  # in which OpenVINO computes the network
+    precision: str  # of the model file
+    computed_in: str  # in which OpenVINO spends most of the time of the network: "bf16"
     size: str
     faces: int
     frames: int
@@ -77,7 +80,8 @@ def command(arguments: list[str]) -> int:
     check_folder(args.output, args.overwrite)
     machine = describe_machine()  # first: OpenVINO may pin this process to some cores
     frames, repeats = (6, 1) if args.smoke else (args.frames, 3)
-    cases = [Case(model, size, faces) for model in args.model for size in args.size for faces in args.faces]
+    models = [(model, precision) for model in args.model for precision in _precisions(model, args.precision)]
+    cases = [Case(*model, size, faces) for model in models for size in args.size for faces in args.faces]
     results = [asdict(result) for result in measure(cases, frames)]
     report = {"machine": machine, "startup": asdict(measure_startup(repeats)), "results": results}
     print(write_report(report, args.output))
@@ -88,6 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = command_parser("canthus bench stages", DESCRIPTION, EXAMPLES)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the report")
     parser.add_argument("--model", nargs="+", default=["fast", "accurate"], help="names or .onnx files (default: both)")
+    parser.add_argument(
+        "--precision", nargs="+", choices=PRECISIONS, metavar="P", help="float, int8 (default: those that a model has)"
+    )
     parser.add_argument("--size", nargs="+", choices=list(SIZES), default=list(SIZES), help="sizes of the frames")
     parser.add_argument(
         "--faces", nargs="+", type=positive_int, default=list(FACES), metavar="N", help="numbers of faces"
@@ -98,6 +105,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--smoke", action="store_true", help="measure a few frames only, to check that it works")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing report")
     return parser
+
+
+def _precisions(model: str, args: "Sequence[Precision] | None") -> "Sequence[Precision]":
+    """Return the given precisions, or those that a model has."""
+    from canthus.runtime.models import find_int8, find_model
+
+    return args or (("float", "int8") if find_int8(find_model(model)) else ("float",))
 
 
 def measure(cases: Sequence[Case], frames: int) -> Iterator[Result]:
@@ -193,11 +207,11 @@ class _Parts(NamedTuple):
 
 def _profile(model: "Model", faces: int) -> _Parts:
     """Measure the layers of a network with OpenVINO's counters."""
-    from canthus.runtime.backends.openvino_without_telemetry import core
+    from canthus.runtime.backends.compiled_models import LATENCY, compile_model
 
-    options = {"PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": "YES"}
-    request = core().compile_model(core().read_model(model.path), "CPU", options).create_infer_request()
-    size = model.manifest.size
+    single = model.manifest.precision == "int8"  # see cpu.py
+    request = compile_model(model.path, {**LATENCY, "PERF_COUNT": "YES"}, single).create_infer_request()
+    faces, size = 1 if single else faces, model.manifest.size
     for _ in range(3):
         request.infer([np.zeros((faces, size, size, 3), np.uint8)])
     layers = [layer for layer in request.profiling_info if layer.real_time.total_seconds() > 0]
@@ -214,11 +228,11 @@ def _profile(model: "Model", faces: int) -> _Parts:
 def _measure_case(case: Case, clip: Path) -> Result:
     from canthus.runtime.backends import open_backend
     from canthus.runtime.detector import Detector
-    from canthus.runtime.models import find_model, read_model
+    from canthus.runtime.models import find_model, find_precision, read_model
     from canthus.runtime.sources import VideoFile
     from canthus.runtime.wflw import POINTS
 
-    model = read_model(find_model(case.model))
+    model = read_model(find_precision(find_model(case.model), case.precision))
     parts = _profile(model, case.faces)
     clock = _Clock()
     latency: list[float] = []
@@ -241,7 +255,8 @@ def _measure_case(case: Case, clip: Path) -> Result:
     stages = {stage: clock.time(seconds) for stage, seconds in clock.seconds.items()}
     return Result(
         model=case.model,
-        precision=parts.precision,
+        precision=case.precision,
+        computed_in=parts.precision,
         size=case.size,
         faces=case.faces,
         frames=len(latency),
@@ -315,7 +330,7 @@ def _throughput(clip: Path, case: Case, frames: int) -> float:
     from canthus.runtime.pipeline import Settings
     from canthus.runtime.video import process_video
 
-    settings = Settings(model=case.model, max_faces=case.faces, gpu=False)
+    settings = Settings(model=case.model, max_faces=case.faces, gpu=False, precision=case.precision)
     began = time.perf_counter()
     process_video(clip, Outputs(clip.with_name("video.mp4"), None, overwrite=True), settings)
     return round(frames / (time.perf_counter() - began), 1)

@@ -64,7 +64,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
     for result in results:
         times = [result["stages"][stage] for stage in stages] + [result["latency"]]
         cells = [f"{time['median_ms']:.2f} / {time['p99_ms']:.2f}" for time in times]
-        model = f"{Path(result['model']).stem} ({result['precision']})"
+        model = f"{Path(result['model']).stem} ({result['precision']}, computed in {result['computed_in']})"
         lines.append(
             f"| {model} | {result['size']} | {result['faces']} | {' | '.join(cells)} | {result['throughput_fps']:.1f} |"
         )
@@ -92,7 +92,9 @@ def to_svg(results: Sequence[Mapping[str, Any]]) -> str:
     for row, (result, total) in enumerate(zip(results, totals, strict=True)):
         y, x = ROW * (row + 1) + 10, float(LABEL)
         faces = f"{result['faces']} face" + ("s" if result["faces"] > 1 else "")
-        drawn.append(_text(10, y + 14, f"{Path(result['model']).stem}, {result['size']}, {faces}"))
+        drawn.append(
+            _text(10, y + 14, f"{Path(result['model']).stem}, {result['precision']}, {result['size']}, {faces}")
+        )
         for stage, color in COLORS.items():
             length = scale * result["stages"][stage]["median_ms"]
             drawn.append(f'<rect x="{x:.1f}" y="{y}" width="{length:.1f}" height="{ROW - 6}" fill="{color}"/>')
