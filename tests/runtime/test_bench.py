@@ -40,7 +40,7 @@ def shape(value):
 def report(tmp_path_factory):
     """The report of a smoke run, and its folder."""
     folder = tmp_path_factory.mktemp("report")
-    words = ["--model", "fast", "--size", "720p", "--faces", "1", "4", "--smoke"]
+    words = ["--model", "fast", "--precision", "float", "--size", "720p", "--faces", "1", "4", "--smoke"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(startup, "FIRST_POINTS", "")  # seconds of a test
         assert run("stages", "-o", folder, *words) == 0
