@@ -87,6 +87,7 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(VideoFile(source))
         stack.enter_context(_claimed(source, outputs))
+        results = _begun(stack.enter_context(contextlib.closing(_landmark(file, settings))))
         sinks: list[Output] = []
         stack.callback(commit_together, sinks)
         overlay = table = None
@@ -96,7 +97,6 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
         if outputs.table:
             table = TableSink(outputs.table, FRAME_COLUMNS, outputs.measures)
             sinks.append(table)
-        results = stack.enter_context(contextlib.closing(_landmark(file, settings)))
         bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
 
         count = with_faces = 0
@@ -133,6 +133,18 @@ def _landmark(file: "VideoFile", settings: "Settings") -> Generator[tuple["Frame
         return
     with Stage(lambda: iter(file), "decode") as frames, Stage(lambda: find_faces(frames), "landmark", 2) as results:
         yield from results
+
+
+def _begun(results: Iterator[tuple["Frame", "Faces"]]) -> Iterator[tuple["Frame", "Faces"]]:
+    """Compute the first result now, so that a model that cannot be opened is an error before an output is created."""
+    first = [result for result in (next(results, None),) if result is not None]
+
+    def go_on() -> Iterator[tuple["Frame", "Faces"]]:
+        while first:
+            yield first.pop()  # not kept here: a frame may have 100 MB
+        yield from results
+
+    return go_on()
 
 
 @contextlib.contextmanager
