@@ -236,11 +236,13 @@ class EndlessCapture(FakeCapture):
 @pytest.mark.parametrize("number", [0, np.int64(0)])
 def test_camera_yields_the_newest_frame(monkeypatch, number):
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: EndlessCapture())
-    times, before = [], threading.enumerate()
+    times, counts, before = [], [], threading.enumerate()
     for _, (frame, faces) in zip(range(5), follow(number), strict=False):
-        assert len(faces) == 1
+        counts.append(len(faces))
         times.append(frame.seconds)
         time.sleep(0.1)
+    assert counts == sorted(counts)  # the detector does not hold the first frames up
+    assert counts[-1] == 1
     assert np.diff(times).min() > 0.05
     assert set(threading.enumerate()) <= set(before)
 
