@@ -30,7 +30,7 @@ OUTLINE: Color = (8, 12, 18)
 
 TEXT: Color = (244, 247, 250)
 
-FAINT_BELOW = 0.7
+FAINT_BELOW = 0.5
 """Points with a lower score, such as those behind a hand, are drawn without outline and translucent."""
 
 FOREHEAD = 0.5

@@ -13,7 +13,7 @@ from canthus.runtime.decode import MIN_WEIGHT
 from canthus.runtime.geometry import rois_from_points, roll_from_points
 from canthus.runtime.types import Roi
 
-CONFIDENT_SCORE = 0.7
+CONFIDENT_SCORE = 0.5
 """A prediction with a lower mean score is uncertain, and is refined further. On training faces, clean and degraded,
 these are 3 % of the predictions in the detector's boxes."""
 

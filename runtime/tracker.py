@@ -55,7 +55,7 @@ class TrackerSettings:
     detection_interval: float = 0.5  # between runs of the detector while faces are tracked
     detection_interval_when_lost: float = 0.15  # the same, shortly after a face was lost
     detection_interval_when_full: float = 4.0  # the same, while `max_faces` are tracked
-    new_face_score: float = 0.45  # of a new face: minimum of detection score times square root of face score
+    new_face_score: float = 0.4  # of a new face: minimum of detection score times square root of face score
     lost_score: float = 0.2  # a tracked face is lost below this face score
     unconfirmed_lost_score: float = 0.35  # the same, if the detector has not found it for `confirmation_timeout`
     confirmation_timeout: float = 2.5
