@@ -301,7 +301,7 @@ from canthus.runtime import pipeline
 from canthus.runtime.cli import main
 from canthus.runtime.detector import _SILENCE
 class Slow:
-    def __init__(self, settings):
+    def __init__(self, settings, live=False):
         with _SILENCE:  # redirects stderr, as while MediaPipe loads
             time.sleep(30)  # longer than the viewer waits for its threads
 pipeline.Landmarker = Slow
