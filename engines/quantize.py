@@ -151,6 +151,7 @@ def _import_nncf() -> "ModuleType":
     """Import NNCF without its telemetry and log lines. Raises BackendError if a library is missing."""
     from canthus.runtime.backends import openvino_without_telemetry  # noqa: F401 - before NNCF
 
+    logger_class = logging.getLoggerClass()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -161,7 +162,9 @@ def _import_nncf() -> "ModuleType":
         raise BackendError(
             f"quantizing needs {missing.name}, which is not installed: {install_command('quantize')}"
         ) from missing
-    nncf.set_log_level(logging.ERROR)
+    finally:
+        logging.setLoggerClass(logger_class)  # importing NNCF changes it
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # `nncf.set_log_level` changes handlers of other loggers too
     module: ModuleType = nncf
     return module
 

@@ -18,10 +18,10 @@ POPULATION_SECONDS = 0.3
 MAX_STEP = 0.2
 """Longer intervals between frames, in seconds, count as this long: a pause says nothing about the neutral face."""
 
-CLOSING, REOPENING = 0.82, 0.92
+CLOSING, REOPENING = 0.85, 0.94
 """An eye closes if its aspect falls below this share of what it was shortly before, and opens again above the other."""
 
-OPEN_ASPECT, CLOSED_ASPECT = 0.25, 0.18
+OPEN_ASPECT, CLOSED_ASPECT = 0.22, 0.18
 """An eye with a larger aspect than the first is never closed. The second is that of a closed eye, until the person has
 blinked: networks place the lids of closed eyes a little apart."""
 

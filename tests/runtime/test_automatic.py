@@ -412,7 +412,7 @@ def test_bench_measures_the_cpu_while_no_engine_is_built(machine, monkeypatch, c
 
     def measure(_, settings):
         on_cpu.append(not settings.gpu)
-        return "fake", clip.Speed("1x1", 1, 1, 1.0, 1.0, 1.0, 1.0, 1.0, None, None)
+        return "fake", clip.Speed("1x1", 1, 1, 1.0, 1.0, 1.0, 1.0, None, 1.0, None, None)
 
     monkeypatch.setattr(clip, "measure_speed", measure)
     words = ["--clip", "clip.mp4", "--model", str(machine.model)]

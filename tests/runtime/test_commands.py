@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime import doctor, models, sample
+from canthus.runtime.calibration import IDENTITY
 from canthus.runtime.cli import main
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.pipeline import Landmarker, Settings
@@ -240,7 +241,7 @@ def test_unusable_model_is_one_clear_error(clip, tmp_path, capsys):
 def test_model_with_another_number_of_points_is_one_clear_error(clip, tmp_path, capsys):
     other = tmp_path / "cofw.onnx"
     other.write_bytes(find_model().read_bytes())
-    dataclasses.replace(read_manifest(find_model()), points=29).write(other)
+    dataclasses.replace(read_manifest(find_model()), points=29, calibration=IDENTITY).write(other)
     assert run("video", clip, "--table", tmp_path / "t.csv", "--model", other) == 1
     assert "29 points" in failed(capsys)
 
