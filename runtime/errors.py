@@ -2,13 +2,14 @@
 
 
 class CanthusError(Exception):
-    """Base class of all errors that the user can fix. The commands print them as one line, without a traceback.
+    """Base class of all errors that the user can fix. The commands print them without a traceback.
 
-    Names and values in the message may come from a file. `str` escapes line breaks and other control characters.
+    Each argument is one line of the message. Names and values in it may come from a file: `str` escapes line breaks and
+    other control characters.
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__())
+        return "\n  ".join(printable(str(line)) for line in self.args)
 
 
 def printable(text: str) -> str:

@@ -110,7 +110,7 @@ def write_pack(
             cut = _cut_faces(sets, crops, size, augmentation, findings)
             missing = faces - len(cut)
             if missing and (not allow_missing or not cut):
-                raise InputError(_describe_unreadable(findings.unreadable, missing, folder / "unreadable.txt"))
+                raise InputError(*_describe_unreadable(findings.unreadable, missing, folder / "unreadable.txt"))
             crops.finish()
         labels = {
             "points": np.array([one.points for one in cut], np.float32),
@@ -193,14 +193,14 @@ def _cut_faces(
     return cut
 
 
-def _describe_unreadable(unreadable: dict[str, str], faces: int, list_file: Path) -> str:
-    """Return the error message. If it would be too long, the whole list is written to `list_file`."""
+def _describe_unreadable(unreadable: dict[str, str], faces: int, list_file: Path) -> list[str]:
+    """Return the lines of the error message. If they are too many, all are written to `list_file`."""
     reasons, more = list(unreadable.values()), []
     if len(reasons) > MAX_LISTED:
         list_file.write_text("\n".join(reasons) + "\n", errors="replace")
         more = [f"and {len(reasons) - MAX_LISTED} more, see {list_file}"]
     start = f"{len(reasons)} images with {faces} faces are missing or unreadable; to leave them out: --allow-missing"
-    return "\n  ".join([start, *reasons[:MAX_LISTED], *more])
+    return [start, *reasons[:MAX_LISTED], *more]
 
 
 @contextlib.contextmanager
