@@ -27,6 +27,9 @@ MAX_ROLL_CHANGE = math.radians(50)
 """No face changes more than this between two frames: its size by this factor, its roll by this angle. A lost face that
 returns does not change its size more either; a face of another size is another person, often after a cut."""
 
+STILL = 0.005
+"""Mean change of x and y from frame to frame below which a face is still, relative to the longer side of its box."""
+
 CUT_DIFFERENCE = 14.0
 CUT_CORRELATION = 0.5
 """There is a cut between two frames if their 8 x 8 thumbnails differ by more gray levels (mean) and correlate less.
@@ -75,6 +78,16 @@ class _Track:
     confirmed: float  # seconds of the last detection of the face
     detection_score: float  # of this detection
     refined: float = -math.inf  # seconds of the last prediction in the detector's box
+    before: "_Face | None" = None  # the face in the frame before, if it has hardly moved since
+
+    @property
+    def region_points(self) -> NDArray[np.float32]:
+        """The points (98, 2) around which the next frame is cropped.
+
+        Of a still face they are the mean of the last two predictions. With the last one alone, region and prediction
+        can alternate between two states for ever.
+        """
+        return self.face.points if self.before is None else (self.face.points + self.before.points) / 2
 
     def confirm(self, box: FaceBox, seconds: float) -> None:
         """Record that the detector has found the face. If it returned two boxes for it, the higher score stays."""
@@ -160,8 +173,8 @@ class Tracker:
     def _follow(self, image: NDArray[np.uint8], seconds: float) -> None:
         """Predict the landmarks of each track in the region of its last ones; drop the tracks that are lost."""
         if self._tracks:
-            before = np.stack([track.face.points for track in self._tracks])
-            rois = rois_from_points(before, np.array([track.face.roll for track in self._tracks]))
+            before = np.stack([track.region_points for track in self._tracks])
+            rois = rois_from_points(before, rolls_from_points(before))
             self._keep(_measure(predict_landmarks(self.backend, image, rois)), image.shape, seconds)
         self._lost = [track for track in self._lost if self._may_return(track, seconds)]
 
@@ -177,7 +190,8 @@ class Tracker:
             else:
                 self._lost.append(track)
         self._tracks = [
-            replace(self._tracks[index], face=found[index], seconds=seconds, frame=self._frame) for index in kept
+            replace(track, face=face, before=_if_still(track.face, face), seconds=seconds, frame=self._frame)
+            for track, face in ((self._tracks[index], found[index]) for index in kept)
         ]
 
     def _is_face(self, track: _Track, face: _Face, seconds: float) -> bool:
@@ -292,13 +306,19 @@ class Tracker:
         track.refined = seconds
         gain = face.box.score - track.face.box.score
         if gain > self.settings.refinement_gain and self._is_separate(face.box, ignore=track):
-            track.face = face
+            track.face, track.before = face, None
 
     def _is_separate(self, box: FaceBox, ignore: _Track | None = None) -> bool:
         return not any(self._is_same(box, other) for other in self._tracks if other is not ignore)
 
     def _is_same(self, box: FaceBox, track: _Track) -> bool:
         return intersection_over_minimum(box, track.face.box) >= self.settings.same_face_overlap
+
+
+def _if_still(before: _Face, after: _Face) -> _Face | None:
+    """Return the earlier face if its points hardly differ from those of the later one."""
+    distance = float(np.abs(after.points - before.points).mean())
+    return before if distance < STILL * _longer_side(after.box) else None
 
 
 def _is_plausible(before: _Face, after: _Face, frame: tuple[int, ...]) -> bool:

@@ -5,6 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from canthus.runtime import tracker as tracker_module
+from canthus.runtime.geometry import MARGIN
+from canthus.runtime.landmarks import Landmarks
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox
 from support.fakes import FakeBackend, bright_boxes, scene
@@ -285,6 +288,22 @@ def test_track_of_a_part_of_a_face_is_corrected_by_the_detectors_box(fake_backen
     corrected = [tracker.update(large, 0.2 + number / 30) for number in range(1, 20)][-1]
     assert corrected.ids.tolist() == before.ids.tolist()
     assert np.ptp(corrected.points[0], axis=0).max() == pytest.approx(130, abs=6)
+
+
+def test_points_of_a_still_face_settle_if_the_network_overshoots(fake_backend, monkeypatch):
+    """Where its region is too small the face is predicted a little too large, and the other way around."""
+    tracker = Tracker(bright_boxes, fake_backend)
+    run(tracker, [scene((150, 120), side=100)] * 2)
+
+    def predict(_backend, _image, rois):
+        (roi,) = rois
+        error = np.clip(1.2 * (MARGIN * 100 / roi.side - 1), -0.004, 0.004)
+        points = np.array([150, 120]) + 100 * (1 + error) * (SHAPE - 0.5)
+        return Landmarks(np.float32(points[None]), np.full((1, len(SHAPE)), 0.9, np.float32))
+
+    monkeypatch.setattr(tracker_module, "predict_landmarks", predict)
+    sides = [np.ptp(faces.points[0], axis=0).max() for faces in run(tracker, [scene((150, 120), side=100)] * 40)]
+    assert np.ptp(sides[-5:]) < 0.02
 
 
 @pytest.mark.parametrize(("score", "moved"), [(0.45, False), (0.55, True)])
