@@ -22,8 +22,9 @@ from canthus.runtime.backends.torch import TorchBackend
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import write_file
-from canthus.trainer.evaluation import report
+from canthus.trainer.evaluation import tables
 from canthus.trainer.evaluation.evaluate import Candidate, Result, evaluate, leave_out_unmeasurable, open_candidate
+from canthus.trainer.evaluation.json_report import to_json
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.log import REPORT, SESSIONS
@@ -160,15 +161,15 @@ class Session:
             f"{self.best_step}"
         ]
         for name, results in self.sets.items():
-            lines += ["", name, report.results_table(results)]
-            lines += [report.placed_caption(), report.placed_table(results)] if report.has_placed(results) else []
+            lines += ["", name, tables.results_table(results)]
+            lines += [tables.placed_caption(), tables.placed_table(results)] if tables.has_placed(results) else []
         lines += ["", *(f"{name}: not measured, the time was up" for name in self.left_out)] if self.left_out else []
         return "\n".join(lines)
 
     def values(self) -> dict[str, Any]:
         """Return everything as values for json."""
         fields = {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if one.name != "sets"}
-        return {**fields, "sets": {name: report.to_json(results) for name, results in self.sets.items()}}
+        return {**fields, "sets": {name: to_json(results) for name, results in self.sets.items()}}
 
 
 def progress_of_run(folder: Path) -> tuple[int, float | None]:

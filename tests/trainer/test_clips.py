@@ -25,7 +25,8 @@ from canthus.trainer.evaluation.clips import (
     track_faces,
 )
 from canthus.trainer.evaluation.evaluate import Candidate, Worker, open_candidate, open_peer
-from canthus.trainer.evaluation.report import clips_summary, clips_table, to_json
+from canthus.trainer.evaluation.json_report import to_json
+from canthus.trainer.evaluation.tables import clips_summary, clips_table
 from support.fakes import FakeBackend, bright_boxes, scene
 from support.shape import SHAPE
 from support.videos import write_video

@@ -14,8 +14,9 @@ from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.evaluate import Candidate, evaluate, match_detections, open_candidate, open_peer
+from canthus.trainer.evaluation.json_report import to_json
 from canthus.trainer.evaluation.metrics import BINS, nme, reliability, summarize
-from canthus.trainer.evaluation.report import results_table, to_json
+from canthus.trainer.evaluation.tables import results_table
 from canthus.trainer.faces.formats import open_set
 from support.shape import SHAPE
 from support.shards import write_shard

@@ -10,8 +10,9 @@ from canthus.runtime import wflw
 from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.evaluate import Candidate, evaluate
+from canthus.trainer.evaluation.json_report import to_json
 from canthus.trainer.evaluation.mouth import measure_mouth
-from canthus.trainer.evaluation.report import mouth_caption, mouth_markdown, to_json
+from canthus.trainer.evaluation.tables import mouth_caption, mouth_markdown
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.faces.labelled import LabelledFace

@@ -11,10 +11,11 @@ from canthus.runtime.errors import ModelError
 from canthus.trainer.commands.evaluate import command
 from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.evaluate import Candidate, evaluate, leave_out_unmeasurable
+from canthus.trainer.evaluation.json_report import to_json
 from canthus.trainer.evaluation.metrics import box_nme, nme
 from canthus.trainer.evaluation.placed import MAX_FRONTAL_YAW, MIN_PROFILE_YAW, measure_placed, poses_of
-from canthus.trainer.evaluation.report import placed_markdown, placed_table, to_json
 from canthus.trainer.evaluation.scores import length_errors
+from canthus.trainer.evaluation.tables import placed_markdown, placed_table
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind, is_placed
 from canthus.trainer.faces.labelled import LabelledFace

@@ -16,22 +16,16 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import roi_from_points
 from canthus.runtime.wflw import ATTRIBUTES
 from canthus.trainer.commands.evaluate import command
+from canthus.trainer.evaluation import diagrams
 from canthus.trainer.evaluation import evaluate as evaluating
-from canthus.trainer.evaluation import report
 from canthus.trainer.evaluation import speed as timing
+from canthus.trainer.evaluation.diagrams import error_distribution
 from canthus.trainer.evaluation.evaluate import Candidate, Worker, evaluate, faces_in_order
+from canthus.trainer.evaluation.face_sheets import CASES, cases_sheet, worst_sheet
 from canthus.trainer.evaluation.metrics import reliability, summarize
-from canthus.trainer.evaluation.report import (
-    CASES,
-    cases_sheet,
-    error_distribution,
-    markdown,
-    speed_table,
-    stability_table,
-    worst_sheet,
-)
 from canthus.trainer.evaluation.speed import measure_speed
 from canthus.trainer.evaluation.stability import SCALE, SHIFT, TURN, measure_box_stability
+from canthus.trainer.evaluation.tables import markdown, speed_table, stability_table
 from canthus.trainer.faces.contact_sheet import CAPTION, TILE
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
@@ -275,9 +269,9 @@ def test_models_without_scores_are_not_in_the_reliability_diagram(tmp_path, monk
         alike, model="scored", reliability=reliability(random.random((6, 98)), random.gamma(4, 1, (6, 98)))
     )
     drawn = []
-    monkeypatch.setattr(report, "_save", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(diagrams, "_save", lambda figure, path: drawn.append(figure))
     for results, wanted in (([alike], ["calibrated"]), ([alike, scored], ["calibrated", "scored,"])):
-        report.draw_reliability(results, tmp_path / "scores.png")
+        diagrams.draw_reliability(results, tmp_path / "scores.png")
         (legend,) = drawn.pop().legends
         assert [text.get_text().split()[0] for text in legend.get_texts()] == wanted
 

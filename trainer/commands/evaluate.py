@@ -254,38 +254,39 @@ def _options(args: argparse.Namespace) -> "MeasureOptions":
 
 
 def _report(args: argparse.Namespace, measured: "Measurements") -> None:
-    from canthus.trainer.evaluation import report
+    from canthus.trainer.evaluation import diagrams, face_sheets, tables
+    from canthus.trainer.evaluation.json_report import to_json
     from canthus.trainer.faces import contact_sheet
 
     results = measured.results
     if results:
-        print(report.markdown(results) if args.markdown else report.results_table(results))
-    if report.has_placed(results):
-        table = f"\n{report.placed_markdown(results)}" if args.markdown else report.placed_table(results)
-        print(f"\n{report.placed_caption()}\n{table}")
-    if caption := report.mouth_caption(results):
-        table = f"\n{report.mouth_markdown(results)}" if args.markdown else report.mouth_table(results)
+        print(tables.markdown(results) if args.markdown else tables.results_table(results))
+    if tables.has_placed(results):
+        table = f"\n{tables.placed_markdown(results)}" if args.markdown else tables.placed_table(results)
+        print(f"\n{tables.placed_caption()}\n{table}")
+    if caption := tables.mouth_caption(results):
+        table = f"\n{tables.mouth_markdown(results)}" if args.markdown else tables.mouth_table(results)
         print(f"\n{caption}\n{table}")
     if measured.stability:
         print("\nhow far points move if the box changes a little, in % of the normalizer")
-        print(report.stability_table(measured.stability))
+        print(tables.stability_table(measured.stability))
     if measured.speed:
         print("\ntime per face: crop, network, and points back in the image; the models take turns")
-        print(report.speed_table(measured.speed))
+        print(tables.speed_table(measured.speed))
     if measured.pose:
-        print(f"\n{report.POSE_CAPTION}\n{report.pose_table(measured.pose)}")
+        print(f"\n{tables.POSE_CAPTION}\n{tables.pose_table(measured.pose)}")
     if measured.clips:
-        print(("\n" if results else "") + report.clips_summary(measured.clips))
-        print(report.clips_table(measured.clips))
+        print(("\n" if results else "") + tables.clips_summary(measured.clips))
+        print(tables.clips_table(measured.clips))
     if args.json:
-        measurements = report.to_json(results, measured.stability, measured.speed, measured.clips, measured.pose)
+        measurements = to_json(results, measured.stability, measured.speed, measured.clips, measured.pose)
         write_file(args.json, (json.dumps(measurements, indent=2) + "\n").encode())
     if args.curve:
-        report.draw_curve(results, args.curve)
+        diagrams.draw_curve(results, args.curve)
     if args.reliability:
-        print(f"\n{report.scores_caption()}\n{report.scores_table(results)}")
-        report.draw_reliability(results, args.reliability)
+        print(f"\n{tables.scores_caption()}\n{tables.scores_table(results)}")
+        diagrams.draw_reliability(results, args.reliability)
     if args.worst:
-        contact_sheet.write_image(args.worst, report.worst_sheet(measured.sets, results[0]))
+        contact_sheet.write_image(args.worst, face_sheets.worst_sheet(measured.sets, results[0]))
     if args.cases:
-        contact_sheet.write_image(args.cases, report.cases_sheet(measured.sets, results[0]), drawing=True)
+        contact_sheet.write_image(args.cases, face_sheets.cases_sheet(measured.sets, results[0]), drawing=True)
