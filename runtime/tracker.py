@@ -78,16 +78,7 @@ class _Track:
     confirmed: float  # seconds of the last detection of the face
     detection_score: float  # of this detection
     refined: float = -math.inf  # seconds of the last prediction in the detector's box
-    before: "_Face | None" = None  # the face in the frame before, if it has hardly moved since
-
-    @property
-    def region_points(self) -> NDArray[np.float32]:
-        """The points (98, 2) around which the next frame is cropped.
-
-        Of a still face they are the mean of the last two predictions. With the last one alone, region and prediction
-        can alternate between two states for ever.
-        """
-        return self.face.points if self.before is None else (self.face.points + self.before.points) / 2
+    region_points: NDArray[np.float32] | None = None  # (98, 2), see `region_points`; None: those of `face`
 
     def confirm(self, box: FaceBox, seconds: float) -> None:
         """Record that the detector has found the face. If it returned two boxes for it, the higher score stays."""
@@ -173,7 +164,9 @@ class Tracker:
     def _follow(self, image: NDArray[np.uint8], seconds: float) -> None:
         """Predict the landmarks of each track in the region of its last ones; drop the tracks that are lost."""
         if self._tracks:
-            before = np.stack([track.region_points for track in self._tracks])
+            before = np.stack(
+                [track.face.points if track.region_points is None else track.region_points for track in self._tracks]
+            )
             rois = rois_from_points(before, rolls_from_points(before))
             self._keep(_measure(predict_landmarks(self.backend, image, rois)), image.shape, seconds)
         self._lost = [track for track in self._lost if self._may_return(track, seconds)]
@@ -189,9 +182,16 @@ class Tracker:
                 kept.append(index)
             else:
                 self._lost.append(track)
+        moved = ((self._tracks[index], found[index]) for index in kept)
         self._tracks = [
-            replace(track, face=face, before=_if_still(track.face, face), seconds=seconds, frame=self._frame)
-            for track, face in ((self._tracks[index], found[index]) for index in kept)
+            replace(
+                track,
+                face=face,
+                region_points=region_points(track.face.points, face.points),
+                seconds=seconds,
+                frame=self._frame,
+            )
+            for track, face in moved
         ]
 
     def _is_face(self, track: _Track, face: _Face, seconds: float) -> bool:
@@ -306,7 +306,7 @@ class Tracker:
         track.refined = seconds
         gain = face.box.score - track.face.box.score
         if gain > self.settings.refinement_gain and self._is_separate(face.box, ignore=track):
-            track.face, track.before = face, None
+            track.face, track.region_points = face, None
 
     def _is_separate(self, box: FaceBox, ignore: _Track | None = None) -> bool:
         return not any(self._is_same(box, other) for other in self._tracks if other is not ignore)
@@ -315,10 +315,14 @@ class Tracker:
         return intersection_over_minimum(box, track.face.box) >= self.settings.same_face_overlap
 
 
-def _if_still(before: _Face, after: _Face) -> _Face | None:
-    """Return the earlier face if its points hardly differ from those of the later one."""
-    distance = float(np.abs(after.points - before.points).mean())
-    return before if distance < STILL * _longer_side(after.box) else None
+def region_points(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the points (98, 2) around which the next frame is cropped, from those of the last two frames.
+
+    Of a still face they are the mean of both. With the last ones alone, region and prediction can alternate between two
+    states for ever.
+    """
+    still = float(np.abs(after - before).mean()) < STILL * float(np.ptp(after, axis=0).max())
+    return np.asarray((before + after) / 2 if still else after, np.float32)
 
 
 def _is_plausible(before: _Face, after: _Face, frame: tuple[int, ...]) -> bool:

@@ -23,7 +23,7 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import intersection_over_union, roi_from_points, roll_from_points, to_square_pixels
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.temporal import lag_in_frames
-from canthus.runtime.tracker import Detect, Tracker
+from canthus.runtime.tracker import Detect, Tracker, region_points
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.wflw import OUTER_CANTHI
 from canthus.trainer.evaluation.evaluate import SAME_FACE, SINGLE_PROCESS, Candidate, Worker, predict_faces
@@ -163,24 +163,26 @@ def _with_progress(frames: Iterable[Frame], bar: tqdm) -> Iterator[Frame]:
 
 
 class _SelfTracking:
-    """Predicts the faces of the reference with one candidate, each in the region of its own points before."""
+    """Predicts the faces of the reference with one candidate, each in the region of its own points, as the tracker."""
 
     def __init__(self, candidate: Candidate) -> None:
         self.lost = 0  # frames
         self._candidate = candidate
         self._smoother = Smoother()
         self._points: dict[int, Points] = {}  # (98, 2) of the frame before, by id
+        self._region_points: dict[int, Points] = {}  # (98, 2) by id, see `region_points`
 
     def update(self, image: NDArray[np.uint8], seconds: float, reference: Faces) -> tuple[Points, Points]:
         """Return raw and smoothed points (N, 98, 2) of the faces of the reference."""
         ids = reference.ids.tolist()
-        before = [self._points.get(face, points) for face, points in zip(ids, reference.points, strict=True)]
+        before = [self._region_points.get(face, points) for face, points in zip(ids, reference.points, strict=True)]
         rois = [roi_from_points(points, roll_from_points(points)) for points in before]
         found = Faces(*predict_faces(self._candidate, image, rois, WFLW), reference.ids)
-        self._points = {}
+        former, self._points, self._region_points = self._points, {}, {}
         for face, points, expected in zip(ids, found.points, reference.points, strict=True):
             if intersection_over_union(roi_from_points(points), roi_from_points(expected)) >= SAME_FACE:
                 self._points[face] = points
+                self._region_points[face] = region_points(former.get(face, points), points)
             else:
                 self.lost += 1
         return found.points, self._smoother.smooth(found, seconds).points
