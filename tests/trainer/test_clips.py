@@ -199,7 +199,8 @@ def test_a_model_that_loses_its_face_is_counted_and_continues_from_the_reference
     assert tracks.lost == [0, 1]
     steady, straying = tracks.segments[0].raw
     assert np.abs(steady - straying).max(axis=(1, 2)).argmax() == 4
-    np.testing.assert_allclose(steady[5:], straying[5:], atol=1)  # pixels; their regions have another history
+    # Their regions differ a little, as they remember other frames.
+    np.testing.assert_allclose(steady[5:], straying[5:], atol=2)  # pixels
     rows = measure_temporal_stability([tracks])
     assert rows[1].raw.jumps_per_1000 > 0 == rows[0].raw.jumps_per_1000
 
