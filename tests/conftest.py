@@ -1,6 +1,8 @@
 import os
 import signal
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,3 +83,15 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Turn progress bars off, and forget a `--debug` of an earlier test."""
     monkeypatch.setenv("TQDM_DISABLE", "1")
     os.environ.pop("CANTHUS_DEBUG", None)
+
+
+@pytest.fixture
+def cpu_seconds(monkeypatch) -> Iterator[None]:
+    """Measure time in CPU seconds of one thread, so that other work on the machine does not matter."""
+    import torch  # here: the tests of the runtime do not need it
+
+    monkeypatch.setattr(time, "monotonic", time.process_time)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -6,11 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer import session as session_module
@@ -26,16 +24,6 @@ from support.training import TINY, pack_folder
 
 SECONDS = 10.0
 FEW = [word for one in ("size=32", "batch=4", "held_out=3", "warm_up=4", "precision=fp32") for word in ("--set", one)]
-
-
-@pytest.fixture
-def cpu_seconds(monkeypatch) -> Iterator[None]:
-    """Measure time in CPU seconds of one thread, so that other work on the machine does not matter."""
-    monkeypatch.setattr(time, "monotonic", time.process_time)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import logging
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,16 +61,6 @@ def test_limit_shorter_than_the_first_step_ends_after_it(monkeypatch):
 @pytest.fixture
 def words(faces, tmp_path) -> list[str]:
     return [pack_folder(faces), "-o", str(tmp_path / "run"), "--no-compile", "--minutes", f"{SECONDS / 60}"]
-
-
-@pytest.fixture
-def cpu_seconds(monkeypatch) -> Iterator[None]:
-    """Measure time in CPU seconds of one thread, so that other work on the machine does not matter."""
-    monkeypatch.setattr(time, "monotonic", time.process_time)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("cpu_seconds")
