@@ -3,15 +3,10 @@
 from dataclasses import replace
 
 from PyQt6.QtCore import QEvent, QPoint, QRect, QSize, Qt, QTimer
-from PyQt6.QtGui import (
-    QAction,
-    QCloseEvent,
-    QKeySequence,
-    QMouseEvent,
-    QShortcut,
-)
-from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+from PyQt6.QtGui import QAction, QCloseEvent, QKeySequence, QMouseEvent, QShortcut
+from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QMenuBar, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
+from canthus.gui.menus import add_menus, new_action
 from canthus.gui.meter import SEPARATOR, FrameRateMeter
 from canthus.gui.overlay import OverlayStyle
 from canthus.gui.stream import Disconnected, Ended, Failed, Opening, Playing, Result, State, Stream
@@ -26,6 +21,9 @@ QToolButton { color: #b4bfcd; border: none; border-radius: 5px; padding: 4px 7px
 QToolButton:hover { background: #232b38; color: #e6ebf2; }
 QToolButton:checked { background: #1a2f42; color: #5ac8fa; }
 QToolButton:disabled { color: #4a5564; }
+QMenuBar { background: #12161d; color: #b4bfcd; }
+QMenuBar::item { padding: 4px 10px; border-radius: 4px; }
+QMenuBar::item:selected { background: #232b38; color: #e6ebf2; }
 QMenu { background: #171c25; color: #d5dde8; border: 1px solid #2b3442; padding: 4px; }
 QMenu::item { padding: 5px 22px; border-radius: 4px; }
 QMenu::item:selected { background: #27405a; }
@@ -89,10 +87,10 @@ class Window(QMainWindow):
         self._status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         row.addWidget(self._status, 1)
         row.addSpacing(10)
+        self._menu_bar = QMenuBar(self)
+        self.setMenuBar(self._menu_bar)
+        self.menus = add_menus(self._menu_bar)
         for action in self._actions():
-            self.addAction(action)
-            if action.text() == "Close":
-                continue  # the window frame has a close button
             button = QToolButton()
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             button.setDefaultAction(action)
@@ -107,34 +105,30 @@ class Window(QMainWindow):
         self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
 
     def _actions(self) -> list[QAction]:
-        """Create the actions, in the order of the bar and of the context menu."""
-        self._pause = self._action("Pause", "Pause or resume", "Space")
+        """Create the actions and add them to the menus. Return those with a button in the bar, in its order."""
+        self._pause = new_action(self, "Pause", "Pause or resume", "Space")
         self._pause.triggered.connect(self._toggle_pause)
+        self.menus.playback.addAction(self._pause)
         style = self.view.overlay_style
-        lines = self._action("Lines", "Show lines between the points", "L", checked=style.lines)
+        lines = new_action(self, "Lines", "Show lines between the points", "L", checked=style.lines)
         lines.toggled.connect(lambda on: self._set_style(lines=on))
-        ids = self._action("IDs", "Show the ID of each face", "I", checked=style.ids)
+        ids = new_action(self, "IDs", "Show the ID of each face", "I", checked=style.ids)
         ids.toggled.connect(lambda on: self._set_style(ids=on))
-        mirror = self._action("Mirror", "Flip left and right, as in a mirror", "M", checked=style.mirrored)
+        mirror = new_action(self, "Mirror", "Flip left and right, as in a mirror", "M", checked=style.mirrored)
         mirror.toggled.connect(lambda on: self._set_style(mirrored=on))
-        full = self._action("Full screen", "Show only the video", "F", "F11")
+        full = new_action(self, "Full screen", "Show only the video", "F", "F11")
         full.triggered.connect(self._toggle_full_screen)
-        keys = self._action("Keys", "Show keyboard shortcuts", "H", "F1", "?")
+        self.menus.view.addActions([lines, ids, mirror])
+        self.menus.view.addSeparator()
+        self.menus.view.addAction(full)
+        keys = new_action(self, "Keys", "Show keyboard shortcuts", "H", "F1", "?")
         keys.triggered.connect(self._show_keys)
-        close = self._action("Close", "Close the window", "Q", "Ctrl+Q", "Ctrl+W")
+        self.menus.help.addAction(keys)
+        close = new_action(self, "Close", "Close the window", "Q", "Ctrl+Q", "Ctrl+W")
         close.triggered.connect(self.close)
+        self.menus.file.addAction(close)
         QShortcut(QKeySequence("Esc"), self).activated.connect(self._escape)
-        return [self._pause, lines, ids, mirror, full, keys, close]
-
-    def _action(self, text: str, tip: str, *keys: str, checked: bool | None = None) -> QAction:
-        action = QAction(text, self)
-        action.setToolTip(f"{tip} ({keys[0]})")
-        action.setShortcuts([QKeySequence(key) for key in keys])
-        action.setAutoRepeat(False)
-        if checked is not None:
-            action.setCheckable(True)
-            action.setChecked(checked)
-        return action
+        return [self._pause, lines, ids, mirror, full, keys]
 
     def _update_status(self) -> None:
         text, width_of = self._meter.text(), self._status.fontMetrics().horizontalAdvance
@@ -235,7 +229,7 @@ class Window(QMainWindow):
             return
         height, width = result.frame.image.shape[0], result.frame.image.shape[1] * result.frame.pixel_aspect
         available = screen.availableSize() * SCREEN_FRACTION
-        bar = self._bar.sizeHint().height()
+        bar = self._bar.sizeHint().height() + self._menu_bar.sizeHint().height()
         scale = min(available.width() / width, (available.height() - bar) / height, max(1.0, 640 / height))
         size = QSize(round(width * scale), round(height * scale) + bar).expandedTo(MINIMUM_SIZE)
         geometry = QRect(QPoint(), size)
@@ -250,6 +244,7 @@ class Window(QMainWindow):
         full = self.isFullScreen()
         if event is not None and event.type() == QEvent.Type.WindowStateChange and full != self._bar.isHidden():
             self._bar.setVisible(not full)
+            self._menu_bar.setVisible(not full)
             self.view.setCursor(Qt.CursorShape.BlankCursor if full else Qt.CursorShape.ArrowCursor)
             self._show_hint("Press Esc to exit full screen" if full else "")
         super().changeEvent(event)
