@@ -125,6 +125,7 @@ def build(options: BuildOptions, output: Path | None = None, overwrite: bool = F
             layers=compiled.layers,
             check=check,
             calibration=manifest.calibration,
+            scheme=manifest.scheme,
         ).write(manifest_draft.file)
     engine.with_suffix(".runtime").unlink(missing_ok=True)
     return engine

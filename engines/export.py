@@ -24,6 +24,7 @@ from canthus.runtime.extras import install_command
 from canthus.runtime.files import Draft, check_free
 from canthus.runtime.models import PRECISIONS, Manifest, sha256
 from canthus.runtime.options import positive_int
+from canthus.runtime.schemes import guess_scheme
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -87,6 +88,7 @@ def export(
                 stride=stride,
                 calibration=calibration,
                 training=metadata,
+                scheme=guess_scheme(points),
             )
             manifest.write(draft.file)
             figures = _compare(network, draft.file, manifest, maps, FP16_TOLERANCE if half else FLOAT32_TOLERANCE)

@@ -20,6 +20,7 @@ from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read
 from canthus.runtime.errors import EngineError, InputError
 from canthus.runtime.files import write_file
 from canthus.runtime.models import cache_folder
+from canthus.runtime.schemes import WFLW, Scheme, manifest_values, parse_scheme, with_scheme
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
@@ -77,8 +78,11 @@ class EngineManifest:
     calibration: Calibration = field(  # of the model, when the engine was built
         default=IDENTITY, metadata=fields.check(parse=read_calibration)
     )
+    scheme: Scheme = field(default=WFLW, metadata=fields.check(parse=parse_scheme))  # of the points
 
     def __post_init__(self) -> None:
+        if self.scheme.points != self.points:
+            raise fields.FieldError(f"scheme: {self.scheme.name} has {self.scheme.points} points, not {self.points}")
         if not fits_points(self.calibration, self.points):
             raise fields.FieldError(f"calibration: not for {self.points} points, got {len(self.calibration)} numbers")
 
@@ -97,7 +101,7 @@ class EngineManifest:
 
     def write(self, engine: Path) -> None:
         """Write the manifest beside an engine. Raises InputError if it cannot be written."""
-        write_file(engine.with_suffix(".json"), (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
+        write_file(engine.with_suffix(".json"), (json.dumps(manifest_values(self), indent=2) + "\n").encode())
 
 
 class EngineData(NamedTuple):
@@ -141,7 +145,7 @@ def read_engine_manifest(engine: Path) -> EngineManifest:
     if not engine.is_file():
         raise EngineError(f"{engine}: no such engine; `canthus engine list` shows the engines in the cache")
     try:
-        manifest = fields.parse_fields(EngineManifest, fields.read_values(manifest_file))
+        manifest = fields.parse_fields(EngineManifest, with_scheme(fields.read_values(manifest_file)))
     except FileNotFoundError as error:
         raise EngineError(
             f"{engine}: its manifest {manifest_file.name} is missing, so its origin is unknown; build an engine with "

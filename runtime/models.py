@@ -6,7 +6,6 @@ float model. On most CPUs it takes about half the time.
 This file defines the manifest's format. `engines` writes manifests through `Manifest.write`.
 """
 
-import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -19,6 +18,7 @@ from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read
 from canthus.runtime.errors import ModelError
 from canthus.runtime.fields import FieldError, check, parse_fields, read_values
 from canthus.runtime.files import write_file
+from canthus.runtime.schemes import WFLW, Scheme, manifest_values, parse_scheme, with_scheme
 
 DEFAULT, GPU_DEFAULT = "fast", "accurate"
 """The included models that run on the CPU and on a GPU if the user names none."""
@@ -57,14 +57,17 @@ class Manifest:
     licence: str = ""
     precision: Precision = "float"
     quantization: Quantization | None = None  # of an 8-bit model
+    scheme: Scheme = field(default=WFLW, metadata=check(parse=parse_scheme))  # of the points
 
     def __post_init__(self) -> None:
+        if self.scheme.points != self.points:
+            raise FieldError(f"scheme: {self.scheme.name} has {self.scheme.points} points (expected {self.points})")
         if not fits_points(self.calibration, self.points):
             raise FieldError(f"calibration: not for {self.points} points, got {len(self.calibration)} numbers")
 
     def write(self, model: Path) -> None:
         """Write the manifest beside a model. Raises InputError if it cannot be written."""
-        write_file(model.with_suffix(".json"), (json.dumps(dataclasses.asdict(self), indent=2) + "\n").encode())
+        write_file(model.with_suffix(".json"), (json.dumps(manifest_values(self), indent=2) + "\n").encode())
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def parse_manifest(path: Path) -> Manifest:
     """
     manifest_file = path.with_suffix(".json")
     try:
-        return parse_fields(Manifest, read_values(manifest_file))
+        return parse_fields(Manifest, with_scheme(read_values(manifest_file)))
     except FileNotFoundError as missing:
         raise ModelError(
             f"{path}: its manifest {manifest_file.name} is missing; export models with `canthus export`"

@@ -23,10 +23,10 @@ MAY_IMPORT = {
 }
 SOURCES = [path for room in ROOMS for path in sorted((REPOSITORY / room).rglob("*.py"))]
 RUNTIME_ORDER = (
-    "errors addresses extras interrupts files temporal closeable wflw measures types decode geometry calibration "
-    "fields models downloads engine_files cuda backends landmarks detector background smooth tracker channel limits "
-    "image_header native_messages image_files media elementary damage sources stream fragments sinks tables "
-    "draw_measures draw pipeline"
+    "errors addresses extras interrupts files temporal closeable fields schemes wflw measures types decode geometry "
+    "calibration models downloads engine_files cuda backends landmarks detector background smooth tracker channel "
+    "limits image_header native_messages image_files media elementary damage sources stream fragments sinks "
+    "tables draw_measures draw pipeline"
 )
 """Files and folders of runtime, each importing only earlier ones at its top."""
 HEAVY = ("torch", "PyQt6", "cv2", "av", "mediapipe", "openvino", "tensorrt", "onnx")
@@ -137,7 +137,7 @@ def test_the_wheel_contains_every_source_and_nothing_else(tmp_path):
         shutil.rmtree(REPOSITORY / left, ignore_errors=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    kinds = ("*.py", "py.typed", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4")
+    kinds = ("*.py", "py.typed", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4", "schemes/*.toml")
     data = {path for room in ROOMS for kind in kinds for path in (REPOSITORY / room).rglob(kind)}
     wanted = {f"canthus/{path.relative_to(REPOSITORY).as_posix()}" for path in data}
     assert wanted <= names, wanted - names

@@ -24,6 +24,7 @@ from canthus.runtime.engine_files import EngineManifest, EngineRecipe
 from canthus.runtime.errors import BackendError, EngineError, ModelError
 from canthus.runtime.models import Manifest, read_model, sha256
 from canthus.runtime.pipeline import Landmarker, Settings
+from canthus.runtime.schemes import guess_scheme
 from canthus.runtime.types import Frame, Roi
 from support.fakes import FakeBackend, FakeDetector
 
@@ -92,7 +93,8 @@ class Machine(logging.Handler):
         engine = self.folder / f"{recipe.key}.engine"
         engine.write_bytes(data)
         check = {"engine": {"within_tolerance": passed}}
-        EngineManifest(hashlib.sha256(data).hexdigest(), recipe, "m", 64, points, 4, "", (), check=check).write(engine)
+        digest, scheme = hashlib.sha256(data).hexdigest(), guess_scheme(points)
+        EngineManifest(digest, recipe, "m", 64, points, 4, "", (), check=check, scheme=scheme).write(engine)
         return engine
 
     def set_build(self, *lines: str) -> None:

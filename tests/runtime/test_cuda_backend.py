@@ -13,6 +13,7 @@ from canthus.runtime.calibration import apply_calibration
 from canthus.runtime.decode import decode
 from canthus.runtime.engine_files import EngineManifest, EngineRecipe, read_engine_manifest
 from canthus.runtime.errors import BackendError, EngineError
+from canthus.runtime.schemes import guess_scheme
 from canthus.runtime.types import Roi
 from support.host_cuda import HostCuda, MarkedMaps, compile_shim, view_of
 
@@ -104,7 +105,9 @@ def write(folder: Path, data: bytes = ENGINE_DATA, **changes) -> Path:
     recipe = EngineRecipe(**{**fields, "precision": "fp16", "batch": (1, 4, MOST), **changes})
     path = folder / "m.engine"
     path.write_bytes(data)
-    EngineManifest(hashlib.sha256(data).hexdigest(), recipe, "fast", SIZE, POINTS, STRIDE, "", ()).write(path)
+    EngineManifest(
+        hashlib.sha256(data).hexdigest(), recipe, "fast", SIZE, POINTS, STRIDE, "", (), scheme=guess_scheme(POINTS)
+    ).write(path)
     return path
 
 

@@ -1,0 +1,205 @@
+"""Schemes: what the points of a face are, as data. Each is a TOML file, `NAME.toml` in this folder or a user's own.
+
+A scheme names the points and says which swap when the image is mirrored, which lines join them, which points form the
+eyes, and by what distance errors are divided. Left and right are those of the image, not of the person. A model's
+manifest carries its scheme.
+"""
+
+import dataclasses
+import functools
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.fields import FieldError, check, parse_fields, parse_toml, read_values
+
+Group = tuple[int, ...]
+"""Points, by their indices."""
+
+Color = tuple[int, int, int]
+"""RGB."""
+
+_BROW, _EYE, _NOSE, _LIPS = (255, 200, 90), (120, 240, 140), (190, 150, 255), (255, 120, 140)
+REGION_COLORS: dict[str, Color] = {
+    "contour": (90, 200, 250),
+    **dict.fromkeys(("left_brow", "right_brow"), _BROW),
+    **dict.fromkeys(("nose", "nose_bridge", "nose_base"), _NOSE),
+    **dict.fromkeys(("left_eye", "right_eye"), _EYE),
+    **dict.fromkeys(("lips", "outer_lips", "inner_lips"), _LIPS),
+    **dict.fromkeys(("left_pupil", "right_pupil"), (255, 255, 255)),
+}
+"""Color of each region that a scheme gives no color."""
+
+OTHER_COLOR: Color = (220, 225, 230)
+"""Color of the points outside all regions with a color."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """The points of a face as one data set defines them.
+
+    The fields are those of the TOML file; only `name` and `points` are required. Training needs `normalizer`, `eyes`
+    and `mirror_pairs` too. Without `eyes`, faces are tracked in upright regions.
+
+    Raises FieldError if a point does not exist or the fields do not fit together.
+    """
+
+    name: str
+    points: int = field(metadata=check(at_least=1))  # how many
+    names: tuple[str, ...] = ()  # of the points; empty = from the regions, see `point_names`
+    mirror_pairs: tuple[tuple[int, int], ...] = ()  # points that swap when the image is mirrored; all others stay
+    normalizer: tuple[Group, Group] = ((), ())  # errors are divided by the distance between the centers of these two
+    eyes: tuple[Group, Group] = ((), ())  # left and right: the line between their centers gives the roll
+    nose_tip: int | None = None  # for the estimate of the yaw
+    lines: tuple[Group, ...] = ()  # to draw: chains of points
+    lip_pairs: tuple[tuple[int, int], ...] = ()  # points of the upper and the lower inner lip, across from each other
+    regions: dict[str, Group] = field(default_factory=dict)  # parts of the face, each drawn in its color
+    colors: dict[str, Color] = field(default_factory=dict)  # of regions, instead of REGION_COLORS
+    ibug_68: Group = ()  # the points that are the 68 of iBUG 300-W and dlib, in their order
+    subsets: tuple[str, ...] = ()  # of the test set, whose errors are reported separately
+    published_counts: tuple[int, int] = (0, 0)  # number of faces in the official train and test lists
+    source: str = ""  # who defined the points
+
+    def __post_init__(self) -> None:
+        used: dict[str, tuple[Group, ...]] = {
+            "mirror_pairs": self.mirror_pairs,
+            "normalizer": self.normalizer,
+            "eyes": self.eyes,
+            "nose_tip": () if self.nose_tip is None else ((self.nose_tip,),),
+            "lines": self.lines,
+            "lip_pairs": self.lip_pairs,
+            "ibug_68": (self.ibug_68,),
+            "regions": tuple(self.regions.values()),
+        }
+        for name, groups in used.items():
+            for point in (point for group in groups for point in group):
+                if not 0 <= point < self.points:
+                    raise FieldError(f"{name}: there is no point {point} (expected 0 to {self.points - 1})")
+        paired = [point for pair in self.mirror_pairs for point in pair]
+        if twice := sorted({point for point in paired if paired.count(point) > 1}):
+            raise FieldError(f"mirror_pairs: point {twice[0]} occurs twice (expected each point in one pair at most)")
+        if self.names and len(set(self.names)) != self.points:
+            raise FieldError(f"names: expected {self.points} different names, got {len(set(self.names))}")
+        for name, (left, right) in (("normalizer", self.normalizer), ("eyes", self.eyes)):
+            if bool(left) != bool(right):
+                raise FieldError(f"{name}: expected points in both groups, or in none")
+        if len(self.ibug_68) not in (0, 68):
+            raise FieldError(f"ibug_68: expected 68 points, got {len(self.ibug_68)}")
+
+    @cached_property
+    def point_names(self) -> tuple[str, ...]:
+        """The name of each point (K,): `names`, or "REGION_NUMBER" from the regions, or "point_NUMBER"."""
+        if self.names:
+            return self.names
+        names = [f"point_{point}" for point in range(self.points)]
+        for region, points in self.regions.items():
+            for number, point in enumerate(points):
+                names[point] = f"{region}_{number}" if len(points) > 1 else region
+        return tuple(names)
+
+    @cached_property
+    def point_colors(self) -> tuple[Color, ...]:
+        """The color of each point (K,): that of its region."""
+        colors = [OTHER_COLOR] * self.points
+        for region, points in self.regions.items():
+            for point in points:
+                colors[point] = self.colors.get(region, REGION_COLORS.get(region, OTHER_COLOR))
+        return tuple(colors)
+
+    @cached_property
+    def mirror(self) -> NDArray[np.intp]:
+        """The index (K,) of each point's mirror point: `points[mirror]` reorders the points of a mirrored image."""
+        mirror = np.arange(self.points)
+        for one, other in self.mirror_pairs:
+            mirror[one], mirror[other] = other, one
+        mirror.setflags(write=False)
+        return mirror
+
+    @cached_property
+    def _eye_to_eye(self) -> NDArray[np.float64]:
+        """(K,) weights of the points whose sum is the vector from the center of the left eye to that of the right."""
+        weights = np.zeros(self.points)
+        for sign, eye in zip((-1, 1), self.eyes, strict=True):
+            weights[list(eye)] = sign / max(len(eye), 1)
+        return weights
+
+    def normalizer_vector(self, points: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the vectors (N, 2) whose lengths errors are divided by, left to right; points (N, K, 2)."""
+        left, right = (points[:, list(group)].mean(1) for group in self.normalizer)
+        vector: NDArray[np.floating] = right - left
+        return vector
+
+    def roll(self, points: NDArray[np.floating]) -> float:
+        """Return the roll of a face in radians: the angle of the line between its eye centers; points (K, 2)."""
+        return float(self.rolls(points[None])[0])
+
+    def rolls(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the rolls (N,) of faces in radians; points (N, K, 2). They are 0 if the scheme has no eyes."""
+        x, y = (self._eye_to_eye @ points).T
+        return np.asarray(np.arctan2(y, x))
+
+
+def read_scheme(path: Path) -> Scheme:
+    """Read a scheme from a .toml or .json file. Raises InputError if it cannot be read or is not a scheme."""
+    try:
+        return parse_scheme(read_values(path))
+    except OSError as unreadable:
+        raise InputError(f"{path}: cannot be read ({unreadable.strerror or unreadable})") from unreadable
+    except FieldError as wrong:
+        raise InputError(f"{path}: not a scheme of points: {wrong}") from wrong
+
+
+def parse_scheme(values: Any) -> Scheme:
+    """Return the scheme with these fields, or the included one of this name. Raises FieldError if it is none."""
+    if not isinstance(values, str):
+        return parse_fields(Scheme, values)
+    for scheme in included_schemes():
+        if scheme.name == values:
+            return scheme
+    raise FieldError(f"there is no scheme {values!r} (expected {', '.join(one.name for one in included_schemes())})")
+
+
+def scheme_values(scheme: Scheme) -> str | dict[str, Any]:
+    """Return what `parse_scheme` reads: the name of an included scheme, or the fields of another one."""
+    if scheme in included_schemes():
+        return scheme.name
+    return {name: value for name, value in dataclasses.asdict(scheme).items() if value not in ((), {}, "", None)}
+
+
+def manifest_values(manifest: Any) -> dict[str, Any]:
+    """Return the values of a manifest, a dataclass with a field `scheme`, to be written as JSON."""
+    return {**dataclasses.asdict(manifest), "scheme": scheme_values(manifest.scheme)}
+
+
+def with_scheme(values: Any) -> Any:
+    """Return the values of a manifest, with a scheme for its number of points if it has none, as up to version 0.2."""
+    if not isinstance(values, dict) or "scheme" in values or type(values.get("points")) is not int:
+        return values
+    return {**values, "scheme": scheme_values(guess_scheme(max(values["points"], 1)))}
+
+
+@functools.cache
+def included_scheme(name: str) -> Scheme:
+    """Return the scheme of a file in this folder: "wflw", "300w", "cofw", "lapa" or "aflw"."""
+    return parse_scheme(parse_toml((resources.files(__name__) / f"{name}.toml").read_text(encoding="utf-8")))
+
+
+def included_schemes() -> tuple[Scheme, ...]:
+    """Return all schemes that come with canthus."""
+    return tuple(included_scheme(name) for name in ("wflw", "cofw", "300w", "lapa", "aflw"))
+
+
+def guess_scheme(points: int) -> Scheme:
+    """Return the included scheme with this number of points; if there is none, one that only counts them."""
+    known = next((scheme for scheme in included_schemes() if scheme.points == points), None)
+    return known or Scheme(f"{points} points", points)
+
+
+WFLW = included_scheme("wflw")
+"""The scheme of the included models."""
