@@ -7,7 +7,7 @@ from PyQt6.QtCore import QRectF, Qt
 from PyQt6.QtGui import QColor, QFont, QFontInfo, QImage, QPainter, QPaintEvent
 from PyQt6.QtWidgets import QWidget
 
-from canthus.gui.overlay import OverlayStyle, frame_to_window, paint_faces
+from canthus.gui.overlay import OverlayStyle, Trails, frame_to_window, paint_faces
 from canthus.gui.stream import Result
 
 BACKGROUND = QColor("#0b0e13")
@@ -30,10 +30,17 @@ class View(QWidget):
         self._message: tuple[str, str] | None = None  # title, text
         self._result: Result | None = None
         self._image = QImage()
+        self._trails = Trails()
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
+
+    def set_style(self, style: OverlayStyle) -> None:
+        """Paint the faces in another style from now on."""
+        self.overlay_style = style
+        self.update()
 
     def show_result(self, result: Result) -> None:
         self._result = result
+        self._trails.add(result.faces, result.frame.seconds)
         pixels = np.ascontiguousarray(result.frame.image)
         height, width, _ = pixels.shape
         borrowed = QImage(
@@ -104,7 +111,7 @@ class View(QWidget):
         painter.setTransform(to_window)
         painter.drawImage(source, image)
         painter.restore()
-        paint_faces(painter, result.faces, to_window, self.overlay_style)
+        paint_faces(painter, result.faces, to_window, self.overlay_style, self._trails)
 
     def _paint_message(self, painter: QPainter, title: str, text: str) -> None:
         painter.save()

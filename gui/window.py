@@ -1,7 +1,5 @@
 """The window: shows a stream and its state, and handles keys and buttons."""
 
-from dataclasses import replace
-
 from PyQt6.QtCore import QEvent, QPoint, QRect, QSize, Qt, QTimer
 from PyQt6.QtGui import QAction, QCloseEvent, QKeySequence, QMouseEvent, QShortcut
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QMenuBar, QSizePolicy, QToolButton, QVBoxLayout, QWidget
@@ -10,6 +8,7 @@ from canthus.gui.menus import add_menus, new_action
 from canthus.gui.meter import SEPARATOR, FrameRateMeter
 from canthus.gui.overlay import OverlayStyle
 from canthus.gui.stream import Disconnected, Ended, Failed, Opening, Playing, Result, State, Stream
+from canthus.gui.switches import OverlaySwitches
 from canthus.gui.view import View
 from canthus.runtime.errors import CanthusError, InputError
 
@@ -109,16 +108,10 @@ class Window(QMainWindow):
         self._pause = new_action(self, "Pause", "Pause or resume", "Space")
         self._pause.triggered.connect(self._toggle_pause)
         self.menus.playback.addAction(self._pause)
-        style = self.view.overlay_style
-        lines = new_action(self, "Lines", "Show lines between the points", "L", checked=style.lines)
-        lines.toggled.connect(lambda on: self._set_style(lines=on))
-        ids = new_action(self, "IDs", "Show the ID of each face", "I", checked=style.ids)
-        ids.toggled.connect(lambda on: self._set_style(ids=on))
-        mirror = new_action(self, "Mirror", "Flip left and right, as in a mirror", "M", checked=style.mirrored)
-        mirror.toggled.connect(lambda on: self._set_style(mirrored=on))
+        self.switches = OverlaySwitches(self, self.menus.view, self.view.overlay_style)
+        self.switches.changed.connect(self.view.set_style)
         full = new_action(self, "Full screen", "Show only the video", "F", "F11")
         full.triggered.connect(self._toggle_full_screen)
-        self.menus.view.addActions([lines, ids, mirror])
         self.menus.view.addSeparator()
         self.menus.view.addAction(full)
         keys = new_action(self, "Keys", "Show keyboard shortcuts", "H", "F1", "?")
@@ -128,7 +121,7 @@ class Window(QMainWindow):
         close.triggered.connect(self.close)
         self.menus.file.addAction(close)
         QShortcut(QKeySequence("Esc"), self).activated.connect(self._escape)
-        return [self._pause, lines, ids, mirror, full, keys]
+        return [self._pause, *(self.switches.actions[name] for name in ("lines", "ids", "mirrored")), full, keys]
 
     def _update_status(self) -> None:
         text, width_of = self._meter.text(), self._status.fontMetrics().horizontalAdvance
@@ -137,10 +130,6 @@ class Window(QMainWindow):
         while width_of(text) > self._status.width():
             text = text.rpartition(SEPARATOR)[0]  # drop the last value rather than cut it off
         self._status.setText(text)
-
-    def _set_style(self, **changes: bool) -> None:
-        self.view.overlay_style = replace(self.view.overlay_style, **changes)
-        self.view.update()
 
     def _toggle_pause(self) -> None:
         self._stream.toggle_pause()

@@ -171,6 +171,18 @@ class Landmarker(Closeable):
         if self._measurer:
             self._measurer.restart()
 
+    def change(self, settings: Settings) -> None:
+        """Use other settings from the next frame on, without opening the networks again. Tracked faces keep their ids.
+
+        `model`, `detector_model`, `gpu` and `precision` are not looked at: open another landmarker to change them.
+        """
+        self.tracker.settings = replace(self.tracker.settings, max_faces=settings.max_faces)
+        if settings.smoothing != (self._smoother is not None):
+            self._smoother = Smoother() if settings.smoothing else None
+        if settings.measures != (self._measurer is not None) or settings.focal != self._focal:
+            self._measurer = Measurer(settings.focal) if settings.measures else None
+        self._focal = settings.focal
+
     def calibrate(self) -> None:
         """Measure the neutral faces again, in the next two seconds. People should look calmly into the camera."""
         if self._measurer:

@@ -148,6 +148,7 @@ class Tracker:
         self._frame += 1
         if self._cuts.is_cut(image):
             self.restart()
+        del self._tracks[self.settings.max_faces :]  # it may have been lowered
         self._follow(image, seconds)
         if self._awaited or self._detection_is_due(seconds):
             self._detect(image, seconds)

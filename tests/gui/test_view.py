@@ -9,10 +9,10 @@ from PyQt6.QtCore import QPointF, QRectF
 from PyQt6.QtGui import QFont, QImage
 from PyQt6.QtWidgets import QApplication
 
-from canthus.gui.overlay import FAINT_BELOW, OverlayStyle, frame_to_window
+from canthus.gui.overlay import OverlayStyle, frame_to_window
 from canthus.gui.stream import Result
 from canthus.gui.view import View
-from canthus.runtime.draw import POINT_COLORS
+from canthus.runtime.draw import FAINT_BELOW, POINT_COLORS
 from canthus.runtime.types import Faces, Frame
 from support.viewer import BACKGROUND, POINT, application, face_at, frame
 

@@ -106,6 +106,19 @@ def test_faces_are_found_and_finite_during_and_after_a_jump_in_time(jump):
             assert np.isfinite(faces.points).all()
 
 
+def test_settings_change_without_opening_the_networks_again():
+    with Landmarker(Settings(smoothing=False)) as landmarker:
+        first = landmarker.update(Frame(image_of_a_face(), 0, 0.0))
+        landmarker.change(Settings(measures=True, max_faces=2))
+        second = landmarker.update(Frame(image_of_a_face(), 1, 0.1))
+        assert first.measures is None
+        assert second.measures is not None
+        assert second.ids.tolist() == first.ids.tolist()
+        assert landmarker.tracker.settings.max_faces == 2
+        landmarker.change(Settings())
+        assert landmarker.update(Frame(image_of_a_face(), 2, 0.2)).measures is None
+
+
 @pytest.mark.parametrize("value", [np.nan, 0.0, 1e38])
 def test_face_with_impossible_points_is_dropped_and_found_again(monkeypatch, value):
     with Landmarker() as landmarker:

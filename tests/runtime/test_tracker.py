@@ -118,6 +118,13 @@ def test_number_of_faces_is_at_most_max_faces(fake_backend):
     assert len(tracker.update(scene((100, 120), (500, 120)), 0.0)) == 1
 
 
+def test_lowering_max_faces_keeps_the_oldest_faces(tracker):
+    both = scene((100, 120), (500, 120))
+    assert tracker.update(both, 0.0).ids.tolist() == [0, 1]
+    tracker.settings = dataclasses.replace(tracker.settings, max_faces=1)
+    assert tracker.update(both, 0.1).ids.tolist() == [0]
+
+
 def test_two_boxes_of_one_face_give_one_face(fake_backend):
     tracker = Tracker(lambda image: bright_boxes(image) * 2, fake_backend, TrackerSettings())
     results = run(tracker, [scene((100, 120))] * 70)

@@ -1,0 +1,278 @@
+"""Finds the faces of a stream, with a model that can be replaced while the frames go on."""
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, Any, Protocol
+
+from canthus.gui.mailbox import Mailbox
+from canthus.runtime.closeable import Closeable
+from canthus.runtime.models import Precision
+from canthus.runtime.types import Faces, Frame
+
+if TYPE_CHECKING:
+    from canthus.runtime.pipeline import Settings
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """How faces are found: `Settings` of the runtime, which is not imported here because that takes a second."""
+
+    model: str | Path | None = None
+    detector_model: str | Path | None = None
+    precision: Precision | None = None
+    gpu: bool = True
+    max_faces: int = 8
+    smoothing: bool = True
+    measures: bool = False
+    detection_interval: float = 0.5  # seconds between runs of the detector while faces are tracked
+    min_score: float = 0.0  # faces with a lower face score are not shown
+
+    @property
+    def networks(self) -> tuple[object, ...]:
+        """What cannot change without opening the networks again."""
+        return self.model, self.detector_model, self.precision, self.gpu
+
+    def settings(self) -> "Settings":
+        """Return the runtime's settings."""
+        from canthus.runtime.pipeline import Settings
+
+        return Settings(
+            model=self.model,
+            detector_model=self.detector_model,
+            max_faces=self.max_faces,
+            smoothing=self.smoothing,
+            gpu=self.gpu,
+            precision=self.precision,
+            measures=self.measures,
+        )
+
+
+class Landmarks(Protocol):
+    """Finds the faces of frames: a `TrackingLandmarker`."""
+
+    @property
+    def seconds(self) -> dict[str, float]: ...
+
+    @property
+    def backend_name(self) -> str: ...
+
+    def update(self, frame: Frame) -> Faces: ...
+
+    def restart(self) -> None: ...
+
+    def calibrate(self) -> None: ...
+
+    def change(self, tracking: Tracking) -> None: ...
+
+
+Open = Callable[[Tracking], AbstractContextManager[Landmarks]]
+
+
+class TrackingLandmarker(Closeable):
+    """The runtime's `Landmarker`, whose settings may change. It belongs to the thread that opened it."""
+
+    def __init__(self, tracking: Tracking, live: bool) -> None:
+        from canthus.runtime.pipeline import Landmarker
+
+        self._landmarker: Landmarker = Landmarker(tracking.settings(), live=live)
+        self.change(tracking)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of each stage for the last frame."""
+        return self._landmarker.seconds
+
+    @property
+    def backend_name(self) -> str:
+        """The library and the device that run the network."""
+        return self._landmarker.backend_name
+
+    def update(self, frame: Frame) -> Faces:
+        """Return the faces of the next frame."""
+        faces = self._landmarker.update(frame)
+        return faces[faces.face_scores >= self._min_score] if self._min_score else faces
+
+    def restart(self) -> None:
+        """Forget the faces."""
+        self._landmarker.restart()
+
+    def calibrate(self) -> None:
+        """Measure the neutral faces again."""
+        self._landmarker.calibrate()
+
+    def change(self, tracking: Tracking) -> None:
+        """Use other settings from the next frame on. Those of `tracking.networks` must be the same."""
+        self._min_score = tracking.min_score
+        self._landmarker.change(tracking.settings())
+        tracker = self._landmarker.tracker
+        tracker.settings = replace(tracker.settings, detection_interval=tracking.detection_interval)
+
+    def close(self) -> None:
+        """Free the networks."""
+        self._landmarker.close()
+
+
+@dataclass(frozen=True)
+class FinderState:
+    """What the finder does: it uses a backend, opens another model, or could not open it."""
+
+    backend: str = ""  # empty before the first model is open
+    opening: bool = False
+    error: str = ""
+
+
+class LiveFinder(Closeable):
+    """Finds faces with one model while another one is opened. The picture goes on meanwhile.
+
+    Each model is opened, used and closed in a thread of its own. `change` may be called in any thread; the other
+    methods belong to the thread that entered the `with` block.
+
+    open_landmarks: opens a model. live: frames have no faces until the first model is open; otherwise `with` waits for
+    it. `states` tells the window what happens.
+    """
+
+    def __init__(self, open_landmarks: Open, tracking: Tracking, live: bool) -> None:
+        self.states: Mailbox[FinderState] = Mailbox()
+        self._open = open_landmarks
+        self._live = live
+        self._tracking = tracking
+        self._lock = Lock()  # of the following three
+        self._active: _Worker | None = None
+        self._next: _Worker | None = None
+        self._old: list[_Worker] = []
+
+    def __enter__(self) -> "LiveFinder":
+        worker = self._start(self._tracking)
+        if not self._live:
+            worker.opened.result()
+        return self
+
+    @property
+    def tracking(self) -> Tracking:
+        """The settings that were requested last."""
+        return self._tracking
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time of each stage for the last frame."""
+        return self._active.landmarks.seconds if self._active else {}
+
+    @property
+    def backend_name(self) -> str:
+        """The library and the device that run the network; empty before the first model is open."""
+        return self._active.landmarks.backend_name if self._active else ""
+
+    def change(self, tracking: Tracking) -> None:
+        """Use other settings as soon as possible. Returns at once."""
+        before, self._tracking = self._tracking, tracking
+        if before.networks != tracking.networks:
+            self._start(tracking)
+            return
+        for worker in (self._active, self._next):
+            if worker is not None:
+                worker.run(lambda landmarks: landmarks.change(tracking))
+
+    def calibrate(self) -> None:
+        """Measure the neutral faces again. Returns at once."""
+        if (active := self._active) is not None:
+            active.run(lambda landmarks: landmarks.calibrate())
+
+    def _start(self, tracking: Tracking) -> "_Worker":
+        with self._lock:
+            if self._next is not None:
+                self._retire(self._next)
+            self._next = _Worker(lambda: self._open(tracking))
+            worker = self._next
+        self.states.post(FinderState(self.backend_name, opening=True))
+        return worker
+
+    def _retire(self, worker: "_Worker") -> None:
+        worker.end()
+        self._old = [old for old in self._old if old.is_alive()] + [worker]
+
+    def _adopt(self) -> None:
+        """Use the next model if it is open. If it cannot be opened, the one before stays."""
+        with self._lock:
+            worker = self._next
+            if worker is None or not worker.opened.done():
+                return
+            self._next = None
+            error = worker.opened.exception()
+            if error is None:
+                if self._active is not None:
+                    self._retire(self._active)
+                self._active = worker
+        if error is not None and self._active is None:
+            raise error
+        self.states.post(FinderState(self.backend_name, error=str(error or "")))
+
+    def update(self, frame: Frame) -> Faces:
+        """Return the faces of the next frame; none before the first model is open."""
+        self._adopt()
+        if self._active is None:
+            return Faces.none()
+        faces: Faces = self._active.run(lambda landmarks: landmarks.update(frame)).result()
+        return faces
+
+    def restart(self) -> None:
+        """Forget the faces. Call it after a jump to another time."""
+        if self._active is not None:
+            self._active.run(lambda landmarks: landmarks.restart())
+
+    def close(self) -> None:
+        """Free all models, and wait for their threads."""
+        with self._lock:
+            for worker in (self._active, self._next):
+                if worker is not None:
+                    self._retire(worker)
+            self._active = self._next = None
+        for worker in self._old:
+            worker.join()
+
+
+class _Worker:
+    """A thread that opens a model and uses it."""
+
+    landmarks: Landmarks
+
+    def __init__(self, open_landmarks: Callable[[], AbstractContextManager[Landmarks]]) -> None:
+        self.opened: Future[None] = Future()
+        self._tasks: SimpleQueue[tuple[Callable[[Landmarks], Any], Future[Any]] | None] = SimpleQueue()
+        self._thread = Thread(target=self._work, args=(open_landmarks,), name="landmarks", daemon=True)
+        self._thread.start()
+
+    def _work(self, open_landmarks: Callable[[], AbstractContextManager[Landmarks]]) -> None:
+        try:
+            with open_landmarks() as self.landmarks:
+                self.opened.set_result(None)
+                while (item := self._tasks.get()) is not None:
+                    task, done = item
+                    try:
+                        done.set_result(task(self.landmarks))
+                    except BaseException as error:  # noqa: BLE001 - raised again by the caller
+                        done.set_exception(error)
+                    del item, task, done  # the frame of a task may have 100 MB
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller
+            if not self.opened.done():
+                self.opened.set_exception(error)
+
+    def run(self, task: Callable[[Landmarks], Any]) -> "Future[Any]":
+        """Run a task in the thread, after those before it."""
+        done: Future[Any] = Future()
+        self._tasks.put((task, done))
+        return done
+
+    def end(self) -> None:
+        """Close the model after the tasks so far. Returns at once."""
+        self._tasks.put(None)
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def join(self) -> None:
+        self._thread.join()
