@@ -1,7 +1,8 @@
 """Frames in, faces out: the public Python API.
 
 `follow` yields the frames of a video, a camera, a stream or arrays, each with its faces. `Landmarker.landmark` returns
-the faces of a single image. `read_image` reads an image file, and `draw_faces` draws faces on an image.
+the faces of a single image. `read_image` reads an image file, `draw_faces` draws faces on an image, and
+`read_table` reads a table of points.
 """
 
 import warnings
@@ -20,9 +21,11 @@ __all__ = [
     "Landmarker",
     "ModelError",
     "Settings",
+    "Table",
     "draw_faces",
     "follow",
     "read_image",
+    "read_table",
 ]
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError, ModelError
     from canthus.runtime.image_files import read_image
     from canthus.runtime.pipeline import Landmarker, Settings, follow
+    from canthus.runtime.tables import Table, read_table
     from canthus.runtime.types import Face, FaceBox, Faces, Frame
 
     read_picture = read_image
@@ -41,6 +45,7 @@ else:
         "errors": ("BackendError", "CanthusError", "EngineError", "InputError", "ModelError"),
         "pipeline": ("Landmarker", "Settings", "follow"),
         "image_files": ("read_image",),
+        "tables": ("Table", "read_table"),
         "types": ("Face", "FaceBox", "Faces", "Frame"),
     }
     _RENAMED = {"draw_faces": "draw"}  # canthus.runtime.draw is the module

@@ -53,6 +53,12 @@ class Draft:
             self._lock: _Lock | None = _Lock(self.folder / LOCK_NAME)
             self._lock.acquire()
         self.file = self.folder / self._target.name
+        self._beside: list[Path] = []  # names of the files that `commit` moves first
+
+    def beside(self, path: Path) -> Path:
+        """Return where to write a second file, which `commit` moves to `path`, in the folder of the target."""
+        self._beside.append(self._target.with_name(path.name))
+        return self.folder / path.name
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
@@ -66,6 +72,8 @@ class Draft:
         """Move the file to the target."""
         try:
             with self.writing():
+                for path in self._beside:
+                    (self.folder / path.name).replace(path)
                 self.file.replace(self._target)
         finally:
             self.discard()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Find 98 points on every face of an image file, or of all images in a folder and its sub-folders.
 
 The table has one row for each face: picture (the path of the image below the folder), face (its number in the image),
-the face's box and score, then x, y and score of each point. Coordinates are pixels. The drawn images keep their names.
+the face's box and scores, then x, y and score of each point. Coordinates are pixels. An image without a face has a row
+with the other columns empty. The drawn images keep their names.
 Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then. A JPEG
 that is cut or damaged is processed as far as it can be decoded and listed too; the exit code is 0 then.
 Images of more than 100 megapixels are not read, unless the environment variable CANTHUS_MAX_IMAGE_MEGAPIXELS sets
@@ -61,7 +62,7 @@ def command(arguments: list[str]) -> int:
     add_measure_options(parser)
     args = parser.parse_args(arguments)
     if not (args.output or args.table):
-        parser.error("nothing to write: give --table FILE.csv, -o FOLDER, or both")
+        parser.error("nothing to write: give --table FILE, -o FOLDER, or both")
 
     outputs = outputs_from_args(args)
     report = process_images(args.source, outputs, settings_from_args(args))
@@ -82,7 +83,8 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
     from canthus.runtime.files import claim
     from canthus.runtime.image_files import find_images, read_damaged_image
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.tables import IMAGE_COLUMNS, STDOUT, TableSink
+    from canthus.runtime.run_details import describe_model, describe_settings
+    from canthus.runtime.tables import IMAGES, STDOUT, TableSink
 
     paths = find_images(source, outputs.overlay)
     root = source if source.is_dir() else source.parent
@@ -94,9 +96,15 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
             if output and output != STDOUT:
                 stack.enter_context(claim(output))
         landmarker = stack.enter_context(Landmarker(settings))
-        table = (
-            stack.enter_context(TableSink(outputs.table, IMAGE_COLUMNS, outputs.measures)) if outputs.table else None
-        )
+        table = None
+        if outputs.table:
+            details = {
+                "source": {"path": str(source), "images": len(paths)},
+                "model": describe_model(settings, landmarker.backend_name),
+                "settings": describe_settings(settings),
+            }
+            schema = IMAGES.with_measures(outputs.measures)
+            table = stack.enter_context(TableSink(outputs.table, schema, details, outputs.faces_only))
         for path in tqdm(paths, source.name, unit="image", disable=None):
             try:
                 image, damage = read_damaged_image(path)

@@ -20,6 +20,7 @@ class Outputs:
     overwrite: bool = False
     measures: bool = False  # write the measures into the table
     drawings: tuple[str, ...] = ("points", "lines", "ids")  # of draw.DRAWINGS
+    faces_only: bool = False  # write no row for a frame or an image without a face
 
 
 def command_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -95,11 +96,15 @@ def add_measure_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_output_options(parser: argparse.ArgumentParser, overlay: str, overlay_help: str) -> None:
-    """Add -o OVERLAY, --table, --overwrite, --no-lines and --draw."""
+    """Add -o OVERLAY, --table, --faces-only, --overwrite, --no-lines and --draw."""
     parser.add_argument("-o", "--output", type=Path, metavar=overlay, help=overlay_help)
     parser.add_argument(
-        "--table", type=Path, metavar="FILE.csv", help="write a table of points; - writes it to standard output"
+        "--table",
+        type=Path,
+        metavar="FILE",
+        help="write a table of points: .csv, .jsonl, .parquet, .feather or .npz; - writes CSV to standard output",
     )
+    parser.add_argument("--faces-only", action="store_true", help="write no rows where no face is")
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
     parser.add_argument("--no-lines", action="store_true", help="draw no lines between the points")
     parser.add_argument(
@@ -113,7 +118,8 @@ def add_output_options(parser: argparse.ArgumentParser, overlay: str, overlay_he
 def outputs_from_args(args: argparse.Namespace) -> Outputs:
     """Return the outputs that the options of `add_output_options` describe."""
     drawings = _drawings(args)
-    return Outputs(args.output, args.table, args.overwrite, getattr(args, "measures", False), drawings)
+    measures = getattr(args, "measures", False)
+    return Outputs(args.output, args.table, args.overwrite, measures, drawings, getattr(args, "faces_only", False))
 
 
 def _drawings(args: argparse.Namespace) -> tuple[str, ...]:

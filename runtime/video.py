@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 DESCRIPTION = """Find 98 points on every face of a video file.
 
 The overlay video shows the points on the frames and keeps the timestamps and the audio. The table has one row for
-each face of each frame: frame, seconds, face (the id of the track), the face's box and score, then x, y and score of
-each point. Coordinates are pixels of the frame. Give -o, --table, or both. Ctrl-C stops early and keeps the results.
+each face of each frame: frame, seconds, face (the id of the track), the face's box and scores, then x, y and score of
+each point. Coordinates are pixels of the frame. A frame without a face has a row in which `face` and what follows is
+empty. Give -o, --table, or both. Ctrl-C stops early and keeps the results.
 
 If the file is damaged or incomplete, all frames that can be decoded are processed, and one line on standard error says
 what is missing; the exit code is 0. Not noticed are: the end of a .h264, .hevc or .ts file that is cut between two
@@ -38,6 +39,7 @@ refused, unless the environment variable CANTHUS_MAX_FRAME_MEGAPIXELS sets anoth
 EXAMPLES = """examples:
   canthus video clip.mp4 -o overlay.mp4             draw the points
   canthus video clip.mp4 --table points.csv         write their coordinates
+  canthus video clip.mp4 --table points.parquet     the same, for pandas, Polars or R
   canthus video clip.mp4 --table - | head           write them to standard output
   canthus video clip.mp4 --table face.csv --measures  with head pose, gaze, blinks, expressions
   canthus video clip.mp4 -o overlay.mp4 --table points.csv --max-faces 1 --overwrite"""
@@ -62,7 +64,7 @@ def command(arguments: list[str]) -> int:
     add_measure_options(parser)
     args = parser.parse_args(arguments)
     if not (args.output or args.table):
-        parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE.csv, or both")
+        parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE, or both")
 
     outputs = outputs_from_args(args)
     _print_report(args.source, outputs, process_video(args.source, outputs, settings_from_args(args)))
@@ -80,14 +82,16 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
 
     from canthus.runtime.draw import draw
     from canthus.runtime.files import Output, commit_together
+    from canthus.runtime.run_details import describe_model, describe_settings, describe_video
     from canthus.runtime.sinks import VideoSink
     from canthus.runtime.sources import VideoFile
-    from canthus.runtime.tables import FRAME_COLUMNS, TableSink
+    from canthus.runtime.tables import FRAMES, TableSink
 
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(VideoFile(source))
         stack.enter_context(_claimed(source, outputs))
-        results = _begun(stack.enter_context(contextlib.closing(_landmark(file, settings))))
+        backends: list[str] = []
+        results = _begun(stack.enter_context(contextlib.closing(_landmark(file, settings, backends.append))))
         sinks: list[Output] = []
         stack.callback(commit_together, sinks)
         overlay = table = None
@@ -95,7 +99,12 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
             overlay = VideoSink(outputs.overlay, file)
             sinks.append(overlay)
         if outputs.table:
-            table = TableSink(outputs.table, FRAME_COLUMNS, outputs.measures)
+            details = {
+                "source": describe_video(file),
+                "model": describe_model(settings, backends[0]),
+                "settings": describe_settings(settings),
+            }
+            table = TableSink(outputs.table, FRAMES.with_measures(outputs.measures), details, outputs.faces_only)
             sinks.append(table)
         bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
 
@@ -113,16 +122,20 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
     return Report(count, with_faces, file.damaged, overlay.audio_error if overlay else "")
 
 
-def _landmark(file: "VideoFile", settings: "Settings") -> Generator[tuple["Frame", "Faces"], None, None]:
+def _landmark(
+    file: "VideoFile", settings: "Settings", opened: Callable[[str], None]
+) -> Generator[tuple["Frame", "Faces"], None, None]:
     """Yield the frames of a video with their faces. A thread decodes, another one finds the faces.
 
-    The frames of a large video are not read ahead: each may have 100 MB.
+    `opened` is called with the name of the backend. The frames of a large video are not read ahead: each may have
+    100 MB.
     """
     from canthus.runtime.channel import Stage
     from canthus.runtime.pipeline import Landmarker
 
     def find_faces(frames: Iterable["Frame"]) -> Iterator[tuple["Frame", "Faces"]]:
         with Landmarker(settings) as landmarker:  # in the thread that uses it
+            opened(landmarker.backend_name)
             for frame in frames:
                 found = [(frame, landmarker.update(frame))]
                 del frame

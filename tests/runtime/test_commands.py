@@ -68,7 +68,7 @@ def test_video_writes_an_overlay_and_a_table(clip, tmp_path, capsys):
     with VideoFile(overlay) as video:
         assert [frame.seconds for frame in video] == pytest.approx(times, abs=1e-3)
     assert capsys.readouterr().err == ""
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv", "t.csv.json"]
 
 
 def test_points_are_on_the_face_of_the_sample(clip, tmp_path):
@@ -143,10 +143,11 @@ def test_track_ends_when_the_camera_is_covered(clip, model, light):
         assert len(left.ids) == 0
 
 
-def test_video_without_faces_writes_an_empty_table_and_an_overlay(tmp_path):
+def test_video_without_faces_writes_a_row_for_each_frame_and_an_overlay(tmp_path):
     source = write_video(tmp_path / "gray.mp4", STILL)
     assert run("video", source, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 0
-    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1
+    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
+    assert [row["face"] for row in rows] == [""] * len(STILL)
     with VideoFile(tmp_path / "o.mp4") as video:
         assert len(list(video)) == len(STILL)
 
@@ -173,10 +174,12 @@ def test_source_is_not_overwritten(clip, capsys):
     assert clip.read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["p.parquet", "p.feather", "p.xyz", "p"])
+@pytest.mark.parametrize("name", ["p.xlsx", "p.xyz", "p"])
 def test_unknown_table_format_is_refused_before_any_work(clip, tmp_path, capsys, name):
     assert run("video", clip, "--table", tmp_path / name) == 1
-    assert failed(capsys).endswith(f"{name}: unsupported table format (supported: .csv)")
+    assert failed(capsys).endswith(
+        f"{name}: unsupported table format (supported: .csv, .jsonl, .parquet, .feather, .npz)"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
@@ -195,7 +198,7 @@ def test_table_goes_to_standard_output_and_nothing_else_does(clip, tmp_path, cap
     assert run("video", clip, "--table", "t.csv") == 0
     assert output.out.encode() == (tmp_path / "t.csv").read_bytes()
     assert output.err.strip().endswith("with faces; wrote o.mp4")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv", "t.csv.json"]
 
 
 def test_reader_that_closes_the_table_ends_the_run_quietly(clip):
@@ -280,7 +283,7 @@ def test_ctrl_c_and_sigterm_leave_complete_outputs(tmp_path, end):
     assert None not in rows[-1].values()
     with VideoFile(overlay) as video:
         assert abs(len(list(video)) - len(rows)) <= 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv", "t.csv.json"]
 
 
 @contextlib.contextmanager
@@ -307,7 +310,7 @@ def test_second_ctrl_c_during_closing_loses_no_frame(tmp_path):
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
     with VideoFile(tmp_path / "o.mp4") as video:
         assert abs(len(list(video)) - len(rows)) <= 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv", "t.csv.json"]
 
 
 def test_second_run_on_the_same_output_is_refused_and_the_first_one_is_untouched(tmp_path, clip, capsys):
@@ -329,7 +332,7 @@ def test_killed_run_leaves_only_a_partial_folder_which_the_next_run_deletes(tmp_
     assert len([name for name in left if name.startswith(".canthus-partial-")]) == 2
     assert all(name.startswith(".canthus-") for name in left)
     assert run("video", clip, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "o.mp4", "t.csv", "t.csv.json"]
 
 
 @pytest.mark.parametrize("calls", [0, 3])
@@ -344,7 +347,10 @@ def test_interrupted_run_leaves_both_outputs_or_none(clip, tmp_path, monkeypatch
 
     monkeypatch.setattr(Landmarker, "update", interrupted)
     assert run("video", clip, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 130
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", *(["o.mp4", "t.csv"] if calls else [])]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "clip.mp4",
+        *(["o.mp4", "t.csv", "t.csv.json"] if calls else []),
+    ]
 
 
 def test_images_are_drawn_and_written_to_a_table(clip, tmp_path, capsys):
@@ -358,7 +364,7 @@ def test_images_are_drawn_and_written_to_a_table(clip, tmp_path, capsys):
     assert run("images", folder, "--table", tmp_path / "t.csv", "-o", tmp_path / "drawn") == 1
     assert "broken.jpg" in failed(capsys)
     rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
-    assert [row["picture"] for row in rows] == [str(Path("deep", "face.png"))]
+    assert [(row["picture"], row["face"]) for row in rows] == [(str(Path("deep", "face.png")), "0"), ("gray.jpg", "")]
     drawn = cv2.imread(str(tmp_path / "drawn" / "deep" / "face.png"))
     assert (drawn != cv2.cvtColor(image, cv2.COLOR_RGB2BGR)).any()
     assert (tmp_path / "drawn" / "gray.jpg").exists()

@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 from canthus.runtime.sinks import VideoSink
 from canthus.runtime.sources import VideoFile
-from canthus.runtime.tables import FRAME_COLUMNS, TableSink
+from canthus.runtime.tables import FRAMES, TableSink
 from canthus.runtime.types import Faces
 
 source, target, table = map(Path, sys.argv[1:])
 faces = Faces(np.ones((6, 98, 2), np.float32), np.ones((6, 98), np.float32), np.arange(6))
-with VideoFile(source) as video, VideoSink(target, video) as sink, TableSink(table, FRAME_COLUMNS) as rows:
+with VideoFile(source) as video, VideoSink(target, video) as sink, TableSink(table, FRAMES) as rows:
     for frame in video:
         rows.write(frame.index, frame.seconds, faces)
         sink.write(frame.image, frame.seconds)
@@ -84,7 +84,7 @@ def test_killed_process_leaves_a_video_and_a_table_up_to_the_last_seconds(tmp_pa
     content = table.read_bytes()
     assert content.endswith(b"\r\n")
     rows = list(csv.reader(content.decode().splitlines()))
-    assert {len(row) for row in rows} == {302}
+    assert {len(row) for row in rows} == {303}
     assert len(rows) - 1 >= 6 * written
 
 

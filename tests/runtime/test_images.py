@@ -100,10 +100,11 @@ def test_unusable_output_folder_is_refused_before_any_work(photos, tmp_path, cap
     assert "is a folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["p.parquet", "p.feather", "p.xyz", "p"])
+@pytest.mark.parametrize("name", ["p.xlsx", "p.xyz", "p"])
 def test_unknown_table_format_is_refused_before_any_work(photos, tmp_path, capsys, name):
     assert run(photos, "--table", tmp_path / name) == 1
-    assert capsys.readouterr().err.endswith(f"{name}: unsupported table format (supported: .csv)\n")
+    supported = ".csv, .jsonl, .parquet, .feather, .npz"
+    assert capsys.readouterr().err.endswith(f"{name}: unsupported table format (supported: {supported})\n")
     assert not (tmp_path / name).exists()
 
 
@@ -127,7 +128,7 @@ def test_second_run_on_the_same_folder_or_table_is_refused_in_one_line(photos, t
         assert not (tmp_path / "t.csv").exists()
     assert run(photos, "-o", tmp_path / "drawn", "--table", tmp_path / "t.csv") == 0
     left = sorted(path.name for path in tmp_path.rglob("*"))
-    assert left == ["deep", "deep", "drawn", "face.png", "face.png", "photos", "t.csv"]
+    assert left == ["deep", "deep", "drawn", "face.png", "face.png", "photos", "t.csv", "t.csv.json"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""What the metadata of an output says about the run: the source, the model and the settings."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from canthus.runtime.errors import ModelError
+from canthus.runtime.models import find_int8, find_model, parse_manifest
+
+if TYPE_CHECKING:
+    from canthus.runtime.pipeline import Settings
+    from canthus.runtime.sources import VideoFile
+
+
+def describe_video(file: "VideoFile") -> dict[str, object]:
+    """Return the source of a table of frames. `start` is the file's own time of the first frame, in seconds."""
+    return {
+        "path": str(file.path),
+        "bytes": file.path.stat().st_size,
+        "width": file.width,
+        "height": file.height,
+        "pixel_aspect": str(file.pixel_aspect),
+        "frames_per_second": file.rate,
+        "start": file.start,
+    }
+
+
+def describe_settings(settings: "Settings") -> dict[str, object]:
+    """Return the settings by their names."""
+    return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+
+
+def describe_model(settings: "Settings", backend: str) -> dict[str, object]:
+    """Return the model that runs on the backend with a name such as "OpenVINO on the CPU, 8 bits"."""
+    path = find_model(settings.model)
+    try:
+        if "8 bits" in backend:
+            path = find_int8(path) or path
+        manifest = parse_manifest(path)
+    except ModelError:  # an engine, whose manifest is another one
+        return {"file": path.name, "backend": backend}
+    return {
+        "file": path.name,
+        "sha256": manifest.sha256,
+        "network": manifest.network,
+        "points": manifest.points,
+        "backend": backend,
+    }
