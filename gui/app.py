@@ -12,13 +12,14 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
 
-from canthus.runtime.addresses import is_address, without_password
+from canthus.runtime.addresses import is_address
 from canthus.runtime.errors import BackendError, CanthusError, InputError
 from canthus.runtime.options import add_landmarker_options, settings_from_args
 
 if TYPE_CHECKING:
     from PyQt6.QtWidgets import QApplication
 
+    from canthus.gui.media import Media
     from canthus.gui.stream import Stream
 
 JOIN_SECONDS = 2.0
@@ -59,10 +60,11 @@ def command(arguments: list[str]) -> int:
 
     stderr = _duplicate_stderr()
     stream = _stream(args)
-    window = Window(stream, _source_name(args))
+    window = Window(stream, loop=args.loop)
     with _close_on_signals(lambda: window.close()) as signals, _close_on_errors(lambda: window.close()) as errors:
         window.show()
         stream.start()
+        window.open(_media(args))
         try:
             application.exec()
         finally:
@@ -136,40 +138,29 @@ def _file_or_address(text: str) -> Path | str:
     return text if is_address(text) else Path(text)
 
 
-def _source_name(args: argparse.Namespace) -> str:
-    """Return the source as the window's title shows it."""
+def _media(args: argparse.Namespace) -> "Media":
+    """Return what the options say to open."""
+    from canthus.gui.media import AddressMedia, CameraMedia, VideoMedia
+
     match args.source:
         case None:
-            return f"camera {args.camera}"
+            return CameraMedia(args.camera)
         case Path():
-            return args.source.name
+            return VideoMedia(args.source)
         case address:
-            return without_password(address)
+            return AddressMedia(address)
 
 
 def _stream(args: argparse.Namespace) -> "Stream":
     """Create the stream. OpenCV, FFmpeg and the networks are imported in its threads."""
-    from canthus.gui.stream import FaceFinder, Source, Stream
+    from canthus.gui.stream import FaceFinder, Stream
 
-    def open_source() -> AbstractContextManager[Source]:
-        from canthus.runtime.sources import Camera, VideoFile
-        from canthus.runtime.stream import NetworkStream
-
-        match args.source:
-            case None:
-                return Camera(args.camera)
-            case Path():
-                return VideoFile(args.source)
-            case address:
-                return NetworkStream(address)
-
-    def open_finder() -> AbstractContextManager[FaceFinder]:
+    def open_finder(live: bool) -> AbstractContextManager[FaceFinder]:
         from canthus.runtime.pipeline import Landmarker
 
         return Landmarker(settings_from_args(args), live=live)
 
-    live = not isinstance(args.source, Path)
-    return Stream(open_source, open_finder, live=live, loop=args.loop)
+    return Stream(open_finder)
 
 
 def _open_qt() -> "QApplication":

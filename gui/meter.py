@@ -22,7 +22,9 @@ class FrameRateMeter:
         self._painted: deque[tuple[float, Result]] = deque()  # seconds on the monotonic clock, result
 
     def add(self, result: Result, now: float | None = None) -> None:
-        """Count a result that is painted now (seconds on the monotonic clock)."""
+        """Count a result that is painted now (seconds on the monotonic clock), unless no faces were searched in it."""
+        if not result.seconds:
+            return
         now = time.monotonic() if now is None else now
         self._painted.append((now, result))
         while now - self._painted[0][0] > WINDOW_SECONDS:

@@ -1,34 +1,24 @@
-"""The two threads behind the window: one captures frames, the other finds the faces. Nothing here paints.
+"""The threads behind the window: one plays a source, the other finds the faces. Nothing here paints.
 
-    source -> Channel (newest wins) -> landmarker -> Mailbox -> window
+    playback -> Channel (newest wins) -> landmarker -> Mailbox -> window
 
-A camera that fails is opened again every second. A file plays at its own frame rate. Any other error ends the stream.
+Each source that is opened gets a `Playback` with a thread of its own. One thread finds the faces of all of them, so
+that the models are loaded once.
 """
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Condition, Thread
 from typing import Protocol
 
+from canthus.gui.identities import Identities
 from canthus.gui.mailbox import Mailbox
+from canthus.gui.media import Media
+from canthus.gui.playback import Failed, Playback, Shown, State
 from canthus.runtime.channel import Channel
-from canthus.runtime.errors import InputError
 from canthus.runtime.types import Faces, Frame
-
-RETRY_SECONDS = 1.0
-"""Between two attempts to open a camera."""
-
-LATE_SECONDS = 0.5
-"""A file that is further behind continues from the current frame and does not speed up to catch up."""
-
-
-class Source(Protocol):
-    """Yields frames: a camera or a video file."""
-
-    def __iter__(self) -> Iterator[Frame]: ...
 
 
 class FaceFinder(Protocol):
@@ -45,195 +35,174 @@ class FaceFinder(Protocol):
     def restart(self) -> None: ...
 
 
-@dataclass(frozen=True)
-class Opening:
-    """The source is being opened for the first time."""
-
-
-@dataclass(frozen=True)
-class Playing:
-    """The source yields frames."""
-
-
-@dataclass(frozen=True)
-class Disconnected:
-    """The camera is not available; it is opened again after `RETRY_SECONDS`."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The file was played to its end. `damaged` says what could not be decoded; it is empty for an intact file."""
-
-    damaged: str
-
-
-@dataclass(frozen=True)
-class Failed:
-    """An error has ended the stream."""
-
-    error: BaseException
-
-
 @dataclass(frozen=True, eq=False)
 class Result:
     """A frame with its faces and how they were computed."""
 
     frame: Frame
     faces: Faces
-    seconds: dict[str, float]  # by stage
+    seconds: dict[str, float]  # by stage; empty if the faces were not searched, because the models are being loaded
     dropped: int  # frames that were captured so far but never shown
     backend: str = ""  # what ran the network: "OpenVINO on the CPU"
 
 
-State = Opening | Playing | Disconnected | Ended | Failed
-
-
 class Stream:
-    """Captures frames and finds faces in two threads, from `start` to `stop`.
+    """Plays one source after the other and finds the faces in it, from `start` to `stop`.
 
-    open_source, open_finder: called in the thread that uses what they open.
-    live: a camera, which is opened again when it fails and which never waits; otherwise a file, which plays at its own
-    frame rate. loop: play the file again and again.
+    open_finder: called in the thread that uses what it opens, with whether the frames are those of a camera. It is
+    called again when that changes, and by `retry`.
     """
 
-    def __init__(
-        self,
-        open_source: Callable[[], AbstractContextManager[Source]],
-        open_finder: Callable[[], AbstractContextManager[FaceFinder]],
-        live: bool,
-        loop: bool = False,
-    ) -> None:
+    def __init__(self, open_finder: Callable[[bool], AbstractContextManager[FaceFinder]]) -> None:
         self.states: Mailbox[State] = Mailbox()
         self.results: Mailbox[Result | Failed] = Mailbox()
-        self.live = live
-        self.failure: BaseException | None = None  # the first error, also if it came after `stop`
-        self._loop = loop
-        self._open_source = open_source
+        self.playback: Playback | None = None  # of the source that was opened last
+        self.failure: BaseException | None = None  # the first error of this source, also if it came after `stop`
         self._open_finder = open_finder
-        # (playback, frame). The playback number grows when a file is played again or a camera is opened again.
-        self._frames: Channel[tuple[int, Frame]] = Channel(capacity=1, newest_wins=True)
-        self._changed = Condition()  # notified when one of the following flags changes
-        self._ready = False
-        self._paused = False
-        self._ended = False
+        self._frames: Channel[Shown] = Channel(capacity=1, newest_wins=True)
+        self._changed = Condition()  # notified when one of the following changes
+        self._live = True  # whether the finder is or will be opened for a camera
+        self._ready = False  # the finder is open
+        self._failed = False  # the finder could not be opened, or has failed
         self._stopped = False
-        self._origin = -math.inf  # monotonic time at which second 0 of the file was due
-        # Daemon threads: a driver that never returns must not keep the process alive.
-        self._threads = (
-            Thread(target=self._capture, name="capture", daemon=True),
-            Thread(target=self._process, name="process", daemon=True),
-        )
+        self._newest: Shown | None = None
+        self._dropped_before = 0  # frames dropped before this source was opened
+        self._playbacks: list[Playback] = []
+        self._thread = Thread(target=self._process, name="process", daemon=True)
 
     def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
+        """Start the thread that finds faces. It waits for a source."""
+        self._thread.start()
+
+    def open(self, media: Media) -> Playback:
+        """Play another source instead. After a failure, the models are loaded again. Returns at once."""
+        self.close()
+        playback = Playback(media, self._deliver, self._report)
+        with self._changed:
+            self.playback = playback
+            self._playbacks = [*(old for old in self._playbacks if not old.join(0)), playback]
+            self._failed = False
+            if media.live != self._live:
+                self._live, self._ready = media.live, False
+                self._frames.leave()
+            if self._ready:
+                playback.release()
+            self._changed.notify_all()
+        playback.start()
+        return playback
+
+    def close(self) -> None:
+        """Play nothing. Results and states of the source so far will not arrive any more. Returns at once."""
+        with self._changed:
+            if self.playback is not None:
+                self.playback.stop()
+            self.playback = self._newest = self.failure = None
+            self._dropped_before = self._count_dropped()
+            self.results.take()
+            self.states.take()
+
+    def refresh(self) -> None:
+        """Find the faces of the newest frame again, for example with other settings while the playback is paused."""
+        with self._changed:
+            if self._ready and self._newest is not None:
+                self._frames.put(replace(self._newest, jump=-1))
 
     def stop(self) -> None:
-        """Signal both threads to end. Returns at once."""
+        """Signal all threads to end. Returns at once."""
         with self._changed:
             self._stopped = True
+            playbacks, frames = self._playbacks, self._frames
             self._changed.notify_all()
-        self._frames.leave()
+        for playback in playbacks:
+            playback.stop()
+        frames.leave()
 
     def join(self, seconds: float) -> bool:
-        """Wait up to `seconds` for both threads; return whether they have ended."""
+        """Wait up to `seconds` for all threads; return whether they have ended."""
         until = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, until - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(seconds)
+        ended = [playback.join(until - time.monotonic()) for playback in self._playbacks]
+        return all(ended) and not self._thread.is_alive()
 
-    @property
-    def paused(self) -> bool:
-        return self._paused
+    def _count_dropped(self) -> int:
+        return self._frames.dropped + self.results.overwritten
 
-    def toggle_pause(self) -> None:
-        """Pause or resume. A file that has ended is played again."""
+    def _deliver(self, shown: Shown) -> bool:
+        """Take a frame that is due. Called by the thread of a playback."""
         with self._changed:
-            if self._ended:
-                self._ended = False
-            else:
-                self._paused = not self._paused
-            self._changed.notify_all()
-
-    def _capture(self) -> None:
-        """Run the capture thread: open the source and play it; open it again if it is live, loops or is replayed."""
-        self.states.post(Opening())
-        playback = 0
-        try:
-            while not self._stopped:
-                playback += 1
-                try:
-                    self._play(playback)
-                except InputError as error:
-                    if not self.live:
-                        raise
-                    self.states.post(Disconnected(str(error)))
-                    self._wait_while(lambda: True, RETRY_SECONDS)
-        except BaseException as error:  # noqa: BLE001 - passed to the window, which shows or raises it
-            self.states.post(self._fail(error))
-            self.stop()
-
-    def _play(self, playback: int) -> None:
-        """Pass on the frames of one playback until it ends or the stream stops."""
-        with self._open_source() as source:
-            self._origin = -math.inf
-            seconds = 0.0
-            for index, frame in enumerate(source):
-                if index == 0:
-                    self.states.post(Playing())
-                is_due = self._ready and not self._paused if self.live else self._wait_until_due(frame.seconds)
-                if self._stopped or (is_due and not self._frames.put((playback, frame))):
-                    return
-                seconds = frame.seconds
-            if self._loop:
-                self._wait_until_due(seconds + 1 / getattr(source, "rate", 30.0))  # show the last frame in full
-            elif not self.live:
-                self._ended = True
-                self.states.post(Ended(getattr(source, "damaged", "")))
-        self._wait_while(lambda: self._ended)
-
-    def _wait_until_due(self, seconds: float) -> bool:
-        """Wait until a frame's presentation time; False if the stream has stopped. A pause stops the clock."""
-        while not self._stopped:
-            now = time.monotonic()
-            if not self._ready or self._paused:
-                self._wait_while(lambda: not self._ready or self._paused)
-                self._origin += time.monotonic() - now
-            elif now - self._origin - seconds > LATE_SECONDS:
-                self._origin = now - seconds
-            elif now - self._origin < seconds:
-                self._wait_while(lambda: not self._paused, self._origin + seconds - now)
-            else:
+            if self._stopped or shown.playback is not self.playback:
+                return False
+            self._newest = shown
+            if not self._ready:
+                self.results.post(Result(shown.frame, Faces.none(), {}, 0))
                 return True
-        return False
+            frames = self._frames
+        frames.put(shown)
+        return True
 
-    def _wait_while(self, condition: Callable[[], bool], seconds: float | None = None) -> None:
-        """Wait until the condition is false, `seconds` have passed or the stream stops."""
+    def _report(self, playback: Playback, state: State) -> None:
+        """Take a state. Called by the thread of a playback."""
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped or not condition(), seconds)
+            if playback is self.playback:
+                if isinstance(state, Failed):
+                    self.failure = self.failure or state.error
+                self.states.post(state)
 
     def _process(self) -> None:
-        """Run the processing thread: find the faces of the newest frame until there are no more frames."""
-        try:
-            with self._open_finder() as finder:
+        """Run the thread that finds faces: open the finder, and open it again for another kind of source."""
+        while self._wait_for_source():
+            live = self._live
+            try:
+                with self._open_finder(live) as finder:
+                    frames = self._set_ready(live)
+                    self._find(finder, frames, live)
+            except BaseException as error:  # noqa: BLE001 - passed to the window, which shows or raises it
                 with self._changed:
-                    self._ready = True
-                    self._changed.notify_all()
-                last = 0
-                for playback, frame in self._frames:
-                    if playback != last:
-                        finder.restart()
-                        last = playback
-                    faces = finder.update(frame)
-                    dropped = self._frames.dropped + self.results.overwritten
-                    self.results.post(Result(frame, faces, dict(finder.seconds), dropped, finder.backend_name))
-        except BaseException as error:  # noqa: BLE001 - passed to the window, which shows or raises it
-            self.results.post(self._fail(error))
-            self.stop()
+                    self.failure = self.failure or error
+                    self._failed = True
+                    if self.playback is not None:
+                        self.playback.stop()
+                    self.results.post(Failed(error))
+            finally:
+                self._ready = False
 
-    def _fail(self, error: BaseException) -> Failed:
-        """Keep the first error: the later ones follow from it."""
-        self.failure = self.failure or error
-        return Failed(error)
+    def _wait_for_source(self) -> bool:
+        """Wait until there is something to do; False if the stream has stopped."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopped or (self.playback is not None and not self._failed))
+        return not self._stopped
+
+    def _set_ready(self, live: bool) -> Channel[Shown]:
+        """Pass frames to the finder from now on, beginning with the newest one, unless another source was opened."""
+        frames: Channel[Shown] = Channel(capacity=1, newest_wins=True)
+        with self._changed:
+            self._frames = frames
+            self._dropped_before = self._count_dropped()
+            self._ready = live == self._live and not self._stopped
+            if not self._ready:
+                frames.leave()
+            elif self.playback is not None:
+                if self._newest is not None:
+                    frames.put(self._newest)
+                self.playback.release()
+        return frames
+
+    def _find(self, finder: FaceFinder, frames: Channel[Shown], live: bool) -> None:
+        """Find the faces of the newest frame until there are no more frames."""
+        identities, last = Identities(), None
+        for shown in frames:
+            place = shown.playback, shown.jump
+            if place != last:
+                finder.restart()
+                identities.jump()
+                if last is None or last[0] is not shown.playback:
+                    identities = Identities()
+                last = place
+            faces = finder.update(shown.frame)
+            if not live:
+                faces = identities.rename(faces, shown.frame.seconds)
+            with self._changed:
+                if shown.playback is self.playback:
+                    dropped = self._count_dropped() - self._dropped_before
+                    self.results.post(Result(shown.frame, faces, dict(finder.seconds), dropped, finder.backend_name))

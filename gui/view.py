@@ -54,6 +54,11 @@ class View(QWidget):
         self._image = borrowed.convertToFormat(QImage.Format.Format_RGB32)
         self.update()
 
+    def clear(self) -> None:
+        """Show no frame."""
+        self._result = None
+        self.update()
+
     def show_message(self, title: str, text: str = "") -> None:
         """Show a card with a message over the video; an empty title hides the card."""
         self._message = (title, text) if title else None

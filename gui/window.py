@@ -4,10 +4,12 @@ from PyQt6.QtCore import QEvent, QPoint, QRect, QSize, Qt, QTimer
 from PyQt6.QtGui import QAction, QCloseEvent, QKeySequence, QMouseEvent, QShortcut
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QMenuBar, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
+from canthus.gui.media import Media
 from canthus.gui.menus import add_menus, new_action
 from canthus.gui.meter import SEPARATOR, FrameRateMeter
 from canthus.gui.overlay import OverlayStyle
-from canthus.gui.stream import Disconnected, Ended, Failed, Opening, Playing, Result, State, Stream
+from canthus.gui.playback import Disconnected, Ended, Failed, Opening, Playing, State
+from canthus.gui.stream import Result, Stream
 from canthus.gui.switches import OverlaySwitches
 from canthus.gui.view import View
 from canthus.runtime.errors import CanthusError, InputError
@@ -36,19 +38,20 @@ STATUS_MS = 250
 
 
 class Window(QMainWindow):
-    """Shows a stream and stops it on close. `failure` is the error that ended the stream, if any."""
+    """Shows a stream and stops it on close. `failure` is the error that ended the playback, if any."""
 
-    def __init__(self, stream: Stream, name: str) -> None:
-        """`name` is the source, for the title and the messages: "camera 0" or "clip.mp4"."""
+    def __init__(self, stream: Stream, loop: bool = False) -> None:
         super().__init__()
         self.failure: BaseException | None = None
         self._stream = stream
-        self._name = name
+        self._loop = loop
+        self._name = ""  # of the source
         self._meter = FrameRateMeter()
         self._state: State = Opening()
         self._has_result = False
+        self._has_faces = False  # faces were searched in a frame of this source
         self._backend = ""  # of the last result
-        self.view = View(OverlayStyle(mirrored=stream.live))
+        self.view = View(OverlayStyle(mirrored=True))
         self._status = QLabel()
         self._hint_timer = QTimer(self)
         self._hint_timer.setSingleShot(True)
@@ -69,8 +72,26 @@ class Window(QMainWindow):
         """The text of the status line."""
         return self._status.text()
 
-    def _build(self) -> None:
+    def open(self, media: Media) -> None:
+        """Show a camera or a clip."""
+        self._name = media.name
         self.setWindowTitle(f"{self._name} — canthus")
+        self.failure = None
+        self._has_result = self._has_faces = False
+        self._state = Opening()
+        self._meter = FrameRateMeter()
+        self.switches.actions["mirrored"].setChecked(media.live)
+        self.view.clear()
+        playback = self._stream.open(media)
+        playback.loop = self._loop
+        self._refresh()
+
+    @property
+    def _paused(self) -> bool:
+        return self._stream.playback is not None and self._stream.playback.paused
+
+    def _build(self) -> None:
+        self.setWindowTitle("canthus")
         self.setStyleSheet(STYLE)
         self.setMinimumSize(MINIMUM_SIZE)
         size = QSize(960, 540 + self._status.sizeHint().height())
@@ -132,7 +153,8 @@ class Window(QMainWindow):
         self._status.setText(text)
 
     def _toggle_pause(self) -> None:
-        self._stream.toggle_pause()
+        if self._stream.playback is not None:
+            self._stream.playback.toggle_pause()
         self._hint_timer.stop()
         self._refresh()
 
@@ -168,9 +190,12 @@ class Window(QMainWindow):
                     self._has_result = True
                     self._fit(result)
                     self._refresh()
-                if self._backend and result.backend != self._backend:
+                if result.seconds and not self._has_faces:
+                    self._has_faces = True
+                    self._refresh()
+                if self._backend and result.backend and result.backend != self._backend:
                     self._show_hint(f"Now using {result.backend}")
-                self._backend = result.backend
+                self._backend = result.backend or self._backend
                 self._meter.add(result)
                 self.view.show_result(result)
             case Failed() as failed:
@@ -195,17 +220,18 @@ class Window(QMainWindow):
                 message = (title, f"{_sentence(reason)}\nRetrying every second…")
             case Opening():
                 message = (f"Opening {self._name}…", "")
-            case Playing() | Ended() if not self._has_result:
-                message = ("Loading the models…", "The first start can take a little longer.")
+            case Playing() if not self._has_faces:
+                message = ("", "")
+                hint = "Loading the models…  ·  The first start can take a little longer."
             case Ended(damaged):
                 message = ("", "")
                 action = f"The file is damaged: {damaged}" if damaged else "Press Space to play again"
                 hint = f"End of video  ·  {action}"
             case Playing():
                 message = ("", "")
-        if self._stream.paused:
+        if self._paused:
             hint = "Paused  ·  Press Space to resume"
-        self._pause.setText("Play" if hint else "Pause")
+        self._pause.setText("Play" if self._paused or isinstance(self._state, Ended) else "Pause")
         self._pause.setEnabled(not isinstance(self._state, Failed))
         if not self._hint_timer.isActive():
             self.view.show_hint(hint)

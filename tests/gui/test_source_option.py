@@ -2,7 +2,7 @@
 
 import pytest
 
-from canthus.gui.app import _parser, _source_name, _stream, command
+from canthus.gui.app import _media, _parser, command
 from canthus.runtime import stream
 from canthus.runtime.errors import InputError
 
@@ -16,16 +16,15 @@ from canthus.runtime.errors import InputError
     ],
 )
 def test_source_has_a_name_and_is_live_or_not(words, name, live):
-    args = _parser().parse_args(words)
-    assert _source_name(args) == name
-    assert _stream(args).live == live
+    media = _media(_parser().parse_args(words))
+    assert (media.name, media.live) == (name, live)
 
 
 def test_address_opens_a_network_stream(monkeypatch):
     monkeypatch.setattr(stream, "OPEN_TIMEOUT", 0.5)
     args = _parser().parse_args(["--source", "http://user:secret@127.0.0.1:9/clip.mp4"])
     with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:9/clip\.mp4: .*Connection refused"):
-        _stream(args)._open_source()
+        _media(args).open()
 
 
 def test_stream_cannot_be_looped(capsys):

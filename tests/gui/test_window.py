@@ -15,27 +15,28 @@ from PyQt6.QtCore import QSize, Qt
 from PyQt6.QtTest import QSignalSpy
 from PyQt6.QtWidgets import QApplication
 
-from canthus.gui import stream as streams
+from canthus.gui import playback
 from canthus.gui.app import command
 from canthus.gui.mailbox import Mailbox
 from canthus.gui.meter import FrameRateMeter
-from canthus.gui.stream import Result, Stream
+from canthus.gui.stream import Result
 from canthus.gui.window import Window
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.types import Faces, Frame
-from support.viewer import FakeFinder, FakeSource, application, fake_stream, frame, wait_for
+from support.viewer import FakeFinder, FakeSource, FakeStream, application, fake_stream, frame, wait_for
 
 qt = pytest.fixture(scope="session")(application)
 
 
 @pytest.fixture
-def open_window(qt: QApplication) -> Iterator[Callable[[Stream], Window]]:
+def open_window(qt: QApplication) -> Iterator[Callable[[FakeStream], Window]]:
     windows: list[Window] = []
 
-    def opened(stream: Stream) -> Window:
-        windows.append(Window(stream, "fake"))
+    def opened(stream: FakeStream) -> Window:
+        windows.append(Window(stream))
         windows[-1].show()
         stream.start()
+        windows[-1].open(stream.media)
         return windows[-1]
 
     yield opened
@@ -61,7 +62,7 @@ def test_mailbox_signals_once_and_keeps_the_newest_item(qt: QApplication) -> Non
     assert wait_for(lambda: len(signals) == 2)
 
 
-def test_window_shows_camera_and_faces(open_window: Callable[[Stream], Window]) -> None:
+def test_window_shows_camera_and_faces(open_window: Callable[[FakeStream], Window]) -> None:
     window = open_window(fake_stream())
     assert wait_for(lambda: window.view.message == "" and "1 face " in window.status)
     assert window.view.overlay_style.mirrored
@@ -73,7 +74,7 @@ def test_window_shows_camera_and_faces(open_window: Callable[[Stream], Window]) 
     assert wait_for(lambda: window.status.endswith(("fps", "face")))
 
 
-def test_initial_window_fits_the_screen(open_window: Callable[[Stream], Window]) -> None:
+def test_initial_window_fits_the_screen(open_window: Callable[[FakeStream], Window]) -> None:
     window = open_window(fake_stream())
     screen = window.screen()
     assert screen is not None
@@ -84,7 +85,7 @@ def test_initial_window_fits_the_screen(open_window: Callable[[Stream], Window])
 
 @pytest.mark.parametrize("user_size", [None, QSize(700, 500)])
 def test_window_takes_the_shape_of_the_video_unless_the_user_resized_it(
-    open_window: Callable[[Stream], Window], user_size: QSize | None
+    open_window: Callable[[FakeStream], Window], user_size: QSize | None
 ) -> None:
     loaded = threading.Event()
 
@@ -105,7 +106,7 @@ def test_window_takes_the_shape_of_the_video_unless_the_user_resized_it(
         assert window.view.width() < 960
 
 
-def test_buttons_are_hidden_in_full_screen_and_return_after_it(open_window: Callable[[Stream], Window]) -> None:
+def test_buttons_are_hidden_in_full_screen_and_return_after_it(open_window: Callable[[FakeStream], Window]) -> None:
     window = open_window(fake_stream())
     assert wait_for(lambda: window.view.message == "")
     window._toggle_full_screen()
@@ -117,7 +118,7 @@ def test_buttons_are_hidden_in_full_screen_and_return_after_it(open_window: Call
 
 @pytest.mark.parametrize("seconds_to_load", [0.0, 0.4])
 def test_closing_while_playing_leaves_no_thread(
-    open_window: Callable[[Stream], Window], seconds_to_load: float
+    open_window: Callable[[FakeStream], Window], seconds_to_load: float
 ) -> None:
     def slow() -> FakeFinder:
         time.sleep(seconds_to_load)
@@ -132,19 +133,19 @@ def test_closing_while_playing_leaves_no_thread(
     assert not stream_threads()
 
 
-def test_closing_a_paused_file_leaves_no_thread(open_window: Callable[[Stream], Window]) -> None:
+def test_closing_a_paused_file_leaves_no_thread(open_window: Callable[[FakeStream], Window]) -> None:
     stream = fake_stream(live=False, source=lambda: FakeSource([0.0, 100.0]))
     window = open_window(stream)
-    stream.toggle_pause()
+    window._toggle_pause()
     wait_for(lambda: False, 0.1)
     window.close()
     assert stream.join(2.0)
 
 
 def test_disconnected_camera_shows_a_message_and_reconnects(
-    open_window: Callable[[Stream], Window], monkeypatch: pytest.MonkeyPatch
+    open_window: Callable[[FakeStream], Window], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(streams, "RETRY_SECONDS", 0.15)
+    monkeypatch.setattr(playback, "RETRY_SECONDS", 0.15)
     plugged_in = threading.Event()
     finder = FakeFinder()
 
@@ -168,17 +169,17 @@ def test_disconnected_camera_shows_a_message_and_reconnects(
     assert finder.restarts >= 2
 
 
-def test_missing_model_is_shown_in_the_window(open_window: Callable[[Stream], Window]) -> None:
+def test_missing_model_is_shown_in_the_window(open_window: Callable[[FakeStream], Window]) -> None:
     def missing() -> FakeFinder:
         raise ModelError("no detector model: connect once to fetch it")
 
     window = open_window(fake_stream(finder=missing))
     assert wait_for(lambda: "connect once to fetch it" in window.view.message)
     assert isinstance(window.failure, ModelError)
-    assert wait_for(lambda: not stream_threads())
+    assert wait_for(lambda: "capture" not in stream_threads())
 
 
-def test_unreadable_file_is_shown_in_the_window(open_window: Callable[[Stream], Window]) -> None:
+def test_unreadable_file_is_shown_in_the_window(open_window: Callable[[FakeStream], Window]) -> None:
     def text() -> FakeSource:
         raise InputError("/a/notes.mp4: not a readable video")
 
@@ -186,7 +187,7 @@ def test_unreadable_file_is_shown_in_the_window(open_window: Callable[[Stream], 
     assert wait_for(lambda: "not a readable video" in window.view.message)
 
 
-def test_unexpected_error_is_shown_in_the_window(open_window: Callable[[Stream], Window]) -> None:
+def test_unexpected_error_is_shown_in_the_window(open_window: Callable[[FakeStream], Window]) -> None:
     class Broken(FakeFinder):
         def update(self, frame: Frame) -> Faces:
             raise ZeroDivisionError("of the frame")
@@ -199,7 +200,7 @@ def test_unexpected_error_is_shown_in_the_window(open_window: Callable[[Stream],
 
 
 def test_file_plays_at_its_frame_rate_and_can_be_played_again(
-    open_window: Callable[[Stream], Window],
+    open_window: Callable[[FakeStream], Window],
 ) -> None:
     finder = FakeFinder()
     times = [0.0, 0.1, 0.2, 0.4]
@@ -219,8 +220,9 @@ def test_looping_file_shows_its_last_frame_in_full(qt: QApplication) -> None:
         rate = 5.0
 
     finder = FakeFinder()
-    stream = Stream(lambda: Slow([0.0, 0.1]), lambda: finder, live=False, loop=True)
+    stream = fake_stream(live=False, source=lambda: Slow([0.0, 0.1]), finder=lambda: finder)
     stream.start()
+    stream.open(stream.media).loop = True
     assert wait_for(lambda: len(finder.seen) >= 3)
     stream.stop()
     assert stream.join(2.0)
@@ -228,7 +230,7 @@ def test_looping_file_shows_its_last_frame_in_full(qt: QApplication) -> None:
     assert finder.seen[2][0] - finder.seen[1][0] > 0.15
 
 
-def test_pause_stops_the_clock_of_a_file(open_window: Callable[[Stream], Window]) -> None:
+def test_pause_stops_the_clock_of_a_file(open_window: Callable[[FakeStream], Window]) -> None:
     finder = FakeFinder()
     times = [0.1 * index for index in range(6)]
     window = open_window(fake_stream(live=False, source=lambda: FakeSource(times), finder=lambda: finder))
@@ -262,7 +264,7 @@ def test_status_line_names_the_backend_if_there_is_room() -> None:
     assert "OpenVINO" not in meter.text(short=True)
 
 
-def test_window_shows_a_hint_when_the_backend_changes(open_window: Callable[[Stream], Window]) -> None:
+def test_window_shows_a_hint_when_the_backend_changes(open_window: Callable[[FakeStream], Window]) -> None:
     class Moving(FakeFinder):
         def update(self, frame: Frame) -> Faces:
             if len(self.seen) == 5:
@@ -279,13 +281,14 @@ from canthus.gui import app
 from canthus.gui.stream import Stream
 from canthus.runtime.errors import CanthusError
 sys.path.insert(0, {folder!r})
-from support.viewer import FakeFinder, FakeSource
+from support.viewer import FakeFinder, FakeMedia
 class Announcing(FakeFinder):
     def update(self, frame):
         if len(self.seen) == 5:
             print("running", flush=True)
         return super().update(frame)
-app._stream = lambda args: Stream(FakeSource, Announcing, live=True)
+app._stream = lambda args: Stream(lambda live: Announcing())
+app._media = lambda args: FakeMedia()
 try:
     sys.exit(app.command([]))
 except CanthusError as error:
@@ -363,8 +366,9 @@ from canthus.gui.stream import Stream
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
 sys.path.insert(0, {folder!r})
-from support.viewer import FakeFinder, FakeSource
-app._stream = lambda args: Stream(FakeSource, FakeFinder, live=True)
+from support.viewer import FakeFinder, FakeMedia
+app._stream = lambda args: Stream(lambda live: FakeFinder())
+app._media = lambda args: FakeMedia()
 open_qt = app._open_qt
 def fail():
     raise {error}

@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager
 import numpy as np
 from PyQt6.QtWidgets import QApplication
 
-from canthus.gui.stream import FaceFinder, Source, Stream
+from canthus.gui.media import Source
+from canthus.gui.stream import FaceFinder, Stream
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.types import Faces, Frame
 
@@ -48,6 +49,9 @@ def face_at(x: float, y: float) -> Faces:
 class FakeSource(Closeable):
     """Yields `count` frames 5 ms apart, or one frame for each of `times` (seconds) at once; then raises `error`."""
 
+    rate = 30.0
+    damaged = ""
+
     def __init__(self, times: list[float] | None = None, count: int = 10**6, error: Exception | None = None) -> None:
         self.times, self.count, self.error = times, count, error
 
@@ -60,6 +64,13 @@ class FakeSource(Closeable):
                 yield frame(index, 0.005 * index)
         if self.error:
             raise self.error
+
+    @property
+    def duration(self) -> float:
+        return self.times[-1] if self.times else 0.005 * self.count
+
+    def frames_from(self, seconds: float, cancelled: Callable[[], bool]) -> Iterator[Frame]:
+        return (frame for frame in self if frame.seconds >= seconds)
 
     def close(self) -> None:
         pass
@@ -85,9 +96,26 @@ class FakeFinder(Closeable):
         pass
 
 
+class FakeMedia:
+    """Something to open: a camera if `live`, otherwise a clip."""
+
+    def __init__(
+        self, source: Callable[[], AbstractContextManager[Source]] = FakeSource, live: bool = True, name: str = "fake"
+    ) -> None:
+        self.open, self.live, self.name = source, live, name
+
+
+class FakeStream(Stream):
+    """A stream, and the media that it shows in a test."""
+
+    media: FakeMedia
+
+
 def fake_stream(
     live: bool = True,
     source: Callable[[], AbstractContextManager[Source]] = FakeSource,
     finder: Callable[[], AbstractContextManager[FaceFinder]] = FakeFinder,
-) -> Stream:
-    return Stream(source, finder, live=live)
+) -> FakeStream:
+    stream = FakeStream(lambda live: finder())
+    stream.media = FakeMedia(source, live)
+    return stream
