@@ -1,8 +1,9 @@
-# make demo: install canthus and run it on the bundled clip. make test: run every check. make fuzz: read thousands of
-# damaged files. make clean: delete what they made.
+# make demo: install canthus and run it on the bundled clip. make test: run every check, in two processes (or JOBS=4).
+# make fuzz: read thousands of damaged files. make clean: delete what they made.
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
@@ -20,7 +21,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/support/check_types.py
-	$(BIN)/pytest -q --cov --cov-report=
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=
 
 # make fuzz COUNT=10000 KINDS="videos images"
 fuzz: $(VENV)/installed-dev

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from support.repository import REPOSITORY
+from support.repository import REPOSITORY, copy_repository
 
 ROOMS = ("runtime", "trainer", "engines", "gui")
 MAY_IMPORT = {
@@ -130,11 +129,11 @@ def test_every_command_has_a_summary_and_help(capsys):
 
 
 def test_the_wheel_contains_every_source_and_nothing_else(tmp_path):
-    build = ["pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(REPOSITORY)]
-    shutil.rmtree(REPOSITORY / "build", ignore_errors=True)  # setuptools also packs what an earlier build left there
+    tree = copy_repository(
+        tmp_path / "tree"
+    )  # without what an earlier build left in build/, which setuptools also packs
+    build = ["pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(tree)]
     subprocess.run([sys.executable, "-m", *build], check=True, capture_output=True)
-    for left in ("build", "canthus.egg-info"):
-        shutil.rmtree(REPOSITORY / left, ignore_errors=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
     kinds = ("*.py", "py.typed", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4", "schemes/*.toml")

@@ -267,9 +267,8 @@ def test_verify_reads_models_that_version_0_1_exported(folder):
 
 def test_network_with_flip_tta_is_built_like_any_other(tmp_path, engine):
     folder = make_model(tmp_path, flip_tta=True)
-    both = build(
-        BuildOptions(model=str(folder / "model.onnx"), flavour="tensorrt-rtx"), folder / "both.engine", quiet=True
-    )
+    options = BuildOptions(str(folder / "model.onnx"), "tensorrt-rtx", targets="sm86")
+    both = build(options, folder / "both.engine", quiet=True)
     one, two = read_engine_manifest(engine), read_engine_manifest(both)
     assert two.bindings == one.bindings
     assert two.layers["convolution"] == one.layers["convolution"]  # image and mirror image are one batch

@@ -20,14 +20,23 @@ from canthus.trainer.networks.network import DecodingNetwork, build
 SIZE, POINTS = 64, 98
 
 
+def save_network(folder: Path, flip_tta: bool = False) -> Path:
+    torch.manual_seed(5)
+    network = build("student", POINTS)
+    metadata = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "flip_tta": flip_tta, "step": 7}
+    save(folder / "best", Checkpoint(network.state_dict(), metadata, {}, {}))
+    return folder / "best.safetensors"
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "flip_tta"])
 def checkpoint(request, tmp_path_factory) -> Path:
-    torch.manual_seed(5)
-    path = tmp_path_factory.mktemp("run") / "best"
-    network = build("student", POINTS)
-    metadata = {"network": "student", "points": POINTS, "size": SIZE, "stride": 4, "flip_tta": request.param, "step": 7}
-    save(path, Checkpoint(network.state_dict(), metadata, {}, {}))
-    return path.with_suffix(".safetensors")
+    return save_network(tmp_path_factory.mktemp("run"), request.param)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Path:
+    """A checkpoint without flip test-time augmentation, for what does not depend on it: an export takes seconds."""
+    return save_network(tmp_path_factory.mktemp("plain"))
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +103,13 @@ def test_model_contains_no_paths_of_the_machine_that_exported_it(model):
     assert "maps" in {name for node in onnx.load(model).graph.node for name in node.output}
 
 
-def test_export_that_differs_from_pytorch_is_refused_and_writes_nothing(checkpoint, tmp_path, monkeypatch):
+def test_export_that_differs_from_pytorch_is_refused_and_writes_nothing(plain, tmp_path, monkeypatch):
     def wrong(model: Path, crops: np.ndarray) -> list[np.ndarray]:
         return [value + np.float32(1) for value in run_exactly(model, crops)]
 
     monkeypatch.setattr("canthus.runtime.backends.cpu.run_exactly", wrong)
     with pytest.raises(ModelError, match="differs from PyTorch"):
-        export(checkpoint, tmp_path / "m.onnx", maps=True)
+        export(plain, tmp_path / "m.onnx", maps=True)
     assert not list(tmp_path.iterdir())
 
 
@@ -109,30 +118,30 @@ def test_existing_model_is_kept_without_overwrite(checkpoint, model):
         export(checkpoint, model)
 
 
-def test_unrelated_json_is_kept_without_overwrite(checkpoint, tmp_path):
+def test_unrelated_json_is_kept_without_overwrite(plain, tmp_path):
     unrelated = tmp_path / "m.json"
     unrelated.write_text('{"mine": 1}')
     with pytest.raises(InputError, match=r"m\.json: exists already; use --overwrite"):
-        export(checkpoint, tmp_path / "m.onnx")
+        export(plain, tmp_path / "m.onnx")
     assert unrelated.read_text() == '{"mine": 1}'
     assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
-    export(checkpoint, tmp_path / "m.onnx", overwrite=True)
+    export(plain, tmp_path / "m.onnx", overwrite=True)
     assert read_manifest(tmp_path / "m.onnx").points == POINTS
 
 
-def test_invalid_paths_are_refused(checkpoint, tmp_path):
+def test_invalid_paths_are_refused(plain, tmp_path):
     with pytest.raises(InputError, match=r"\.onnx"):
-        export(checkpoint, tmp_path / "model.pt")
+        export(plain, tmp_path / "model.pt")
     with pytest.raises(InputError, match="no such folder"):
-        export(checkpoint, tmp_path / "absent" / "m.onnx")
+        export(plain, tmp_path / "absent" / "m.onnx")
     with pytest.raises(ModelError, match="no such file"):
         export(tmp_path / "absent.safetensors", tmp_path / "m.onnx")
 
 
-def test_command_prints_the_model_and_its_difference_to_pytorch(checkpoint, tmp_path, capfd):
-    assert command([str(checkpoint), "-o", str(tmp_path / "m.onnx"), "--half"]) == 0
+def test_command_prints_the_model_and_its_difference_to_pytorch(plain, tmp_path, capfd):
+    assert command([str(plain), "-o", str(tmp_path / "m.onnx"), "--half"]) == 0
     out, err = capfd.readouterr()
     assert out.count("\n") == 3
     assert "student, 64 px, 98 points" in out
-    assert out.splitlines()[-1].endswith(f"canthus data calibrate {checkpoint} PACK")
+    assert out.splitlines()[-1].endswith(f"canthus data calibrate {plain} PACK")
     assert not err

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.repository import REPOSITORY
+from support.repository import copy_repository
 
 SCRIPT = """\
 from canthus.runtime import Faces, Landmarker, Settings, follow, read_image
@@ -30,13 +30,7 @@ reveal_type(follow)
 def python(tmp_path_factory) -> Path:
     """The Python of a new environment with the wheel and, through a .pth file, the libraries of this one."""
     folder = tmp_path_factory.mktemp("typing")
-    tree = folder / "tree"
-    listed = subprocess.check_output(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=REPOSITORY, text=True)
-    for name in filter(None, listed.split("\0")):
-        # The models and the clip are large, and have no types.
-        if not name.startswith("tests/") and not name.endswith((".onnx", ".mp4")) and (REPOSITORY / name).is_file():
-            (tree / name).parent.mkdir(parents=True, exist_ok=True)
-            (tree / name).write_bytes((REPOSITORY / name).read_bytes())
+    tree = copy_repository(folder / "tree", (".onnx", ".mp4"))  # they are large, and have no types
     build = ["pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(folder), str(tree)]
     subprocess.run([sys.executable, "-m", *build], check=True, capture_output=True)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder / "venv")], check=True)
