@@ -1,14 +1,18 @@
 """Command-line options that several commands share."""
 
 import argparse
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canthus.runtime.addresses import is_address
 from canthus.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
+    from canthus.runtime.types import Frame
 
 
 @dataclass(frozen=True)
@@ -21,6 +25,7 @@ class Outputs:
     measures: bool = False  # write the measures into the table
     drawings: tuple[str, ...] = ("points", "lines", "ids")  # of draw.DRAWINGS
     faces_only: bool = False  # write no row for a frame or an image without a face
+    trace: Path | None = None  # what the networks found; see `canthus replay`
 
 
 def command_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -73,6 +78,7 @@ def settings_from_args(args: argparse.Namespace) -> "Settings":
         precision=args.precision,
         measures=getattr(args, "measures", False) or _draws_measures(args),
         focal=getattr(args, "focal", None),
+        person=getattr(args, "person", None),
     )
 
 
@@ -81,17 +87,79 @@ def _draws_measures(args: argparse.Namespace) -> bool:
 
 
 def add_measure_options(parser: argparse.ArgumentParser) -> None:
-    """Add --measures and --focal."""
+    """Add --measures, --focal and --person."""
     parser.add_argument(
         "--measures",
         action="store_true",
         help="add columns of head pose, gaze, eyes, mouth, brows and blend shapes to the table",
     )
+    add_focal_option(parser)
+    add_person_option(parser)
+
+
+def add_focal_option(parser: argparse.ArgumentParser) -> None:
+    """Add --focal."""
     parser.add_argument(
         "--focal",
         type=float,
         metavar="PIXELS",
         help="focal length of the camera, for the head pose (default: the longer side of the image)",
+    )
+
+
+def add_person_option(parser: argparse.ArgumentParser) -> None:
+    """Add --person."""
+    parser.add_argument(
+        "--person",
+        type=Path,
+        metavar="FILE",
+        help="a file of `canthus calibrate`: the neutral face is this person's, and is not measured again",
+    )
+
+
+def add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Add --camera and --source, as `canthus view` has them."""
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--camera", type=_camera_number, default=0, metavar="N", help="camera number (default: 0)")
+    source.add_argument(
+        "--source",
+        type=_file_or_address,
+        metavar="FILE|ADDRESS",
+        help="a video file, or a stream by its address (rtsp://…, http://…), instead of a camera",
+    )
+
+
+def open_source(args: argparse.Namespace) -> "AbstractContextManager[Iterable[Frame]]":
+    """Open the source of the options of `add_source_options`. Raises InputError if that fails."""
+    from canthus.runtime.sources import Camera, VideoFile
+    from canthus.runtime.stream import NetworkStream
+
+    match args.source:
+        case None:
+            return Camera(args.camera)
+        case Path():
+            return VideoFile(args.source)
+        case address:
+            return NetworkStream(address)
+
+
+def _camera_number(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a camera number (expected 0, 1, 2, …)")
+    return int(text)
+
+
+def _file_or_address(text: str) -> Path | str:
+    return text if is_address(text) else Path(text)
+
+
+def add_trace_option(parser: argparse.ArgumentParser) -> None:
+    """Add --record-trace."""
+    parser.add_argument(
+        "--record-trace",
+        type=Path,
+        metavar="FILE.trace",
+        help="record what the networks find, for `canthus replay`: no images, about 1.2 kB for each face and frame",
     )
 
 
@@ -118,8 +186,15 @@ def add_output_options(parser: argparse.ArgumentParser, overlay: str, overlay_he
 def outputs_from_args(args: argparse.Namespace) -> Outputs:
     """Return the outputs that the options of `add_output_options` describe."""
     drawings = _drawings(args)
-    measures = getattr(args, "measures", False)
-    return Outputs(args.output, args.table, args.overwrite, measures, drawings, getattr(args, "faces_only", False))
+    return Outputs(
+        args.output,
+        args.table,
+        args.overwrite,
+        getattr(args, "measures", False),
+        drawings,
+        getattr(args, "faces_only", False),
+        getattr(args, "record_trace", None),
+    )
 
 
 def _drawings(args: argparse.Namespace) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +21,20 @@ from canthus.runtime.channel import Stage
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.detector import Detector
 from canthus.runtime.errors import InputError
-from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
-from canthus.runtime.measures import Measurer
+from canthus.runtime.measures import KnownPerson, Measurer
 from canthus.runtime.models import PRECISIONS, Precision
-from canthus.runtime.smooth import Smoother
+from canthus.runtime.person_file import read_person
+from canthus.runtime.processing import Inputs, Processing, Processor, measure
+from canthus.runtime.smooth import OneEuro
 from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.stream import NetworkStream
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
 from canthus.runtime.wflw import POINTS
+
+if TYPE_CHECKING:
+    from canthus.runtime.trace import Recorder
 
 FRAME_BYTES = 3840 * 2160 * 3
 """Bytes of a 4K frame. Larger ones count as several when frames are read ahead."""
@@ -48,9 +52,10 @@ class Settings:
     precision: Precision | None = None  # "float" or "int8"; None = 8 bits on a CPU if the model has them, else float
     measures: bool = False  # measure head pose, gaze and expressions, as `faces.measures`
     focal: float | None = None  # focal length of the camera in pixels, for the measures; None = guessed
+    person: str | Path | None = None  # a file of `canthus calibrate`, for the measures; None = measured at the start
 
     def __post_init__(self) -> None:
-        for name in ("model", "detector_model"):
+        for name in ("model", "detector_model", "person"):
             value = getattr(self, name)
             if not isinstance(value, str | Path | None):
                 raise InputError(f"{name} must be a name or a path, got {describe_value(value)}")
@@ -78,15 +83,20 @@ class Landmarker(Closeable):
     `seconds` is the time that each stage took for the last frame. `backend` runs the network. It starts on the CPU
     and moves to the GPU when an engine is ready, if the machine has both; `canthus.runtime` logs each change.
 
+    `recorder` records what the networks found, so that `canthus replay` can repeat the rest.
+
     Raises InputError if the settings are wrong, ModelError if a model is missing or damaged, and BackendError if a
     network fails on all devices. A face for which a network gives impossible values is left out.
     """
 
-    def __init__(self, settings: Settings | None = None, *, live: bool = False) -> None:
+    def __init__(
+        self, settings: Settings | None = None, *, live: bool = False, recorder: "Recorder | None" = None
+    ) -> None:
         self._thread = threading.current_thread()
         settings = Settings() if settings is None else settings
         if not isinstance(settings, Settings):
             raise InputError(f"settings must be Settings(model=..., max_faces=...), got {describe_value(settings)}")
+        processing = processing_from_settings(settings)
         self.backend: Backend = open_automatic(settings.model, settings.gpu, POINTS, settings.precision)
         try:
             self._detector: Detector | BackgroundDetector = (
@@ -100,11 +110,18 @@ class Landmarker(Closeable):
         self._closed = False
         self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0, "measure": 0.0}
         # Not a bound method: MediaPipe hangs if the garbage collector frees its detector as part of a reference cycle.
-        detect = partial(_timed_detection, self._detector, self.seconds)
-        self.tracker = Tracker(detect, self.backend, TrackerSettings(settings.max_faces))
-        self._smoother = Smoother() if settings.smoothing else None
-        self._focal = settings.focal
-        self._measurer = Measurer(settings.focal) if settings.measures else None
+        inputs = Inputs(partial(_timed_detection, self._detector, self.seconds), self.backend)
+        self._recorder = recorder
+        if recorder:
+            recorder.start(processing, self.backend.name)
+            inputs = recorder.watch(inputs)
+        self._processor = Processor(inputs, processing)
+        self._processing = processing
+
+    @property
+    def tracker(self) -> Tracker:
+        """The tracker of the frames."""
+        return self._processor.tracker
 
     @property
     def backend_name(self) -> str:
@@ -121,20 +138,15 @@ class Landmarker(Closeable):
             raise InputError(f"update expects Frame(image, index, seconds), got {describe_value(frame)}")
         self._check_open()
         self.seconds["detect"] = 0.0
-        began = time.perf_counter()
-        # The networks were trained on square pixels.
-        image, to_frame = to_square_pixels(frame.image, frame.pixel_aspect)
-        faces = raw = self.tracker.update(image, frame.seconds)
-        landmarked = time.perf_counter()
-        if self._smoother:
-            faces = self._smoother.smooth(faces, frame.seconds)
-        smoothed = time.perf_counter()
-        if self._measurer:
-            faces = _measure(self._measurer, faces, frame.seconds, image, raw.points)
-        self.seconds["landmark"] = landmarked - began - self.seconds["detect"]
-        self.seconds["smooth"] = smoothed - landmarked
-        self.seconds["measure"] = time.perf_counter() - smoothed
-        return faces if frame.pixel_aspect == 1 else replace(faces, points=transform(to_frame, faces.points))
+        if self._recorder:
+            self._recorder.start_frame(frame)
+        faces = self._processor.update(frame)
+        if self._recorder:
+            self._recorder.end_frame(faces)
+        seconds = self._processor.seconds
+        self.seconds["landmark"] = seconds["track"] - self.seconds["detect"]
+        self.seconds["smooth"], self.seconds["measure"] = seconds["smooth"], seconds["measure"]
+        return faces
 
     def landmark(self, image: NDArray[np.uint8]) -> Faces:
         """Return the faces of a single image (H, W, 3) uint8 RGB. Small faces are searched for too.
@@ -150,7 +162,9 @@ class Landmarker(Closeable):
         predict = partial(predict_landmarks, self.backend, image)
         points, scores = average_views(predict, Landmarks(faces.points, faces.scores))
         faces = replace(faces, points=points, scores=scores)
-        return _measure(Measurer(self._focal), faces, 0.0, image) if self._measurer else faces
+        if not self._processing.measures:
+            return faces
+        return measure(Measurer(self._processing.focal, self._processing.person), faces, 0.0, image)
 
     def _check_thread(self) -> None:
         current = threading.current_thread()
@@ -165,28 +179,29 @@ class Landmarker(Closeable):
 
     def restart(self) -> None:
         """Forget the faces. Call it after a jump to another time in a video."""
-        self.tracker.restart()
-        if self._smoother:
-            self._smoother = Smoother()
-        if self._measurer:
-            self._measurer.restart()
+        self._processor.restart()
+        if self._recorder:
+            self._recorder.add_restart()
 
     def change(self, settings: Settings) -> None:
         """Use other settings from the next frame on, without opening the networks again. Tracked faces keep their ids.
 
         `model`, `detector_model`, `gpu` and `precision` are not looked at: open another landmarker to change them.
         """
-        self.tracker.settings = replace(self.tracker.settings, max_faces=settings.max_faces)
-        if settings.smoothing != (self._smoother is not None):
-            self._smoother = Smoother() if settings.smoothing else None
-        if settings.measures != (self._measurer is not None) or settings.focal != self._focal:
-            self._measurer = Measurer(settings.focal) if settings.measures else None
-        self._focal = settings.focal
+        if self._recorder:
+            raise InputError("the settings cannot be changed while a trace is recorded; close the recorder first")
+        self._processing = processing_from_settings(settings)
+        self._processor.change(self._processing)
 
     def calibrate(self) -> None:
         """Measure the neutral faces again, in the next two seconds. People should look calmly into the camera."""
-        if self._measurer:
-            self._measurer.calibrate()
+        self._processor.calibrate()
+        if self._recorder:
+            self._recorder.add_calibration()
+
+    def people(self) -> dict[int, KnownPerson]:
+        """Return what was measured of the person of each visible face, by id of the face; see `canthus calibrate`."""
+        return self._processor.people()
 
     def close(self) -> None:
         """Free the detector and the network, and stop an engine build that is running."""
@@ -199,17 +214,14 @@ class Landmarker(Closeable):
             raise InputError("this Landmarker is closed; use it inside its `with` block, or open another one")
 
 
-def _measure(
-    measurer: Measurer,
-    faces: Faces,
-    seconds: float,
-    image: NDArray[np.uint8],
-    raw: NDArray[np.float32] | None = None,
-) -> Faces:
-    """Return the faces with their measures; the points are those of an image with square pixels."""
-    height, width = image.shape[:2]
-    return replace(
-        faces, measures=measurer.update(faces.points, faces.scores, faces.ids, seconds, (width, height), raw)
+def processing_from_settings(settings: Settings) -> Processing:
+    """Return how faces are tracked, smoothed and measured. Raises InputError if the person's file is damaged."""
+    return Processing(
+        TrackerSettings(settings.max_faces),
+        OneEuro() if settings.smoothing else None,
+        settings.measures,
+        settings.focal,
+        None if settings.person is None else read_person(Path(settings.person)),
     )
 
 

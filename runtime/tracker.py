@@ -49,6 +49,9 @@ A detector that runs in the background returns None until it has finished, and i
 boxes are those of the image of the first of these calls.
 """
 
+Shrink = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+"""Returns the thumbnail of an image (H, W, 3) that is not empty: see `thumbnail`."""
+
 
 @dataclass(frozen=True)
 class TrackerSettings:
@@ -118,16 +121,26 @@ class _Matches(NamedTuple):
 class Tracker:
     """Tracks faces and gives each an id.
 
+    Only its three inputs look at pixels, so a recording of what they returned can take their place.
+
     detect: returns the boxes of the faces in an image, for example `Detector.detect_in_stream`.
+    backend: predicts the landmarks in regions of an image.
+    shrink: returns the thumbnail of an image, from which cuts are found.
     `detections` counts the runs of the detector.
     """
 
-    def __init__(self, detect: Detect, backend: Backend, settings: TrackerSettings | None = None) -> None:
+    def __init__(
+        self,
+        detect: Detect,
+        backend: Backend,
+        settings: TrackerSettings | None = None,
+        shrink: Shrink | None = None,
+    ) -> None:
         self.detect = detect
         self.backend = backend
         self.settings = settings or TrackerSettings()
         self.detections = 0
-        self._cuts = _CutDetector()
+        self._cuts = _CutDetector(shrink or thumbnail)
         self._tracks: list[_Track] = []
         self._lost: list[_Track] = []
         self._rejected: list[FaceBox] = []
@@ -343,22 +356,28 @@ def _longer_side(box: FaceBox) -> float:
     return max(box.x1 - box.x0, box.y1 - box.y0)
 
 
+def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the green channel of an image (H, W, 3) at 8 x 8 pixels."""
+    step = max(min(image.shape[:2]) // 96, 1)
+    green = np.ascontiguousarray(image[:: 2 * step, ::step, 1])  # fewer rows, as each costs more than a column
+    return np.asarray(cv2.resize(green, (8, 8), interpolation=cv2.INTER_AREA), np.uint8)
+
+
 class _CutDetector:
     """Finds cuts between successive frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, shrink: Shrink) -> None:
+        self._shrink = shrink
         self._thumbnail: NDArray[np.float32] | None = None  # of the last frame that is not blank
 
     def is_cut(self, image: NDArray[np.uint8]) -> bool:
         """Whether there is a cut between the last frame and this one. Blank frames are ignored."""
         if not image.size:
             return False
-        step = max(min(image.shape[:2]) // 96, 1)
-        green = np.ascontiguousarray(image[:: 2 * step, ::step, 1])  # fewer rows, as each costs more than a column
-        thumbnail = cv2.resize(green, (8, 8), interpolation=cv2.INTER_AREA).astype(np.float32)
-        if cv2.meanStdDev(thumbnail)[1].item() < BLANK_DEVIATION:
+        small = self._shrink(image).astype(np.float32)
+        if cv2.meanStdDev(small)[1].item() < BLANK_DEVIATION:
             return False
-        before, self._thumbnail = self._thumbnail, thumbnail
-        if before is None or cv2.norm(thumbnail, before, cv2.NORM_L1) / thumbnail.size <= CUT_DIFFERENCE:
+        before, self._thumbnail = self._thumbnail, small
+        if before is None or cv2.norm(small, before, cv2.NORM_L1) / small.size <= CUT_DIFFERENCE:
             return False
-        return float(np.corrcoef(thumbnail.ravel(), before.ravel())[0, 1]) < CUT_CORRELATION
+        return float(np.corrcoef(small.ravel(), before.ravel())[0, 1]) < CUT_CORRELATION

@@ -13,6 +13,7 @@ from canthus.runtime.options import (
     add_landmarker_options,
     add_measure_options,
     add_output_options,
+    add_trace_option,
     command_parser,
     outputs_from_args,
     settings_from_args,
@@ -21,6 +22,7 @@ from canthus.runtime.options import (
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
     from canthus.runtime.sources import VideoFile
+    from canthus.runtime.trace import Recorder
     from canthus.runtime.types import Faces, Frame
 
 DESCRIPTION = """Find 98 points on every face of a video file.
@@ -62,8 +64,9 @@ def command(arguments: list[str]) -> int:
     add_output_options(parser, "OVERLAY.mp4", "write the video with points drawn on every face")
     add_landmarker_options(parser)
     add_measure_options(parser)
+    add_trace_option(parser)
     args = parser.parse_args(arguments)
-    if not (args.output or args.table):
+    if not (args.output or args.table or args.record_trace):
         parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE, or both")
 
     outputs = outputs_from_args(args)
@@ -86,13 +89,20 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
     from canthus.runtime.sinks import VideoSink
     from canthus.runtime.sources import VideoFile
     from canthus.runtime.tables import FRAMES, TableSink
+    from canthus.runtime.trace import Recorder
 
     with contextlib.ExitStack() as stack:
         file = stack.enter_context(VideoFile(source))
         stack.enter_context(_claimed(source, outputs))
-        backends: list[str] = []
-        results = _begun(stack.enter_context(contextlib.closing(_landmark(file, settings, backends.append))))
         sinks: list[Output] = []
+        recorder = None
+        if outputs.trace:
+            recorder = Recorder(outputs.trace, source.name)
+            stack.callback(recorder.discard)
+            sinks.append(recorder)
+        backends: list[str] = []
+        landmarked = _landmark(file, settings, backends.append, recorder)
+        results = _begun(stack.enter_context(contextlib.closing(landmarked)))
         stack.callback(commit_together, sinks)
         overlay = table = None
         if outputs.overlay:
@@ -123,7 +133,7 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
 
 
 def _landmark(
-    file: "VideoFile", settings: "Settings", opened: Callable[[str], None]
+    file: "VideoFile", settings: "Settings", opened: Callable[[str], None], recorder: "Recorder | None"
 ) -> Generator[tuple["Frame", "Faces"], None, None]:
     """Yield the frames of a video with their faces. A thread decodes, another one finds the faces.
 
@@ -134,7 +144,7 @@ def _landmark(
     from canthus.runtime.pipeline import Landmarker
 
     def find_faces(frames: Iterable["Frame"]) -> Iterator[tuple["Frame", "Faces"]]:
-        with Landmarker(settings) as landmarker:  # in the thread that uses it
+        with Landmarker(settings, recorder=recorder) as landmarker:  # in the thread that uses it
             opened(landmarker.backend_name)
             for frame in frames:
                 found = [(frame, landmarker.update(frame))]
@@ -166,12 +176,14 @@ def _claimed(source: Path, outputs: Outputs) -> Iterator[None]:
     from canthus.runtime.files import claim
     from canthus.runtime.sinks import check_video
     from canthus.runtime.tables import STDOUT, check_table
+    from canthus.runtime.trace.recorder import check_trace
 
     with contextlib.ExitStack() as stack:
-        for output, check in ((outputs.overlay, check_video), (outputs.table, check_table)):
+        checks = ((outputs.overlay, check_video), (outputs.table, check_table), (outputs.trace, check_trace))
+        for output, check in checks:
             if output and output.resolve() == source.resolve():
                 raise InputError(f"{output}: is the source; choose another name for the output")
-            if output and (output != STDOUT or check is check_video):
+            if output and (output != STDOUT or check is not check_table):
                 stack.enter_context(claim(output))
             if output:
                 check(output, outputs.overwrite)
@@ -181,7 +193,9 @@ def _claimed(source: Path, outputs: Outputs) -> Iterator[None]:
 def _print_report(source: Path, outputs: Outputs, report: Report) -> None:
     from canthus.runtime.tables import STDOUT
 
-    written = " and ".join(str(path) for path in (outputs.overlay, outputs.table) if path and path != STDOUT)
+    written = " and ".join(
+        str(path) for path in (outputs.overlay, outputs.table, outputs.trace) if path and path != STDOUT
+    )
     print(
         f"{report.frames} frames, {report.frames_with_faces} with faces" + (f"; wrote {written}" if written else ""),
         file=sys.stderr if outputs.table == STDOUT else sys.stdout,

@@ -4,7 +4,8 @@
 """
 
 from canthus.runtime.measures.blendshapes import BLENDSHAPES
+from canthus.runtime.measures.known import KnownPerson
 from canthus.runtime.measures.measurer import Measurer
 from canthus.runtime.measures.values import MEASURE_COLUMNS, MEASURES_VERSION, VALUES, Measures
 
-__all__ = ["BLENDSHAPES", "MEASURES_VERSION", "MEASURE_COLUMNS", "VALUES", "Measurer", "Measures"]
+__all__ = ["BLENDSHAPES", "MEASURES_VERSION", "MEASURE_COLUMNS", "VALUES", "KnownPerson", "Measurer", "Measures"]

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from canthus.runtime.measures.blendshapes import BLENDSHAPES, blendshapes
 from canthus.runtime.measures.features import PLACE, features
 from canthus.runtime.measures.head import Floats, included_head
+from canthus.runtime.measures.known import KnownPerson
 from canthus.runtime.measures.person import NEUTRAL_PITCH, NEUTRAL_YAW, Person
 from canthus.runtime.measures.pose import (
     Camera,
@@ -50,10 +51,12 @@ class Measurer:
     """Measures the faces of successive frames, and remembers each person by the id of the face.
 
     focal: the focal length of the camera in pixels. None guesses it from the size of the frame.
+    known: the person of every face, whose neutral face need not be measured. None: it is measured for each face.
     """
 
-    def __init__(self, focal: float | None = None) -> None:
+    def __init__(self, focal: float | None = None, known: KnownPerson | None = None) -> None:
         self._focal = focal
+        self._known = known
         self._head = included_head()
         self._people: dict[int, Person] = {}
         if focal is not None:
@@ -67,6 +70,10 @@ class Measurer:
         """Measure the neutral faces again, from now on."""
         for person in self._people.values():
             person.forget_neutral()
+
+    def people(self) -> dict[int, KnownPerson]:
+        """Return what is known of the person of each visible face, by id of the face."""
+        return {name: person.to_known() for name, person in self._people.items()}
 
     def update(
         self,
@@ -91,7 +98,7 @@ class Measurer:
             raw: The points before smoothing. None: the same points.
         """
         names = ids.tolist()
-        people = [self._people.get(name) or Person() for name in names]
+        people = [self._people.get(name) or Person(self._known) for name in names]
         self._people = dict(zip(names, people, strict=True))
         if not people:
             return no_measures()

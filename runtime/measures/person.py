@@ -4,6 +4,7 @@ import numpy as np
 
 from canthus.runtime.measures.features import PLACE, POPULATION
 from canthus.runtime.measures.head import Floats
+from canthus.runtime.measures.known import KnownPerson, make_known
 from canthus.runtime.wflw import CONTOUR, INNER_LIPS, OUTER_LIPS, POINTS
 
 NEUTRAL_SECONDS = 2.0
@@ -52,12 +53,13 @@ class FittedHead:
     """Fits the places of the points on the head of a person.
 
     Each frame says where a point lies across its line of sight. The information of all frames adds up, with the mean
-    head as a prior: weighted recursive least squares with exponential forgetting. So poses of the same person agree
-    better, when the head turns and the features of the person differ from the mean.
+    head, or the known head of the person, as a prior: weighted recursive least squares with exponential forgetting. So
+    poses of the same person agree better, when the head turns and the features of the person differ from the mean.
     """
 
-    def __init__(self) -> None:
-        self.offsets: Floats = np.zeros((POINTS, 3))  # mm, added to the model's points
+    def __init__(self, known: Floats | None = None) -> None:
+        self._known: Floats = np.zeros((POINTS, 3)) if known is None else known
+        self.offsets: Floats = self._known  # mm, added to the model's points
         self._frames = 0
         self._information = np.zeros((POINTS, 3, 3))
         self._right = np.zeros((POINTS, 3))
@@ -76,20 +78,21 @@ class FittedHead:
         self._right += gain * ((residuals + self.offsets @ rows.T) @ rows)
         prior = np.where(_SOFT, 20 * SHAPE_PRIOR, SHAPE_PRIOR)
         normal = self._information + prior[:, None, None] * np.eye(3)
-        self.offsets = np.asarray(np.linalg.solve(normal, self._right[..., None])[..., 0], np.float64)
+        right = self._right + prior[:, None] * self._known
+        self.offsets = np.asarray(np.linalg.solve(normal, right[..., None])[..., 0], np.float64)
 
 
 class Person:
-    """The state of one face."""
+    """The state of one face. `known`: the person, if it is known; then the neutral face is not measured."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: KnownPerson | None = None) -> None:
         self.rotation: Floats | None = None  # of the last frame
         self.translation: Floats = np.zeros(3)
-        self.head = FittedHead()
-        self.neutral: Floats = POPULATION.copy()
-        self.neutral_seconds = 0.0
+        self.head = FittedHead(known.head_offsets if known else None)
+        self.neutral: Floats = known.features if known else POPULATION.copy()
+        self.neutral_seconds = NEUTRAL_SECONDS if known else 0.0
         self.closed = [False, False]  # left and right eye
-        self.closed_aspect = [CLOSED_ASPECT, CLOSED_ASPECT]
+        self.closed_aspect = list(known.closed_aspect) if known else [CLOSED_ASPECT, CLOSED_ASPECT]
         self.mouth_is_open = False
         self.blinks = 0
         self._samples: list[Floats] = []
@@ -102,6 +105,11 @@ class Person:
     def calibrated(self) -> float:
         """How much of the neutral face is known, 0 to 1."""
         return min(self.neutral_seconds / NEUTRAL_SECONDS, 1.0)
+
+    def to_known(self) -> KnownPerson:
+        """Return what can be kept for another run."""
+        left, right = self.closed_aspect
+        return make_known(self.neutral, (left, right), self.head.offsets)
 
     def forget_neutral(self) -> None:
         """Start the calibration of the neutral face again."""

@@ -1,0 +1,50 @@
+"""`canthus replay`: repeat the processing of a recorded trace."""
+
+import contextlib
+import dataclasses
+from pathlib import Path
+
+from canthus.runtime.options import command_parser
+
+DESCRIPTION = """Track, smooth and measure the faces of a trace again, without camera, network or model.
+
+A trace is recorded by `canthus video` and `canthus stream` with --record-trace. It has the boxes of the detector, the
+regions, points and scores of the network, the times and the settings, but no image. On the same machine, with the same
+versions, the numbers are the recorded ones, bit for bit; the exit code is 1 if one differs."""
+
+EXAMPLES = """examples:
+  canthus video clip.mp4 --table points.csv --record-trace clip.trace    record a trace
+  canthus replay clip.trace                                              compute the same again, and compare
+  canthus replay clip.trace --table again.csv                            and write the numbers"""
+
+
+def command(arguments: list[str]) -> int:
+    """Repeat the tracking, smoothing and measuring of a recorded trace, without camera or network."""
+    parser = command_parser("canthus replay", DESCRIPTION, EXAMPLES)
+    parser.add_argument("trace", type=Path, metavar="FILE.trace", help="the recorded trace")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write a table, as `canthus video` does")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")
+    args = parser.parse_args(arguments)
+    from canthus.runtime.tables import FRAMES, STDOUT, TableSink, check_table
+    from canthus.runtime.trace.format import read_header
+    from canthus.runtime.trace.replay import describe, replay
+
+    header = read_header(args.trace)
+    with contextlib.ExitStack() as stack:
+        table = None
+        if args.table:
+            check_table(args.table, args.overwrite)
+            schema = FRAMES.with_measures(header.processing.measures)
+            table = stack.enter_context(TableSink(args.table, schema, {"trace": dataclasses.asdict(header)}))
+        frames = with_faces = 0
+        first_other: int | None = None
+        for one in replay(args.trace):
+            frames, with_faces = frames + 1, with_faces + bool(len(one.faces))
+            if not one.same and first_other is None:
+                first_other = one.index
+            if table:
+                table.write(one.index, one.seconds, one.faces)
+    if args.table != STDOUT:
+        print(f"{frames} frames, {with_faces} with faces, {describe(header)}")
+        print("the same numbers" if first_other is None else f"other numbers from frame {first_other} on")
+    return 0 if first_other is None else 1

@@ -1,0 +1,182 @@
+"""The file format of a trace: a ZIP archive with a header in JSON and arrays of NumPy, in chunks of frames.
+
+    trace.json           versions, the source, the network, and how faces are processed: `Header`
+    000000/seconds.npy   the arrays of COLUMNS for the first CHUNK_FRAMES frames, then 000001/..., 000002/...
+
+`numpy.load` reads it, as an .npz file. Each chunk has its frames, then the runs of the detector with their boxes, and
+the predictions of the network with their regions, both in the order of the calls.
+"""
+
+import dataclasses
+import io
+import json
+import platform
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.fields import FieldError, parse_fields, parse_json
+from canthus.runtime.processing import Processing
+
+VERSION = 1
+HEADER = "trace.json"
+CHUNK_FRAMES = 256
+MAX_HEADER_BYTES = 1_000_000
+MAX_ARRAY_BYTES = 512_000_000
+"""Larger parts are refused: a small damaged file could otherwise take all memory."""
+
+NOT_READY = -1
+"""Number of boxes of a detector that runs in the background and had not finished."""
+
+RESTART, CALIBRATE = 1, 2
+"""Bits of `events`: what happened between the frame before and this one."""
+
+Chunk = Mapping[str, NDArray]
+
+COLUMNS: dict[str, tuple[str, tuple[str | int, ...]]] = {
+    "index": ("int64", ("frames",)),
+    "seconds": ("float64", ("frames",)),
+    "pixel_aspect": ("float64", ("frames",)),
+    "size": ("int32", ("frames", 2)),  # height and width
+    "thumbnail": ("uint8", ("frames", 8, 8)),
+    "events": ("uint8", ("frames",)),
+    "digest": ("uint8", ("frames", 8)),  # of the result
+    "detections": ("int32", ("frames",)),  # runs of the detector in this frame, 0 or 1
+    "predictions": ("int32", ("frames",)),  # runs of the network in this frame
+    "boxes_found": ("int32", ("detections",)),  # by each run, or NOT_READY
+    "boxes": ("float64", ("boxes", 6)),  # x0, y0, x1, y1, score, roll
+    "regions_seen": ("int32", ("predictions",)),  # by each run
+    "regions": ("float64", ("regions", 4)),  # x, y, side, angle
+    "points": ("float32", ("regions", "points", 2)),
+    "scores": ("float32", ("regions", "points")),
+}
+"""Type and shape of the arrays of a chunk. The same name of a dimension is the same number."""
+
+COUNTS = {"detections": "detections", "predictions": "predictions", "boxes_found": "boxes", "regions_seen": "regions"}
+"""Arrays of numbers of things, and the dimension that is their sum."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a trace says about itself."""
+
+    processing: Processing
+    source: str = ""
+    network: str = ""  # what ran: "OpenVINO on the CPU"
+    canthus: str = ""
+    numpy: str = ""
+    machine: str = ""
+    version: int = VERSION
+
+
+def make_header(processing: Processing, source: str, network: str) -> Header:
+    """Return the header of a trace that is recorded now."""
+    return Header(processing, source, network, metadata.version("canthus"), np.__version__, platform.machine())
+
+
+def write_header(archive: zipfile.ZipFile, header: Header) -> None:
+    """Write the header."""
+    archive.writestr(HEADER, json.dumps(dataclasses.asdict(header), indent=1))
+
+
+def write_chunk(archive: zipfile.ZipFile, number: int, chunk: Chunk) -> None:
+    """Write a chunk of frames."""
+    for name, array in chunk.items():
+        with archive.open(f"{number:06}/{name}.npy", "w") as file:
+            np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def read_header(path: Path) -> Header:
+    """Return the header of a trace. Raises InputError if the file is no trace, or one of a newer version."""
+    with open_trace(path) as archive:
+        return _read_header(path, archive)
+
+
+def open_trace(path: Path) -> zipfile.ZipFile:
+    """Open a trace. Raises InputError if the file is none."""
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(f"{path}: is not a trace, or is damaged ({error}); record one with --record-trace") from error
+
+
+def _read_header(path: Path, archive: zipfile.ZipFile) -> Header:
+    try:
+        text = _read_part(archive, HEADER, MAX_HEADER_BYTES).read().decode()
+        values = parse_json(text)
+        if isinstance(values, dict) and isinstance(version := values.get("version"), int) and version > VERSION:
+            raise InputError(f"{path}: has version {version} (this canthus reads up to {VERSION}); update canthus")
+        return parse_fields(Header, values)
+    except (KeyError, FieldError, *_DAMAGE) as error:
+        raise InputError(f"{path}: is not a trace, or is damaged ({error}); record one with --record-trace") from error
+
+
+_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError)
+"""What zipfile, zlib and NumPy raise for damaged files."""
+
+
+def _read_part(archive: zipfile.ZipFile, name: str, limit: int) -> IO[bytes]:
+    """Return a member of the archive, in memory. Raises ValueError if it is larger than `limit` bytes or damaged."""
+    if (size := archive.getinfo(name).file_size) > limit:
+        raise ValueError(f"{name} has {size / 1e6:.0f} MB")
+    with archive.open(name) as file:
+        return io.BytesIO(file.read(limit))
+
+
+def read_chunks(path: Path) -> Iterator[dict[str, NDArray]]:
+    """Yield the chunks of a trace. Raises InputError if one is damaged."""
+    with open_trace(path) as archive:
+        numbers = sorted({name.partition("/")[0] for name in archive.namelist() if "/" in name})
+        for number in numbers:
+            try:
+                chunk = {name: _read_array(archive, f"{number}/{name}.npy") for name in COLUMNS}
+                _check_chunk(chunk)
+            except (KeyError, *_DAMAGE) as error:
+                raise InputError(f"{path}: is damaged (part {number}: {error})") from error
+            yield chunk
+
+
+def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray:
+    return np.asarray(np.lib.format.read_array(_read_part(archive, name, MAX_ARRAY_BYTES), allow_pickle=False))
+
+
+def _check_chunk(chunk: Chunk) -> None:
+    """Raise ValueError if an array has another type or shape than COLUMNS, or if the counts do not agree."""
+    sizes: dict[str | int, int] = {}
+    for name, (kind, shape) in COLUMNS.items():
+        array = chunk[name]
+        fits = array.dtype == kind and array.ndim == len(shape)
+        if not fits or any(sizes.setdefault(one, size) != size for one, size in _dimensions(shape, array)):
+            raise ValueError(f"{name} is {array.shape} {array.dtype}")
+    counts = {
+        "detections": "detections",
+        "predictions": "predictions",
+        "boxes_found": "boxes",
+        "regions_seen": "regions",
+    }
+    for name, counted in counts.items():
+        found = np.maximum(chunk[name], 0) if name == "boxes_found" else chunk[name]
+        if found.min(initial=0) < 0 or found.sum(dtype=np.int64) != sizes[counted]:
+            raise ValueError(f"{name} does not agree with the number of {counted}")
+    if not (np.isfinite(chunk["seconds"]).all() and (chunk["pixel_aspect"] > 0).all()):
+        raise ValueError("a time or pixel aspect is not a number")
+    if (chunk["size"] < 0).any() or (chunk["size"] > 2**16).any():
+        raise ValueError("a frame has an impossible size")
+
+
+def _dimensions(shape: tuple[str | int, ...], array: NDArray) -> list[tuple[str | int, int]]:
+    """Return the name and the number of each dimension; a fixed number is its own name, and must not differ."""
+    for one, size in zip(shape, array.shape, strict=True):
+        if isinstance(one, int) and one != size:
+            raise ValueError(f"an array is {array.shape}")
+    return [(one, size) for one, size in zip(shape, array.shape, strict=True) if isinstance(one, str)]
