@@ -39,7 +39,7 @@ from canthus.runtime.engine_files import (
     timings_path,
     write_cache,
 )
-from canthus.runtime.errors import BackendError, EngineError, InputError
+from canthus.runtime.errors import BackendError, EngineError, InputError, ModelError
 from canthus.runtime.files import DRAFT_PREFIX, Draft
 from canthus.runtime.models import (
     Manifest,
@@ -98,6 +98,7 @@ def build(options: BuildOptions, output: Path | None = None, overwrite: bool = F
     """
     model = find_engine_model(options.model, options.precision)
     manifest = read_manifest(model)
+    _check_decode(model, manifest)
     recipe = engine_recipe(options, manifest)
     engine = output or engine_path(recipe)
     if output is not None:
@@ -148,6 +149,14 @@ def _model_name(model: Path) -> str:
     """Return the name of an included model, also for its 8-bit version; else the path."""
     names = {file: name for name, path in included_models().items() for file in (path, int8_path(path))}
     return names.get(model, str(model.resolve()))
+
+
+def _check_decode(model: Path, manifest: Manifest) -> None:
+    if manifest.training.get("decode", "window") != "window":
+        raise ModelError(
+            f'{model}: decodes its points from the peak cell alone (expected decode = "window", which engines use); '
+            'run it on the CPU, or export a checkpoint that was trained with decode = "window"'
+        )
 
 
 def _check_output(engine: Path, overwrite: bool) -> None:
@@ -301,6 +310,8 @@ def _builder_config(trt: ModuleType, builder: Any, recipe: EngineRecipe, manifes
     """Return TensorRT's builder configuration: batch sizes, targets and, for `tensorrt`, the timing cache."""
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if "TF32" in trt.BuilderFlag.__members__:  # fp32 means fp32: TensorRT would round the factors of products to TF32
+        config.clear_flag(trt.BuilderFlag.TF32)
     profile = builder.create_optimization_profile()
     profile.set_shape("crops", *((faces, manifest.size, manifest.size, 3) for faces in recipe.batch))
     config.add_optimization_profile(profile)

@@ -8,7 +8,7 @@ import argparse
 import dataclasses
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -74,7 +74,7 @@ def export(
         network, metadata, calibration = _load(checkpoint)
         size, points, stride = metadata["size"], metadata["points"], metadata.get("stride", 4)
         step("trace the network")
-        graph = _trace(network, size, stride, maps)
+        graph = _trace(network, metadata, maps)
         if half:
             _store_weights_as_fp16(graph)
         step("compare with PyTorch")
@@ -113,12 +113,14 @@ def _load(checkpoint: Path) -> LoadedCheckpoint:
     return LoadedCheckpoint(network, metadata, calibration)
 
 
-def _trace(network: "nn.Module", size: int, stride: int, maps: bool) -> "onnx_ir.Model":
+def _trace(network: "nn.Module", metadata: Mapping[str, Any], maps: bool) -> "onnx_ir.Model":
     import torch
     from torch import Tensor
 
     from canthus.trainer.networks.head import decode
-    from canthus.trainer.networks.network import normalize
+    from canthus.trainer.networks.network import normalize, window_sigma
+
+    size, stride, sigma = metadata["size"], metadata.get("stride", 4), window_sigma(metadata)
 
     class Traced(torch.nn.Module):
         def __init__(self) -> None:
@@ -127,7 +129,7 @@ def _trace(network: "nn.Module", size: int, stride: int, maps: bool) -> "onnx_ir
 
         def forward(self, crops: Tensor) -> tuple[Tensor, ...]:
             raw = self.network(normalize(crops)).float()
-            return (raw,) if maps else (*decode(raw, stride), raw)
+            return (raw,) if maps else (*decode(raw, stride, sigma), raw)
 
     crops = torch.zeros(2, size, size, 3, dtype=torch.uint8)
     with _quiet():
@@ -223,7 +225,7 @@ def _compare(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, 
     from canthus.engines.verify import sample_scene
     from canthus.runtime.backends.cpu import run_exactly
     from canthus.runtime.geometry import crop_all
-    from canthus.trainer.networks.network import DecodingNetwork, normalize
+    from canthus.trainer.networks.network import DecodingNetwork, normalize, window_sigma
 
     image, rois = sample_scene()
     crops = np.concatenate([crop_all(image, rois[:4], manifest.size).images, synthetic_crops(1, manifest.size)])
@@ -232,7 +234,8 @@ def _compare(network: "nn.Module", model: Path, manifest: Manifest, maps: bool, 
         if maps:
             expected = network(normalize(images)).float().numpy()
         else:
-            expected = DecodingNetwork(network, manifest.stride).eval()(images)[0].numpy()
+            decoding = DecodingNetwork(network, manifest.stride, window_sigma(manifest.training)).eval()
+            expected = decoding(images)[0].numpy()
     differences = []
     for batch in (slice(0, 1), slice(0, 5)):
         output = run_exactly(model, crops[batch])[0]

@@ -37,7 +37,7 @@ from canthus.trainer.faces.kinds import Kinds, evaluated_points, is_placed
 from canthus.trainer.faces.labelled import yaw_estimate
 from canthus.trainer.faces.schemes import Scheme, scheme_of
 from canthus.trainer.networks.checkpoint import load, load_network, save
-from canthus.trainer.networks.network import DecodingNetwork
+from canthus.trainer.networks.network import DecodingNetwork, window_sigma
 from canthus.trainer.packs.batches import VALIDATION_BATCH, AugmentedFace, Batches, augment_face
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
@@ -166,7 +166,8 @@ def _predict(network: nn.Module, batches: Batches, augmentation: Augmentation | 
     Each face is changed once, with a fixed seed, so that each call returns the same.
     """
     recipe, pack = batches.recipe, batches.validation_pack
-    deployed, device = DecodingNetwork(network, recipe.stride).eval(), next(network.parameters()).device
+    deployed = DecodingNetwork(network, recipe.stride, window_sigma({"decode": recipe.decode})).eval()
+    device = next(network.parameters()).device
     rng = np.random.default_rng(recipe.seed)
     found: list[_Predicted] = []
     rows = _calibration_rows(batches)

@@ -31,7 +31,7 @@ class AdaptiveWing:
         """Return the loss of each element. `error` is absolute.
 
         Computed with ln(1 + a^p) = softplus(p ln a), which stays finite if the exponent p = alpha - target is
-        negative. Offsets often exceed alpha; the paper uses score maps only.
+        negative. A target above alpha has a cost that falls with the error: do not use it there.
         """
         power = self.alpha - target
         exponent = power * math.log(self.theta / self.epsilon)
@@ -54,10 +54,12 @@ class LossWeight(NamedTuple):
 class SkpsLoss:
     """Loss of the head's maps against points.
 
-    Score maps: Adaptive Wing. Cells near a point have the weight `1 + near`. The paper first dilates the target by
-    3 x 3 cells; we do not, and all figures in RESULTS.md are without dilation.
-    Offset maps: weighted by the target score map, so that only cells near the point count. "adaptive-wing" is the
-    published loss; it falls as the error grows if the target exceeds alpha. "smooth-l1" always grows with the error.
+    Score maps: Adaptive Wing. Cells near a point have the weight `1 + near`, as in its paper, which first dilates the
+    target by 3 x 3 cells; we do not, and all figures in RESULTS.md are without dilation. The published skps recipe has
+    no such weight: near = 0.
+    Offset maps: only cells near the point count. "adaptive-wing" is the published loss: predicted and true offsets are
+    multiplied by the target score, then compared by Adaptive Wing. The products stay below alpha (1.21 with sigma = 2),
+    where it grows with the error. "smooth-l1" compares the offsets and multiplies the cost by the target score.
     Decoded points: mean distance to the true points, multiplied by `point_weight`.
     """
 
@@ -91,10 +93,11 @@ class SkpsLoss:
         error = (offsets - true_offsets).abs()
         match self.offsets:
             case "adaptive-wing":
-                cost = wing(error, true_offsets)
+                near_point = true_scores[:, None]
+                cost = wing(error * near_point, true_offsets * near_point)
             case "smooth-l1":
-                cost = torch.where(error < 1, error.square() / 2, error - 0.5)
-        offset_loss = (cost * (true_scores * of_points)[:, None]).mean((1, 2, 3, 4))
+                cost = torch.where(error < 1, error.square() / 2, error - 0.5) * true_scores[:, None]
+        offset_loss = (cost * of_points[:, None]).mean((1, 2, 3, 4))
         return ((score_loss + self.offset_weight * offset_loss) * weight.faces).mean()
 
 

@@ -27,8 +27,8 @@ _RECIPES = resources.files("canthus.trainer") / "recipes"
 
 _MINIMUM = {"batch": 1, "size": 32} | dict.fromkeys(
     (
-        "clip_grad_norm", "contour_weight", "ema_decay", "held_out", "offset_weight", "open_mouth_weight",
-        "point_weight", "profile_weight", "seed", "warm_up", "weight_decay",
+        "clip_grad_norm", "contour_weight", "ema_decay", "held_out", "near_weight", "offset_weight",
+        "open_mouth_weight", "point_weight", "profile_weight", "seed", "warm_up", "weight_decay",
     ),
     0,
 )  # fmt: skip
@@ -63,11 +63,13 @@ class Recipe:
     """
 
     # network
-    network: Literal["student", "hrnet_w18"] = "student"
+    network: Literal["student", "hrnet_w18", "hrnet_w18_skps"] = "student"
     size: int = 128  # side of a crop, pixels
     flip_tta: bool = False  # use the trained network on each crop and its mirror image: more accurate, twice the time
+    decode: Literal["window", "peak"] = "window"  # points from all cells near the peak, or from the peak cell alone
     # loss
     sigma: float = 1.5  # of the Gaussians in the score maps, cells
+    near_weight: float = 10.0  # added to the weight of cells with a target score above 0.2, in the loss of the scores
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
     offset_weight: float = 10.0  # Adaptive Wing is about ten times steeper than smooth L1
     point_weight: float = 0.0  # weight of the distance of the decoded points; for a network with good maps
@@ -81,10 +83,12 @@ class Recipe:
     milestones: tuple[float, ...] = (20.0, 25.0)  # epochs at which "step" divides the learning rate by ten
     clip_grad_norm: float = 5.0  # maximum norm of the gradients; 0 = no limit
     ema_decay: float = 0.999  # decay of the exponential moving average of the weights; 0 = no average
-    precision: Literal["bf16", "fp32"] = "bf16"  # of the network's arithmetic; weights are always fp32
+    # Of the network's arithmetic; weights are always fp32. "tf32": fp32, but products are rounded to TF32 on a GPU.
+    precision: Literal["bf16", "tf32", "fp32"] = "bf16"
     seed: int = 0
     # faces
     held_out: int = 32  # keep one face in this many for validation; 0 = none, then the last checkpoint is the best
+    choose_with_flip: bool = False  # validate with the mean of the points of each crop and of its mirror image
     choose_on: str = ""  # pack whose faces are for validation instead, all of them; empty = those held out
     # (name of a set or part of it, how often its faces are drawn). An entry names the sets with exactly this name, else
     # those with this word in their name, else those whose name contains it; with *, ? or [ it is a pattern of the whole
@@ -169,6 +173,8 @@ def named_recipes() -> list[str]:
 
 def default_name(network: str, points: int = 98) -> str:
     """Return the name of the default recipe for a network and a number of points."""
+    if network == "hrnet_w18_skps":
+        return "cofw-published" if points == 29 else "wflw-published"
     if network != "hrnet_w18":
         return "student"
     return "cofw-hrnet" if points == 29 else "wflw-hrnet"

@@ -25,7 +25,14 @@ from canthus.trainer.log import Log, draw_crops
 from canthus.trainer.loss import LossWeight, SkpsLoss
 from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimizer, load, restore_optimizer, save
 from canthus.trainer.networks.hrnet import HighResolutionModule
-from canthus.trainer.networks.network import DecodingNetwork, build, channel_statistics, normalize
+from canthus.trainer.networks.network import (
+    DecodingNetwork,
+    FlipAveragedPoints,
+    build,
+    channel_statistics,
+    normalize,
+    window_sigma,
+)
 from canthus.trainer.networks.padding import ChannelPadding, pad_channels
 from canthus.trainer.networks.pretrained import load_pretrained
 from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, augment_face, load_to_gpu
@@ -69,7 +76,7 @@ class Run:
         torch.manual_seed(recipe.seed)
         self.recipe = recipe
         self.world = world
-        on_device = options.augment_on == "device" or (options.augment_on == "auto" and world.device.type == "cuda")
+        on_device = _augments_on_device(options, recipe, world.device)
         self.gpu_cache = load_to_gpu(pack, world.device) if on_device else None  # None too if it is too large
         contents: Contents = "augmented"
         if on_device:
@@ -199,7 +206,7 @@ class Run:
         Raises ModelError if it is not finite.
         """
         recipe, device = self.recipe, self.world.device
-        decoding = DecodingNetwork(self.ema.network, recipe.stride).eval()
+        decoding = self._decoding_network()
         sums = np.zeros((1 + len(POSES), 2))  # errors and faces: of all, then of each pose
         for batch in self.batches.validation():
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
@@ -226,13 +233,21 @@ class Run:
             )
         return total / all_faces if all_faces else math.nan
 
+    def _decoding_network(self) -> nn.Module:
+        """Return a module that predicts the points of crops with the averaged weights, as validation needs them."""
+        recipe = self.recipe
+        decoding = DecodingNetwork(self.ema.network, recipe.stride, window_sigma({"decode": recipe.decode})).eval()
+        if not recipe.choose_with_flip:
+            return decoding
+        return FlipAveragedPoints(decoding, self.points).eval().to(self.world.device)
+
     @torch.inference_mode()
     def show_faces(self, log: Log) -> None:
         """Draw the predictions for the first validation faces in TensorBoard, if the log has it."""
         batch = next(self.batches.validation(), None) if log.board else None
         if batch is not None:
             crops = batch.crops[:6]
-            points, _ = DecodingNetwork(self.ema.network, self.recipe.stride).eval()(crops.to(self.world.device))
+            points, _ = self._decoding_network()(crops.to(self.world.device))
             log.show(self.step, draw_crops(crops.numpy(), points.float().cpu().numpy(), batch.points[:6].numpy()))
 
     def save(self, folder: Path, nme: float) -> None:
@@ -257,6 +272,7 @@ class Run:
             "size": self.recipe.size,
             "stride": self.recipe.stride,
             "flip_tta": self.recipe.flip_tta,
+            "decode": self.recipe.decode,
             "sigma": self.recipe.sigma,
             "step": self.step,
             "best": self.best_nme if math.isfinite(self.best_nme) else None,  # JSON has no infinity
@@ -309,6 +325,13 @@ class Run:
                 f"{path}: its best checkpoint was chosen on other validation faces; resume with the packs that the run "
                 "began with (PACK and --choose-on), or start a new run"
             )
+
+
+def _augments_on_device(options: TrainOptions, recipe: Recipe, device: torch.device) -> bool:
+    if options.augment_on == "device" and recipe.augmentation.published:
+        raise InputError("augmentation.published changes faces on the CPU only; use --augment-on cpu, or auto")
+    wanted = options.augment_on == "device" or (options.augment_on == "auto" and device.type == "cuda")
+    return wanted and not recipe.augmentation.published
 
 
 def open_validation_pack(recipe: Recipe) -> Pack | None:
@@ -369,7 +392,7 @@ def learning_rate_factor(step: int, recipe: Recipe, total_steps: int) -> float:
 def make_loss(recipe: Recipe, points: int, device: torch.device, compiled: bool) -> Loss:
     """Return the loss against the labels, mixed with the loss against the teacher if the recipe names one."""
     skps = SkpsLoss(
-        recipe.stride, recipe.sigma, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight,
+        recipe.stride, recipe.sigma, recipe.near_weight, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight,
         point_weight=recipe.point_weight,
     )  # fmt: skip
     label_loss = torch.compile(skps.__call__) if compiled else skps

@@ -28,7 +28,7 @@ from canthus.trainer.evaluation.json_report import to_json
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.log import REPORT, SESSIONS
-from canthus.trainer.networks.network import DecodingNetwork, build, with_flip_tta
+from canthus.trainer.networks.network import DecodingNetwork, build, window_sigma, with_flip_tta
 from canthus.trainer.recipe import Recipe
 
 SAMPLE = 12
@@ -98,8 +98,9 @@ def estimate(sets: Sequence[LabelledSet], recipe: Recipe, points: int) -> list[T
     Raises:
         ModelError: A set has another number of points.
     """
-    metadata = {"points": points, "stride": recipe.stride, "flip_tta": recipe.flip_tta}
-    network = DecodingNetwork(with_flip_tta(build(recipe.network, points), metadata), recipe.stride)
+    metadata = {"points": points, "stride": recipe.stride, "flip_tta": recipe.flip_tta, "decode": recipe.decode}
+    plain = build(recipe.network, points)
+    network = DecodingNetwork(with_flip_tta(plain, metadata), recipe.stride, window_sigma(metadata))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     timed = []
     with TorchBackend(network, recipe.size, device=device) as backend:

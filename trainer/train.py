@@ -124,10 +124,16 @@ def _set_up_gpu(world: World, recipe: Recipe) -> None:
     """Set PyTorch's options for fast training on a GPU."""
     if world.device.type != "cuda":
         return
-    torch.set_float32_matmul_precision("high")
+    set_tf32(recipe.precision != "fp32")  # for bf16: what autocast leaves in fp32
     torch.backends.cudnn.benchmark = True
     if world.first and recipe.precision == "bf16" and not torch.cuda.is_bf16_supported(False):
         _log.warning("this GPU emulates bf16 arithmetic, which is slow; faster: --set precision=fp32")
+
+
+def set_tf32(allowed: bool) -> None:
+    """Say whether products of float32 may be rounded to TF32; PyTorch's own default allows it in convolutions only."""
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 @contextlib.contextmanager

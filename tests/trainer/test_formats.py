@@ -476,7 +476,7 @@ def test_summary_reports_points_outside_images_and_swapped_sides(tmp_path):
     assert f"points outside their image: {outside} of 588, on 1 faces; farthest, by 20.5 px: some/face 2.png" in text
     assert "seem to be swapped on 1 faces: some/face 4.png" in text
     assert has_swapped_sides(pack.points, WFLW).tolist() == [number == 4 for number in range(6)]
-    rows = {name: getattr(pack, name)[[4]] for name in ("crops", "points", "spread", "source", "kinds")}
+    rows = {name: getattr(pack, name)[[4]] for name in ("crops", "points", "spread", "source", "kinds", "image_boxes")}
     first = Pack(**rows, sources=pack.sources, names=(pack.names[4],))
     np.testing.assert_array_equal(pack_contact_sheet(pack)[:, :TILE], pack_contact_sheet(first)[:, :TILE])
     brows = pack.points.copy()

@@ -14,8 +14,19 @@ from canthus.trainer.augmentation.augment import NO_FACE
 from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.loss import AdaptiveWing, LossWeight, SkpsLoss, draw_maps
 from canthus.trainer.networks.head import SkpsHead, decode, split_maps
-from canthus.trainer.networks.hrnet import HRNet
-from canthus.trainer.networks.network import DecodingNetwork, FlipTTANetwork, build, normalize, with_flip_tta
+from canthus.trainer.networks.hrnet import HRNet, HRNetSkps
+from canthus.trainer.networks.network import (
+    PEAK,
+    WINDOW_SIGMA,
+    DecodingNetwork,
+    FlipAveragedPoints,
+    FlipTTANetwork,
+    build,
+    normalize,
+    window_sigma,
+    with_flip_tta,
+)
+from canthus.trainer.networks.padding import pad_channels
 from canthus.trainer.networks.student import Student
 from canthus.trainer.run import compile_network
 
@@ -185,6 +196,59 @@ def test_offset_loss_ignores_cells_far_from_the_point():
     assert costs[1] == pytest.approx(base, abs=1e-6)
 
 
+def test_published_offset_loss_compares_the_offsets_times_the_score():
+    """The formula of the paper on products with the target score, the mean of both axes, written out with numbers."""
+    points = np.array([[[9.0, 6.0]]], np.float32)
+    scores, offsets = draw_maps(torch.from_numpy(points), CELLS, STRIDE, SIGMA)
+    found = offsets + torch.randn(offsets.shape, generator=torch.Generator().manual_seed(1))
+    maps = torch.cat([scores, found.flatten(1, 2)], 1)
+    loss = SkpsLoss(STRIDE, SIGMA, near=0.0, offsets="adaptive-wing")
+    score = scores[0, 0].numpy().astype(np.float64)
+    costs = []
+    for axis in (0, 1):
+        target = score * offsets[0, axis, 0].numpy()
+        delta = np.abs(score * found[0, axis, 0].numpy() - target)
+        power = 2.1 - target
+        slope = 14 / (1 + 0.5**power) * power * 0.5 ** (power - 1)
+        line = slope * delta - (0.5 * slope - 14 * np.log(1 + 0.5**power))
+        costs.append(np.where(delta < 0.5, 14 * np.log(1 + delta**power), line).mean())
+    assert float(loss(maps, torch.from_numpy(points), full_weight(1, 1))) == pytest.approx(np.mean(costs), rel=1e-3)
+
+
+def test_published_offset_loss_grows_with_the_error_everywhere():
+    points = torch.full((1, 1, 2), 9.0)
+    _, offsets = draw_maps(points, CELLS, STRIDE, 2.0)
+    perfect = torch.cat([draw_maps(points, CELLS, STRIDE, 2.0)[0], offsets.flatten(1, 2)], 1)
+    loss = SkpsLoss(STRIDE, 2.0, near=0.0, offsets="adaptive-wing")
+    errors = torch.linspace(0.5, 9, 12)
+    costs = torch.stack([loss(perfect + error, points, full_weight(1, 1)) for error in errors])
+    score_costs = torch.stack(
+        [
+            SkpsLoss(STRIDE, 2.0, near=0.0, offset_weight=0)(perfect + error, points, full_weight(1, 1))
+            for error in errors
+        ]
+    )
+    assert ((costs - score_costs).diff() > 0).all()
+
+
+def test_skps_network_upsamples_bilinearly_and_keeps_the_names_of_weights():
+    torch.manual_seed(0)
+    published, ours = HRNetSkps(29), HRNet(29)
+    assert published.state_dict().keys() == ours.state_dict().keys()
+    assert {part.mode for part in published.modules() if isinstance(part, nn.Upsample)} == {"bilinear"}
+    assert {part.mode for part in ours.modules() if isinstance(part, nn.Upsample)} == {"nearest"}
+    for index in (0, 3):
+        assert float(published.head[index].weight.detach().std()) == pytest.approx(0.01, rel=0.05)
+        assert not published.head[index].bias.detach().any()
+    ours.load_state_dict(published.state_dict())
+    images = torch.randn(1, 3, 64, 64)
+    padded = pad_channels(published, 29).network.eval()
+    with torch.inference_mode():
+        expected = published.eval()(images)
+        assert not torch.allclose(ours.eval()(images), expected, atol=1e-4)
+        torch.testing.assert_close(padded(images), expected, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize(("target", "weight"), [(0.19, 1.0), (0.21, 11.0), (1.0, 11.0)])
 def test_cells_with_a_target_score_above_0_2_have_the_weight_1_plus_near(target, weight):
     true = torch.full((1, 1, 4, 4), 0.05)
@@ -299,7 +363,7 @@ def test_network_output_has_a_quarter_of_the_size_and_all_parameters_get_gradien
 
 
 def test_unknown_network_is_refused():
-    with pytest.raises(ModelError, match="expected hrnet_w18 or student"):
+    with pytest.raises(ModelError, match="expected hrnet_w18 or hrnet_w18_skps or student"):
         build("resnet", 98)
 
 
@@ -313,6 +377,44 @@ def test_decoding_network_turns_crops_into_points():
     torch.testing.assert_close(points, wanted)
     assert points.shape == (2, 5, 2)
     assert scores.shape == (2, 5)
+
+
+class BrightestPixel(nn.Module):
+    """Puts every point at the brightest pixel of the image, `error` cells to its right."""
+
+    def __init__(self, error: float = 0.0) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        size = images.shape[-1]
+        place = images[:, 0].flatten(1).argmax(1)
+        points = torch.stack([place % size, place // size], 1)[:, None].expand(-1, 98, 2).float()
+        scores, offsets = draw_maps(points, size // 4, 4, 1.5)
+        offsets[:, 0] += self.error
+        return torch.cat([scores, *offsets.unbind(1)], 1)
+
+
+def test_decoding_with_a_flip_averages_the_points_of_crop_and_mirror_image():
+    crops = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    crops[0, 20, 13] = crops[1, 41, 50] = 255
+    wanted = torch.tensor([[13.0, 20], [50, 41]])[:, None].expand(-1, 98, 2)
+    exact = FlipAveragedPoints(DecodingNetwork(BrightestPixel(), 4, PEAK), 98)
+    torch.testing.assert_close(exact(crops)[0], wanted, atol=1e-3, rtol=0)
+    wrong = FlipAveragedPoints(DecodingNetwork(BrightestPixel(0.5), 4, PEAK), 98)  # both errors to the right
+    torch.testing.assert_close(wrong(crops)[0], wanted, atol=1e-3, rtol=0)
+    assert (wrong.decoding(crops)[0] - wanted).abs().max() > 1
+
+
+def test_decode_of_a_checkpoint_is_that_of_its_recipe():
+    assert window_sigma({"decode": "peak"}) == PEAK == 0
+    assert window_sigma({"decode": "window"}) == window_sigma({}) == WINDOW_SIGMA
+    maps = torch.randn(2, 15, 16, 16, generator=torch.Generator().manual_seed(2))
+    network = nn.Identity()
+    network.forward = lambda images: maps
+    crops = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
+    torch.testing.assert_close(DecodingNetwork(network, 4, PEAK)(crops)[0], decode(maps, 4, 0)[0])
+    assert not torch.allclose(DecodingNetwork(network, 4)(crops)[0], decode(maps, 4, 0)[0])
 
 
 def test_crops_are_normalized_with_the_statistics_of_imagenet():

@@ -28,23 +28,37 @@ def test_student_is_the_default_recipe():
 def test_published_recipe_has_the_published_values():
     recipe = find_recipe("wflw-published")
     values = (recipe.network, recipe.size, recipe.stride, recipe.sigma, recipe.offset_loss, recipe.offset_weight)
-    assert values == ("hrnet_w18", 256, 4, 2.0, "adaptive-wing", 1.0)
+    assert values == ("hrnet_w18_skps", 256, 4, 2.0, "adaptive-wing", 1.0)
+    assert (recipe.near_weight, recipe.decode, recipe.precision, recipe.choose_with_flip) == (0, "peak", "fp32", True)
     assert (recipe.learning_rate, recipe.weight_decay, recipe.batch, recipe.epochs) == (2e-3, 5e-4, 64, 80)
     assert (recipe.warm_up, recipe.schedule, recipe.milestones) == (500, "step", (40, 60))
     how = recipe.augmentation
-    assert (how.flip_p, how.uniform, how.rotation, how.scale, how.shift) == (0.5, True, 45, (0.75, 1.25), 0)
+    assert (how.published, how.flip_p, how.rotation, how.scale, how.shift) == (True, 0.5, 45, (0.75, 1.25), 0)
     assert (how.brightness_contrast_p, how.hsv_p, how.blur_p, how.noise_p) == (0.5, 0.5, 0.5, 0.1)
     assert (how.dropout_p, how.dropout_holes, how.dropout_size) == (0.5, (1, 8), (0.1, 0.2))
+    assert (how.squeeze_p, how.occluder_p, how.downscale_p, how.jpeg_p, how.webcam_p, how.color_p) == (0,) * 6
     assert (recipe.held_out, recipe.ema_decay, recipe.clip_grad_norm) == (0, 0, 0)
     assert (recipe.negative_fraction, recipe.profile_weight) == (0, 1)
 
 
-def test_default_hrnet_recipe_differs_from_the_published_one_in_three_settings():
+def test_published_recipe_for_cofw_does_not_scale_boxes():
+    recipe, wflw = find_recipe("cofw-published"), find_recipe("wflw-published")
+    assert (recipe.epochs, recipe.batch, recipe.milestones) == (160, 16, (80, 120))
+    assert recipe.augmentation == dataclasses.replace(wflw.augmentation, scale=(1.0, 1.0))
+    assert default_recipe("hrnet_w18_skps", 29) == recipe
+    assert default_recipe("hrnet_w18_skps") == wflw
+
+
+def test_default_hrnet_recipe_differs_from_the_published_one_where_it_says_so():
     ours, theirs = (dataclasses.asdict(find_recipe(name)) for name in ("wflw-hrnet", "wflw-published"))
     ours |= {f"augmentation.{name}": value for name, value in ours.pop("augmentation").items()}
     theirs |= {f"augmentation.{name}": value for name, value in theirs.pop("augmentation").items()}
     other = {name for name in ours if ours[name] != theirs[name]}
-    assert other == {"held_out", "augmentation.shift", "offset_loss", "offset_weight"}
+    assert other == {
+        "network", "decode", "near_weight", "offset_loss", "offset_weight", "precision", "held_out",
+        "choose_with_flip", "augmentation.published", "augmentation.uniform", "augmentation.shift",
+        "augmentation.blur_sigma",
+    }  # fmt: skip
     assert default_recipe("hrnet_w18") == find_recipe("wflw-hrnet")
 
 
@@ -151,7 +165,7 @@ def nested(values: dict[str, object]) -> dict[str, object]:
         ("[training]\nbatch = 4", "a recipe has no 'training'; expected one of network, size, "),
         ("augmentation = 3", "augmentation: expected a table of names and values, got 3"),
         ("[augmentation.scale]\nlow = 1", r"augmentation\.scale: expected a list of 2 \(a finite number, a finite"),
-        ("network = 2026-11-26", "network: expected one of 'student', 'hrnet_w18', got datetime"),
+        ("network = 2026-11-26", "network: expected one of 'student', 'hrnet_w18', 'hrnet_w18_skps', got datetime"),
         ("extends = 2026-11-26", "extends: expected one of cofw-hrnet, .*, got datetime"),
         ('extends = ["student"]', r"extends: expected one of .*, got \['student'\]"),
         ("learning_rate = nan", "learning_rate: expected a finite number, got nan"),
@@ -183,9 +197,10 @@ def test_warm_up_takes_at_most_a_quarter_of_the_steps():
     assert rates[0] == pytest.approx(1 / 113)
 
 
-def test_published_augmentation_moves_points_with_the_image_and_rotates_up_to_45_degrees():
+def test_augmentation_of_hrnet_moves_points_with_the_image_and_rotates_up_to_45_degrees():
     how = dataclasses.replace(
-        find_recipe("wflw-published").augmentation,
+        find_recipe("wflw-hrnet").augmentation,
+        shift=0,
         brightness_contrast_p=0,
         hsv_p=0,
         blur_p=0,
@@ -209,11 +224,11 @@ def test_published_augmentation_moves_points_with_the_image_and_rotates_up_to_45
     assert np.std(turns) == pytest.approx(90 / 12**0.5, rel=0.2)
 
 
-def test_published_color_augmentation_changes_pixels_and_keeps_the_shape():
+def test_color_augmentation_of_hrnet_changes_pixels_and_keeps_the_shape():
     image = np.random.default_rng(0).integers(60, 190, (64, 64, 3), dtype=np.uint8)
     none = dict.fromkeys(("color_p", "gray_p", "blur_p", "downscale_p", "noise_p", "jpeg_p", "dropout_p"), 0)
     for kind in ("brightness_contrast_p", "hsv_p"):
-        how = dataclasses.replace(find_recipe("wflw-published").augmentation, brightness_contrast_p=0, hsv_p=0, **none)
+        how = dataclasses.replace(find_recipe("wflw-hrnet").augmentation, brightness_contrast_p=0, hsv_p=0, **none)
         how = dataclasses.replace(how, **{kind: 1})
         painted = change_appearance(image, how, np.random.default_rng(3))
         assert (painted.shape, painted.dtype) == (image.shape, np.uint8)
@@ -221,9 +236,9 @@ def test_published_color_augmentation_changes_pixels_and_keeps_the_shape():
         assert 3 < changed < 80, kind
 
 
-def test_published_dropout_is_black_with_sides_of_a_tenth_to_a_fifth():
+def test_dropout_of_hrnet_is_black_with_sides_of_a_tenth_to_a_fifth():
     how = dataclasses.replace(
-        find_recipe("wflw-published").augmentation,
+        find_recipe("wflw-hrnet").augmentation,
         brightness_contrast_p=0,
         hsv_p=0,
         blur_p=0,

@@ -4,7 +4,9 @@ The steps are first sampled, as numbers, and then applied by OpenCV here, or to 
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
 
 import cv2
 import numpy as np
@@ -66,11 +68,9 @@ def sample_appearance(size: int, augmentation: Augmentation, rng: np.random.Gene
     blur = _sample_blur(least * size, most * size, rng) if rng.random() < augmentation.blur_p else None
     brightness_contrast = hsv = curves = color = noise = None
     if rng.random() < augmentation.brightness_contrast_p:
-        levels = np.arange(256) * rng.uniform(0.8, 1.2) + rng.uniform(-0.2, 0.2) * 255
-        brightness_contrast = np.clip(levels, 0, 255).astype(np.uint8)
+        brightness_contrast = sample_brightness_contrast(rng)
     if rng.random() < augmentation.hsv_p:
-        limits = np.array([20, 30, 20])  # HueSaturationValue of albumentations, as in the published recipe
-        hsv = rng.uniform(-limits, limits)
+        hsv = sample_hsv(rng)
     if rng.random() < augmentation.color_p:
         curves, color = _sample_curves(rng), rng.uniform(0.3, 1.5)
     gray = 0.0 if rng.random() < augmentation.gray_p else None
@@ -91,6 +91,19 @@ def sample_appearance(size: int, augmentation: Augmentation, rng: np.random.Gene
         noise=noise,
         jpeg=jpeg,
     )
+
+
+def sample_brightness_contrast(rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Sample a lookup table (256,): RandomBrightnessContrast of albumentations, as in the published recipe."""
+    levels = np.arange(256) * rng.uniform(0.8, 1.2) + rng.uniform(-0.2, 0.2) * 255
+    table: NDArray[np.uint8] = np.clip(levels, 0, 255).astype(np.uint8)
+    return table
+
+
+def sample_hsv(rng: np.random.Generator) -> NDArray[np.float64]:
+    """Sample the shifts (3,) of hue, saturation and value: HueSaturationValue of albumentations, as published."""
+    limits = np.array([20, 30, 20])
+    return rng.uniform(-limits, limits)
 
 
 def _sample_webcam(size: int, augmentation: Augmentation, rng: np.random.Generator) -> Appearance:
@@ -170,35 +183,47 @@ def _sample_dropout(size: int, augmentation: Augmentation, rng: np.random.Genera
     return tuple(holes)
 
 
-def apply_appearance(image: Image, appearance: Appearance) -> Image:
-    """Apply the sampled steps to one crop (S, S, 3)."""
-    if appearance.occluder is not None:
-        image = apply_occluder(image, appearance.occluder)
-    if appearance.downscale is not None:
-        image = _downscale(image, appearance.downscale)
-    if isinstance(appearance.blur, float):
-        image = cv2.GaussianBlur(image, (0, 0), appearance.blur).astype(np.uint8, copy=False)
-    elif appearance.blur is not None:
-        image = cv2.filter2D(image, -1, appearance.blur).astype(np.uint8, copy=False)
-    if appearance.brightness_contrast is not None:
-        image = cv2.LUT(image, appearance.brightness_contrast).astype(np.uint8, copy=False)
-    if appearance.hsv is not None:
-        image = _shift_hsv(image, appearance.hsv[:, None])
-    if appearance.curves is not None:
-        image = cv2.LUT(image, appearance.curves[None]).astype(np.uint8, copy=False)
-    for saturation in (appearance.color, appearance.gray):
-        if saturation is not None:
-            gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-            image = cv2.addWeighted(image, saturation, gray, 1 - saturation, 0).astype(np.uint8, copy=False)
-    if appearance.dropout is not None:
-        image = _cover_holes(image, appearance.dropout)
-    if appearance.noise is not None:
-        deviation, seed = appearance.noise
-        noise = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
-        image = np.clip(image + np.float32(deviation) * noise, 0, 255).astype(np.uint8)
-    if appearance.jpeg is not None:
-        image = _compress(image, appearance.jpeg)
+STEPS = tuple(field.name for field in fields(Appearance))
+"""The steps of `Appearance`, in the order in which they are applied."""
+
+
+def apply_appearance(image: Image, appearance: Appearance, steps: Sequence[str] = STEPS) -> Image:
+    """Apply the sampled steps to an image (H, W, 3), in the given order."""
+    for step in steps:
+        sampled = getattr(appearance, step)
+        if sampled is not None:
+            image = _apply_step(step, image, sampled)
     return image
+
+
+def _apply_step(step: str, image: Image, sampled: Any) -> Image:
+    match step:
+        case "occluder":
+            return apply_occluder(image, sampled)
+        case "downscale":
+            return _downscale(image, sampled)
+        case "blur" if isinstance(sampled, float):
+            return cv2.GaussianBlur(image, (0, 0), sampled).astype(np.uint8, copy=False)
+        case "blur":
+            return cv2.filter2D(image, -1, sampled).astype(np.uint8, copy=False)
+        case "brightness_contrast":
+            return cv2.LUT(image, sampled).astype(np.uint8, copy=False)
+        case "hsv":
+            return _shift_hsv(image, sampled[:, None])
+        case "curves":
+            return cv2.LUT(image, sampled[None]).astype(np.uint8, copy=False)
+        case "color" | "gray":
+            gray = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            return cv2.addWeighted(image, sampled, gray, 1 - sampled, 0).astype(np.uint8, copy=False)
+        case "dropout":
+            return _cover_holes(image, sampled)
+        case "noise":
+            deviation, seed = sampled
+            noise = np.random.default_rng(seed).standard_normal(image.shape, np.float32)
+            return np.clip(image + np.float32(deviation) * noise, 0, 255).astype(np.uint8)
+        case "jpeg":
+            return _compress(image, sampled)
+    raise AssertionError(step)
 
 
 def _downscale(image: Image, side: int) -> Image:

@@ -6,6 +6,7 @@ batch (device_augment).
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.types import Roi
+from canthus.trainer.augmentation import published
 from canthus.trainer.augmentation.appearance import (
     Appearance,
     Image,
@@ -30,6 +32,13 @@ NO_FACE = -1e4
 """Coordinate of all points of a crop without a face: so far outside that the score maps of the points are empty."""
 
 
+class PackedImage(NamedTuple):
+    """Where the source image of a packed crop lies."""
+
+    side: int  # of the packed crop, pixels
+    image_box: NDArray[np.floating]  # (4,) left, top, right and bottom edge of the source image, same pixels
+
+
 @dataclass(frozen=True, eq=False)
 class Transform:
     """Everything that augmentation does to one face."""
@@ -38,6 +47,7 @@ class Transform:
     replicate_border: bool  # outside the packed crop: repeat its edge pixels (else black)
     flipped: bool  # mirror left and right, after the affine map
     appearance: Appearance
+    image_box: NDArray[np.floating] | None = None  # (4,), of `published`: the appearance changes the packed crop first
 
 
 def augment(
@@ -52,17 +62,32 @@ def augment(
 
 def apply_transform(image: Image, points: Points, sampled: Transform, size: int) -> tuple[Image, Points]:
     """Apply a sampled transform: packed crop (P, P, 3) -> crop (size, size, 3) and points (K, 2) in its pixels."""
+    if sampled.image_box is not None:
+        changed = apply_appearance(image, sampled.appearance, published.STEPS)
+        image = published.clear_outside(changed, sampled.image_box)
     augmented = _apply_affine(image, sampled.affine, sampled.replicate_border, size)
     moved = transform(sampled.affine, points)
     if sampled.flipped:
         augmented, moved = flip(augmented, moved)
-    return apply_appearance(augmented, sampled.appearance), moved
+    return augmented if sampled.image_box is not None else apply_appearance(augmented, sampled.appearance), moved
 
 
-def sample_transform(points: Points, size: int, augmentation: Augmentation, rng: np.random.Generator) -> Transform:
-    """Sample how to augment one face with points (K, 2) in its packed crop, to a crop of `size` pixels."""
+def sample_transform(
+    points: Points,
+    size: int,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+    source: PackedImage | None = None,
+) -> Transform:
+    """Sample how to augment one face with points (K, 2) in its packed crop, to a crop of `size` pixels.
+
+    source: needed by `augmentation.published`, which changes the packed crop.
+    """
     affine, replicate_border = _sample_affine(points, size, augmentation, rng)
     flipped = rng.random() < augmentation.flip_p
+    if augmentation.published and source is not None:
+        appearance = published.sample_appearance(source.side, source.image_box, augmentation, rng)
+        return Transform(affine, replicate_border, flipped, appearance, source.image_box)
     sampled = Transform(affine, replicate_border, flipped, sample_appearance(size, augmentation, rng))
     if augmentation.occluder_p and rng.random() < augmentation.occluder_p:
         occluder = draw_occluder(move_points(points, sampled, size), size, rng)
@@ -164,6 +189,8 @@ def _sample_affine(
     points: Points, size: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], bool]:
     """Sample the affine map (2, 3) to the augmented crop, and whether to replicate the border."""
+    if augmentation.published:
+        return published.sample_affine(points, size, augmentation, rng), False
     angle = math.radians(float(np.clip(_sample_pair(augmentation.rotation, augmentation, rng)[0], -50, 50)))
     upright = roi_from_points(points)
     squeeze = np.eye(3)  # with shear, about the center of the face

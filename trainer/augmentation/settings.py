@@ -7,6 +7,7 @@ from dataclasses import dataclass
 class Augmentation:
     """How strongly training faces are changed. Names that end in `_p` are probabilities."""
 
+    published: bool = False  # geometry and appearance of the published recipe, on the source image (published.py)
     flip_p: float = 0.5  # mirror left and right
     uniform: bool = False  # rotation and shift: uniform up to the value; else normal with it as standard deviation
     rotation: float = 20.0  # degrees; a normally distributed angle is clipped to 50

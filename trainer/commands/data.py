@@ -111,8 +111,9 @@ def _prepare(args: argparse.Namespace) -> int:
         sets = [convert_to_98(one) for one in sets]
     name = args.recipe or default_name("hrnet_w18" if _has_gpu() else "student", sets[0].scheme.points)
     recipe = find_recipe(name)
+    how = recipe.augmentation
     # The margin around the region of the network: PACK_MARGIN and a little, or the whole region twice.
-    size = args.size or round(recipe.size * (2 if recipe.augmentation.uniform else 1.5))
+    size = args.size or round(recipe.size * (2 if how.uniform or how.published else 1.5))
     try:
         pack, findings = write_pack(sets, args.output, size, recipe.augmentation, args.allow_missing, webp=args.webp)
         lines = [

@@ -181,7 +181,15 @@ def _crop_problem(pack: "Pack", recipe: "Recipe") -> str:
     sample = pack.points[:: max(len(pack) // 100, 1)]
     if statistics.median(packed_region(points, recipe.augmentation).side for points in sample) > 1.1 * side:
         return "the margin of the crops is too small for the rotation, scale and shift of the recipe"
+    if recipe.augmentation.published and (share := _resampled_share(pack)) > 0.5:
+        return f"{share:.0%} of the crops of the pack are not in the scale of their image, as the recipe expects"
     return ""
+
+
+def _resampled_share(pack: "Pack") -> float:
+    """Return the share of crops that are not copies of whole pixels of their images."""
+    off = abs(pack.image_boxes + 0.5 - (pack.image_boxes + 0.5).round()).max(-1)
+    return float((off > 0.01).mean())
 
 
 def _resume_arguments(args: argparse.Namespace, folder: Path) -> str:

@@ -26,9 +26,9 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--recipe",
         metavar="NAME|FILE",
-        help="cofw-hrnet, student, student-again, student-finish, wflw-hrnet, wflw-published, or a .toml or .json "
-        "file, such as recipe.json of another run (default: the HRNet recipe for the number of points if there is a "
-        "CUDA GPU, else student)",
+        help="cofw-hrnet, cofw-published, student, student-again, student-finish, wflw-hrnet, wflw-published, or a "
+        ".toml or .json file, such as recipe.json of another run (default: the HRNet recipe for the number of points "
+        "if there is a CUDA GPU, else student)",
     )
     what.add_argument("--network", choices=("student", "hrnet_w18"), help="train this network with its default recipe")
     what.add_argument(

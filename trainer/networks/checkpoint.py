@@ -18,7 +18,7 @@ from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read
 from canthus.runtime.errors import ModelError
 from canthus.runtime.fields import parse_json
 from canthus.runtime.files import Draft
-from canthus.trainer.networks.network import DecodingNetwork, build, with_flip_tta
+from canthus.trainer.networks.network import DecodingNetwork, build, window_sigma, with_flip_tta
 from canthus.trainer.renamed_keys import rename_keys
 
 Tensors = dict[str, Tensor]
@@ -156,7 +156,7 @@ class CheckpointBackend(TorchBackend):
     def __init__(self, path: Path, gpu: bool = False) -> None:
         network, metadata = load_network(path)
         super().__init__(
-            DecodingNetwork(network, int(metadata.get("stride", 4))),
+            DecodingNetwork(network, int(metadata.get("stride", 4)), window_sigma(metadata)),
             int(metadata["size"]),
             calibration_from_metadata(metadata, path),
             "cuda" if gpu and torch.cuda.is_available() else "cpu",

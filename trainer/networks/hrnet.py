@@ -2,7 +2,8 @@
 
 Four branches at strides 4, 8, 16 and 32 run in parallel and are fused after every module. The modules have the names
 of the authors' code, so that their backbone weights, trained on ImageNet, can be loaded by name. As in that network, a
-coarse branch is upsampled with nearest-neighbor interpolation when it is added to a finer one.
+coarse branch is upsampled with nearest-neighbor interpolation when it is added to a finer one; the published skps
+recipe does it bilinearly (`HRNetSkps`).
 """
 
 import torch
@@ -124,6 +125,26 @@ class HRNet(nn.Module):
         coarse = (functional.interpolate(x, fine, mode="bilinear", align_corners=False) for x in branches[1:])
         maps: Tensor = self.head(torch.cat([branches[0], *coarse], 1))
         return maps
+
+
+class HRNetSkps(HRNet):
+    """HRNet as in the published skps recipe: bilinear upsampling in the fusions, and a head with larger weights."""
+
+    def __init__(self, points: int) -> None:
+        super().__init__(points)
+        upsample_bilinearly(self)
+        for part in self.head:
+            if isinstance(part, nn.Conv2d):
+                nn.init.normal_(part.weight, std=0.01)
+                assert part.bias is not None
+                nn.init.zeros_(part.bias)
+
+
+def upsample_bilinearly(network: HRNet) -> None:
+    """Change the interpolation of the fusions, which has no weights."""
+    for part in network.modules():
+        if isinstance(part, nn.Upsample):
+            part.mode, part.align_corners = "bilinear", False
 
 
 def _transition(index: int, widths: tuple[int, ...]) -> nn.ModuleList:

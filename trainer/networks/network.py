@@ -6,13 +6,14 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from canthus.runtime.decode import WINDOW_SIGMA
 from canthus.runtime.errors import ModelError
 from canthus.trainer.faces.schemes import scheme_of
 from canthus.trainer.networks.head import decode
 from canthus.trainer.networks.student import Student
 from canthus.trainer.renamed_keys import rename_keys
 
-Architecture = Literal["hrnet_w18", "student"]
+Architecture = Literal["hrnet_w18", "hrnet_w18_skps", "student"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -30,6 +31,10 @@ def build(architecture: str, points: int) -> nn.Module:
             from canthus.trainer.networks.hrnet import HRNet
 
             return HRNet(points)
+        case "hrnet_w18_skps":
+            from canthus.trainer.networks.hrnet import HRNetSkps
+
+            return HRNetSkps(points)
         case "student":
             return Student(points)
         case _:
@@ -91,18 +96,49 @@ def normalize(crops: Tensor, statistics: ChannelStatistics | None = None) -> Ten
     return (crops.permute(0, 3, 1, 2).float() - mean) / std
 
 
+PEAK = 0.0
+"""The `window_sigma` of `decode` that selects the published decoder."""
+
+
+def window_sigma(metadata: Mapping[str, Any]) -> float:
+    """Return the `window_sigma` of `decode` for the recipe key `decode` in the metadata of a checkpoint or manifest."""
+    return PEAK if metadata.get("decode") == "peak" else WINDOW_SIGMA
+
+
 class DecodingNetwork(nn.Module):
     """Normalizes crops, runs a network and decodes its maps, as a backend does.
 
     Crops (B, S, S, 3) uint8 -> points (B, K, 2) in crop pixels and scores (B, K).
 
     The scores are the peaks of the score maps, without calibration.
+
+    window_sigma: of the decode; `PEAK` selects the published decoder.
     """
 
-    def __init__(self, network: nn.Module, stride: int = 4) -> None:
+    def __init__(self, network: nn.Module, stride: int = 4, window_sigma: float = WINDOW_SIGMA) -> None:
         super().__init__()
         self.network = network
         self.stride = stride
+        self.window_sigma = window_sigma
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        return decode(self.network(normalize(crops)).float(), self.stride)
+        return decode(self.network(normalize(crops)).float(), self.stride, self.window_sigma)
+
+
+class FlipAveragedPoints(nn.Module):
+    """Averages the points and scores that a `DecodingNetwork` finds on each crop and on its mirror image, as published.
+
+    `FlipTTANetwork` averages the maps instead: one decode, and each cell is averaged with the same place of the face.
+    """
+
+    def __init__(self, decoding: DecodingNetwork, points: int) -> None:
+        super().__init__()
+        self.decoding = decoding
+        self.mirror: Tensor
+        self.register_buffer("mirror", torch.tensor(scheme_of(points).mirror), persistent=False)
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
+        points, scores = self.decoding(crops)
+        mirrored, mirrored_scores = (found[:, self.mirror] for found in self.decoding(crops.flip(2)))
+        mirrored = torch.stack([crops.shape[2] - 1 - mirrored[..., 0], mirrored[..., 1]], -1)
+        return (points + mirrored) / 2, (scores + mirrored_scores) / 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from canthus.trainer.networks.hrnet import WIDTHS, HRNet
+from canthus.trainer.networks.hrnet import WIDTHS, HRNet, HRNetSkps, upsample_bilinearly
 
 MULTIPLE = 8
 
@@ -79,6 +79,8 @@ def pad_channels(network: nn.Module, points: int) -> ChannelPadding:
         return ChannelPadding(network)
     plain = network.state_dict()
     padded = PaddedHRNet(points).to(next(network.parameters()))  # its device and data type
+    if isinstance(network, HRNetSkps):
+        upsample_bilinearly(padded)
     shapes = {name: value.shape for name, value in padded.state_dict().items() if value.shape != plain[name].shape}
     places = {name: _places(plain[name].shape, shape) for name, shape in shapes.items()}
     padding = ChannelPadding(padded, shapes, places)

@@ -25,6 +25,7 @@ from canthus.runtime.errors import InputError
 from canthus.trainer.augmentation.appearance import Image
 from canthus.trainer.augmentation.augment import (
     NO_FACE,
+    PackedImage,
     Points,
     Transform,
     apply_transform,
@@ -34,6 +35,7 @@ from canthus.trainer.augmentation.augment import (
     sample_transform,
 )
 from canthus.trainer.augmentation.device_augment import BatchTransforms, apply_transforms, collate_transforms
+from canthus.trainer.augmentation.published import ignore_far_points
 from canthus.trainer.augmentation.settings import NO_AUGMENTATION, Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind, are_mixed, is_from_68, is_labelled, is_placed
 from canthus.trainer.faces.labelled import is_held_out, yaw_estimate
@@ -146,10 +148,11 @@ def augment_face(
     pack: Pack, row: int, size: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> AugmentedFace:
     """Augment a face of a pack to a crop of `size` pixels. If it is mirrored, so are the kinds of its points."""
-    transform = sample_transform(pack.points[row], size, augmentation, rng)
-    return AugmentedFace(
-        *apply_transform(pack.crops[row], pack.points[row], transform, size), _move_kinds(pack.kinds[row], transform)
-    )
+    source = PackedImage(pack.crops.shape[1], pack.image_boxes[row])
+    transform = sample_transform(pack.points[row], size, augmentation, rng, source)
+    crop, points = apply_transform(pack.crops[row], pack.points[row], transform, size)
+    kinds = _move_kinds(pack.kinds[row], transform)
+    return AugmentedFace(crop, points, ignore_far_points(kinds, points, size) if augmentation.published else kinds)
 
 
 def _move_kinds(kinds: Kinds, transform: Transform) -> Kinds:

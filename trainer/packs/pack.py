@@ -52,12 +52,15 @@ class Pack:
     sources: tuple[str, ...]  # names of the labelled sets
     names: tuple[str, ...]  # image name of each face
     kinds: Kinds  # (N, K) PointKind of each point
+    image_boxes: NDArray[np.float32]  # (N, 4) left, top, right and bottom edge of the source image, crop pixels
 
     def __len__(self) -> int:
         return len(self.points)
 
 
 LABEL_FIELDS = tuple(one.name for one in fields(Pack) if one.name != "crops")
+OPTIONAL_FIELDS = ("kinds", "image_boxes")
+"""Fields that packs of earlier versions lack."""
 
 
 @dataclass
@@ -79,6 +82,7 @@ class _CutFace(NamedTuple):
     source: int  # number of its set
     face: LabelledFace
     points: NDArray[np.floating]  # (K, 2) crop pixels
+    image_box: NDArray[np.floating]  # (4,) of the source image, crop pixels
 
 
 def write_pack(
@@ -119,6 +123,7 @@ def write_pack(
             "sources": np.array([one.name for one in sets]),
             "names": np.array([one.face.image for one in cut]),
             "kinds": np.array([one.face.kinds for one in cut]),
+            "image_boxes": np.array([one.image_box for one in cut], np.float32),
         }
         _write_labels(drafts, labels)
     return WrittenPack(open_pack(folder), findings)
@@ -155,9 +160,15 @@ def _pack_drafts(folder: Path, crops_name: str) -> Iterator[_Drafts]:
 def packed_region(points: NDArray[np.floating], augmentation: Augmentation | None = None) -> Roi:
     """Return the upright square around a face (K, 2) that is packed: training sees no pixel outside it.
 
-    If `augmentation` is uniform, the square contains each region that it can rotate, scale and shift to. A normal
-    distribution has no limits: then, and without `augmentation`, it is the face's region enlarged by PACK_MARGIN.
+    If `augmentation` is uniform or published, the square contains each region that it can rotate, scale and shift to. A
+    normal distribution has no limits: then, and without it, it is the face's region enlarged by PACK_MARGIN.
     """
+    if augmentation is not None and augmentation.published:
+        region = roi_from_points(points)
+        limit = min(math.radians(augmentation.rotation), math.pi / 4)
+        half = (math.cos(limit) + math.sin(limit)) / 2  # of the turned square's extent, in sides
+        reach = augmentation.scale[1] * half + augmentation.shift
+        return Roi(region.x, region.y, 2 * reach * region.side)
     if augmentation is None or not augmentation.uniform:
         region = roi_from_points(points)
         return Roi(region.x, region.y, region.side * PACK_MARGIN)
@@ -171,6 +182,14 @@ def packed_region(points: NDArray[np.floating], augmentation: Augmentation | Non
     low, high = np.min(corners, axis=0), np.max(corners, axis=0)
     x, y = (low + high) / 2
     return Roi(float(x), float(y), float((high - low).max()))
+
+
+def unscaled_region(region: Roi, size: int) -> Roi:
+    """Return a square of `size` whole pixels around a region, so that its crop is a copy; a larger region as it is."""
+    if region.side > size:
+        return region
+    x, y = (round(center - (size - 1) / 2) + (size - 1) / 2 for center in (region.x, region.y))
+    return Roi(x, y, size)
 
 
 def _cut_faces(
@@ -188,8 +207,12 @@ def _cut_faces(
         edge = np.array(image.shape[1::-1]) - 0.5
         findings.outside.append(np.maximum(-0.5 - face.points, face.points - edge).max(-1).clip(0))
         region = packed_region(face.points, augmentation)
+        if augmentation is not None and augmentation.published:  # its one resampling is that of the augmentation
+            region = unscaled_region(region, size)
         crops.write(crop(image, region, size))
-        cut.append(_CutFace(number, face, transform(invert(to_frame(region, size)), face.points)))
+        to_crop = invert(to_frame(region, size))
+        edges = transform(to_crop, np.array([[-0.5, -0.5], [image.shape[1] - 0.5, image.shape[0] - 0.5]]))
+        cut.append(_CutFace(number, face, transform(to_crop, face.points), edges.ravel()))
     return cut
 
 
@@ -238,7 +261,7 @@ def open_pack(folder: Path) -> Pack:
     """
     try:
         with (folder / LABELS).open("rb") as file, np.load(file) as labels:
-            arrays = {name: labels[name] for name in LABEL_FIELDS if name in labels or name != "kinds"}
+            arrays = {name: labels[name] for name in LABEL_FIELDS if name in labels or name not in OPTIONAL_FIELDS}
             crops_name = str(labels[CROPS_KEY]) if CROPS_KEY in labels else CROPS_NPY
         if crops_name not in CROP_FILES:
             raise ValueError(crops_name)
@@ -251,6 +274,10 @@ def open_pack(folder: Path) -> Pack:
     for name in ("sources", "names"):
         arrays[name] = tuple(str(one) for one in arrays[name])
     arrays.setdefault("kinds", _kinds_by_spread(arrays["points"], arrays["spread"]))  # packs of version 0.1 have none
+    side = crops.shape[1] if crops.ndim > 1 else 0  # without the boxes the image is taken to end with the crop
+    arrays.setdefault(
+        "image_boxes", np.tile(np.array([-0.5, -0.5, side - 0.5, side - 0.5], np.float32), (len(crops), 1))
+    )
     pack = Pack(crops, **arrays)
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3:
         raise InputError(
@@ -266,6 +293,10 @@ def open_pack(folder: Path) -> Pack:
             )
     if pack.kinds.dtype != np.uint8 or (pack.kinds > max(PointKind)).any():
         raise InputError(f"{folder}: expected kinds of points from 0 to {max(PointKind)}; make the pack again")
+    if pack.image_boxes.shape != (len(crops), 4):
+        raise InputError(
+            f"{folder}: expected image_boxes ({len(crops)}, 4), got {pack.image_boxes.shape}; make the pack again"
+        )
     if pack.kinds.shape != pack.points.shape[:2]:
         raise InputError(
             f"{folder}: expected kinds {pack.points.shape[:2]} of points, got {pack.kinds.shape}; make the pack again"

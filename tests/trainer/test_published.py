@@ -1,0 +1,184 @@
+"""The augmentation of the published recipe: boxes, the steps on the source image, and packs without resampling."""
+
+import dataclasses
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.geometry import roi_from_points, transform
+from canthus.runtime.types import Roi
+from canthus.trainer.augmentation import published
+from canthus.trainer.augmentation.appearance import apply_appearance
+from canthus.trainer.augmentation.augment import PackedImage, apply_transform, sample_transform
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.kinds import PointKind
+from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import open_pack, packed_region, unscaled_region, write_pack
+from canthus.trainer.recipe import change, find_recipe
+from canthus.trainer.run import TrainOptions, _augments_on_device
+from support.shards import write_shard
+
+HOW = find_recipe("wflw-published").augmentation
+GEOMETRY = dataclasses.replace(
+    HOW, flip_p=0, brightness_contrast_p=0, hsv_p=0, blur_p=0, noise_p=0, dropout_p=0, scale=(1.0, 1.0)
+)
+SIDE, SIZE = 192, 64
+WHOLE = PackedImage(SIDE, np.array([-0.5, -0.5, SIDE - 0.5, SIDE - 0.5]))
+
+
+def some_points(seed: int = 0) -> np.ndarray:
+    return (96 + 40 * np.random.default_rng(seed).uniform(-1, 1, (98, 2)) * [1, 0.6]).astype(np.float32)
+
+
+def sample_affines(how, count=400):
+    points = some_points()
+    return points, [published.sample_affine(points, SIZE, how, np.random.default_rng(seed)) for seed in range(count)]
+
+
+def test_upright_box_is_turned_and_keeps_its_center_and_side():
+    points, affines = sample_affines(GEOMETRY)
+    box = roi_from_points(points)
+    angles = []
+    for affine in affines:
+        np.testing.assert_allclose(transform(affine, np.array([[box.x, box.y]]))[0], (SIZE - 1) / 2, atol=1e-6)
+        assert math.hypot(*affine[0, :2]) == pytest.approx(SIZE / box.side)
+        angles.append(math.degrees(math.atan2(affine[0, 1], affine[0, 0])))
+    assert 40 < np.abs(angles).max() <= 45
+
+
+def test_four_faces_in_ten_are_not_turned_and_small_angles_are_more_frequent():
+    _, affines = sample_affines(GEOMETRY, 1000)
+    angles = np.degrees([math.atan2(affine[0, 1], affine[0, 0]) for affine in affines])
+    assert np.mean(np.abs(angles) < 1e-6) == pytest.approx(0.4, abs=0.05)
+    turned = angles[np.abs(angles) > 1e-6] / 45
+    assert turned.std() == pytest.approx(
+        0.54, abs=0.03
+    )  # of a normal distribution cut off at its deviation; uniform: 0.58
+
+
+def test_scale_of_the_box_lies_around_one_and_is_left_out_for_cofw():
+    points, affines = sample_affines(dataclasses.replace(GEOMETRY, scale=(0.75, 1.25), rotation=0))
+    scales = [SIZE / roi_from_points(points).side / affine[0, 0] for affine in affines]
+    assert 0.75 <= min(scales) < 0.8 < 1.2 < max(scales) <= 1.25
+    assert np.mean(scales) == pytest.approx(1, abs=0.02)
+    assert find_recipe("cofw-published").augmentation.scale == (1, 1)
+
+
+def test_blur_is_gaussian_with_sides_of_3_to_7_pixels_of_the_image():
+    how = dataclasses.replace(GEOMETRY, blur_p=1)
+    sides = []
+    for seed in range(60):
+        kernel = published.sample_appearance(SIDE, WHOLE.image_box, how, np.random.default_rng(seed)).blur
+        image = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        expected = cv2.GaussianBlur(image, kernel.shape, 0)
+        assert np.abs(cv2.filter2D(image, -1, kernel).astype(int) - expected).max() <= 1
+        sides.append(len(kernel))
+    assert set(sides) == {3, 5, 7}
+    assert sides.count(3) < sides.count(5)
+
+
+def test_noise_has_a_variance_of_10_to_50():
+    how = dataclasses.replace(GEOMETRY, noise_p=1)
+    rngs = map(np.random.default_rng, range(100))
+    deviations = [published.sample_appearance(SIDE, WHOLE.image_box, how, rng).noise[0] for rng in rngs]
+    assert 10 <= min(deviations) ** 2 < 15
+    assert 45 < max(deviations) ** 2 <= 50
+
+
+def test_dropout_is_relative_to_the_source_image_and_often_misses_the_face():
+    how = dataclasses.replace(GEOMETRY, dropout_p=1, dropout_holes=(1, 1))
+    box = np.array([-800.5, -300.5, 1199.5, 699.5])  # an image of 2000 x 1000
+    sizes, hits = [], 0
+    for seed in range(300):
+        holes = published.sample_appearance(SIDE, box, how, np.random.default_rng(seed)).dropout
+        hits += len(holes)
+        for hole in holes:
+            assert 0 <= hole.x < hole.x + hole.width <= SIDE
+            assert 0 <= hole.y < hole.y + hole.height <= SIDE
+        sizes += [hole.height for hole in holes if hole.y > 0 and hole.y + hole.height < SIDE]
+    assert 100 - 1 <= min(sizes) <= max(sizes) < SIDE
+    assert 10 < hits < 120
+    image = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    appearance = published.sample_appearance(SIDE, WHOLE.image_box, how, np.random.default_rng(0))
+    assert not apply_appearance(image, appearance, published.STEPS)[appearance.dropout[0].area].any()
+
+
+def test_appearance_is_changed_before_the_one_resampling_and_stays_black_outside_the_image():
+    how = dataclasses.replace(HOW, flip_p=0, brightness_contrast_p=1, blur_p=0, dropout_p=0, noise_p=1, hsv_p=0)
+    image = np.full((SIDE, SIDE, 3), 120, np.uint8)
+    image[:, :60] = 0  # outside the source image, which begins at column 60
+    source = PackedImage(SIDE, np.array([59.5, -0.5, 500, 500]))
+    points = some_points()
+    for seed in range(20):
+        sampled = sample_transform(points, SIZE, how, np.random.default_rng(seed), source)
+        assert sampled.image_box is not None
+        crop, moved = apply_transform(image, points, sampled, SIZE)
+        changed = apply_appearance(image, sampled.appearance, published.STEPS)
+        changed[:, :60] = 0
+        expected = cv2.warpAffine(changed, sampled.affine, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
+        np.testing.assert_array_equal(crop, expected)
+        np.testing.assert_allclose(moved, transform(sampled.affine, points), atol=1e-4)
+
+
+def test_points_far_outside_the_crop_are_ignored():
+    kinds = np.full(3, PointKind.PLACED, np.uint8)
+    points = np.array([[10.0, -23], [10, -25], [SIZE + 25, 10]])
+    ignored = [PointKind.PLACED, PointKind.UNLABELLED, PointKind.UNLABELLED]
+    assert published.ignore_far_points(kinds, points, SIZE).tolist() == ignored
+
+
+def test_region_that_fits_is_cut_out_without_resampling():
+    for x, y in ((50, 40.3), (51.7, 40.5)):
+        for size in (32, 33):
+            roi = unscaled_region(Roi(x, y, 20.7), size)
+            assert roi.side == size
+            assert (roi.x - (size - 1) / 2) % 1 == 0
+            assert max(abs(roi.x - x), abs(roi.y - y)) <= 0.5
+    assert unscaled_region(Roi(50, 40, 64.5), 64) == Roi(50, 40, 64.5)
+
+
+def test_pack_of_the_published_recipe_holds_pixels_of_the_image_and_where_it_ends(tmp_path):
+    write_shard(tmp_path / "shard", 6)
+    labelled = open_set(tmp_path / "shard")
+    pack = write_pack([labelled], tmp_path / "pack", SIDE, HOW).pack
+    assert packed_region(labelled.faces[0].points, HOW).side < SIDE
+    for number, face in enumerate(labelled.faces):
+        image = labelled.read_image(face.image)
+        left, top, right, bottom = np.round(pack.image_boxes[number] + 0.5).astype(int)
+        assert (right - left, bottom - top) == image.shape[1::-1]
+        np.testing.assert_allclose(pack.points[number], face.points + np.array([left, top]), atol=1e-3)
+        wanted = np.zeros((SIDE, SIDE, 3), np.uint8)
+        inside = np.s_[max(top, 0) : min(bottom, SIDE), max(left, 0) : min(right, SIDE)]
+        wanted[inside] = image[
+            inside[0].start - top : inside[0].stop - top, inside[1].start - left : inside[1].stop - left
+        ]
+        np.testing.assert_array_equal(pack.crops[number], wanted)
+    recipe = change(find_recipe("wflw-published"), {"batch": 4, "size": 32})
+    batch = Batches(pack, recipe).make_batch(0)
+    assert batch.crops.shape == (4, 32, 32, 3)
+    assert batch.transforms is None
+
+
+def test_pack_without_image_boxes_is_read_as_if_the_images_ended_with_the_crops(tmp_path):
+    write_shard(tmp_path / "shard", 3)
+    write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64)
+    labels = dict(np.load(tmp_path / "pack" / "labels.npz"))
+    del labels["image_boxes"]
+    np.savez(tmp_path / "pack" / "labels.npz", **labels)
+    assert open_pack(tmp_path / "pack").image_boxes.tolist() == [[-0.5, -0.5, 63.5, 63.5]] * 3
+    labels["image_boxes"] = np.zeros((2, 4), np.float32)
+    np.savez(tmp_path / "pack" / "labels.npz", **labels)
+    with pytest.raises(InputError, match=r"image_boxes \(3, 4\)"):
+        open_pack(tmp_path / "pack")
+
+
+def test_published_augmentation_runs_in_the_workers_only():
+    recipe, gpu = find_recipe("wflw-published"), torch.device("cuda")
+    assert not _augments_on_device(TrainOptions(), recipe, gpu)
+    assert _augments_on_device(TrainOptions(), find_recipe("wflw-hrnet"), gpu)
+    with pytest.raises(InputError, match="--augment-on cpu"):
+        _augments_on_device(TrainOptions(augment_on="device"), recipe, gpu)
