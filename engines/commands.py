@@ -199,6 +199,8 @@ def _verify(args: argparse.Namespace) -> int:
     record_check(engine, rows)
     size = read_engine_manifest(engine).size
     print(format_table(rows, size))
+    if rows[-1].not_run:
+        raise BackendError(f"{engine}: not verified, because it did not run: {rows[-1].not_run}")
     if args.wflw is None:
         print("compared on crops of the sample clip; --wflw DIR compares on labelled faces and computes the NME")
     return 0 if rows[-1].within_tolerance(size) else 1

@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from canthus.engines.verify import sample_scene
 from canthus.runtime.backends.trt import last_error, load_flavour, make_logger
-from canthus.runtime.cuda.launch import Cuda, FaceRunner
+from canthus.runtime.cuda.launch import Cuda
+from canthus.runtime.cuda.runner import FaceRunner
 from canthus.runtime.engine_files import Flavour
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.types import Roi
@@ -33,6 +34,11 @@ def measure(runner: FaceRunner, repeats: int, frames: int) -> dict[str, Any]:
 
     `repeats` is the number of measurements behind each median and p99.
     """
+    with runner.cuda.active():
+        return _measure(runner, repeats, frames)
+
+
+def _measure(runner: FaceRunner, repeats: int, frames: int) -> dict[str, Any]:
     image, rois = sample_scene()
     rois = rois[: runner.buckets[-1]]
     return {
@@ -60,7 +66,11 @@ def latency(runner: FaceRunner, image: NDArray[np.uint8], rois: list[Roi], repea
     graph, replays = runner.graph(faces, True), None
     if graph is not None:
         replays = time_ms(cuda, repeats, lambda: cuda.replay(graph), run)
-    steps = {"upload frame": lambda: runner.put_frame(image), **runner.steps(faces, True)}
+    steps = {
+        "upload frame": lambda: runner.put_frame(image),
+        "upload part": lambda: runner.put_frame(image, rois),  # what the backend does
+        **runner.steps(faces, True),
+    }
     return {
         "total": {"launches": launches, "graph": replays},
         "steps": {
@@ -149,12 +159,13 @@ def resident_bytes() -> int | None:
 def compare_decodes(runner: FaceRunner, network_with_decode: Network, repeats: int) -> dict[str, dict[str, float]]:
     """Return ms for each batch size: the network followed by decode.cu, and a network that contains the decode."""
     times = {}
-    for faces in runner.buckets:
-        steps = runner.steps(faces, False)
-        times[str(faces)] = {
-            "network + decode.cu": _ms(runner.cuda, [steps["network"], steps["decode"]], repeats),
-            "network with decode": _ms(runner.cuda, [lambda: network_with_decode(faces)], repeats),  # noqa: B023
-        }
+    with runner.cuda.active():
+        for faces in runner.buckets:
+            steps = runner.steps(faces, False)
+            times[str(faces)] = {
+                "network + decode.cu": _ms(runner.cuda, [steps["network"], steps["decode"]], repeats),
+                "network with decode": _ms(runner.cuda, [lambda: network_with_decode(faces)], repeats),  # noqa: B023
+            }
     return times
 
 

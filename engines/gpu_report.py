@@ -18,9 +18,9 @@ SOURCE_CHECKS = tuple(
     f"CANTHUS_REQUIRE_CUDA=1 {check}"
     for check in (
         "pytest -m cuda",
-        "compute-sanitizer --error-exitcode 1 pytest tests/runtime/test_cuda_kernels.py -k on_a_gpu_crop",
+        "compute-sanitizer --error-exitcode 1 pytest tests/runtime/test_cuda_kernels.py -k crop_and_decode_on_a_gpu",
         "compute-sanitizer --tool racecheck --error-exitcode 1 pytest tests/runtime/test_cuda_kernels.py "
-        "-k on_a_gpu_crop",
+        "-k crop_and_decode_on_a_gpu",
     )
 )
 """Further GPU checks, which need a clone of the source."""

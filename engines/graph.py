@@ -1,8 +1,8 @@
 """Prepare the ONNX graph that an engine is built from: crops to raw maps, optionally in fp16.
 
 Engines are built strongly typed: TensorRT computes each layer in the type that the graph has. So the types are set
-here. The normalization and the output maps are float32; the layers in between are float32 or fp16. A convolution whose
-inputs come from DequantizeLinear is computed in 8 bits.
+here. The normalization is float32; the layers after it and the maps are float32 or fp16, which decode.cu reads both. A
+convolution whose inputs come from DequantizeLinear is computed in 8 bits.
 """
 
 from pathlib import Path
@@ -27,12 +27,12 @@ FIRST_FLOAT32_INPUT = {"Resize": 1}
 
 
 def engine_graph(model: Path, precision: Precision, with_decode: bool = False) -> bytes:
-    """Return the serialized ONNX graph from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4) float32.
+    """Return the serialized ONNX graph from `crops` (N, S, S, 3) uint8 to `maps` (N, 3K, S/4, S/4).
 
-    precision: of the layers between the normalization and the maps. "int8" needs a model with QuantizeLinear and
-        DequantizeLinear; its other layers stay float32.
+    precision: of the layers after the normalization; the maps are fp16 with "fp16", else float32. "int8" needs a model
+        with QuantizeLinear and DequantizeLinear; its other layers stay float32.
     with_decode: output `points` and `scores`, decoded in float32, instead of the maps. Used to compare the speed of
-    this decode with that of decode.cu.
+        this decode with that of decode.cu.
 
     Raises ModelError if the model has no such values or its weights do not fit fp16.
     """
@@ -51,7 +51,7 @@ def engine_graph(model: Path, precision: Precision, with_decode: bool = False) -
     restore_float32_weights(graph)
     _cast_crops_first(graph)
     if precision == "fp16":
-        _convert_to_fp16(graph)
+        _convert_to_fp16(graph, float32_maps=with_decode)
     elif precision == "int8":
         _make_symmetric(graph)
     proto = ir.to_proto(graph)
@@ -61,7 +61,7 @@ def engine_graph(model: Path, precision: Precision, with_decode: bool = False) -
 
 def decode_maps(maps: np.ndarray, manifest: Manifest | EngineManifest) -> tuple[np.ndarray, np.ndarray]:
     """Decode raw maps (N, 3K, H, W) with NumPy: points (N, K, 2) in crop pixels and uncalibrated scores (N, K)."""
-    parts = maps.reshape(len(maps), 3, manifest.points, *maps.shape[2:])
+    parts = maps.astype(np.float32, copy=False).reshape(len(maps), 3, manifest.points, *maps.shape[2:])
     return decode(parts[:, 0], parts[:, 1:], manifest.stride)
 
 
@@ -138,8 +138,11 @@ def _make_symmetric(model: "ir.Model") -> None:
         graph.initializers.pop(name)
 
 
-def _convert_to_fp16(model: "ir.Model") -> None:
-    """Convert the graph to fp16 from the first convolution to the maps, which are cast back to float32."""
+def _convert_to_fp16(model: "ir.Model", float32_maps: bool) -> None:
+    """Convert the graph to fp16 from the first convolution to the maps.
+
+    float32_maps: cast the maps back to float32, for the nodes after them.
+    """
     import onnx_ir as ir
 
     graph = model.graph
@@ -164,6 +167,8 @@ def _convert_to_fp16(model: "ir.Model") -> None:
     for value in casts:
         if value.is_initializer() and not value.uses():
             graph.initializers.pop(str(value.name))
+    if not float32_maps:
+        return
     users = list(maps.uses())
     maps.name = "maps.f16"
     to_float32 = _cast(maps, ir.DataType.FLOAT, "maps")

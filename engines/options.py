@@ -76,7 +76,8 @@ pixels (mean, 99th percentile, maximum): for the ONNX model, for the graph that
 TensorRT gets, and for the engine. With labelled faces it shows the NME too.
 
 The result is written into the manifest of the engine. An engine beyond the
-tolerance is not used by the other commands, and the exit code is 1.""",
+tolerance is not used by the other commands, and the exit code is 1. It is also 1
+if this machine cannot run the engine: then only its graph was compared.""",
         """examples:
   canthus engine verify KEY
   canthus engine verify KEY --checkpoint runs/student/best.safetensors --wflw WFLW

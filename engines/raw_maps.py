@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.cuda.launch import Cuda, FaceRunner
+from canthus.runtime.cuda.launch import Cuda
+from canthus.runtime.cuda.runner import FaceRunner, RunnerSizes
 from canthus.runtime.decode import decode
 from canthus.runtime.errors import BackendError
 from canthus.runtime.geometry import crop_all, transform
@@ -41,7 +42,8 @@ class RawMapsBackend(Closeable):
             self._cuda = Cuda()
             self.name = f"PyTorch {torch.__version__} on {self._cuda.gpu.name}"
             self._stream = torch.cuda.ExternalStream(self._cuda.stream)  # type: ignore[no-untyped-call]
-            self.runner = FaceRunner(self._cuda, size, points, stride, MAX_BATCH, self._run)
+            with self._cuda.active():
+                self.runner = FaceRunner(self._cuda, RunnerSizes(size, points, stride, MAX_BATCH), self._run)
             self._crops = _as_tensor(self.runner.crops, (MAX_BATCH, size, size, 3), "|u1")
             width = size // stride
             self._maps = _as_tensor(self.runner.maps, (MAX_BATCH, 3 * points, width, width), "<f4")

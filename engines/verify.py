@@ -158,11 +158,7 @@ def _engine_prediction(engine: Path, manifest: EngineManifest, images: NDArray[n
     if reason:
         return Prediction(name, None, reason)
     with TensorRTBackend(engine) as backend:
-        points = backend.predict(images)[0]
-        # TensorRT-RTX compiles kernels for each batch size. Run them all, so that the viewer finds them in the cache.
-        for faces in backend.runner.buckets:
-            backend.predict(images[:faces])
-    return Prediction(name, points)
+        return Prediction(name, backend.predict(images)[0])
 
 
 def why_not_runnable(manifest: EngineManifest) -> str:

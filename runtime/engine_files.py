@@ -225,6 +225,28 @@ def remove_engines(engines: Sequence[Path]) -> None:
             engine.with_suffix(suffix).unlink(missing_ok=True)
 
 
+def read_kernels(engine: Path, engine_sha256: str) -> bytes | None:
+    """Return the kernels that TensorRT-RTX compiled for an engine earlier, or None if there are none, or damaged ones.
+
+    They are native code, as the engine: TensorRT reads them only if they are as they were written, for this engine.
+    """
+    try:
+        content = engine.with_suffix(".runtime").read_bytes()
+    except OSError:
+        return None
+    digest, data = content[:32], content[32:]
+    return data if digest == _kernel_digest(engine_sha256, data) else None
+
+
+def write_kernels(engine: Path, engine_sha256: str, data: bytes) -> None:
+    """Save the kernels that TensorRT-RTX compiled for an engine, for `read_kernels`."""
+    write_cache(engine.with_suffix(".runtime"), _kernel_digest(engine_sha256, data) + data)
+
+
+def _kernel_digest(engine_sha256: str, data: bytes) -> bytes:
+    return hashlib.sha256(engine_sha256.encode() + data).digest()
+
+
 def timings_path(flavour: Flavour, version: str, gpu: str) -> Path:
     """Return the path of TensorRT's timing cache for a version and a GPU, whether it exists or not."""
     return engine_folder() / f"{flavour}-{version}-{re.sub(r'[^a-z0-9]+', '-', gpu.lower())}.timings"

@@ -1,8 +1,11 @@
 """TensorRT and TensorRT-RTX on an NVIDIA GPU. Only this file imports them."""
 
+import contextlib
+import hashlib
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -12,14 +15,33 @@ from numpy.typing import NDArray
 
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.cuda.launch import Cuda, FaceRunner, Gpu, find_gpu
-from canthus.runtime.engine_files import FLAVOURS, Flavour, find_mismatch, read_engine, write_cache
+from canthus.runtime.cuda.launch import Cuda, Gpu, find_gpu
+from canthus.runtime.cuda.runner import FaceRunner, RunnerSizes
+from canthus.runtime.engine_files import FLAVOURS, Flavour, find_mismatch, read_engine, read_kernels, write_kernels
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.extras import install_command
 from canthus.runtime.types import Roi
 
+_log = logging.getLogger(__name__)
+
 MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 EXTRAS: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "rtx"}
+
+BINDING_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, MemoryError)
+"""What TensorRT's bindings raise: C++ exceptions, and calls that a version does not know."""
+
+PRECISIONS = {"HALF": True, "FLOAT": False}
+"""Data type of the maps of an engine: whether it is fp16."""
+
+
+@contextlib.contextmanager
+def translated_errors(what: str) -> Iterator[None]:
+    """Raise BackendError for errors of TensorRT's bindings, so that callers know only our own."""
+    try:
+        yield
+    except BINDING_ERRORS as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BackendError(f"{what}: TensorRT failed ({type(error).__name__}: {reason})") from error
 
 
 class ErrorLog(Protocol):
@@ -136,6 +158,11 @@ class Engine:
         _, channels, cells, _ = self.engine.get_tensor_shape("maps")
         self.points, self.stride = channels // 3, self.size // cells
         self.max_batch = self.engine.get_tensor_profile_shape("crops", 0)[2][0]
+        kind = self.engine.get_tensor_dtype("maps").name
+        if kind not in PRECISIONS:
+            raise EngineError(f"{path}: its maps are {kind}, expected HALF or FLOAT; rebuild it: {rebuild}")
+        self.half_maps = PRECISIONS[kind]
+        self.sha256 = hashlib.sha256(data).hexdigest()
         self.calibration = manifest.calibration if manifest else IDENTITY
 
     def describe_layers(self) -> str:
@@ -147,6 +174,8 @@ class Engine:
 class TensorRTBackend(Closeable):
     """Runs an engine (crops in, maps out) with TensorRT, between the CUDA kernels crop.cu and decode.cu.
 
+    All batch sizes are run once and captured before the constructor returns. One thread at a time may use the backend.
+
     trust, skip_check: see `Engine`.
     calibration: the model's, if it is known. The engine's manifest may be older.
     """
@@ -156,30 +185,30 @@ class TensorRTBackend(Closeable):
     ) -> None:
         self._cuda: Cuda | None = Cuda()
         try:
-            self._engine = Engine(engine, self._cuda.gpu, trust, skip_check)
-            self.size = self._engine.size
-            self._calibration = self._engine.calibration if calibration is None else calibration
-            self.name = f"{self._engine.flavour} {self._engine.trt.__version__} on {self._cuda.gpu.name}"
-            self._contexts: dict[int, Any] = {}
-            self._capturable: dict[int, bool] = {}
-            self._scratch = self._cuda.allocate(self._engine.engine.device_memory_size_v2)
-            self._configuration, self._kernels = self._configure()
-            self.runner: FaceRunner = FaceRunner(
-                self._cuda,
-                self.size,
-                self._engine.points,
-                self._engine.stride,
-                self._engine.max_batch,
-                self._network,
-            )
+            with self._cuda.active(), translated_errors(str(engine)):
+                self._open(Engine(engine, self._cuda.gpu, trust, skip_check), self._cuda, calibration)
         except BaseException:
             self.close()
             raise
 
+    def _open(self, engine: Engine, cuda: Cuda, calibration: Calibration | None) -> None:
+        self._engine = engine
+        self.size = engine.size
+        self._calibration = engine.calibration if calibration is None else calibration
+        self.name = f"{engine.flavour} {engine.trt.__version__} on {cuda.gpu.name}"
+        self._contexts: dict[int, Any] = {}
+        self._capturable: dict[int, bool] = {}
+        self._scratch = cuda.allocate(engine.engine.device_memory_size_v2)
+        self._configuration, self._kernels = self._configure()
+        sizes = RunnerSizes(engine.size, engine.points, engine.stride, engine.max_batch, engine.half_maps)
+        self.runner: FaceRunner = FaceRunner(cuda, sizes, self._network)
+        self.runner.prepare()
+
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and scores (N, K)."""
         assert self._cuda is not None, "the backend is closed"
-        points, scores = self.runner.predict(crops)
+        with translated_errors(self.name):
+            points, scores = self.runner.predict(crops)
         return points, apply_calibration(scores, self._calibration)
 
     def predict_regions(
@@ -187,7 +216,8 @@ class TensorRTBackend(Closeable):
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
         assert self._cuda is not None, "the backend is closed"
-        points, scores = self.runner.predict_regions(image, rois)
+        with translated_errors(self.name):
+            points, scores = self.runner.predict_regions(image, rois)
         return points, apply_calibration(scores, self._calibration)
 
     def _configure(self) -> tuple[Any, Any]:
@@ -205,9 +235,9 @@ class TensorRTBackend(Closeable):
             trt.DynamicShapesKernelSpecializationStrategy.EAGER
         )
         kernels = configuration.create_runtime_cache()
-        kernel_file = self._engine.path.with_suffix(".runtime")
-        if kernel_file.is_file():
-            kernels.deserialize(kernel_file.read_bytes())  # that of another GPU or version is ignored
+        saved = read_kernels(self._engine.path, self._engine.sha256)
+        if saved is not None:
+            kernels.deserialize(saved)  # that of another GPU or version is ignored
         configuration.set_runtime_cache(kernels)
         return configuration, kernels
 
@@ -244,10 +274,21 @@ class TensorRTBackend(Closeable):
         if self._cuda is None:
             return
         cuda, self._cuda = self._cuda, None
-        if getattr(self, "_contexts", None) and self._kernels is not None:
-            content = self._kernels.serialize()
-            if content is not None:  # None after a device failure
-                write_cache(self._engine.path.with_suffix(".runtime"), bytes(content))
-        for name in ("_contexts", "_configuration", "_kernels", "_engine", "runner"):
-            self.__dict__.pop(name, None)
+        if cuda.hung:  # each of the calls below would wait for the GPU
+            return
+        with cuda.active():
+            if getattr(self, "_contexts", None) and self._kernels is not None:
+                self._save_kernels()
+            for name in ("_contexts", "_configuration", "_kernels", "_engine", "runner"):
+                self.__dict__.pop(name, None)
         cuda.close()
+
+    def _save_kernels(self) -> None:
+        try:
+            with translated_errors(self.name):
+                content = self._kernels.serialize()
+        except BackendError as error:
+            _log.warning("the compiled kernels are not saved, so the next start takes longer: %s", error)
+            return
+        if content is not None:  # None after a device failure
+            write_kernels(self._engine.path, self._engine.sha256, bytes(content))

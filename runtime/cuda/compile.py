@@ -20,6 +20,10 @@ SOURCES = ("crop.cu", "decode.cu")
 OPTIONS = ("--std=c++17", "--restrict")
 
 
+Form = Literal["ptx", "cubin"]
+"""PTX, which the driver compiles, or machine code."""
+
+
 def source(name: str) -> str:
     """Return the source text of a kernel file."""
     return resources.files("canthus.runtime.cuda").joinpath(name).read_text(encoding="utf-8")
@@ -31,8 +35,8 @@ def supported_capabilities() -> tuple[int, ...]:
     return tuple(_checked(nvrtc, nvrtc.nvrtcGetSupportedArchs())[0])
 
 
-def compile_kernel(name: str, capability: int, form: Literal["ptx", "cubin"] = "cubin") -> bytes:
-    """Compile one of `SOURCES` for a compute capability (86 means 8.6).
+def compile_kernel(name: str, capability: int, form: Form = "cubin") -> bytes:
+    """Compile one of `SOURCES` for a compute capability (86 means 8.6). PTX ends with a zero byte, as the driver needs.
 
     Raises BackendError with the compiler's log if the source does not compile.
     """
@@ -67,26 +71,42 @@ def compile_kernel(name: str, capability: int, form: Literal["ptx", "cubin"] = "
 def cached_kernel(name: str, capability: int) -> bytes:
     """Return the machine code of a kernel from the cache, or compile it.
 
-    The cached code starts with its SHA-256 and is compiled again if that differs. If the cache cannot be read or
+    For a GPU that is newer than this NVRTC, it is PTX for the newest capability that NVRTC knows: the driver compiles
+    it. The cached code starts with its SHA-256 and is compiled again if that differs. If the cache cannot be read or
     written, the kernel is compiled at every start.
     """
     nvrtc = _nvrtc()
+    target, form = _target(name, capability)
     version = _checked(nvrtc, nvrtc.nvrtcVersion())
-    inputs = "\0".join((source(name), source(HEADER), *OPTIONS, str(capability), str(version)))
+    inputs = "\0".join((source(name), source(HEADER), *OPTIONS, str(target), str(version)))
     key = hashlib.sha256(inputs.encode()).hexdigest()[:24]
-    path = cache_folder() / "kernels" / f"{Path(name).stem}-sm{capability}-{key}.cubin"
+    path = cache_folder() / "kernels" / f"{Path(name).stem}-sm{target}-{key}.{form}"
     with contextlib.suppress(OSError):
         content = path.read_bytes()
         digest, code = content[:32], content[32:]
         if hashlib.sha256(code).digest() == digest:
             return code
-    code = compile_kernel(name, capability)
+    code = compile_kernel(name, target, form)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, hashlib.sha256(code).digest() + code)
     except (OSError, InputError) as refused:
         _log.warning("the compiled CUDA kernel cannot be cached, so it is compiled at every start: %s", refused)
     return code
+
+
+def _target(name: str, capability: int) -> tuple[int, Form]:
+    """Return the capability to compile for, and machine code for a known GPU, else PTX."""
+    known = supported_capabilities()
+    if capability in known:
+        return capability, "cubin"
+    older = [one for one in known if one < capability]
+    if not older:
+        raise BackendError(
+            f"{name}: this NVRTC has no code for GPUs of capability {capability} (it supports {min(known)} to "
+            f"{max(known)}); install an older nvidia-cuda-nvrtc, or use a .onnx model, on the CPU"
+        )
+    return max(older), "ptx"
 
 
 def _nvrtc() -> ModuleType:

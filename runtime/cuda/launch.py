@@ -1,12 +1,12 @@
 """CUDA driver calls: memory, streams, kernels and graphs. Only this file talks to the CUDA driver.
 
-`Cuda` wraps the driver and owns the memory it allocates. `FaceRunner` runs a network on the faces of a frame: upload,
-crop, network, decode and download, all on one stream, and from the second run on as one captured CUDA graph.
+`Cuda` wraps the driver and owns the memory it allocates. README.md in this folder says why it is as it is.
 """
 
 import ctypes
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, cast
@@ -17,20 +17,12 @@ from numpy.typing import NDArray
 from canthus.runtime.cuda.compile import cached_kernel
 from canthus.runtime.errors import BackendError
 from canthus.runtime.extras import install_command
-from canthus.runtime.geometry import sampling, to_frame
-from canthus.runtime.types import Roi
 
-BUCKETS = (1, 2, 4, 8, 16)
-"""Batch sizes with a captured graph. Other numbers of faces run as the next larger one."""
+SYNC_LIMIT = 10.0
+"""Seconds that the GPU may take for one frame. Far more than any needs: a GPU that hangs is given up."""
 
-# The structs of face.cuh.
-VIEW = np.dtype([("pixels", "<u8"), ("width", "<i4"), ("height", "<i4")])
-REGION = np.dtype([("cut", "<f4", 6), ("back", "<f4", 6), ("taps", "<i4"), ("shrink", "<i4"), ("unused", "<i4", 2)])
-REGIONS_OFFSET = 64  # bytes from the view to the regions, which are uploaded in one copy
-IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
-
-TILE = 16  # threads per block along x and y, crop.cu
-THREADS = 256  # threads per block, decode.cu
+SPIN_SECONDS = 0.002
+"""While this long, the end of a frame's work is asked for without a pause, which adds no latency; then every 0.2 ms."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +81,37 @@ def _checked(result: tuple) -> Any:
 
 
 class Cuda:
-    """The first GPU, for use in this thread: its primary context, one stream, and the memory allocated through it."""
+    """The first GPU: its primary context, one stream, and the memory allocated through it.
+
+    The first GPU is that of CUDA_VISIBLE_DEVICES. Every call, except `gpu` and `stream`, belongs into `with active()`.
+    One thread at a time may use it.
+    """
 
     def __init__(self) -> None:
         self._driver = _driver()
         self._device = _checked(self._driver.cuDeviceGet(0))
         self.gpu = _describe(self._driver, self._device)
         # The primary context is also PyTorch's, so both can use the same memory.
-        context = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
-        _checked(self._driver.cuCtxSetCurrent(context))
-        # A non-blocking stream does not wait for the legacy default stream.
-        self._stream = _checked(self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
+        self._context = _checked(self._driver.cuDevicePrimaryCtxRetain(self._device))
+        with self.active():
+            # A non-blocking stream does not wait for the legacy default stream.
+            self._stream = _checked(self._driver.cuStreamCreate(self._driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._memory: list[int] = []
         self._pinned: list[int] = []
         self._graphs: list[Any] = []
         self._modules: list[Any] = []
         self._events: tuple[Any, Any] | None = None  # created by measure_seconds
         self._closed = False
+        self.hung = False  # whether the GPU gave no result in time
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Make the context current in this thread; afterwards the one before is current again."""
+        _checked(self._driver.cuCtxPushCurrent(self._context))
+        try:
+            yield
+        finally:
+            self._driver.cuCtxPopCurrent()
 
     @property
     def stream(self) -> int:
@@ -120,7 +126,7 @@ class Cuda:
 
     def free(self, address: int) -> None:
         """Free device memory before `close`."""
-        self._memory.remove(address)
+        self._memory.remove(address)  # first: an address is never freed twice
         _checked(self._driver.cuMemFree(address))
 
     def allocate_pinned(self, size: int) -> NDArray[np.uint8]:
@@ -149,35 +155,64 @@ class Cuda:
         return _checked(self._driver.cuModuleGetFunction(module, function.encode()))
 
     def launch(
-        self, kernel: Any, grid: tuple[int, int, int], block: tuple[int, int, int], *values: int | float
+        self,
+        kernel: Any,
+        grid: tuple[int, int, int],
+        block: tuple[int, int, int],
+        *values: int | float,
+        shared: int = 0,
     ) -> None:
-        """Launch a kernel. An `Address` is passed as a pointer, another int as int32, a float as float32."""
+        """Launch a kernel. An `Address` is passed as a pointer, another int as int32, a float as float32.
+
+        shared: bytes of dynamic shared memory.
+        """
         types = tuple(_argument_type(value) for value in values)
-        _checked(self._driver.cuLaunchKernel(kernel, *grid, *block, 0, self._stream, (values, types), 0))
+        _checked(self._driver.cuLaunchKernel(kernel, *grid, *block, shared, self._stream, (values, types), 0))
 
     @contextmanager
     def capture(self) -> Iterator[list[Any]]:
-        """Capture the work that the block starts in a CUDA graph, without running it. The list receives the graph."""
+        """Capture the work that the block starts in a CUDA graph, without running it. The list receives the graph.
+
+        The graph is uploaded, so that its first launch takes no longer than the others.
+        """
         graphs: list[Any] = []
+        driver = self._driver
         # Thread-local: CUDA calls of other threads neither break the capture nor are part of it.
-        mode = self._driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        _checked(self._driver.cuStreamBeginCapture(self._stream, mode))
+        mode = driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        _checked(driver.cuStreamBeginCapture(self._stream, mode))
         try:
             yield graphs
+        except BaseException:
+            status, graph = driver.cuStreamEndCapture(self._stream)
+            if not int(status) and int(graph):
+                driver.cuGraphDestroy(graph)
+            raise
+        graph = _checked(driver.cuStreamEndCapture(self._stream))
+        try:
+            graphs.append(_checked(driver.cuGraphInstantiate(graph, 0)))
         finally:
-            status, graph = self._driver.cuStreamEndCapture(self._stream)
-        _checked((status, graph))
-        graphs.append(_checked(self._driver.cuGraphInstantiate(graph, 0)))
-        _checked(self._driver.cuGraphDestroy(graph))
+            driver.cuGraphDestroy(graph)
         self._graphs += graphs
+        _checked(driver.cuGraphUpload(graphs[0], self._stream))
 
     def replay(self, graph: Any) -> None:
         """Launch a captured graph."""
         _checked(self._driver.cuGraphLaunch(graph, self._stream))
 
-    def synchronize(self) -> None:
-        """Wait until all work on the stream has finished."""
-        _checked(self._driver.cuStreamSynchronize(self._stream))
+    def synchronize(self, limit: float = SYNC_LIMIT) -> None:
+        """Wait until all work on the stream has finished. Raises BackendError if that takes longer than `limit` s."""
+        driver, begin = self._driver, time.perf_counter()
+        while True:
+            (status,) = driver.cuStreamQuery(self._stream)
+            if status != driver.CUresult.CUDA_ERROR_NOT_READY:
+                _checked((status,))
+                return
+            waited = time.perf_counter() - begin
+            if waited > limit:
+                self.hung = True
+                raise BackendError(f"{self.gpu.name}: no result within {limit:g} s; restart, or use a .onnx model")
+            if waited > SPIN_SECONDS:
+                time.sleep(0.0002)
 
     def measure_seconds(self, start: Callable[[], object]) -> float:
         """Return the device time of the work that `start` starts, from CUDA events. Waits for its end."""
@@ -199,10 +234,20 @@ class Cuda:
         return int(free)
 
     def close(self) -> None:
-        """Free all memory, the stream and the context. A second call does nothing."""
+        """Free all memory, the stream and the context. A second call does nothing.
+
+        Nothing is freed if the GPU hangs: each of these calls would wait for it.
+        """
         if self._closed:
             return
         self._closed = True
+        if self.hung:
+            return
+        with self.active():
+            self._free_all()
+        self._driver.cuDevicePrimaryCtxRelease(self._device)
+
+    def _free_all(self) -> None:
         driver = self._driver
         driver.cuStreamSynchronize(self._stream)
         for event in self._events or ():
@@ -216,7 +261,6 @@ class Cuda:
         for address in self._pinned:
             driver.cuMemFreeHost(address)
         driver.cuStreamDestroy(self._stream)
-        driver.cuDevicePrimaryCtxRelease(self._device)
 
 
 class Address(int):
@@ -231,152 +275,3 @@ def _argument_type(value: int | float) -> type:
             return ctypes.c_int
         case _:
             return ctypes.c_float
-
-
-def to_region(roi: Roi, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32], int, int]:
-    """Return the fields of a `Region` in face.cuh: `cut`, `back`, and the taps and shrink that geometry.crop uses."""
-    shrink, taps = sampling(roi, size)
-    cut, back = to_frame(roi, size * taps), to_frame(roi, size)
-    cut /= shrink
-    cut[:, 2] += 0.5 / shrink - 0.5  # pixel centers are integers in the reduced frame too
-    return cut.astype(np.float32).ravel(), back.astype(np.float32).ravel(), taps, shrink
-
-
-class FaceRunner:
-    """Runs a network on the faces of a frame, on the GPU. After the first runs it allocates no memory.
-
-    max_batch: the largest number of faces per run. More faces are run in parts.
-    network: a function that starts the network for a number of faces. It reads `crops` (faces, S, S, 3) uint8 and
-        writes `maps` (faces, 3K, S/stride, S/stride) float32. It returns whether its work can be captured in a graph.
-    """
-
-    def __init__(
-        self,
-        cuda: Cuda,
-        size: int,
-        points: int,
-        stride: int,
-        max_batch: int,
-        network: Callable[[int], bool],
-    ) -> None:
-        self.cuda, self._network = cuda, network
-        self._size, self._points, self._stride = size, points, stride
-        self._width = size // stride
-        self.buckets = (*(bucket for bucket in BUCKETS if bucket < max_batch), max_batch)
-        self._crop = cuda.kernel("crop.cu", "crop_regions")
-        self._decode = cuda.kernel("decode.cu", "decode_maps")
-        self._crop_bytes = size * size * 3
-        self.crops = Address(cuda.allocate(max_batch * self._crop_bytes))
-        self.maps = Address(cuda.allocate(max_batch * 3 * points * self._width**2 * 4))
-        # The view and the regions are adjacent in memory, and are uploaded in one copy.
-        input_bytes = REGIONS_OFFSET + max_batch * REGION.itemsize
-        self._inputs = Address(cuda.allocate(input_bytes))
-        self._inputs_pinned = cuda.allocate_pinned(input_bytes)
-        self._inputs_pinned[:] = 0
-        self._view = self._inputs_pinned[: VIEW.itemsize].view(VIEW)
-        self._regions = self._inputs_pinned[REGIONS_OFFSET:].view(REGION)
-        self._points_out = Address(cuda.allocate(max_batch * points * 3 * 4))
-        self._crops_pinned = cuda.allocate_pinned(max_batch * self._crop_bytes)
-        self._result = cuda.allocate_pinned(max_batch * points * 3 * 4).view(np.float32).reshape(max_batch, points, 3)
-        self._frame = 0
-        self._frame_pinned: NDArray[np.uint8] | None = None
-        self._graphs: dict[tuple[int, bool], Any] = {}
-
-    def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Crops (N, S, S, 3) -> points (N, K, 2) in crop pixels and scores (N, K)."""
-        found = []
-        for start in range(0, len(crops), self.buckets[-1]):
-            part = crops[start : start + self.buckets[-1]]
-            self._crops_pinned[: part.size] = part.reshape(-1)
-            self.cuda.upload(self.crops, self._crops_pinned, part.size)
-            self._regions["back"] = IDENTITY
-            found.append(self.run(len(part), cut=False))
-        return self._split(found)
-
-    def predict_regions(
-        self, image: NDArray[np.uint8], rois: Sequence[Roi]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Frame (H, W, 3) and regions -> points (N, K, 2) in frame pixels and scores (N, K)."""
-        if rois:
-            self.put_frame(image)
-        found = []
-        for start in range(0, len(rois), self.buckets[-1]):
-            part = rois[start : start + self.buckets[-1]]
-            self.put_regions(part)
-            found.append(self.run(len(part), cut=True))
-        return self._split(found)
-
-    def put_regions(self, rois: Sequence[Roi]) -> None:
-        """Set the regions of the next run, at most `max_batch`."""
-        self._regions["taps"] = 0  # the other crops of the batch are black
-        for index, roi in enumerate(rois):
-            self._regions[index] = (*to_region(roi, self._size), 0)
-
-    def put_frame(self, image: NDArray[np.uint8]) -> None:
-        """Start to upload a frame (H, W, 3)."""
-        if self._frame_pinned is None or len(self._frame_pinned) < image.size:
-            if self._frame_pinned is not None:
-                self.cuda.free(self._frame)
-                self.cuda.free_pinned(self._frame_pinned)
-            # Graphs stay valid: they read the frame's address from the view, which is uploaded with the regions.
-            self._frame = self.cuda.allocate(image.size)
-            self._frame_pinned = self.cuda.allocate_pinned(image.size)
-        self._frame_pinned[: image.size].reshape(image.shape)[:] = image
-        self.cuda.upload(self._frame, self._frame_pinned, image.size)
-        self._view[0] = (self._frame, image.shape[1], image.shape[0])
-
-    def run(self, faces: int, cut: bool, use_graph: bool = True) -> NDArray[np.float32]:
-        """Run the first faces of the current regions or crops -> (faces, K, 3) x, y and score.
-
-        cut: crop the regions from the frame. If not, `crops` must hold the crops already.
-        """
-        bucket = next(bucket for bucket in self.buckets if bucket >= faces)
-        graph = self.graph(bucket, cut) if use_graph else None
-        if graph is None:
-            self.start(bucket, cut)
-        else:
-            self.cuda.replay(graph)
-        self.cuda.synchronize()
-        return self._result[:faces].copy()
-
-    def graph(self, bucket: int, cut: bool) -> Any:
-        """Return the graph of a batch size, captured on first use, or None if the network cannot be captured."""
-        key = (bucket, cut)
-        if key not in self._graphs:
-            # One run without capture: TensorRT allocates memory on first use, which a graph cannot hold.
-            capturable = self.start(bucket, cut)
-            self.cuda.synchronize()
-            self._graphs[key] = None
-            if capturable:
-                # Some versions of TensorRT do not report beforehand that they cannot be captured.
-                with suppress(BackendError):
-                    with self.cuda.capture() as graphs:
-                        self.start(bucket, cut)
-                    self._graphs[key] = graphs[0]
-        return self._graphs[key]
-
-    def start(self, bucket: int, cut: bool) -> bool:
-        """Start all steps after the upload of the pixels. Returns whether they can be captured in a graph."""
-        return False not in [step() for step in self.steps(bucket, cut).values()]
-
-    def steps(self, bucket: int, cut: bool) -> dict[str, Callable[[], bool | None]]:
-        """Return a function per step, in order, that starts it. The network's returns whether it can be captured."""
-        cuda, regions = self.cuda, Address(self._inputs + REGIONS_OFFSET)
-        input_bytes = REGIONS_OFFSET + bucket * REGION.itemsize
-        tiles, cells = -(-self._size // TILE), self._width**2
-        crop = (self._inputs, regions, self.crops, self._size)
-        decode = (self.maps, regions, self._points_out, self._points, cells, self._width, float(self._stride))
-        steps: dict[str, Callable[[], bool | None]] = {
-            "upload regions": lambda: cuda.upload(self._inputs, self._inputs_pinned, input_bytes),
-            "crop": lambda: cuda.launch(self._crop, (tiles, tiles, bucket), (TILE, TILE, 1), *crop),
-            "network": lambda: self._network(bucket),
-            "decode": lambda: cuda.launch(self._decode, (self._points, bucket, 1), (THREADS, 1, 1), *decode),
-            "download points": lambda: cuda.download(self._result, self._points_out, bucket * self._points * 3 * 4),
-        }
-        if not cut:
-            del steps["crop"]
-        return steps
-
-    def _split(self, found: list[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        points = np.concatenate(found) if found else np.zeros((0, self._points, 3), np.float32)
-        return np.ascontiguousarray(points[..., :2]), np.ascontiguousarray(points[..., 2])

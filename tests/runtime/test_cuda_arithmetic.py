@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from canthus.runtime.cuda.launch import BUCKETS, REGION, VIEW, to_region
+from canthus.runtime.cuda.runner import BUCKETS, PADDING, REGION, VIEW, Part, needed_part, to_region
 from canthus.runtime.decode import CORE_THRESHOLD, MIN_WEIGHT, WINDOW_SIGMA, decode, encode
 from canthus.runtime.errors import BackendError
 from canthus.runtime.geometry import crop, crop_all, to_frame, transform
 from canthus.runtime.types import Roi
-from support.host_cuda import HostCuda, MarkedMaps, compile_shim
+from support.host_cuda import HostCuda, MarkedMaps, compile_shim, view_of
 
 CROP_TOLERANCE = 1  # gray level
 POINT_TOLERANCE = 1e-3  # crop pixels
@@ -27,22 +27,25 @@ def shim(tmp_path_factory):
 
 
 def host_crop(shim, image, roi, size=SIZE):
-    view = np.array([(image.ctypes.data, image.shape[1], image.shape[0])], VIEW)
+    frame = np.zeros(image.size + PADDING, np.uint8)
+    frame[: image.size] = image.reshape(-1)
+    view = np.array([(frame.ctypes.data, image.shape[1], image.shape[0])], VIEW)
     regions = np.array([(*to_region(roi, size), 0)], REGION)
     crops = np.full((1, size, size, 3), 77, np.uint8)
     shim.crop_regions(*(pointer(array) for array in (view, regions, crops)), size, 1)
     return crops[0]
 
 
-def host_decode(shim, scores, offsets, stride):
+def host_decode(shim, scores, offsets, stride, kind=np.float32):
     count, points, height, width = scores.shape
-    maps = np.ascontiguousarray(np.concatenate([scores[:, None], offsets], 1), np.float32)
+    maps = np.ascontiguousarray(np.concatenate([scores[:, None], offsets], 1), kind)
     regions = np.zeros(count, REGION)
     regions["back"] = IDENTITY
     out = np.zeros((count, points, 3), np.float32)
-    shim.decode_maps(
+    decode_function = shim.decode_half_maps if kind == np.float16 else shim.decode_maps
+    decode_function(
         *(pointer(array) for array in (maps, regions, out)),
-        *(points, height * width, width, ctypes.c_float(stride), count),
+        *(points, height * width, width, ctypes.c_float(stride), 1, count),
     )
     return out[..., :2], out[..., 2]
 
@@ -104,9 +107,41 @@ def test_decode_equals_numpys_on_encoded_and_on_random_maps(shim):
 
 
 def test_constants_of_the_kernels_equal_those_of_decode_py(shim):
-    constants = np.zeros(3, np.float32)
+    constants = np.zeros(4, np.float32)
     shim.decode_constants(pointer(constants))
-    assert constants.tolist() == np.array([CORE_THRESHOLD, WINDOW_SIGMA, MIN_WEIGHT], np.float32).tolist()
+    assert constants.tolist() == np.array([CORE_THRESHOLD, WINDOW_SIGMA, MIN_WEIGHT, PADDING], np.float32).tolist()
+
+
+def test_every_half_float_is_converted_as_in_numpy(shim):
+    shim.half_to_float.restype = ctypes.c_float
+    shim.half_to_float.argtypes = [ctypes.c_uint16]
+    bits = np.concatenate([np.arange(0, 65536, 37), [0, 1, 0x3FF, 0x400, 0x7BFF, 0x7C00, 0xFC00, 0x7C01]])
+    found = np.array([shim.half_to_float(int(one)) for one in bits], np.float32)
+    np.testing.assert_array_equal(found, bits.astype(np.uint16).view(np.float16).astype(np.float32))
+
+
+def test_half_maps_are_decoded_as_numpy_decodes_their_values(shim):
+    random = np.random.default_rng(9)
+    scores, offsets = encode(random.uniform(0, 60, (2, 98, 2)).astype(np.float32), 16, 4, 2.0)
+    half = scores.astype(np.float16), offsets.astype(np.float16)
+    expected, expected_scores = decode(*(one.astype(np.float32) for one in half), 4)
+    got, got_scores = host_decode(shim, *half, 4, np.float16)
+    np.testing.assert_allclose(got, expected, atol=POINT_TOLERANCE)
+    np.testing.assert_array_equal(got_scores, expected_scores)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (24, 20), (8, 4), (128, 128)])
+def test_maps_of_any_width_that_groups_fit_into_are_decoded(shim, height, width):
+    random = np.random.default_rng(10)
+    scores = random.normal(0, 1, (1, 5, height, width)).astype(np.float32)
+    offsets = random.normal(0, 2, (1, 2, 5, height, width)).astype(np.float32)
+    expected, _ = decode(scores, offsets, 4)
+    np.testing.assert_allclose(host_decode(shim, scores, offsets, 4)[0], expected, atol=POINT_TOLERANCE)
+
+
+def test_maps_that_groups_do_not_fit_into_are_refused(shim):
+    with pytest.raises(BackendError, match="15 cells"):
+        MarkedMaps(HostCuda(shim), 60, 5, 4, max_batch=1)
 
 
 def test_ties_empty_maps_and_nan_are_decoded_as_in_numpy(shim):
@@ -184,7 +219,7 @@ def test_network_that_cannot_be_captured_runs_without_a_graph(shim):
     assert not network.cuda.replays
 
 
-def test_network_that_fails_during_capture_runs_without_a_graph(shim):
+def test_network_that_fails_during_capture_runs_without_a_graph_and_says_so(shim, caplog):
     class FailsInCapture(MarkedMaps):
         def __call__(self, faces):
             if self.cuda.recorded is not None:
@@ -198,6 +233,68 @@ def test_network_that_fails_during_capture_runs_without_a_graph(shim):
         points, _ = network.runner.predict(crops)
         np.testing.assert_allclose(points, decode(maps[:, 0], maps[:, 1:], 4)[0], atol=POINT_TOLERANCE)
     assert not network.cuda.replays
+    assert caplog.text.count("no CUDA graph for 2 faces (did not run: a stream that is captured)") == 1
+
+
+def test_runner_decodes_half_maps(shim):
+    network = MarkedMaps(HostCuda(shim), SIZE, 98, 4, max_batch=2, half=True)
+    crops = np.random.default_rng(8).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    maps = network.maps_of(crops).astype(np.float16).astype(np.float32)
+    np.testing.assert_allclose(network.runner.predict(crops)[0], decode(maps[:, 0], maps[:, 1:], 4)[0], atol=1e-3)
+
+
+def test_prepared_runner_replays_graphs_from_the_first_frame_on(network):
+    with network.cuda.active():
+        network.runner.prepare()
+    started = len(network.batches)
+    assert set(network.batches) == {1, 2, 4, 6, 8, 12, 16} == set(BUCKETS)
+    image = np.zeros((100, 100, 3), np.uint8)
+    for faces in range(1, 17):
+        network.runner.predict_regions(image, [Roi(50, 50, 64)] * faces)
+    assert len(network.batches) == started
+    assert network.cuda.replays == 16
+
+
+def test_nine_faces_run_as_twelve(network):
+    network.runner.predict_regions(np.zeros((100, 100, 3), np.uint8), [Roi(50, 50, 64)] * 9)
+    assert set(network.batches) == {12}
+
+
+def test_only_the_part_of_a_frame_that_regions_need_is_uploaded(network):
+    random = np.random.default_rng(11)
+    image = random.integers(0, 256, (700, 1003, 3), dtype=np.uint8)
+    for roi in (
+        Roi(500.3, 400.1, 60, 0.5), Roi(990, 690, 90, 1.0), Roi(5, 3, 70), Roi(500, 350, 500, -0.4),
+        Roi(31.7, 660, 700, 0.1), Roi(1200, 100, 64), Roi(-80, 800, 300, 0.3),
+    ):  # fmt: skip
+        before = network.cuda.uploaded
+        found, _ = network.runner.predict_regions(image, [roi])
+        part = needed_part([roi], 1003, 700)
+        assert network.cuda.uploaded - before < part.width * part.height * 3 + 2000
+        (cut,) = view_of(network.runner.crops, (1, SIZE, SIZE, 3), np.uint8)
+        difference = cut.astype(int) - crop(image, roi, SIZE)
+        assert np.abs(difference).max() <= CROP_TOLERANCE
+        assert np.isfinite(found).all()
+    assert needed_part([Roi(500, 400, 60)], 1003, 700).width < 200
+    assert needed_part([Roi(50, 60, 60), Roi(960, 650, 60)], 1003, 700) == Part(0, 0, 1003, 700)
+    assert needed_part([Roi(float("nan"), 3, 64)], 100, 50) == Part(0, 0, 100, 50)
+
+
+@pytest.mark.parametrize("kind", ["device", "pinned"])
+def test_failed_allocation_leaves_no_freed_memory_in_use(network, kind):
+    small, large = np.zeros((64, 64, 3), np.uint8), np.full((300, 300, 3), 9, np.uint8)
+    rois = [Roi(31.5, 31.5, 64)]
+    network.runner.predict_regions(small, rois)
+    network.cuda.refused = {kind}
+    with pytest.raises(BackendError, match="OUT_OF_MEMORY"):
+        network.runner.predict_regions(large, [Roi(150, 150, 280)])
+    held = set(network.cuda.held)
+    view = int(network.runner._view["pixels"][0])
+    assert view == 0 or view in held
+    network.cuda.refused = set()
+    found, _ = network.runner.predict_regions(small, rois)
+    maps = network.maps_of(crop_all(small, rois, SIZE).images)
+    np.testing.assert_allclose(found, decode(maps[:, 0], maps[:, 1:], 4)[0], atol=FRAME_TOLERANCE)
 
 
 def test_region_maps_crop_pixels_as_geometry_does():

@@ -10,8 +10,9 @@ import pytest
 
 from canthus.runtime.backends import RegionBackend, open_backend, trt
 from canthus.runtime.calibration import apply_calibration
+from canthus.runtime.cuda.runner import BUCKETS
 from canthus.runtime.decode import decode
-from canthus.runtime.engine_files import EngineManifest, EngineRecipe, read_engine_manifest
+from canthus.runtime.engine_files import EngineManifest, EngineRecipe, read_engine_manifest, write_kernels
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.schemes import guess_scheme
 from canthus.runtime.types import Roi
@@ -38,6 +39,9 @@ class Context:
         self.shapes[f"{name}@"] = address
 
     def execute_async_v3(self, stream):
+        assert self.cuda.depth, "the context is not current"
+        if self.engine.raises is not None:
+            raise self.engine.raises
         self.cuda._do(self.run)
         return self.engine.runs
 
@@ -46,7 +50,8 @@ class Context:
 
     def run(self):
         shape = self.shapes["crops"]
-        maps = view_of(self.shapes["maps@"], (shape[0], 3, POINTS, SIZE // STRIDE, SIZE // STRIDE), np.float32)
+        kind = np.float16 if self.engine.kind == "HALF" else np.float32
+        maps = view_of(self.shapes["maps@"], (shape[0], 3, POINTS, SIZE // STRIDE, SIZE // STRIDE), kind)
         maps[:] = MarkedMaps.maps_of(NETWORK, view_of(self.shapes["crops@"], shape, np.uint8))
 
 
@@ -66,6 +71,7 @@ class FakeTensorRT:
     def __init__(self, cuda):
         self.cuda, self.contexts, self.runs, self.seen, self.kernels = cuda, [], True, [], b"kernels"
         self.device_memory_size_v2, self.num_io_tensors = 4096, 2
+        self.kind, self.raises = "HALF", None
 
     def Runtime(self, log):  # noqa: N802
         self.log = log
@@ -84,6 +90,9 @@ class FakeTensorRT:
     def get_tensor_shape(self, name):
         cells = SIZE // STRIDE
         return (-1, SIZE, SIZE, 3) if name == "crops" else (-1, 3 * POINTS, cells, cells)
+
+    def get_tensor_dtype(self, name):
+        return SimpleNamespace(name=self.kind)
 
     def get_tensor_profile_shape(self, name, profile):
         return [(faces, SIZE, SIZE, 3) for faces in (1, 4, MOST)]
@@ -129,9 +138,10 @@ def tensorrt(shim, monkeypatch):
 def test_engine_runs_any_number_of_faces_and_saves_its_kernels(tensorrt, tmp_path):
     engine = write(tmp_path)
     crops = np.random.default_rng(1).integers(0, 256, (21, SIZE, SIZE, 3), dtype=np.uint8)
-    maps = MarkedMaps.maps_of(NETWORK, crops)
+    maps = MarkedMaps.maps_of(NETWORK, crops).astype(np.float16).astype(np.float32)
     expected, _ = decode(maps[:, 0], maps[:, 1:], STRIDE)
     with open_backend(engine) as backend:
+        assert sorted(context.shapes["crops"][0] for context in tensorrt.contexts) == list(BUCKETS)  # before any frame
         assert backend.size == SIZE
         assert "fake GPU" in backend.name
         for count in (0, 1, 3, 21, 3):
@@ -141,8 +151,8 @@ def test_engine_runs_any_number_of_faces_and_saves_its_kernels(tensorrt, tmp_pat
         assert isinstance(backend, RegionBackend)
         found, _ = backend.predict_regions(crops[0], [Roi(31.5, 31.5, SIZE)])
         np.testing.assert_allclose(found[0], expected[0], atol=1e-3)
-    assert sorted(context.shapes["crops"][0] for context in tensorrt.contexts) == [1, 4, 8, 16]
-    assert engine.with_suffix(".runtime").read_bytes() == b"kernels"
+    assert len(tensorrt.contexts) == len(BUCKETS)
+    assert engine.with_suffix(".runtime").read_bytes().endswith(b"kernels")
     assert tensorrt.cuda.closed == 1
     backend.close()
     assert tensorrt.cuda.closed == 1
@@ -165,12 +175,57 @@ def test_engine_for_another_machine_is_refused_before_it_is_deserialized(tensorr
     assert tensorrt.cuda.closed == 1
 
 
+def test_saved_kernels_are_read_only_as_they_were_written_for_this_engine(tensorrt, tmp_path):
+    engine = write(tmp_path)
+    open_backend(engine).close()
+    saved = engine.with_suffix(".runtime")
+    whole = saved.read_bytes()
+    write_kernels(tmp_path / "n.engine", "0" * 64, b"kernels")  # those of another engine
+    for content in (whole[:-1], b"kernels", b"", (tmp_path / "n.runtime").read_bytes()):
+        saved.write_bytes(content)
+        tensorrt.seen.clear()
+        open_backend(engine).close()
+        assert b"kernels" not in tensorrt.seen
+        assert saved.read_bytes() == whole
+
+
+def test_engine_with_float32_maps_runs_as_before(tensorrt, tmp_path):
+    tensorrt.kind = "FLOAT"
+    crops = np.random.default_rng(2).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
+    maps = MarkedMaps.maps_of(NETWORK, crops)
+    with open_backend(write(tmp_path)) as backend:
+        np.testing.assert_allclose(backend.predict(crops)[0], decode(maps[:, 0], maps[:, 1:], STRIDE)[0], atol=1e-3)
+    tensorrt.kind = "INT8"
+    with pytest.raises(EngineError, match="maps are INT8, expected HALF or FLOAT"):
+        open_backend(write(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("incompatible function arguments"), AttributeError("no set_x"), MemoryError()]
+)
+def test_errors_of_tensorrts_bindings_are_backend_errors(tensorrt, tmp_path, error):
+    with open_backend(write(tmp_path)) as backend:
+        backend.runner._graphs.clear()
+        tensorrt.raises = error
+        with pytest.raises(BackendError, match=rf"tensorrt-rtx 1\.7.*TensorRT failed \({type(error).__name__}"):
+            backend.predict(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    with pytest.raises(BackendError, match=r"m\.engine: TensorRT failed"):
+        open_backend(write(tmp_path))
+    assert tensorrt.cuda.closed == 2
+
+
+def test_backend_of_a_gpu_that_hangs_is_closed_without_waiting_for_it(tensorrt, tmp_path):
+    with open_backend(write(tmp_path)):
+        tensorrt.cuda.hung = True
+    assert tensorrt.cuda.closed == 0
+
+
 def test_error_of_tensorrt_is_part_of_the_message(tensorrt, tmp_path):
     with pytest.raises(EngineError, match="refuses it: not an engine; rebuild"):
         open_backend(write(tmp_path, data=b"something else"))
     tensorrt.runs, tensorrt.kernels = False, None
-    with pytest.raises(BackendError, match="did not run"), open_backend(write(tmp_path)) as backend:
-        backend.predict(np.zeros((1, SIZE, SIZE, 3), np.uint8))
+    with pytest.raises(BackendError, match="did not run"):
+        open_backend(write(tmp_path))
     assert tensorrt.cuda.closed == 2
 
 

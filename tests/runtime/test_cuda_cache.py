@@ -18,7 +18,8 @@ def compiled(tmp_path, monkeypatch):
     status = SimpleNamespace(NVRTC_SUCCESS=0)
     nvrtc = SimpleNamespace(nvrtcVersion=lambda: (0, 13, 0), nvrtcResult=status)
     monkeypatch.setattr(kernels, "_nvrtc", lambda: nvrtc)
-    monkeypatch.setattr(kernels, "compile_kernel", lambda name, capability: names.append(name) or CODE)
+    monkeypatch.setattr(kernels, "compile_kernel", lambda name, capability, form: names.append(name) or CODE)
+    monkeypatch.setattr(kernels, "supported_capabilities", lambda: (75, 86))
     monkeypatch.setattr(kernels, "cache_folder", lambda: tmp_path)
     return names
 

@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 
 from canthus.runtime.cuda.compile import HEADER, source
-from canthus.runtime.cuda.launch import Address, Cuda, FaceRunner, Gpu
+from canthus.runtime.cuda.launch import Address, Cuda, Gpu
+from canthus.runtime.cuda.runner import FaceRunner, RunnerSizes
+from canthus.runtime.errors import BackendError
 
 SHIM = f"""
 #include <stddef.h>
@@ -40,36 +42,65 @@ static WeightedSum block_sum(WeightedSum terms[256]) {{
     return total;
 }}
 
-extern "C" void decode_maps(const float* maps, const Region* regions, float* out, int points, int cells, int width,
-                            float stride, int faces) {{
+template <typename Value>
+static void decode(const Value* maps, const Region* regions, float* out, int points, int cells, int width, float stride,
+                   int faces) {{
+    static float columns[1024], rows[1024];
+    const Place step = first_place(256, width);
     for (int face = 0; face < faces; ++face)
         for (int point = 0; point < points; ++point) {{
-            const float* own = maps + (size_t)face * 3 * points * cells;
-            const float* scores = own + (size_t)point * cells;
-            float top = scores[0];
-            for (int cell = 0; cell < cells; ++cell) top = maximum(top, scores[cell]);
+            const Value* scores = maps + ((size_t)face * 3 * points + point) * cells;
+            const Value* x_offsets = scores + (size_t)points * cells;
+            const Value* y_offsets = x_offsets + (size_t)points * cells;
+            float top = as_float(scores[0]), four[GROUP], x[GROUP], y[GROUP];
+            for (int cell = 0; cell < cells; ++cell) top = maximum(top, as_float(scores[cell]));
             WeightedSum terms[256];
             for (int thread = 0; thread < 256; ++thread) {{
                 terms[thread] = WeightedSum{{0.0f, 0.0f, 0.0f}};
-                for (int cell = thread; cell < cells; cell += 256)
-                    terms[thread] = add(terms[thread], center_term(scores, cell, width, top));
+                Place place = first_place(thread, width);
+                for (; place.cell < cells; place = next_place(place, step, width)) {{
+                    load_group(scores + place.cell, four);
+                    terms[thread] = add(terms[thread], center_terms(four, place, top));
+                }}
             }}
             WeightedSum center = block_sum(terms);
+            for (int column = 0; column < width; ++column)
+                columns[column] = window_at(column, center.x / center.weight);
+            for (int row = 0; row < cells / width; ++row) rows[row] = window_at(row, center.y / center.weight);
             for (int thread = 0; thread < 256; ++thread) {{
                 terms[thread] = WeightedSum{{0.0f, 0.0f, 0.0f}};
-                for (int cell = thread; cell < cells; cell += 256)
-                    terms[thread] = add(terms[thread], point_term(own, points, cells, width, point, cell, center));
+                Place place = first_place(thread, width);
+                for (; place.cell < cells; place = next_place(place, step, width)) {{
+                    load_group(scores + place.cell, four);
+                    load_group(x_offsets + place.cell, x);
+                    load_group(y_offsets + place.cell, y);
+                    terms[thread] =
+                        add(terms[thread], point_terms(four, x, y, place, columns + place.column, rows[place.row]));
+                }}
             }}
             WeightedSum sum = block_sum(terms);
             write_point(top, sum, stride, regions[face].back, out + ((size_t)face * points + point) * 3);
         }}
 }}
 
-extern "C" void decode_constants(float constants[3]) {{
+extern "C" void decode_maps(const float* maps, const Region* regions, float* out, int points, int cells, int width,
+                            float stride, int, int faces) {{
+    decode(maps, regions, out, points, cells, width, stride, faces);
+}}
+
+extern "C" void decode_half_maps(const unsigned short* maps, const Region* regions, float* out, int points, int cells,
+                                 int width, float stride, int, int faces) {{
+    decode(maps, regions, out, points, cells, width, stride, faces);
+}}
+
+extern "C" void decode_constants(float constants[4]) {{
     constants[0] = CORE_THRESHOLD;
     constants[1] = WINDOW_SIGMA;
     constants[2] = MIN_WEIGHT;
+    constants[3] = PADDING;
 }}
+
+extern "C" float half_to_float(unsigned short half) {{ return as_float(half); }}
 """
 
 
@@ -99,9 +130,22 @@ class HostCuda(Cuda):
         self.recorded: list | None = None
         self.replays = 0
         self.allocations = 0
+        self.uploaded = 0  # bytes of all uploads
+        self.refused: set[str] = set()  # kinds of memory that cannot be allocated: "device", "pinned"
+        self.depth = 0  # of `active`
+        self.hung = False
         self.closed = 0
 
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
     def allocate(self, size: int) -> int:
+        self._refuse("device")
         buffer = (ctypes.c_uint8 * max(size, 1))()
         self.held[ctypes.addressof(buffer)] = buffer
         self.allocations += 1
@@ -111,8 +155,13 @@ class HostCuda(Cuda):
         del self.held[address]
 
     def allocate_pinned(self, size: int) -> np.ndarray:
+        self._refuse("pinned")
         self.allocations += 1
         return np.zeros(max(size, 1), np.uint8)
+
+    def _refuse(self, kind: str) -> None:
+        if kind in self.refused:
+            raise BackendError("CUDA: CUDA_ERROR_OUT_OF_MEMORY")
 
     def free_pinned(self, array: np.ndarray) -> None:
         pass
@@ -124,6 +173,8 @@ class HostCuda(Cuda):
             self.recorded.append((action, values))
 
     def upload(self, address: int, pinned: np.ndarray, size: int) -> None:
+        assert self.depth, "the context is not current"
+        self.uploaded += size
         self._do(ctypes.memmove, int(address), pinned.ctypes.data, size)
 
     def download(self, pinned: np.ndarray, address: int, size: int) -> None:
@@ -132,7 +183,7 @@ class HostCuda(Cuda):
     def kernel(self, name: str, function: str):
         return getattr(self.shim, function)
 
-    def launch(self, kernel, grid, block, *values) -> None:
+    def launch(self, kernel, grid, block, *values, shared=0) -> None:
         faces = grid[2] if kernel.__name__ == "crop_regions" else grid[1]
         arguments = [
             ctypes.c_void_p(value)
@@ -174,7 +225,7 @@ class HostCuda(Cuda):
     def close(self) -> None:
         self.closed += 1
 
-    def synchronize(self) -> None:
+    def synchronize(self, limit: float = 0) -> None:
         assert self.recorded is None, "synchronized during a capture"
 
 
@@ -184,10 +235,12 @@ class MarkedMaps:
     Callable as the network of its own `runner`. `graphs` allows CUDA graphs; `batches` records the calls.
     """
 
-    def __init__(self, cuda: HostCuda, size: int, points: int, stride: int, max_batch: int) -> None:
+    def __init__(self, cuda: HostCuda, size: int, points: int, stride: int, max_batch: int, half: bool = False) -> None:
         self.cuda, self.size, self.points, self.stride = cuda, size, points, stride
+        self.half = half
         self.graphs, self.batches = True, []
-        self.runner = FaceRunner(cuda, size, points, stride, max_batch, self)
+        with cuda.active():
+            self.runner = FaceRunner(cuda, RunnerSizes(size, points, stride, max_batch, half), self)
 
     def __call__(self, faces: int) -> bool:
         self.batches.append(faces)
@@ -197,7 +250,8 @@ class MarkedMaps:
     def _compute(self, faces: int) -> None:
         crops = view_of(self.runner.crops, (faces, self.size, self.size, 3), np.uint8)
         width = self.size // self.stride
-        maps = view_of(self.runner.maps, (faces, 3, self.points, width, width), np.float32)
+        kind = np.float16 if self.half else np.float32
+        maps = view_of(self.runner.maps, (faces, 3, self.points, width, width), kind)
         maps[:] = self.maps_of(crops)
 
     def maps_of(self, crops: np.ndarray) -> np.ndarray:
