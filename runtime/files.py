@@ -210,6 +210,12 @@ def claim(path: Path) -> Iterator[None]:
             lock.close()
 
 
+def delete_abandoned(folder: Path) -> None:
+    """Delete the drafts that killed runs left in a folder and its sub-folders. Those in use are kept."""
+    for draft in list(folder.glob(f"**/{DRAFT_PREFIX}partial-*")):
+        _delete_if_abandoned(draft)
+
+
 def _take(path: Path) -> _Lock | None:
     """Create and lock a file; None if another process has locked it."""
     while True:

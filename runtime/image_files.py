@@ -1,4 +1,4 @@
-"""Find and decode image files."""
+"""Find, decode and encode image files."""
 
 import contextlib
 import io
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.files import write_file
 from canthus.runtime.image_header import FORMATS, jpeg_scan, read_image_size
 from canthus.runtime.limits import IMAGE_LIMIT, check_size, current_limit
 from canthus.runtime.native_messages import native_messages_caught
@@ -36,6 +37,9 @@ HARMLESS_MESSAGE = re.compile(r"Corrupt JPEG data: \d extraneous bytes")
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 """The first and the last marker of a JPEG."""
+
+WEBP_QUALITY = 95
+"""As OpenCV's default for .jpg. Its default for .webp is lossless, which takes seven times as long."""
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +115,17 @@ def decode_image(data: bytes, name: str | Path) -> NDArray[np.uint8]:
     if damage:
         _log.warning("%s: is damaged (%s); the rest was decoded", name, damage)
     return image
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image (H, W, 3) RGB in the format of the file's suffix, completely or not at all.
+
+    Raises:
+        InputError: If the file cannot be written.
+    """
+    parameters = [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY] if path.suffix.lower() == ".webp" else []
+    encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)[1]
+    write_file(path, encoded.tobytes())
 
 
 def _read_file(path: str | Path) -> bytes:

@@ -18,9 +18,6 @@ from canthus.runtime.options import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from canthus.runtime.pipeline import Settings
 
 DESCRIPTION = """Find 98 points on every face of an image file, or of all images in a folder and its sub-folders.
@@ -38,9 +35,6 @@ EXAMPLES = """examples:
   canthus images photos/ --table points.csv -o drawn/        and draw them, into another folder
   canthus images portrait.jpg -o drawn/                      draw one image, as drawn/portrait.jpg
   canthus images photos/ --table - | head                    write them to standard output"""
-
-WEBP_QUALITY = 95
-"""As OpenCV's default for .jpg. Its default for .webp is lossless, which takes seven times as long."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +75,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
 
     from canthus.runtime.draw import draw
     from canthus.runtime.files import claim
-    from canthus.runtime.image_files import find_images, read_damaged_image
+    from canthus.runtime.image_files import find_images, read_damaged_image, write_image
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.run_details import describe_model, describe_settings
     from canthus.runtime.tables import IMAGES, STDOUT, TableSink
@@ -119,7 +113,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
             if table:
                 table.write_image(str(name), faces)
             if outputs.overlay:
-                _write_image(outputs.overlay / name, draw(image, faces, drawings=outputs.drawings))
+                write_image(outputs.overlay / name, draw(image, faces, drawings=outputs.drawings))
     return Report(len(paths) - len(unreadable), faces_found, tuple(unreadable), tuple(damaged))
 
 
@@ -151,17 +145,6 @@ def _check_folder(folder: Path, root: Path, names: list[Path], overwrite: bool) 
             parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"{parent}: this folder cannot be created ({error.strerror})") from error
-
-
-def _write_image(path: Path, image: "NDArray[np.uint8]") -> None:
-    """Write an image (H, W, 3) RGB in the format of the file's suffix."""
-    import cv2
-
-    from canthus.runtime.files import write_file
-
-    parameters = [cv2.IMWRITE_WEBP_QUALITY, WEBP_QUALITY] if path.suffix.lower() == ".webp" else []
-    encoded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)[1]
-    write_file(path, encoded.tobytes())
 
 
 def _print_report(outputs: Outputs, report: Report) -> None:

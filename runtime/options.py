@@ -165,10 +165,10 @@ def add_trace_option(parser: argparse.ArgumentParser) -> None:
 
 def add_output_options(parser: argparse.ArgumentParser, overlay: str, overlay_help: str) -> None:
     """Add -o OVERLAY, --table, --faces-only, --overwrite, --no-lines and --draw."""
-    parser.add_argument("-o", "--output", type=Path, metavar=overlay, help=overlay_help)
+    parser.add_argument("-o", "--output", type=local_path_or_address, metavar=overlay, help=overlay_help)
     parser.add_argument(
         "--table",
-        type=Path,
+        type=local_path_or_address,
         metavar="FILE",
         help="write a table of points: .csv, .jsonl, .parquet, .feather or .npz; - writes CSV to standard output",
     )
@@ -206,6 +206,11 @@ def _drawings(args: argparse.Namespace) -> tuple[str, ...]:
     if unknown := [name for name in names if name not in DRAWINGS]:
         raise InputError(f"--draw {given}: cannot draw {unknown[0]!r} (expected some of {', '.join(DRAWINGS)})")
     return tuple(name for name in names if name != "lines" or not args.no_lines)
+
+
+def local_path_or_address(text: str) -> Path | str:
+    """Parse an output, as argparse's `type`. An address such as s3://bucket/folder stays a string."""
+    return text if "://" in text else Path(text)
 
 
 def positive_int(text: str) -> int:

@@ -23,6 +23,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.image_files import opencv_log_silenced
 from canthus.runtime.limits import FRAME_LIMIT, check_size, current_limit
 from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media, orientation, to_rgb
+from canthus.runtime.threads import thread_limit
 from canthus.runtime.types import Frame
 
 OPEN_TIMEOUT = 20.0
@@ -114,6 +115,7 @@ class VideoFile(Closeable):
             container.close()
             raise
         stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = thread_limit()  # 0: FFmpeg decides
         if stream.width * stream.height >= LARGE_FRAME:
             stream.codec_context.thread_count = 2
         # The size may change in the middle. FFmpeg does not decode larger frames then. It counts padding.

@@ -1,12 +1,13 @@
-"""`canthus video`: track the faces of a video file; write an overlay video, a table of points, or both."""
+"""`canthus video`: track the faces of video files; write overlay videos, tables of points, or both."""
 
 import contextlib
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canthus.runtime.batch.options import add_batch_options, batch_from_args, is_batch
 from canthus.runtime.errors import InputError
 from canthus.runtime.options import (
     Outputs,
@@ -20,12 +21,15 @@ from canthus.runtime.options import (
 )
 
 if TYPE_CHECKING:
+    import argparse
+
+    from canthus.runtime.batch.tasks import Figures, OnProgress, Task
     from canthus.runtime.pipeline import Settings
     from canthus.runtime.sources import VideoFile
     from canthus.runtime.trace import Recorder
     from canthus.runtime.types import Faces, Frame
 
-DESCRIPTION = """Find 98 points on every face of a video file.
+DESCRIPTION = """Find 98 points on every face of a video file, or of many.
 
 The overlay video shows the points on the frames and keeps the timestamps and the audio. The table has one row for
 each face of each frame: frame, seconds, face (the id of the track), the face's box and scores, then x, y and score of
@@ -36,7 +40,12 @@ If the file is damaged or incomplete, all frames that can be decoded are process
 what is missing; the exit code is 0. Not noticed are: the end of a .h264, .hevc or .ts file that is cut between two
 frames or packets, and frames that are missing before a key frame of a .h264 or .hevc file. The exit code is 1 if the
 file cannot be read or an output cannot be written, and 2 for wrong options. Frames of more than 36 megapixels are
-refused, unless the environment variable CANTHUS_MAX_FRAME_MEGAPIXELS sets another limit."""
+refused, unless the environment variable CANTHUS_MAX_FRAME_MEGAPIXELS sets another limit.
+
+Many files: give several files, folders, glob patterns in quotes, @LIST (one of these on each line), or addresses such
+as s3://BUCKET/FOLDER. -o and --table are folders then. They mirror the folders of the sources: clips/a/b.mp4 becomes
+a/b.mp4 and a/b.csv. A second run skips the files that are finished and unchanged. A file that fails is tried once more
+and does not stop the others; summary.csv, in the folder of the tables, names it, and the exit code is 1."""
 
 EXAMPLES = """examples:
   canthus video clip.mp4 -o overlay.mp4             draw the points
@@ -44,7 +53,16 @@ EXAMPLES = """examples:
   canthus video clip.mp4 --table points.parquet     the same, for pandas, Polars or R
   canthus video clip.mp4 --table - | head           write them to standard output
   canthus video clip.mp4 --table face.csv --measures  with head pose, gaze, blinks, expressions
-  canthus video clip.mp4 -o overlay.mp4 --table points.csv --max-faces 1 --overwrite"""
+  canthus video clip.mp4 -o overlay.mp4 --table points.csv --max-faces 1 --overwrite
+  canthus video clips/ other.mp4 'takes/*.mov' --table tables/ --jobs 4    many files, in four processes
+  canthus video @list.txt -o drawn/ --table tables/ --shard 3/8            the third of eight parts of a list
+  canthus video s3://b/clips --table s3://b/tables --ray auto              on a Ray cluster"""
+
+
+TABLE_FORMATS = ("csv", "jsonl", "parquet", "feather", "npz")
+
+FIGURES = ("frames", "frames_with_faces", "damage")
+"""Columns of the summary of many videos."""
 
 
 @dataclass(frozen=True)
@@ -60,22 +78,77 @@ class Report:
 def command(arguments: list[str]) -> int:
     """Find 98 points on every face of a video file."""
     parser = command_parser("canthus video", DESCRIPTION, EXAMPLES)
-    parser.add_argument("source", type=Path, help="the video file")
+    parser.add_argument("sources", nargs="+", metavar="VIDEO", help="the video file, or several; see above")
     add_output_options(parser, "OVERLAY.mp4", "write the video with points drawn on every face")
     add_landmarker_options(parser)
     add_measure_options(parser)
     add_trace_option(parser)
+    add_batch_options(parser)
+    parser.add_argument(
+        "--table-format", default="csv", choices=TABLE_FORMATS, help="of the tables of many files (default: csv)"
+    )
     args = parser.parse_args(arguments)
+    if is_batch(args, args.sources) and (args.table == Path("-") or args.record_trace):
+        parser.error("several videos cannot be written to standard output, or to one trace: give --table FOLDER")
     if not (args.output or args.table or args.record_trace):
         parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE, or both")
 
-    outputs = outputs_from_args(args)
-    _print_report(args.source, outputs, process_video(args.source, outputs, settings_from_args(args)))
+    outputs, settings = outputs_from_args(args), settings_from_args(args)
+    if is_batch(args, args.sources):
+        return _process_many(args, outputs, settings)
+    source = Path(args.sources[0])
+    _print_report(source, outputs, process_video(source, outputs, settings))
     return 0
 
 
-def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Report:
+@dataclass(frozen=True)
+class VideoWork:
+    """Processes one of many videos."""
+
+    outputs: Outputs  # without paths
+    settings: "Settings"
+
+    def __call__(self, _task: "Task", source: Path, outputs: Mapping[str, Path], progress: "OnProgress") -> "Figures":
+        """Write the overlay and the table, and return the columns FIGURES of the summary."""
+        paths = replace(self.outputs, overlay=outputs.get("overlay"), table=outputs.get("table"))
+        report = process_video(source, paths, self.settings, lambda done, total: progress(done, total, ""))
+        damage = "; ".join(text for text in (report.damage, report.audio_error) if text)
+        return dict(zip(FIGURES, (report.frames, report.frames_with_faces, damage), strict=True))
+
+
+def _process_many(args: "argparse.Namespace", outputs: Outputs, settings: "Settings") -> int:
+    from canthus.runtime.batch.identity import describe_settings
+    from canthus.runtime.batch.listing import VIDEO_SUFFIXES
+    from canthus.runtime.batch.process import Batch, process_files
+    from canthus.runtime.sinks import VIDEO_SUFFIXES as WRITTEN
+
+    work = VideoWork(replace(outputs, overlay=None, table=None, overwrite=True), settings)
+    folders = {}
+    if args.table:
+        folders["table"] = (str(args.table), f".{args.table_format}")
+    if args.output:
+        folders["overlay"] = (str(args.output), ".mp4")
+    for folder, _ in folders.values():
+        if Path(folder).suffix in (*WRITTEN, *(f".{name}" for name in TABLE_FORMATS)) and not Path(folder).is_dir():
+            raise InputError(f"{folder}: is the name of a file (expected a folder, because there are several videos)")
+    identity = {
+        "outputs": asdict(work.outputs),
+        "settings": describe_settings(settings),
+        "formats": {kind: suffix for kind, (_, suffix) in folders.items()},
+    }
+    batch = Batch(
+        "canthus video", "video", args.sources, VIDEO_SUFFIXES, folders, work, identity, FIGURES, args.overwrite
+    )
+    return process_files(batch, batch_from_args(args))
+
+
+def process_video(
+    source: Path, outputs: Outputs, settings: "Settings", on_frame: Callable[[int, int], None] | None = None
+) -> Report:
     """Track the faces of a video and write the outputs. They are complete files even if the run is interrupted.
+
+    With `on_frame` no progress bar is shown: it is called after each frame with the number of frames until then, and
+    that of the video (an estimate, or 0).
 
     Raises:
         InputError: If the source cannot be read, an output cannot be written, or another run writes it. Checked before
@@ -116,7 +189,8 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
             }
             table = TableSink(outputs.table, FRAMES.with_measures(outputs.measures), details, outputs.faces_only)
             sinks.append(table)
-        bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=None))
+        hidden = None if on_frame is None else True  # None: shown on a terminal
+        bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=hidden))
 
         count = with_faces = 0
         for frame, faces in results:
@@ -128,6 +202,8 @@ def process_video(source: Path, outputs: Outputs, settings: "Settings") -> Repor
                 overlay.write(drawn, seconds)
             count, with_faces = count + 1, with_faces + bool(len(faces))
             bar.update()
+            if on_frame is not None:
+                on_frame(count, file.frames)
     # Read after the sinks are closed: the rest of the audio is copied on close.
     return Report(count, with_faces, file.damaged, overlay.audio_error if overlay else "")
 

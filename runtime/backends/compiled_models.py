@@ -14,8 +14,15 @@ from canthus.runtime.backends.openvino_without_telemetry import core, openvino
 from canthus.runtime.engine_files import write_cache
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import Model, cache_folder, included_models
+from canthus.runtime.threads import thread_limit
 
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
+
+
+def latency_options() -> dict[str, str]:
+    """Return the options for the lowest latency with the threads that this process may have."""
+    threads = thread_limit()
+    return LATENCY | ({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})
 
 
 def compile_model(path: Path, options: dict[str, str], single: bool = False) -> openvino.CompiledModel:
@@ -43,16 +50,16 @@ def open_compiled(model: Model, single: bool = False) -> openvino.CompiledModel:
     Raises ModelError if OpenVINO cannot load the model.
     """
     if model.path.parent not in {path.parent for path in included_models().values()}:
-        return compile_model(model.path, LATENCY, single)
+        return compile_model(model.path, latency_options(), single)
     file = cache_folder() / "openvino" / f"{model.manifest.sha256[:32]}.blob"
     state = _state(model) | {"single": single}
     blob = _read(file, state)
     if blob is not None:
         try:
-            return core().import_model(blob, "CPU", LATENCY)
+            return core().import_model(blob, "CPU", latency_options())
         except RuntimeError:
             pass  # OpenVINO refuses its own blob; it is written again
-    compiled = compile_model(model.path, LATENCY, single)
+    compiled = compile_model(model.path, latency_options(), single)
     try:
         blob = compiled.export_model().getvalue()
     except RuntimeError:  # this network cannot be exported

@@ -1,0 +1,182 @@
+"""Files that lie on this machine or behind an address of fsspec (s3://, gs://, hdfs://, memory://).
+
+An address is a string: a path of this machine, or PROTOCOL://PATH. Remote files are copied to a temporary folder to be
+read, and copied from there when they are complete. fsspec is imported only for remote addresses.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.extras import install_command
+from canthus.runtime.files import DRAFT_PREFIX, Draft, check_free
+
+CHUNK = 1 << 20
+"""Bytes that are read at a time for a hash."""
+
+
+def is_remote(address: str) -> bool:
+    """Whether an address is read and written with fsspec."""
+    return "://" in address
+
+
+def open_remote(address: str) -> tuple[Any, str]:
+    """Return the file system of fsspec for a remote address, and the path in it.
+
+    Raises InputError if fsspec, or the package for the protocol, is missing, or if the file system cannot be opened.
+    """
+    try:
+        url_to_fs = importlib.import_module("fsspec.core").url_to_fs
+    except ImportError as missing:
+        raise InputError(f"{address}: needs fsspec, which is not installed: {install_command('cluster')}") from missing
+    try:
+        system, path = url_to_fs(address)
+    except (ImportError, ValueError, OSError) as error:
+        raise InputError(f"{address}: cannot be opened ({error})") from error
+    return system, str(path)
+
+
+@contextlib.contextmanager
+def remote_errors(address: str) -> Iterator[None]:
+    """Convert any error of a remote file system in the block to an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # each file system has errors of its own
+        raise InputError(f"{address}: {type(error).__name__}: {error}".replace("\n", " ")) from error
+
+
+def join(folder: str, name: str) -> str:
+    """Return the address of a file in a folder; `name` has slashes."""
+    return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder, name))
+
+
+def stamp(address: str) -> str:
+    """Return a text that changes if the file is written: its size and time, or what its file system offers.
+
+    Raises InputError if there is no such file.
+    """
+    if is_remote(address):
+        system, path = open_remote(address)
+        with remote_errors(address):
+            details = system.info(path)
+            changed = next((str(details[key]) for key in ("ETag", "etag", "mtime", "created") if key in details), "")
+            return f"{details['size']} {changed}"
+    try:
+        found = Path(address).stat()
+    except OSError as error:
+        raise InputError(f"{address}: cannot be read ({error.strerror})") from error
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def size(address: str) -> int | None:
+    """Return the size of a file in bytes; None if there is none."""
+    if is_remote(address):
+        system, path = open_remote(address)
+        with remote_errors(address):
+            return int(system.size(path)) if system.exists(path) else None
+    file = Path(address)
+    return file.stat().st_size if file.is_file() else None
+
+
+def content_hash(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a local file. Raises InputError if it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while data := file.read(CHUNK):
+                digest.update(data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
+
+
+def read_text(address: str) -> str:
+    """Return the text of a file; empty if there is none."""
+    if is_remote(address):
+        system, path = open_remote(address)
+        with remote_errors(address):
+            return str(system.cat_file(path).decode()) if system.exists(path) else ""
+    try:
+        return Path(address).read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise InputError(f"{address}: cannot be read ({error.strerror})") from error
+
+
+def write_text(address: str, text: str) -> None:
+    """Write a file completely or not at all. Raises InputError if it cannot be written."""
+    data = text.encode("utf-8", "surrogateescape")
+    if is_remote(address):
+        system, path = open_remote(address)
+        with remote_errors(address):
+            system.pipe_file(path, data)
+        return
+    with Draft(Path(address)) as draft:
+        draft.file.write_bytes(data)
+
+
+def make_folder(address: str) -> None:
+    """Create a folder and its parents. Raises InputError if that fails. Remote folders need not be created."""
+    if is_remote(address):
+        return
+    try:
+        Path(address).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{address}: this folder cannot be created ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def local_copy(address: str) -> Iterator[Path]:
+    """Yield the path of a file: its own, or that of a temporary copy of a remote one."""
+    if not is_remote(address):
+        yield Path(address)
+        return
+    system, path = open_remote(address)
+    with tempfile.TemporaryDirectory(prefix=DRAFT_PREFIX) as folder:
+        copy = Path(folder, path.rstrip("/").rpartition("/")[2])
+        with remote_errors(address):
+            system.get_file(path, str(copy))
+        yield copy
+
+
+@contextlib.contextmanager
+def staged(address: str) -> Iterator[Path]:
+    """Yield a path to write a file to. After the block it is moved to its address, with all files beside it.
+
+    A file that exists is replaced. After an error or Ctrl-C in the block nothing is moved.
+
+    Raises InputError if the file cannot be written.
+    """
+    if is_remote(address):
+        with tempfile.TemporaryDirectory(prefix=DRAFT_PREFIX) as folder:
+            yield Path(folder, address.rpartition("/")[2])
+            system, path = open_remote(address)
+            with remote_errors(address):
+                for file in _written(Path(folder)):
+                    system.put_file(str(file), f"{path.rpartition('/')[0]}/{file.name}")
+        return
+    target = Path(address)
+    make_folder(str(target.parent))
+    check_free(target, overwrite=True)
+    draft = Draft(target)
+    try:
+        yield draft.file
+        with draft.writing():
+            for file in _written(draft.folder):
+                file.replace(target.parent / file.name)
+    except InputError as error:  # the user knows the target, not the draft
+        raise InputError(str(error).replace(str(draft.folder), str(target.parent))) from error
+    finally:
+        draft.discard()
+
+
+def _written(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))

@@ -1,0 +1,51 @@
+"""A pool of tasks without processes, so that fakes of the network work in it."""
+
+import contextlib
+
+from canthus.runtime.batch.tasks import Outcome, perform
+
+
+class InlinePool:
+    """Runs each task when it is submitted, in this process, and keeps the names of all.
+
+    lost: names of sources whose process ends, and how often. With a name of a part, its task ends at that part.
+    """
+
+    def __init__(self, work, slots=2, lost=None):
+        self._work, self._slots, self._outcomes = work, slots, []
+        self.lost = dict(lost or {})
+        self.names, self.most = [], 0
+
+    @property
+    def running(self):
+        return len(self._outcomes)
+
+    @property
+    def free(self):
+        return self._slots - self.running
+
+    def submit(self, task):
+        self.names.append(task.name)
+        self._outcomes.append(self._end(task) or perform(self._work, task, lambda *_: None))
+        self.most = max(self.most, self.running)
+
+    def _end(self, task):
+        for name in (task.name, *(part.name for part in task.parts if part.name not in task.excluded)):
+            if self.lost.get(name, 0) > 0:
+                self.lost[name] -= 1
+                return Outcome(task, error=f"{name}: its process was ended", died_at=name)
+        return None
+
+    def wait(self):
+        return [self._outcomes.pop(0)]
+
+    def close(self):
+        pass
+
+
+@contextlib.contextmanager
+def inline(pools, work, options):
+    """Stand in for `open_pool`, and keep the pool in the list `pools`. Its first item may be `lost`."""
+    lost = pools.pop() if pools and isinstance(pools[-1], dict) else None
+    pools.append(InlinePool(work, options.workers, lost))
+    yield pools[-1]
