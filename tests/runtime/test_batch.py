@@ -56,7 +56,7 @@ def names(*words, outputs=()):
 def test_folder_of_clips_becomes_a_mirrored_folder_of_tables(clips, pools, capsys):
     assert run("clips", "--table", "tables") == 0
     assert files("tables") == [
-        ".canthus-batch.jsonl", "a.csv", "a.json", "b.csv", "b.json", "deep/c.csv", "deep/c.json", "summary.csv",
+        ".canthus-batch.jsonl", "a.csv", "a.csv.json", "b.csv", "b.csv.json", "deep/c.csv", "deep/c.csv.json", "summary.csv",
     ]  # fmt: skip
     rows = summary("tables")
     assert list(rows) == ["a.mp4", "b.mp4", "deep/c.mov"]
@@ -164,7 +164,7 @@ def test_interrupted_run_goes_on_where_it_stopped(clips, pools, monkeypatch, cap
         patch.setattr(video, "process_video", interrupted)
         assert run("clips", "--table", "tables", "--jobs", "1") == 130
     assert "the same command does the rest" in capsys.readouterr().err
-    assert files("tables") == [".canthus-batch.jsonl", "a.csv", "a.json"]
+    assert files("tables") == [".canthus-batch.jsonl", "a.csv", "a.csv.json"]
     assert run("clips", "--table", "tables") == 0
     assert pools[1].names == ["b.mp4", "deep/c.mov"]
 
