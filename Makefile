@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 	mkdir -p demo
 	$(BIN)/canthus video runtime/sample/portrait.mp4 -o demo/portrait.mp4 --table demo/portrait.csv --overwrite
 	@echo "Video with the points: demo/portrait.mp4. Table of the points: demo/portrait.csv. Command: $(BIN)/canthus"
-	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then $(BIN)/canthus view --source runtime/sample/portrait.mp4; fi
+	@if [ -n "$$DISPLAY$$WAYLAND_DISPLAY" ]; then $(BIN)/canthus view runtime/sample/portrait.mp4; fi
 
 test: $(VENV)/installed-dev
 	$(BIN)/canthus doctor --fetch

@@ -1,6 +1,7 @@
 """The `canthus view` command: opens the window, and ends its threads when it closes."""
 
 import argparse
+import logging
 import os
 import signal
 import socket
@@ -10,10 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from canthus.runtime.addresses import is_address
-from canthus.runtime.errors import BackendError, CanthusError, InputError
+from canthus.runtime.errors import BackendError, CanthusError
 from canthus.runtime.options import add_landmarker_options, settings_from_args
 
 if TYPE_CHECKING:
@@ -33,38 +34,51 @@ LIBRARIES = (
 
 EXAMPLES = """\
 examples:
-  canthus view                       show the first camera
+  canthus view                       show the first camera, or the start page if there is none
   canthus view --camera 1            show another camera
-  canthus view --source clip.mp4     play a video file at its own frame rate
-  canthus view --source rtsp://192.168.1.20/live   show a network stream
+  canthus view clip.mp4 photos       play a video, and then the videos and images of a folder
+  canthus view --loop clip.mp4       play it again and again
+  canthus view rtsp://192.168.1.20/live   show a network stream
+  canthus view --start-page          choose what to open
 
 keys:
-  Space   pause or resume; play a finished file again
-  L I M   switch the lines, the face IDs and the mirror view on or off
-  F       full screen
-  H       show the keys in the window
-  Q, Esc  close the window
+  Space       pause or resume; play a finished file again
+  , .         show the previous or the next frame
+  Left Right  jump by 5 seconds
+  L I M       switch the lines, the face IDs and the mirror view on or off
+  F           full screen
+  Ctrl+O      open files
+  H           show the keys in the window
+  Q, Esc      close the window
 """
 
 
 def command(arguments: list[str]) -> int:
-    """Show a camera or a video live in a window, with points and ids on every face."""
+    """Show a camera or videos live in a window, with points and ids on every face."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.loop and not isinstance(args.source, Path):
-        parser.error("--loop needs a file: --source FILE --loop")
-    if isinstance(args.source, Path) and not args.source.exists():
-        raise InputError(f"{args.source}: no such file")
+    if args.loop and not any(isinstance(source, Path) for source in args.sources + args.more):
+        parser.error("--loop needs a file: canthus view --loop FILE")
+    media = _media(args)
     application = _open_qt()
+    from canthus.gui.media import CameraMedia
     from canthus.gui.window import Window
 
     stderr = _duplicate_stderr()
     stream = _stream(args)
-    window = Window(stream, loop=args.loop)
+    window = Window(stream)
+    reporter = _Reporter(stderr)
+    window.failed.connect(reporter.report)
     with _close_on_signals(lambda: window.close()) as signals, _close_on_errors(lambda: window.close()) as errors:
+        window.controls.loop.setChecked(args.loop)
         window.show()
         stream.start()
-        window.open(_media(args))
+        if not media and not args.start_page:
+            media = [CameraMedia(camera.number, camera.name) for camera in window.cameras.cameras[:1]]
+        if media:
+            window.open(*media)
+        else:
+            window.show_start()
         try:
             application.exec()
         finally:
@@ -72,16 +86,36 @@ def command(arguments: list[str]) -> int:
             ended = stream.join(JOIN_SECONDS)
     # After Ctrl-C, later errors may be caused by it, so only an error that the window has shown counts. If the user
     # closed the window, all errors are reported.
-    failure = window.failure if signals else stream.failure
-    failure = failure or next(iter(errors), None)
-    exit_code = 130 if signals else 0
+    failure = window.failure if signals else stream.failure or window.failure
+    failure = next(iter(errors), None) or failure
+    exit_code = 1 if failure is not None else 130 if signals else 0
+    if failure is not None:
+        reporter.report(failure)
     if not ended:
-        _exit_now(failure, exit_code, stderr)
+        # A library or a driver still holds a thread, for example while it loads a model. A normal exit could crash.
+        sys.stdout.flush()
+        os._exit(exit_code)
     if stderr is not None:
         os.close(stderr)
-    if failure is not None:
-        raise failure
     return exit_code
+
+
+class _Reporter:
+    """Prints each error on standard error when it is shown, once."""
+
+    def __init__(self, stderr: int | None) -> None:
+        """`stderr` is a second file descriptor: a thread may have redirected the first one, see `Detector`."""
+        self._stderr = stderr
+        self._reported: list[str] = []
+
+    def report(self, error: BaseException) -> None:
+        """Print one line for an error of the user, or the traceback of a bug."""
+        is_mistake = isinstance(error, CanthusError) and not logging.getLogger("canthus").isEnabledFor(logging.DEBUG)
+        text = f"canthus view: {error}\n" if is_mistake else "".join(traceback.format_exception(error))
+        if text not in self._reported and self._stderr is not None:
+            self._reported.append(text)
+            with suppress(OSError):
+                os.write(self._stderr, text.encode(errors="replace"))
 
 
 def _duplicate_stderr() -> int | None:
@@ -91,23 +125,6 @@ def _duplicate_stderr() -> int | None:
     return None
 
 
-def _exit_now(failure: BaseException | None, exit_code: int, stderr: int | None) -> NoReturn:
-    """Report the error and end the process at once.
-
-    A library or a driver still holds a thread, for example while it loads a model. A normal exit could crash then.
-    The thread may also have redirected file descriptor 2 (see `Detector`), so it is restored from `stderr` first.
-    """
-    if stderr is not None:
-        os.dup2(stderr, 2)
-    if isinstance(failure, CanthusError):
-        print(f"canthus view: {failure}", file=sys.stderr)
-    elif failure is not None:
-        traceback.print_exception(failure)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(exit_code if failure is None else 1)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="canthus view",
@@ -115,15 +132,19 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--camera", type=_camera_number, default=0, metavar="N", help="camera number (default: 0)")
-    source.add_argument(
-        "--source",
+    parser.add_argument(
+        "sources",
+        nargs="*",
         type=_file_or_address,
-        metavar="FILE|ADDRESS",
-        help="play a video file, or a stream by its address (rtsp://…, http://…), instead of a camera",
+        metavar="FILE|FOLDER|ADDRESS",
+        help="videos, images or folders to play one after the other, or a stream by its address (rtsp://…, http://…)",
     )
-    parser.add_argument("--loop", action="store_true", help="play the file again and again")
+    parser.add_argument("--camera", type=_camera_number, metavar="N", help="camera number (default: the first one)")
+    parser.add_argument(
+        "--source", action="append", dest="more", default=[], type=_file_or_address, help=argparse.SUPPRESS
+    )
+    parser.add_argument("--start-page", action="store_true", help="show what can be opened, and open nothing")
+    parser.add_argument("--loop", action="store_true", help="play each file again and again")
     add_landmarker_options(parser)
     return parser
 
@@ -138,17 +159,16 @@ def _file_or_address(text: str) -> Path | str:
     return text if is_address(text) else Path(text)
 
 
-def _media(args: argparse.Namespace) -> "Media":
+def _media(args: argparse.Namespace) -> "list[Media]":
     """Return what the options say to open."""
-    from canthus.gui.media import AddressMedia, CameraMedia, VideoMedia
+    from canthus.gui.media import AddressMedia, CameraMedia, media_of_paths
 
-    match args.source:
-        case None:
-            return CameraMedia(args.camera)
-        case Path():
-            return VideoMedia(args.source)
-        case address:
-            return AddressMedia(address)
+    if args.camera is not None:
+        return [CameraMedia(args.camera)]
+    sources = args.sources + args.more
+    paths = [source for source in sources if isinstance(source, Path)]
+    addresses = [AddressMedia(source) for source in sources if isinstance(source, str)]
+    return [*(media_of_paths(paths) if paths else []), *addresses]
 
 
 def _stream(args: argparse.Namespace) -> "Stream":

@@ -30,18 +30,20 @@ class FrameRateMeter:
         while now - self._painted[0][0] > WINDOW_SECONDS:
             self._painted.popleft()
 
-    def text(self, now: float | None = None, short: bool = False) -> str:
+    def text(self, now: float | None = None, short: bool = False, running: bool = True) -> str:
         """Return frames per second, faces, ms per stage, dropped frames and the backend's name.
 
-        If `short`, the sum of the stages and no backend. Empty before the first result.
+        If `short`, the sum of the stages and no backend. Only the faces unless `running`, because the figures are those
+        of the past. Empty before the first result.
         """
         if not self._painted:
             return ""
+        if not running:
+            return _faces(len(self._painted[-1][1].faces))
         now = time.monotonic() if now is None else now
         (first, _), (last, newest) = self._painted[0], self._painted[-1]
         is_running = last > first and now - last <= WINDOW_SECONDS
         rate = f"{(len(self._painted) - 1) / (last - first):.1f}" if is_running else "-"
-        faces = len(newest.faces)
         means = {
             stage: 1000 * sum(result.seconds[stage] for _, result in self._painted) / len(self._painted)
             for stage in newest.seconds
@@ -49,9 +51,13 @@ class FrameRateMeter:
         stages = "  ".join(f"{stage} {mean:.1f}" for stage, mean in means.items())
         parts = (
             f"{rate.rjust(4, PAD)} fps",
-            f"{faces} face" + "s" * (faces != 1),
+            _faces(len(newest.faces)),
             f"{sum(means.values()):.1f} ms" if short else f"{stages} ms",
             f"{newest.dropped} dropped",
         )
         backend = (newest.backend,) if newest.backend and not short else ()
         return SEPARATOR.join((*parts, *backend))
+
+
+def _faces(count: int) -> str:
+    return f"{count} face" + "s" * (count != 1)

@@ -1,7 +1,7 @@
 """Plays a camera or a clip in a thread: passes on each frame when it is due."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from threading import Condition, Thread
@@ -188,7 +188,7 @@ class Playback:
                 start, self._target = (start if self._target is None else self._target), None
                 self._ended, self._steps = False, 0
             self._report(self, Playing(clip.duration, clip.rate))
-            if self._play_from(clip.frames_from(start, self._interrupted), 1 / clip.rate):
+            if self._play_from(clip, start):
                 start = 0.0
                 if not self.loop:
                     self._ended = True
@@ -205,25 +205,23 @@ class Playback:
             if self._stopped or (not self._paused and not self._deliver(Shown(self, self._jump, frame))):
                 return
 
-    def _play_from(self, frames: Iterator[Frame], period: float) -> bool:
-        """Pass on the frames of a clip after a jump; return whether its end was reached.
-
-        period: seconds for which the last frame is shown.
-        """
+    def _play_from(self, clip: Clip, start: float) -> bool:
+        """Pass on the frames of a clip after a jump; return whether its end was reached."""
         self._jump += 1
         last: Frame | None = None
-        for frame in frames:
+        for frame in clip.frames_from(start, self._interrupted):
             if last is None:
                 self.clock.jump(frame.seconds)
             elif not self._wait_until_due(frame.seconds):
                 return False
             last, self._shown = frame, frame.seconds
+            self._jump += clip.separate
             if not self._deliver(Shown(self, self._jump, frame)):
                 self.stop()
                 return False
         if self._interrupted():
             return False
-        return last is None or self._wait_until_due(last.seconds + period)
+        return last is None or self._wait_until_due(last.seconds + 1 / clip.rate)  # show the last frame in full
 
     def _wait_until_due(self, seconds: float) -> bool:
         """Wait until a frame is due; False if the playback has stopped or jumps. A pause stops the clock."""

@@ -1,23 +1,20 @@
 """The video and the text over it. Qt only paints here; the window decides what is shown."""
 
-import re
+from collections.abc import Sequence
 
 import numpy as np
 from PyQt6.QtCore import QRectF, Qt
-from PyQt6.QtGui import QColor, QFont, QFontInfo, QImage, QPainter, QPaintEvent
+from PyQt6.QtGui import QColor, QFont, QFontInfo, QImage, QPainter, QPaintEvent, QResizeEvent
 from PyQt6.QtWidgets import QWidget
 
+from canthus.gui.message_card import TEXT_SIZE, Choice, MessageCard
 from canthus.gui.overlay import OverlayStyle, Trails, frame_to_window, paint_faces
 from canthus.gui.stream import Result
 
 BACKGROUND = QColor("#0b0e13")
 DIMMED = QColor(6, 8, 12, 150)
 CARD = QColor(20, 25, 33, 235)
-CARD_BORDER = QColor(255, 255, 255, 22)
 TITLE_COLOR = QColor("#e6ebf2")
-TEXT_COLOR = QColor("#9aa7b8")
-TITLE_SIZE, TEXT_SIZE = 1.6, 1.2
-"""Font sizes, as multiples of the user's own font size."""
 
 
 class View(QWidget):
@@ -27,7 +24,7 @@ class View(QWidget):
         super().__init__()
         self.overlay_style = style
         self._hint = ""
-        self._message: tuple[str, str] | None = None  # title, text
+        self.card = MessageCard(self)
         self._result: Result | None = None
         self._image = QImage()
         self._trails = Trails()
@@ -59,20 +56,20 @@ class View(QWidget):
         self._result = None
         self.update()
 
-    def show_message(self, title: str, text: str = "") -> None:
-        """Show a card with a message over the video; an empty title hides the card."""
-        self._message = (title, text) if title else None
+    def show_message(self, title: str, text: str = "", choices: Sequence[Choice] = ()) -> None:
+        """Show a card with a message and buttons over the video; an empty title hides the card."""
+        self.card.show_message(title, text, choices)
         self._text_changed()
 
     def show_hint(self, hint: str) -> None:
-        """Show a short hint at the bottom edge. A message hides it."""
+        """Show a short hint at the bottom edge."""
         self._hint = hint
         self._text_changed()
 
     @property
     def message(self) -> str:
         """Title and text of the current message, or an empty string."""
-        return "\n".join(self._message) if self._message else ""
+        return self.card.message
 
     @property
     def hint(self) -> str:
@@ -94,13 +91,15 @@ class View(QWidget):
         painter.fillRect(self.rect(), BACKGROUND)
         if self._result:
             self._paint_result(painter, self._result)
-        if self._message:
-            if self._result:
-                painter.fillRect(self.rect(), DIMMED)
-            self._paint_message(painter, *map(_breakable, self._message))
-        elif self.hint:
+        if self.message and self._result:
+            painter.fillRect(self.rect(), DIMMED)
+        if self.hint:
             self._paint_hint(painter)
         painter.end()
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        super().resizeEvent(event)
+        self.card.place()
 
     def _paint_result(self, painter: QPainter, result: Result) -> None:
         image, source = self._image, QRectF(self._image.rect())
@@ -118,37 +117,6 @@ class View(QWidget):
         painter.restore()
         paint_faces(painter, result.faces, to_window, self.overlay_style, self._trails)
 
-    def _paint_message(self, painter: QPainter, title: str, text: str) -> None:
-        painter.save()
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        flags = Qt.TextFlag.TextWordWrap | Qt.AlignmentFlag.AlignHCenter
-        title_font, text_font = self._font(TITLE_SIZE), self._font(TEXT_SIZE)
-        title_font.setWeight(QFont.Weight.DemiBold)
-        available = QRectF(0, 0, min(self.width() - 80, 37 * text_font.pixelSize()), self.height())
-        painter.setFont(title_font)
-        title_box = painter.boundingRect(available, flags, title)
-        painter.setFont(text_font)
-        text_box = painter.boundingRect(available, flags, text) if text else QRectF()
-        gap = 10 if text else 0
-        card = QRectF(
-            0,
-            0,
-            max(title_box.width(), text_box.width()) + 56,
-            title_box.height() + gap + text_box.height() + 44,
-        )
-        card.moveCenter(QRectF(self.rect()).center())
-        painter.setPen(CARD_BORDER)
-        painter.setBrush(CARD)
-        painter.drawRoundedRect(card, 12, 12)
-        inside = card.adjusted(28, 22, -28, -22)
-        painter.setPen(TITLE_COLOR)
-        painter.setFont(title_font)
-        painter.drawText(inside, flags, title)
-        painter.setPen(TEXT_COLOR)
-        painter.setFont(text_font)
-        painter.drawText(inside.adjusted(0, title_box.height() + gap, 0, 0), flags, text)
-        painter.restore()
-
     def _paint_hint(self, painter: QPainter) -> None:
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
@@ -163,8 +131,3 @@ class View(QWidget):
         painter.setPen(TITLE_COLOR)
         painter.drawText(pill.adjusted(16, 7, -16, -7), flags, self.hint)
         painter.restore()
-
-
-def _breakable(text: str) -> str:
-    """Allow line breaks after path separators and inside long names."""
-    return re.sub(r"[/\\]|[^\s/\\]{30}", "\\g<0>\N{ZERO WIDTH SPACE}", text)

@@ -1,18 +1,49 @@
-"""The window: shows a stream and its state, and handles keys and buttons."""
+"""The window: shows what is opened, and its state, and handles keys, menus and buttons."""
 
-from PyQt6.QtCore import QEvent, QPoint, QRect, QSize, Qt, QTimer
-from PyQt6.QtGui import QAction, QCloseEvent, QKeySequence, QMouseEvent, QShortcut
-from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QMenuBar, QSizePolicy, QToolButton, QVBoxLayout, QWidget
+import time
+from functools import partial
 
-from canthus.gui.media import Media
+from PyQt6.QtCore import QEvent, QPoint, QRect, QSize, Qt, QTimer, pyqtSignal
+from PyQt6.QtGui import (
+    QAction,
+    QCloseEvent,
+    QContextMenuEvent,
+    QDragEnterEvent,
+    QDropEvent,
+    QKeySequence,
+    QMouseEvent,
+    QShortcut,
+)
+from PyQt6.QtWidgets import (
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QMenu,
+    QMenuBar,
+    QSizePolicy,
+    QStackedWidget,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from canthus.gui.cameras import CameraWatcher
+from canthus.gui.controls import Controls
+from canthus.gui.machine import describe_machine
+from canthus.gui.media import AddressMedia, CameraMedia, Media
 from canthus.gui.menus import add_menus, new_action
+from canthus.gui.message_card import Choice
 from canthus.gui.meter import SEPARATOR, FrameRateMeter
+from canthus.gui.opening import Opener
 from canthus.gui.overlay import OverlayStyle
 from canthus.gui.playback import Disconnected, Ended, Failed, Opening, Playing, State
+from canthus.gui.recent import recent
+from canthus.gui.start_page import StartPage
+from canthus.gui.states import Message, describe_state
 from canthus.gui.stream import Result, Stream
 from canthus.gui.switches import OverlaySwitches
 from canthus.gui.view import View
-from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.errors import InputError
 
 STYLE = """
 QMainWindow, QWidget#bar { background: #12161d; }
@@ -37,14 +68,29 @@ HINT_MS = 2500
 STATUS_MS = 250
 
 
-class Window(QMainWindow):
-    """Shows a stream and stops it on close. `failure` is the error that ended the playback, if any."""
+PATIENCE_SECONDS = 3.0
+"""After this time of opening, the card offers something else."""
 
-    def __init__(self, stream: Stream, loop: bool = False) -> None:
+SILENT_SECONDS = 1.5
+"""Without an image of a camera for so long, the window says so."""
+
+
+class Window(QMainWindow):
+    """Shows what is opened. `failure` is the error that ended the playback, if any. Stops the stream on close.
+
+    `failed` is emitted with each error when it is shown.
+    """
+
+    failed = pyqtSignal(object)
+
+    def __init__(self, stream: Stream) -> None:
         super().__init__()
         self.failure: BaseException | None = None
         self._stream = stream
-        self._loop = loop
+        self._list: list[Media] = []
+        self._place = 0  # of the media that is shown
+        self._opened = 0.0  # when it was opened, in seconds of the monotonic clock
+        self._rate = 30.0  # frames per second
         self._name = ""  # of the source
         self._meter = FrameRateMeter()
         self._state: State = Opening()
@@ -52,19 +98,19 @@ class Window(QMainWindow):
         self._has_faces = False  # faces were searched in a frame of this source
         self._backend = ""  # of the last result
         self.view = View(OverlayStyle(mirrored=True))
+        self.start_page = StartPage()
+        self.cameras = CameraWatcher(self)
         self._status = QLabel()
         self._hint_timer = QTimer(self)
         self._hint_timer.setSingleShot(True)
         self._hint_timer.setInterval(HINT_MS)
         self._hint_timer.timeout.connect(self._refresh)
         self._build()
-        stream.states.filled.connect(self._take_state)
-        stream.results.filled.connect(self._take_result)
+        self._connect()
         self._status_timer = QTimer(self)
         self._status_timer.setInterval(STATUS_MS)
         self._status_timer.timeout.connect(self._update_status)
         self._status_timer.start()
-        self._refresh()
         self._initial_size = self.size()
 
     @property
@@ -72,19 +118,57 @@ class Window(QMainWindow):
         """The text of the status line."""
         return self._status.text()
 
-    def open(self, media: Media) -> None:
-        """Show a camera or a clip."""
-        self._name = media.name
-        self.setWindowTitle(f"{self._name} — canthus")
+    def open(self, *media: Media, place: int = 0) -> None:
+        """Show a camera or a clip, or several clips one after the other, beginning with the one at `place`."""
+        self._list, self._place = list(media), place
+        shown = media[place]
+        self._name = shown.name
+        count = f" ({place + 1}/{len(media)})" if len(media) > 1 else ""
+        self.setWindowTitle(f"{self._name}{count} — canthus")
         self.failure = None
+        self._opened = time.monotonic()
         self._has_result = self._has_faces = False
         self._state = Opening()
         self._meter = FrameRateMeter()
-        self.switches.actions["mirrored"].setChecked(media.live)
+        self.switches.actions["mirrored"].setChecked(shown.live and not isinstance(shown, AddressMedia))
         self.view.clear()
-        playback = self._stream.open(media)
-        playback.loop = self._loop
+        self.controls.show_playback(self._stream.open(shown))
+        self.controls.show_list(place, len(media))
+        self._show_page(self._body)
         self._refresh()
+
+    def show_start(self, problem: str = "") -> None:
+        """Show the start page, and why, if there is a problem."""
+        self._stream.close()
+        self._list, self.failure = [], None
+        self.setWindowTitle("canthus")
+        self.controls.show_playback(None)
+        self.controls.show_list(0, 0)
+        self.start_page.show_problem(problem)
+        self.start_page.show_cameras(self.cameras.cameras)
+        self.start_page.show_recent(recent())
+        self.start_page.examine(describe_machine)
+        self._show_page(self.start_page)
+
+    def _show_page(self, page: QWidget) -> None:
+        self._pages.setCurrentWidget(page)
+        self._bar.setVisible(page is self._body and not self.isFullScreen())
+
+    def _retry(self) -> None:
+        self.open(*self._list, place=self._place)
+
+    def _open_beside(self, distance: int) -> None:
+        """Open the next (+1) or the previous (-1) media of the list."""
+        if 0 <= self._place + distance < len(self._list):
+            self.open(*self._list, place=self._place + distance)
+
+    def _show_problem(self, problem: str) -> None:
+        """Say that something else cannot be opened; what is shown stays."""
+        self.failed.emit(InputError(problem))
+        if self._pages.currentWidget() is self.start_page:
+            self.start_page.show_problem(problem)
+        else:
+            self._show_hint(problem)
 
     @property
     def _paused(self) -> bool:
@@ -115,20 +199,37 @@ class Window(QMainWindow):
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             button.setDefaultAction(action)
             row.addWidget(button)
-        body = QWidget()
-        column = QVBoxLayout(body)
+        self._body = QWidget()
+        column = QVBoxLayout(self._body)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(0)
         column.addWidget(self.view, 1)
+        column.addWidget(self.controls)
         column.addWidget(self._bar)
-        self.setCentralWidget(body)
-        self.setContextMenuPolicy(Qt.ContextMenuPolicy.ActionsContextMenu)
+        self._pages = QStackedWidget()
+        self._pages.addWidget(self._body)
+        self._pages.addWidget(self.start_page)
+        self.setCentralWidget(self._pages)
+        self.setAcceptDrops(True)
+
+    def _connect(self) -> None:
+        self._stream.states.filled.connect(self._take_state)
+        self._stream.results.filled.connect(self._take_result)
+        self.opener.chosen.connect(lambda media: self.open(*media))
+        self.opener.problem.connect(self._show_problem)
+        self.start_page.chosen.connect(lambda media: self.open(media))
+        self.start_page.path_chosen.connect(self.opener.open_text)
+        self.start_page.files_wanted.connect(self.opener.ask_files)
+        self.start_page.folder_wanted.connect(self.opener.ask_folder)
+        self.start_page.address_wanted.connect(self.opener.ask_address)
+        self.controls.changed.connect(self._user_acted)
+        self.controls.file_wanted.connect(self._open_beside)
+        self.cameras.changed.connect(self._cameras_changed)
 
     def _actions(self) -> list[QAction]:
         """Create the actions and add them to the menus. Return those with a button in the bar, in its order."""
-        self._pause = new_action(self, "Pause", "Pause or resume", "Space")
-        self._pause.triggered.connect(self._toggle_pause)
-        self.menus.playback.addAction(self._pause)
+        self.opener = Opener(self, self.menus.file, self.cameras)
+        self.controls = Controls(self, self.menus.playback)
         self.switches = OverlaySwitches(self, self.menus.view, self.view.overlay_style)
         self.switches.changed.connect(self.view.set_style)
         full = new_action(self, "Full screen", "Show only the video", "F", "F11")
@@ -138,31 +239,58 @@ class Window(QMainWindow):
         keys = new_action(self, "Keys", "Show keyboard shortcuts", "H", "F1", "?")
         keys.triggered.connect(self._show_keys)
         self.menus.help.addAction(keys)
+        start = new_action(self, "Start page", "Close what is shown", "Ctrl+T")
+        start.triggered.connect(lambda: self.show_start())
         close = new_action(self, "Close", "Close the window", "Q", "Ctrl+Q", "Ctrl+W")
         close.triggered.connect(self.close)
-        self.menus.file.addAction(close)
+        self.menus.file.addActions([start, close])
         QShortcut(QKeySequence("Esc"), self).activated.connect(self._escape)
-        return [self._pause, *(self.switches.actions[name] for name in ("lines", "ids", "mirrored")), full, keys]
+        shown = (self.switches.actions[name] for name in ("lines", "ids", "mirrored"))
+        return [self.controls.pause, *shown, full, keys]
 
     def _update_status(self) -> None:
-        text, width_of = self._meter.text(), self._status.fontMetrics().horizontalAdvance
+        self._watch()
+        running = isinstance(self._state, Playing) and not self._paused
+        width_of = self._status.fontMetrics().horizontalAdvance
+        text = self._meter.text(running=running)
         if width_of(text) > self._status.width():
-            text = self._meter.text(short=True)
+            text = self._meter.text(running=running, short=True)
         while width_of(text) > self._status.width():
             text = text.rpartition(SEPARATOR)[0]  # drop the last value rather than cut it off
         self._status.setText(text)
 
-    def _toggle_pause(self) -> None:
-        if self._stream.playback is not None:
-            self._stream.playback.toggle_pause()
+    def _watch(self) -> None:
+        """Notice a camera that takes long to open, or that sends no images."""
+        playback = self._stream.playback
+        if playback is None:
+            return
+        if isinstance(self._state, Opening) and time.monotonic() - self._opened > PATIENCE_SECONDS:
+            self._refresh()
+        elif playback.media.live and isinstance(self._state, Playing) and not self._hint_timer.isActive():
+            silent = time.monotonic() - playback.arrived
+            if silent > SILENT_SECONDS:
+                self.view.show_hint(f"No image from {self._name} for {silent:.0f} s")
+            elif self.view.hint.startswith("No image"):
+                self._refresh()
+
+    def _user_acted(self) -> None:
+        """Show at once that the user has paused, resumed or jumped."""
         self._hint_timer.stop()
         self._refresh()
+
+    def _cameras_changed(self) -> None:
+        self.start_page.show_cameras(self.cameras.cameras)
+        if self._list:
+            self._refresh()
 
     def _toggle_full_screen(self) -> None:
         self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
 
     def _show_keys(self) -> None:
-        self._show_hint("Space: pause  ·  L: lines  ·  I: IDs  ·  M: mirror  ·  F: full screen  ·  Q: close")
+        self._show_hint(
+            "Space: pause  ·  , and .: one frame  ·  Left and Right: 5 s  ·  L: lines  ·  M: mirror  ·  F: full screen"
+            "  ·  Ctrl+O: open  ·  Q: close"
+        )
 
     def _escape(self) -> None:
         if self.isFullScreen():
@@ -196,6 +324,9 @@ class Window(QMainWindow):
                 if self._backend and result.backend and result.backend != self._backend:
                     self._show_hint(f"Now using {result.backend}")
                 self._backend = result.backend or self._backend
+                self.controls.show_position(result.frame.seconds)
+                if result.seconds:
+                    self.controls.timeline.mark(result.frame.seconds, 1 / self._rate, len(result.faces) > 0)
                 self._meter.add(result)
                 self.view.show_result(result)
             case Failed() as failed:
@@ -204,38 +335,47 @@ class Window(QMainWindow):
     def _enter(self, state: State) -> None:
         if isinstance(self._state, Failed):
             return  # keep the first error: the later ones follow from it
+        was_disconnected = isinstance(self._state, Disconnected)
         self._state = state
-        if isinstance(state, Failed):
-            self.failure = state.error
+        match state:
+            case Failed(error):
+                self.failure = error
+                self.failed.emit(error)
+            case Disconnected(reason) if not was_disconnected:
+                self.failed.emit(InputError(reason))
+            case Playing(duration, rate):
+                self._rate = rate or self._rate
+                self.controls.show_playback(self._stream.playback, duration)
+            case Ended(damaged) if not damaged:
+                self._open_beside(1)
         self._refresh()
 
     def _refresh(self) -> None:
         """Update message, hint and pause button for the current state."""
-        hint = ""
-        match self._state:
-            case Failed(error):
-                message = _failure_message(error, self._name)
-            case Disconnected(reason):
-                title = "Camera disconnected" if self._has_result else "Camera not available"
-                message = (title, f"{_sentence(reason)}\nRetrying every second…")
-            case Opening():
-                message = (f"Opening {self._name}…", "")
-            case Playing() if not self._has_faces:
-                message = ("", "")
-                hint = "Loading the models…  ·  The first start can take a little longer."
-            case Ended(damaged):
-                message = ("", "")
-                action = f"The file is damaged: {damaged}" if damaged else "Press Space to play again"
-                hint = f"End of video  ·  {action}"
-            case Playing():
-                message = ("", "")
-        if self._paused:
-            hint = "Paused  ·  Press Space to resume"
-        self._pause.setText("Play" if self._paused or isinstance(self._state, Ended) else "Pause")
-        self._pause.setEnabled(not isinstance(self._state, Failed))
+        if not self._list:
+            return
+        message = describe_state(self._state, self._name, self._has_result, self._has_faces)
+        paused = self._paused or isinstance(self._state, Ended)
+        self.controls.show_paused(paused)
+        self.controls.pause.setEnabled(not isinstance(self._state, Failed))
         if not self._hint_timer.isActive():
-            self.view.show_hint(hint)
-        self.view.show_message(*message)
+            self.view.show_hint("Paused  ·  Press Space to resume" if self._paused else message.hint)
+        self.view.show_message(message.title, message.text, self._choices(message))
+
+    def _choices(self, message: Message) -> list[Choice]:
+        """Return the buttons of a card: what the user can do about what it says."""
+        slow = isinstance(self._state, Opening) and time.monotonic() - self._opened > PATIENCE_SECONDS
+        if not message.title or not (slow or isinstance(self._state, Failed | Disconnected)):
+            return []
+        choices: list[Choice] = [] if slow else [("Try again", self._retry)]
+        if self._place + 1 < len(self._list):
+            choices.append(("Next file", lambda: self._open_beside(1)))
+        numbers = [media.number for media in self._list if isinstance(media, CameraMedia)]
+        for camera in self.cameras.cameras[:3]:
+            if camera.number not in numbers:
+                media = CameraMedia(camera.number, camera.name)
+                choices.append((f"Show {camera.name}", partial(self.open, media)))
+        return [*choices, ("Open files…", self.opener.ask_files), ("Start page", self.show_start)]
 
     def _fit(self, result: Result) -> None:
         """Resize the window to the shape of the first frame, unless the user has resized it already."""
@@ -244,7 +384,8 @@ class Window(QMainWindow):
             return
         height, width = result.frame.image.shape[0], result.frame.image.shape[1] * result.frame.pixel_aspect
         available = screen.availableSize() * SCREEN_FRACTION
-        bar = self._bar.sizeHint().height() + self._menu_bar.sizeHint().height()
+        bars = [self._bar, self._menu_bar, *([] if self.controls.isHidden() else [self.controls])]
+        bar = sum(widget.sizeHint().height() for widget in bars)
         scale = min(available.width() / width, (available.height() - bar) / height, max(1.0, 640 / height))
         size = QSize(round(width * scale), round(height * scale) + bar).expandedTo(MINIMUM_SIZE)
         geometry = QRect(QPoint(), size)
@@ -257,8 +398,9 @@ class Window(QMainWindow):
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         # Handled here because the desktop environment can also toggle full screen.
         full = self.isFullScreen()
-        if event is not None and event.type() == QEvent.Type.WindowStateChange and full != self._bar.isHidden():
-            self._bar.setVisible(not full)
+        if event is not None and event.type() == QEvent.Type.WindowStateChange and full != self._menu_bar.isHidden():
+            self._bar.setVisible(not full and self._pages.currentWidget() is self._body)
+            self.controls.setVisible(not full and self.controls.timeline.duration > 0)
             self._menu_bar.setVisible(not full)
             self.view.setCursor(Qt.CursorShape.BlankCursor if full else Qt.CursorShape.ArrowCursor)
             self._show_hint("Press Esc to exit full screen" if full else "")
@@ -267,25 +409,26 @@ class Window(QMainWindow):
     def mouseDoubleClickEvent(self, _event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
         self._toggle_full_screen()
 
+    def contextMenuEvent(self, event: QContextMenuEvent | None) -> None:  # noqa: N802 - Qt's name
+        if event is not None:
+            menu = QMenu(self)
+            for part in (self.menus.file, self.menus.view, self.menus.playback, self.menus.help):
+                menu.addMenu(part)
+            menu.exec(event.globalPos())
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 - Qt's name
+        data = event.mimeData() if event is not None else None
+        if event is not None and data is not None and (data.hasUrls() or data.hasText()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 - Qt's name
+        data = event.mimeData() if event is not None else None
+        if event is not None and data is not None:
+            event.acceptProposedAction()
+            self.opener.open_dropped(data)
+
     def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802 - Qt's name
         self._status_timer.stop()
         self._hint_timer.stop()
         self._stream.stop()
         super().closeEvent(event)
-
-
-def _failure_message(error: BaseException, name: str) -> tuple[str, str]:
-    """Return the title and the text for an error. `name` is the source."""
-    if not isinstance(error, CanthusError):  # a bug: `command` raises it after the window has closed
-        return (
-            "Internal error",
-            f"{type(error).__name__}: {error}\nThe terminal shows more when this window is closed.",
-        )
-    title = f"Can't play {name}" if isinstance(error, InputError) else "Can't start face tracking"
-    return title, _sentence(str(error))
-
-
-def _sentence(text: str) -> str:
-    """Capitalise a command-line message for the window, unless it begins with a file name."""
-    first = text.split(maxsplit=1)[0] if text else ""
-    return text[:1].upper() + text[1:] if first.isalpha() else text

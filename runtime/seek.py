@@ -28,6 +28,8 @@ class SeekableVideo(VideoFile):
     rate.
     """
 
+    separate = False  # for players: each frame is the next one of a video
+
     @property
     def duration(self) -> float:
         """Seconds, as the header of the file says, or estimated; 0 if nothing is known."""

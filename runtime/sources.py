@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.cameras import CameraMode
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.damage import BARE_JPEGS, DamageCheck
 from canthus.runtime.errors import InputError
@@ -233,16 +234,18 @@ class Camera(Closeable):
     the camera or when the camera is unplugged. It is called in a daemon thread, which is abandoned then. At most
     `MAX_HANGING` such threads of a camera exist at a time.
 
+    mode: the size and rate to ask for, one of `list_cameras`; None = what the driver prefers.
+
     Raises:
         InputError: If the camera cannot be opened, or while iterating if it sends no more frames.
     """
 
     _hanging: ClassVar[dict[int, list[threading.Thread]]] = {}  # camera number -> abandoned threads
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, number: int = 0, mode: CameraMode | None = None) -> None:
         if number not in range(2**31):  # OpenCV crashes on a negative number
             raise InputError(f"{number} is not a camera number (expected 0 for the first camera, 1 for the second, …)")
-        self.number = number
+        self.number, self.mode = number, mode
         self._check_hanging()
         self.width = self.height = 0
         self._opened = threading.Event()  # or cannot be opened
@@ -272,7 +275,7 @@ class Camera(Closeable):
     def _read(self) -> None:
         """Pass on frames until the camera fails or is closed. Runs in the thread."""
         try:
-            self._capture = _open_camera(self.number)
+            self._capture = _open_camera(self.number, self.mode)
         except Exception as error:  # noqa: BLE001 - a driver may raise anything; the consumer raises it
             self._open_error = error
             self._opened.set()
@@ -302,7 +305,7 @@ class Camera(Closeable):
                     "camera %d has sent the same image for %.0f s; it is opened again", self.number, FROZEN_TIMEOUT
                 )
                 self._capture.release()
-                self._capture = _open_camera(self.number)
+                self._capture = _open_camera(self.number, self.mode)
             self._offer((seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)))
 
     def _offer(self, newest: tuple[float, NDArray[np.uint8]] | None) -> None:
@@ -342,8 +345,8 @@ class Camera(Closeable):
             self._hanging[self.number].append(self._reader)
 
 
-def _open_camera(number: int) -> cv2.VideoCapture:
-    """Open a camera whose driver keeps one frame only. Raises InputError if that fails."""
+def _open_camera(number: int, mode: CameraMode | None) -> cv2.VideoCapture:
+    """Open a camera whose driver keeps one frame only, in a mode if one is given. Raises InputError if that fails."""
     with opencv_log_silenced():
         capture = cv2.VideoCapture(number)
     if not capture.isOpened():
@@ -353,6 +356,12 @@ def _open_camera(number: int) -> cv2.VideoCapture:
             "that you have permission (group video on Linux, privacy settings on macOS and Windows)"
         )
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    if mode is not None:
+        if mode.format:
+            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*mode.format))
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, mode.width)
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, mode.height)
+        capture.set(cv2.CAP_PROP_FPS, mode.rate)
     return capture
 
 

@@ -25,7 +25,7 @@ RUNTIME_ORDER = (
     "errors threads addresses extras interrupts files temporal closeable fields schemes wflw measures types decode "
     "geometry calibration person_file models downloads engine_files cuda backends landmarks detector background "
     "smooth tracker processing trace channel limits image_header native_messages image_files media elementary damage "
-    "sources seek stream fragments sinks tables draw_measures draw pipeline"
+    "cameras sources seek stream fragments sinks tables draw_measures draw pipeline"
 )
 """Files and folders of runtime, each importing only earlier ones at its top."""
 HEAVY = ("torch", "PyQt6", "cv2", "av", "mediapipe", "openvino", "tensorrt", "onnx")

@@ -136,7 +136,7 @@ def test_closing_while_playing_leaves_no_thread(
 def test_closing_a_paused_file_leaves_no_thread(open_window: Callable[[FakeStream], Window]) -> None:
     stream = fake_stream(live=False, source=lambda: FakeSource([0.0, 100.0]))
     window = open_window(stream)
-    window._toggle_pause()
+    window.controls.toggle_pause()
     wait_for(lambda: False, 0.1)
     window.close()
     assert stream.join(2.0)
@@ -209,8 +209,8 @@ def test_file_plays_at_its_frame_rate_and_can_be_played_again(
     assert wait_for(lambda: len(finder.seen) == len(times))
     delays = [when - finder.seen[0][0] for when, _ in finder.seen]
     assert np.allclose(delays, times, atol=0.08)
-    assert "1 face " in window.status
-    window._toggle_pause()
+    assert wait_for(lambda: window.status == "1 face")  # rates and times are those of the past
+    window.controls.toggle_pause()
     assert wait_for(lambda: len(finder.seen) == 2 * len(times))
     assert finder.restarts == 2
 
@@ -235,12 +235,12 @@ def test_pause_stops_the_clock_of_a_file(open_window: Callable[[FakeStream], Win
     times = [0.1 * index for index in range(6)]
     window = open_window(fake_stream(live=False, source=lambda: FakeSource(times), finder=lambda: finder))
     assert wait_for(lambda: len(finder.seen) >= 2)
-    window._toggle_pause()
+    window.controls.toggle_pause()
     seen = len(finder.seen)
     wait_for(lambda: False, 0.6)
     assert len(finder.seen) <= seen + 1
     assert "Paused" in window.view.hint
-    window._toggle_pause()
+    window.controls.toggle_pause()
     assert wait_for(lambda: "End of video" in window.view.hint)
     # No frame was skipped, and playback did not speed up after the pause.
     assert wait_for(lambda: len(finder.seen) == len(times))
@@ -288,7 +288,7 @@ class Announcing(FakeFinder):
             print("running", flush=True)
         return super().update(frame)
 app._stream = lambda args: Stream(lambda live: Announcing())
-app._media = lambda args: FakeMedia()
+app._media = lambda args: [FakeMedia()]
 try:
     sys.exit(app.command([]))
 except CanthusError as error:
@@ -368,7 +368,7 @@ from canthus.runtime.errors import InputError
 sys.path.insert(0, {folder!r})
 from support.viewer import FakeFinder, FakeMedia
 app._stream = lambda args: Stream(lambda live: FakeFinder())
-app._media = lambda args: FakeMedia()
+app._media = lambda args: [FakeMedia()]
 open_qt = app._open_qt
 def fail():
     raise {error}

@@ -51,6 +51,7 @@ class FakeSource(Closeable):
 
     rate = 30.0
     damaged = ""
+    separate = False
 
     def __init__(self, times: list[float] | None = None, count: int = 10**6, error: Exception | None = None) -> None:
         self.times, self.count, self.error = times, count, error

@@ -1,0 +1,63 @@
+"""The symbols on the buttons of the playback, drawn here so that they do not depend on fonts."""
+
+from collections.abc import Callable
+
+from PyQt6.QtCore import QPointF, QRectF, Qt
+from PyQt6.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
+
+SIZE = 64
+COLOR = QColor("#d5dde8")
+
+
+def _triangle(painter: QPainter, left: float, right: float) -> None:
+    painter.drawPolygon(QPolygonF([QPointF(left, 12), QPointF(right, 32), QPointF(left, 52)]))
+
+
+def _play(painter: QPainter) -> None:
+    _triangle(painter, 16, 52)
+
+
+def _pause(painter: QPainter) -> None:
+    painter.drawRect(QRectF(16, 12, 11, 40))
+    painter.drawRect(QRectF(37, 12, 11, 40))
+
+
+def _next(painter: QPainter) -> None:
+    _triangle(painter, 14, 42)
+    painter.drawRect(QRectF(43, 12, 7, 40))
+
+
+def _previous(painter: QPainter) -> None:
+    _triangle(painter, 50, 22)
+    painter.drawRect(QRectF(14, 12, 7, 40))
+
+
+def _loop(painter: QPainter) -> None:
+    painter.setBrush(Qt.BrushStyle.NoBrush)
+    painter.setPen(QPen(COLOR, 6))
+    painter.drawArc(QRectF(13, 13, 38, 38), 60 * 16, 290 * 16)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(COLOR)
+    painter.drawPolygon(QPolygonF([QPointF(36, 4), QPointF(56, 14), QPointF(36, 27)]))
+
+
+_DRAWINGS: dict[str, Callable[[QPainter], None]] = {
+    "play": _play,
+    "pause": _pause,
+    "next": _next,
+    "previous": _previous,
+    "loop": _loop,
+}
+
+
+def symbol(name: str) -> QIcon:
+    """Return the icon "play", "pause", "next", "previous" or "loop"."""
+    pixmap = QPixmap(SIZE, SIZE)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    painter.setPen(Qt.PenStyle.NoPen)
+    painter.setBrush(COLOR)
+    _DRAWINGS[name](painter)
+    painter.end()
+    return QIcon(pixmap)
