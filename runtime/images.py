@@ -2,10 +2,11 @@
 
 import contextlib
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canthus.runtime.batch.options import add_batch_options, batch_from_args, is_batch
 from canthus.runtime.errors import InputError
 from canthus.runtime.options import (
     Outputs,
@@ -18,6 +19,8 @@ from canthus.runtime.options import (
 )
 
 if TYPE_CHECKING:
+    import argparse
+
     from canthus.runtime.pipeline import Settings
 
 DESCRIPTION = """Find 98 points on every face of an image file, or of all images in a folder and its sub-folders.
@@ -28,13 +31,19 @@ with the other columns empty. The drawn images keep their names.
 Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then. A JPEG
 that is cut or damaged is processed as far as it can be decoded and listed too; the exit code is 0 then.
 Images of more than 100 megapixels are not read, unless the environment variable CANTHUS_MAX_IMAGE_MEGAPIXELS sets
-another limit."""
+another limit.
+
+Many images: --jobs N uses N processes, and several sources can be given: files, folders, glob patterns in quotes, @LIST
+(one of these on each line) or addresses such as s3://BUCKET/FOLDER. What is finished is kept in the folder TABLE.parts,
+so that a second run processes only new and changed images; delete it if there will be no such run. Memory does not grow
+with the number of images. summary.csv beside the table has one row for each image."""
 
 EXAMPLES = """examples:
   canthus images photos/ --table points.csv                  write the coordinates of the points
   canthus images photos/ --table points.csv -o drawn/        and draw them, into another folder
   canthus images portrait.jpg -o drawn/                      draw one image, as drawn/portrait.jpg
-  canthus images photos/ --table - | head                    write them to standard output"""
+  canthus images photos/ --table - | head                    write them to standard output
+  canthus images photos/ more/ --table t.parquet --jobs 4    many images, in four processes"""
 
 
 @dataclass(frozen=True)
@@ -50,18 +59,34 @@ class Report:
 def command(arguments: list[str]) -> int:
     """Find 98 points on every face of image files."""
     parser = command_parser("canthus images", DESCRIPTION, EXAMPLES)
-    parser.add_argument("source", type=Path, help="an image file or a folder")
+    parser.add_argument("sources", nargs="+", metavar="IMAGE", help="an image file or a folder, or several; see above")
     add_output_options(parser, "FOLDER", "write the images with points drawn on every face to this folder")
     add_landmarker_options(parser, max_faces=100, tracking=False)
     add_measure_options(parser)
+    add_batch_options(parser)
     args = parser.parse_args(arguments)
     if not (args.output or args.table):
         parser.error("nothing to write: give --table FILE, -o FOLDER, or both")
 
-    outputs = outputs_from_args(args)
-    report = process_images(args.source, outputs, settings_from_args(args))
+    outputs, settings = outputs_from_args(args), settings_from_args(args)
+    if is_batch(args, args.sources, folders=False):
+        return _process_many(args, outputs, settings)
+    report = process_images(Path(args.sources[0]), outputs, settings)
     _print_report(outputs, report)
     return 1 if report.unreadable else 0
+
+
+def _process_many(args: "argparse.Namespace", outputs: Outputs, settings: "Settings") -> int:
+    from canthus.runtime.batch.identity import describe_settings
+    from canthus.runtime.batch.images import ImageBatch, process_image_files
+
+    if args.table and str(args.table) == "-":
+        raise InputError("-: images in several processes cannot be written to standard output; give --table FILE")
+    bare = replace(outputs, overlay=None, table=None, overwrite=True)
+    identity = {"outputs": asdict(bare), "settings": describe_settings(settings)}
+    table, drawn = (str(path) if path else "" for path in (args.table, args.output))
+    batch = ImageBatch(args.sources, table, drawn, bare, settings, identity, args.overwrite)
+    return process_image_files(batch, batch_from_args(args))
 
 
 def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Report:

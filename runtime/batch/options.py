@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from canthus.runtime.batch.listing import is_several
 from canthus.runtime.batch.state import WHOLE, Shard
@@ -67,11 +68,16 @@ def batch_from_args(args: argparse.Namespace) -> BatchOptions:
     return BatchOptions(args.jobs, args.threads, args.shard or WHOLE, args.ray, args.gpus, args.fetch)
 
 
-def is_batch(args: argparse.Namespace, sources: Sequence[str]) -> bool:
-    """Whether a command line is for many files: by its sources, or by an option of `add_batch_options`."""
+def is_batch(args: argparse.Namespace, sources: Sequence[str], folders: bool = True) -> bool:
+    """Whether a command line is for many files: by its sources, or by an option of `add_batch_options`.
+
+    folders: whether a folder as the only source is.
+    """
     options = (args.jobs, args.threads, args.shard, args.ray)
     remote = any(isinstance(output, str) for output in (args.output, args.table))
-    return len(sources) > 1 or remote or any(option is not None for option in options) or is_several(sources[0])
+    if len(sources) > 1 or remote or any(option is not None for option in options):
+        return True
+    return is_several(sources[0]) and (folders or not Path(sources[0]).is_dir())
 
 
 def _shard(text: str) -> Shard:

@@ -81,7 +81,11 @@ def process_files(batch: Batch, options: BatchOptions) -> int:
             except KeyboardInterrupt:
                 table.print(f"{len(rows)} of {len(tasks)} {batch.unit}s are finished; the same command does the rest")
                 raise
-    summary = write_summary(batch.folder, rows, batch.figures) if options.shard.is_whole else ""
+    summary = (
+        write_summary(batch.folder, sorted(rows, key=lambda row: row.name), batch.figures)
+        if options.shard.is_whole
+        else ""
+    )
     _print(batch, rows, summary)
     return 1 if any(row.status == "failed" for row in rows) else 0
 

@@ -41,9 +41,9 @@ class Table:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def skip(self) -> None:
-        """Count a file that was finished before."""
-        self._all.update()
+    def skip(self, count: int = 1) -> None:
+        """Count files that were finished before."""
+        self._all.update(count)
 
     def show(self, progress: Progress) -> None:
         """Show how far a worker is."""
@@ -54,8 +54,8 @@ class Table:
         line.set_description_str(f"  {name if len(name) <= NAME_WIDTH else '…' + name[1 - NAME_WIDTH :]:<{NAME_WIDTH}}")
 
     def end(self, outcome: Outcome) -> None:
-        """Count a file that has ended, and say why if it failed."""
-        self._all.update()
+        """Count the files of a task that has ended, and say why if it failed."""
+        self._all.update(len(outcome.task.parts) or 1)
         if outcome.error:
             self.failed += 1
             self._all.set_postfix_str(f"{self.failed} failed")

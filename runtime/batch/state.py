@@ -162,7 +162,7 @@ class State:
             raise InputError(f"{self._address}: cannot be written ({error.strerror})") from error
 
     def _upload(self) -> None:
-        storage.write_text(self._address, "".join(self._text))
+        storage.write_lines(self._address, self._text)
         self._uploaded = time.monotonic()
 
 

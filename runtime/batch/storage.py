@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import importlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,35 @@ def remote_errors(address: str) -> Iterator[None]:
 def join(folder: str, name: str) -> str:
     """Return the address of a file in a folder; `name` has slashes."""
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder, name))
+
+
+def parent(address: str) -> str:
+    """Return the address of the folder that a file is in."""
+    return address.rpartition("/")[0] if is_remote(address) else str(Path(address).parent)
+
+
+def exists(address: str) -> bool:
+    """Whether there is a file or a folder."""
+    if is_remote(address):
+        system, path = open_remote(address)
+        with remote_errors(address):
+            return bool(system.exists(path))
+    return Path(address).exists()
+
+
+def delete_others(folder: str, kept: set[str]) -> None:
+    """Delete the files of a folder that are not kept, except hidden ones. A .json stays beside its .npz."""
+    if is_remote(folder):
+        system, path = open_remote(folder)
+        with remote_errors(folder):
+            addresses = [system.unstrip_protocol(one) for one in system.ls(path, detail=False)]
+            for address in addresses:
+                if f"{address.rpartition('.')[0]}.npz" not in kept:
+                    system.rm_file(open_remote(address)[1])
+        return
+    for file in Path(folder).iterdir():
+        if not file.name.startswith(".") and str(file.with_suffix(".npz")) not in kept:
+            file.unlink()
 
 
 def stamp(address: str) -> str:
@@ -111,16 +140,10 @@ def read_text(address: str) -> str:
         raise InputError(f"{address}: cannot be read ({error.strerror})") from error
 
 
-def write_text(address: str, text: str) -> None:
-    """Write a file completely or not at all. Raises InputError if it cannot be written."""
-    data = text.encode("utf-8", "surrogateescape")
-    if is_remote(address):
-        system, path = open_remote(address)
-        with remote_errors(address):
-            system.pipe_file(path, data)
-        return
-    with Draft(Path(address)) as draft:
-        draft.file.write_bytes(data)
+def write_lines(address: str, lines: Iterable[str]) -> None:
+    """Write a text file completely or not at all, line by line. Raises InputError if it cannot be written."""
+    with staged(address) as path, path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(lines)
 
 
 def make_folder(address: str) -> None:

@@ -2,7 +2,8 @@
 
 import csv
 import io
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from canthus.runtime.batch import storage
@@ -37,14 +38,22 @@ def check_summary(folder: str) -> None:
 
 
 def write_summary(folder: str, rows: Iterable[Row], figure_names: tuple[str, ...]) -> str:
-    """Write the rows, sorted by name, and return the address of the file. Figures that a row lacks are empty."""
-    lines = io.StringIO()
-    writer = csv.writer(lines)
-    writer.writerow([*COLUMNS, *figure_names, *LAST_COLUMNS])
-    for row in sorted(rows, key=lambda row: row.name):
+    """Write the rows in their order, and return the address of the file. Figures that a row lacks are empty."""
+    address = storage.join(folder, SUMMARY_NAME)
+    header: list[object] = [*COLUMNS, *figure_names, *LAST_COLUMNS]
+    lines = itertools.chain([header], _cells(rows, figure_names))
+    storage.write_lines(address, (_line(cells) for cells in lines))
+    return address
+
+
+def _cells(rows: Iterable[Row], figure_names: tuple[str, ...]) -> Iterator[list[object]]:
+    for row in rows:
         figures = [row.figures.get(name, "") for name in figure_names]
         last = [f"{row.seconds:.3f}" if row.seconds else "", row.attempts, row.message]
-        writer.writerow([row.source, row.name, row.status, *figures, *last])
-    address = storage.join(folder, SUMMARY_NAME)
-    storage.write_text(address, lines.getvalue())
-    return address
+        yield [row.source, row.name, row.status, *figures, *last]
+
+
+def _line(cells: Sequence[object]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue()

@@ -15,7 +15,7 @@ from canthus.runtime.files import Draft, check_output, check_suffix, commit_toge
 from canthus.runtime.tables import arrow, npz
 from canthus.runtime.tables.journal import Journal
 from canthus.runtime.tables.read import metadata_path
-from canthus.runtime.tables.schema import Records, Schema
+from canthus.runtime.tables.schema import NO_FACE, Records, Schema
 from canthus.runtime.tables.text import Place, csv_header, csv_rows, json_rows
 from canthus.runtime.types import Faces
 
@@ -92,6 +92,11 @@ class TableSink(Closeable):
         """Add the faces of one image."""
         if len(faces) or not self._faces_only:
             self._write(self._schema.records(faces, (0,)), (name,))
+
+    def write_image_rows(self, name: str, rows: Records) -> None:
+        """Add the rows of one image that another table has, as `read_table` returns them."""
+        if rows["face"][0] != NO_FACE or not self._faces_only:
+            self._write(rows, (name,))
 
     def _write(self, rows: Records, place: Place) -> None:
         with self._writing():

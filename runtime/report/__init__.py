@@ -1,0 +1,1 @@
+"""`canthus report`: what a table of points contains, as an HTML page."""
