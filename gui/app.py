@@ -20,7 +20,9 @@ from canthus.runtime.options import add_landmarker_options, settings_from_args
 if TYPE_CHECKING:
     from PyQt6.QtWidgets import QApplication
 
+    from canthus.gui.clock import Clock
     from canthus.gui.media import Media
+    from canthus.gui.sound import Sound
     from canthus.gui.stream import Stream
 
 JOIN_SECONDS = 2.0
@@ -180,7 +182,12 @@ def _stream(args: argparse.Namespace) -> "Stream":
 
         return Landmarker(settings_from_args(args), live=live)
 
-    return Stream(open_finder)
+    def open_sound(path: Path, start: float, clock: "Clock", is_muted: Callable[[], bool]) -> "Sound":
+        from canthus.gui.sound import Sound
+
+        return Sound(path, start, clock, is_muted)
+
+    return Stream(open_finder, open_sound)
 
 
 def _open_qt() -> "QApplication":
@@ -194,7 +201,7 @@ def _open_qt() -> "QApplication":
         if "cv2" in Path(os.environ.get(name, "")).parts:
             del os.environ[name]
     try:
-        from PyQt6.QtCore import QtMsgType, qInstallMessageHandler
+        from PyQt6.QtCore import QLoggingCategory, QtMsgType, qInstallMessageHandler
         from PyQt6.QtWidgets import QApplication
     except ImportError as missing:
         raise BackendError(
@@ -209,6 +216,7 @@ def _open_qt() -> "QApplication":
         messages.append(message or "")
 
     messages: list[str] = []
+    QLoggingCategory.setFilterRules("qt.multimedia.*=false")  # it names each optional library that is missing
     previous = qInstallMessageHandler(handle_message)
     application = QApplication(["canthus"])
     qInstallMessageHandler(previous)

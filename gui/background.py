@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from threading import Thread
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from PyQt6.QtCore import QObject
 
@@ -11,23 +11,22 @@ from canthus.gui.mailbox import Mailbox
 Value = TypeVar("Value")
 
 
-def run_in_background(parent: QObject, work: Callable[[], Value], done: Callable[[Value], object]) -> None:
-    """Call `work` in a daemon thread, and then `done` with its value in the thread of Qt, if `parent` still exists."""
-    mailbox: Mailbox[tuple[Value]] = Mailbox()
-    mailbox.setParent(parent)
+class Background(QObject, Generic[Value]):
+    """Calls `work` in a daemon thread at each `start`, and then `done` with its value in the thread of Qt."""
 
-    def take() -> None:
-        item = mailbox.take()
-        mailbox.deleteLater()
-        if item is not None:
-            done(item[0])
+    def __init__(self, parent: QObject, work: Callable[[], Value], done: Callable[[Value], object]) -> None:
+        super().__init__(parent)
+        self._work, self._done = work, done
+        self._values: Mailbox[tuple[Value]] = Mailbox()
+        self._values.filled.connect(self._take)
 
-    def run() -> None:
-        value = work()
-        try:
-            mailbox.post((value,))
-        except RuntimeError:  # the window, and the mailbox with it, were deleted meanwhile
-            return
+    def start(self) -> None:
+        """Start the thread."""
+        Thread(target=self._run, name="background", daemon=True).start()
 
-    mailbox.filled.connect(take)
-    Thread(target=run, name="background", daemon=True).start()
+    def _run(self) -> None:
+        self._values.post((self._work(),))
+
+    def _take(self) -> None:
+        if (item := self._values.take()) is not None:
+            self._done(item[0])

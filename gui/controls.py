@@ -59,8 +59,10 @@ class Controls(QWidget):
             self._speeds.addAction(action)
         self.loop = new_action(self._window, tr("Loop"), tr("Play again and again"), "O", checked=False)
         self.loop.toggled.connect(self._set_loop)
-        menu.addAction(self.loop)
-        self._of_clips.append(self.loop)
+        self.mute = new_action(self._window, tr("Mute"), tr("Switch the sound off"), "U", checked=False)
+        self.mute.toggled.connect(self._set_muted)
+        menu.addActions([self.loop, self.mute])
+        self._of_clips += [self.loop, self.mute]
         menu.addSeparator()
         self._previous_file = new_action(self._window, tr("Previous file"), tr("Show the file before"), "PgUp")
         self._next_file = new_action(self._window, tr("Next file"), tr("Show the next file"), "PgDown")
@@ -106,7 +108,7 @@ class Controls(QWidget):
         self._playback = playback
         is_clip = playback is not None and not playback.media.live
         if playback is not None:
-            playback.loop = self.loop.isChecked()
+            playback.loop, playback.muted = self.loop.isChecked(), self.mute.isChecked()
             playback.set_speed(self._speed if is_clip else 1.0)
         self.timeline.set_duration(duration)
         self.setVisible(is_clip)
@@ -161,6 +163,10 @@ class Controls(QWidget):
     def _set_loop(self, on: bool) -> None:
         if self._playback is not None:
             self._playback.loop = on
+
+    def _set_muted(self, on: bool) -> None:
+        if self._playback is not None:
+            self._playback.muted = on
 
 
 def _button(action: QAction) -> QToolButton:

@@ -22,6 +22,7 @@ class ImageClip(Closeable):
 
     separate = True
     rate = 1 / IMAGE_SECONDS
+    audio = None
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths

@@ -27,6 +27,11 @@ class Clip(Source, Protocol):
     damaged: str  # what could not be decoded, known after the last frame; or empty
     separate: bool  # each frame is an image of its own, not the next one of a video
 
+    @property
+    def audio(self) -> tuple[Path, float] | None:
+        """The file whose audio belongs to it, and the file's own time of second 0; None without audio."""
+        ...
+
     def frames_from(self, seconds: float, cancelled: Callable[[], bool]) -> Iterator[Frame]:
         """Yield the frame that is shown at `seconds`, and those after it. Ends early if `cancelled` becomes true."""
         ...

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from threading import Condition, Thread
 
 from canthus.gui.clock import Clock
@@ -19,6 +21,10 @@ LATE_SECONDS = 0.5
 
 JUST_BEFORE = 0.001
 """The frame that was shown this many seconds before a frame is the one before it."""
+
+
+OpenSound = Callable[[Path, float, Clock, Callable[[], bool]], AbstractContextManager[object]]
+"""Plays the audio of a file until the `with` block ends: the file, its time at second 0 of the clock, whether muted."""
 
 
 @dataclass(frozen=True)
@@ -71,19 +77,25 @@ class Playback:
     """Plays `media` in a thread from `start` to `stop`. Its methods may be called in any thread and return at once.
 
     deliver: takes a frame that is due; returns False if no more are wanted. report: takes each change of the state.
+    open_sound: plays the audio of a clip; None: it is silent.
 
     The clock of a clip starts when `release` was called: when the models are loaded. The first frame is passed on
     before, and those of a camera too.
     """
 
     def __init__(
-        self, media: Media, deliver: Callable[[Shown], bool], report: Callable[["Playback", State], None]
+        self,
+        media: Media,
+        deliver: Callable[[Shown], bool],
+        report: Callable[["Playback", State], None],
+        open_sound: OpenSound | None = None,
     ) -> None:
         self.media = media
         self.clock = Clock()
         self.loop = False
+        self.muted = False
         self.arrived = time.monotonic()  # when the last frame arrived from the source
-        self._deliver, self._report = deliver, report
+        self._deliver, self._report, self._open_sound = deliver, report, open_sound
         self._changed = Condition()  # notified when one of the following changes
         self._released = False
         self._paused = False
@@ -179,7 +191,13 @@ class Playback:
             self._play_live(source)
         else:
             assert isinstance(source, Clip), "what is not live has an end"
-            self._play_clip(source)
+            with self._sound_of(source):
+                self._play_clip(source)
+
+    def _sound_of(self, clip: Clip) -> AbstractContextManager[object]:
+        if self._open_sound is None or clip.audio is None:
+            return nullcontext()
+        return self._open_sound(*clip.audio, self.clock, lambda: self.muted)
 
     def _play_clip(self, clip: Clip) -> None:
         start = 0.0

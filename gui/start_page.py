@@ -7,7 +7,7 @@ from pathlib import Path
 from PyQt6.QtCore import Qt, pyqtSignal
 from PyQt6.QtWidgets import QFrame, QGridLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
-from canthus.gui.background import run_in_background
+from canthus.gui.background import Background
 from canthus.gui.media import CameraMedia
 from canthus.runtime.addresses import is_address
 from canthus.runtime.cameras import CameraInfo
@@ -76,7 +76,7 @@ class StartPage(QScrollArea):
         grid.addLayout(self._machine, 6, 0, Qt.AlignmentFlag.AlignTop)
         self._machine.setColumnStretch(1, 1)
         grid.setRowStretch(7, 1)
-        self._examined = False
+        self._background: Background[list[tuple[str, str]]] | None = None
 
     def show_problem(self, problem: str) -> None:
         """Say why nothing is shown; an empty text says nothing."""
@@ -109,10 +109,10 @@ class StartPage(QScrollArea):
 
     def examine(self, describe: Callable[[], list[tuple[str, str]]]) -> None:
         """Show what was found on this machine, once. `describe` runs in a thread."""
-        if not self._examined:
-            self._examined = True
+        if self._background is None:
             self.show_machine([(self.tr("Looking for CPU, GPU and TensorRT…"), "")])
-            run_in_background(self, describe, self.show_machine)
+            self._background = Background(self, describe, self.show_machine)
+            self._background.start()
 
     def show_machine(self, findings: list[tuple[str, str]]) -> None:
         """Show names and findings."""
@@ -127,6 +127,10 @@ class StartPage(QScrollArea):
     def buttons(self) -> list[str]:
         """Return the texts of all buttons."""
         return [button.text() for button in self.findChildren(QPushButton)]
+
+    def labels(self) -> list[QLabel]:
+        """Return all texts that are no buttons."""
+        return self.findChildren(QLabel)
 
     def press(self, text: str) -> None:
         """Press the button whose text begins so."""

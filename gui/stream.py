@@ -16,7 +16,7 @@ from typing import Protocol
 from canthus.gui.identities import Identities
 from canthus.gui.mailbox import Mailbox
 from canthus.gui.media import Media
-from canthus.gui.playback import Failed, Playback, Shown, State
+from canthus.gui.playback import Failed, OpenSound, Playback, Shown, State
 from canthus.runtime.channel import Channel
 from canthus.runtime.types import Faces, Frame
 
@@ -50,15 +50,17 @@ class Stream:
     """Plays one source after the other and finds the faces in it, from `start` to `stop`.
 
     open_finder: called in the thread that uses what it opens, with whether the frames are those of a camera. It is
-    called again when that changes, and by `retry`.
+    called again when that changes. open_sound: plays the audio of clips.
     """
 
-    def __init__(self, open_finder: Callable[[bool], AbstractContextManager[FaceFinder]]) -> None:
+    def __init__(
+        self, open_finder: Callable[[bool], AbstractContextManager[FaceFinder]], open_sound: OpenSound | None = None
+    ) -> None:
         self.states: Mailbox[State] = Mailbox()
         self.results: Mailbox[Result | Failed] = Mailbox()
         self.playback: Playback | None = None  # of the source that was opened last
         self.failure: BaseException | None = None  # the first error of this source, also if it came after `stop`
-        self._open_finder = open_finder
+        self._open_finder, self._open_sound = open_finder, open_sound
         self._frames: Channel[Shown] = Channel(capacity=1, newest_wins=True)
         self._changed = Condition()  # notified when one of the following changes
         self._live = True  # whether the finder is or will be opened for a camera
@@ -77,7 +79,7 @@ class Stream:
     def open(self, media: Media) -> Playback:
         """Play another source instead. After a failure, the models are loaded again. Returns at once."""
         self.close()
-        playback = Playback(media, self._deliver, self._report)
+        playback = Playback(media, self._deliver, self._report, self._open_sound)
         with self._changed:
             self.playback = playback
             self._playbacks = [*(old for old in self._playbacks if not old.join(0)), playback]

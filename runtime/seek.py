@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import av
@@ -36,6 +37,11 @@ class SeekableVideo(VideoFile):
         if self.stream.duration and self.stream.time_base:
             return float(self.stream.duration * self.stream.time_base)
         return (self._container.duration or 0) / AV_TIME_BASE or self.frames / self.rate
+
+    @property
+    def audio(self) -> tuple[Path, float] | None:
+        """The file, and its own time of second 0, if it has audio."""
+        return (self.path, self.start) if self._container.streams.audio else None
 
     def frames_from(self, seconds: float, cancelled: Callable[[], bool] = lambda: False) -> Iterator[Frame]:
         """Yield the frame that is shown at `seconds`, and those after it; after the end, the last frame.

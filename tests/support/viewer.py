@@ -52,6 +52,7 @@ class FakeSource(Closeable):
     rate = 30.0
     damaged = ""
     separate = False
+    audio = None
 
     def __init__(self, times: list[float] | None = None, count: int = 10**6, error: Exception | None = None) -> None:
         self.times, self.count, self.error = times, count, error
@@ -71,7 +72,9 @@ class FakeSource(Closeable):
         return self.times[-1] if self.times else 0.005 * self.count
 
     def frames_from(self, seconds: float, cancelled: Callable[[], bool]) -> Iterator[Frame]:
-        return (frame for frame in self if frame.seconds >= seconds)
+        times = self.times or []
+        shown = max((time for time in times if time <= seconds), default=0.0)
+        return (frame for frame in self if frame.seconds >= shown)
 
     def close(self) -> None:
         pass
