@@ -10,7 +10,7 @@ VARIABLE = "CANTHUS_THREADS"
 def thread_limit() -> int:
     """Return the number of threads that the environment variable CANTHUS_THREADS allows; 0 means one for each core.
 
-    It limits the network, decoding and encoding of videos. The worker processes of `--jobs` and `--ray` set it.
+    It limits the network and the decoding of videos. The worker processes of `--jobs` and `--ray` set it.
 
     Raises InputError if the variable is not a positive integer.
     """

@@ -130,7 +130,9 @@ def _process_many(args: "argparse.Namespace", outputs: Outputs, settings: "Setti
         folders["overlay"] = (str(args.output), ".mp4")
     for folder, _ in folders.values():
         if Path(folder).suffix in (*WRITTEN, *(f".{name}" for name in TABLE_FORMATS)) and not Path(folder).is_dir():
-            raise InputError(f"{folder}: is the name of a file (expected a folder, because there are several videos)")
+            raise InputError(
+                f"{folder}: is the name of a file (expected a folder: there are several videos, or workers)"
+            )
     identity = {
         "outputs": asdict(work.outputs),
         "settings": describe_settings(settings),

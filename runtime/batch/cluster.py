@@ -1,6 +1,7 @@
 """Run tasks on a Ray cluster. The only file that imports Ray."""
 
 import contextlib
+import importlib
 import logging
 import os
 import tempfile
@@ -20,6 +21,9 @@ from canthus.runtime.extras import install_command
 MAX_CALLS = 200
 """Tasks after which a worker process of the cluster is replaced."""
 
+START_SECONDS = 180
+"""Time that a cluster on this machine has to start."""
+
 QUEUED = 2
 """Tasks that are submitted beyond those that the cluster can run."""
 
@@ -28,10 +32,9 @@ def import_ray() -> Any:
     """Return the module ray. Raises InputError if it is not installed."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # canthus sends no data over the network
     try:
-        import ray
+        return importlib.import_module("ray")
     except ImportError as missing:
         raise InputError(f"--ray needs Ray, which is not installed: {install_command('cluster')}") from missing
-    return ray
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,16 @@ class RayPool(Closeable):
 
     def _connect(self) -> None:
         address = None if self._options.ray == "local" else self._options.ray
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address is None:
+            os.environ.setdefault("RAY_raylet_start_wait_time_s", str(START_SECONDS))
+            options["include_dashboard"] = False
+            if self._options.jobs:
+                options["num_cpus"] = self._options.jobs * self._options.threads_each
         try:
-            options = {} if address else {"include_dashboard": False}
-            self._ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **options)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            self._ray.init(address, **options)
+        except Exception as error:  # Ray raises plain exceptions too
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise InputError(f"--ray {self._options.ray}: no cluster there ({reason})") from error
 
     @property

@@ -46,7 +46,7 @@ WHOLE = Shard()
 
 @dataclass(frozen=True)
 class Finished:
-    """A file that was processed, or was started or failed (with an empty `key`)."""
+    """A file that was processed, or only started (with an empty `key`)."""
 
     key: str  # hash of settings, model and version
     stamp: str

@@ -14,7 +14,7 @@ from typing import Any
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.extras import install_command
-from canthus.runtime.files import DRAFT_PREFIX, Draft, check_free
+from canthus.runtime.files import DRAFT_PREFIX, LOCK_NAME, Draft, check_free
 
 CHUNK = 1 << 20
 """Bytes that are read at a time for a hash."""
@@ -202,4 +202,4 @@ def staged(address: str) -> Iterator[Path]:
 
 
 def _written(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.name != LOCK_NAME)

@@ -1,0 +1,97 @@
+"""Sources and outputs behind addresses of fsspec: its file system in memory. Bright areas count as faces here."""
+
+import csv
+import functools
+import sys
+
+import pytest
+
+from canthus.runtime.batch import process
+from canthus.runtime.cli import main
+from support.batch import inline
+from support.videos import write_video
+
+fsspec = pytest.importorskip("fsspec")
+TIMES = [0.0, 0.04, 0.08]
+
+
+@pytest.fixture
+def memory(tmp_path, monkeypatch, fake_networks):
+    """Return an empty file system in memory with two clips; tasks run in this process, where it is."""
+    monkeypatch.chdir(tmp_path)
+    system = fsspec.filesystem("memory")
+    for name in ("a.mp4", "deep/b.mov"):
+        clip = write_video(tmp_path / f"clip{name[-4:]}", TIMES)
+        system.pipe_file(f"/clips/{name}", clip.read_bytes())
+    yield system
+    system.store.clear()
+
+
+@pytest.fixture
+def pools(monkeypatch):
+    made = []
+    monkeypatch.setattr(process, "open_pool", functools.partial(inline, made))
+    return made
+
+
+def run(*arguments):
+    return main(["video", *map(str, arguments)])
+
+
+def test_clips_of_a_remote_folder_become_tables_in_another(memory, pools):
+    assert run("memory://clips", "--table", "memory://tables") == 0
+    names = sorted(path for path in memory.find("/tables"))
+    assert names == [
+        "/tables/.canthus-batch.jsonl", "/tables/a.csv", "/tables/a.csv.json", "/tables/deep/b.csv",
+        "/tables/deep/b.csv.json", "/tables/summary.csv",
+    ]  # fmt: skip
+    rows = list(csv.DictReader(memory.cat_file("/tables/summary.csv").decode().splitlines()))
+    assert [row["status"] for row in rows] == ["done", "done"]
+
+
+def test_remote_tables_are_those_of_local_files(memory, pools, tmp_path):
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "a.mp4").write_bytes(memory.cat_file("/clips/a.mp4"))
+    assert run("clips", "--table", "tables") == 0
+    assert run("memory://clips/*.mp4", "--table", "memory://tables") == 0
+    assert memory.cat_file("/tables/a.csv") == (tmp_path / "tables" / "a.csv").read_bytes()
+
+
+def test_second_run_on_remote_folders_processes_only_what_changed(memory, pools, tmp_path):
+    for _ in range(2):
+        assert run("memory://clips", "--table", "memory://tables") == 0
+    assert pools[1].names == []
+    memory.pipe_file("/clips/a.mp4", write_video(tmp_path / "n.mp4", [*TIMES, 0.12]).read_bytes())
+    assert run("memory://clips", "--table", "memory://tables") == 0
+    assert pools[2].names == ["a.mp4"]
+
+
+def test_remote_sources_may_have_local_outputs_and_the_reverse(memory, pools, tmp_path):
+    assert run("memory://clips/deep/b.mov", "--table", "tables") == 0
+    assert (tmp_path / "tables" / "b.csv").is_file()
+    assert run("clip.mp4", "--table", "memory://out") == 0
+    assert memory.exists("/out/clip.csv")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("memory://missing", "no such file or folder"),
+        ("memory://clips/*.avi", "contains no files"),
+        ("nosuch://clips", "nosuch://clips: cannot be opened"),
+    ],
+)
+def test_wrong_addresses_are_one_line(memory, pools, capsys, word, message):
+    assert run(word, "--table", "tables") == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_missing_fsspec_and_ray_are_named_with_the_command_that_installs_them(memory, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    assert run("memory://clips", "--table", "tables") == 1
+    assert "needs fsspec, which is not installed: " in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert run("clip.mp4", "--table", "tables", "--ray", "local") == 1
+    assert "--ray needs Ray, which is not installed: " in capsys.readouterr().err
