@@ -30,6 +30,7 @@ LINUX_ONLY = [
     "runtime/test_sinks.py",
     "runtime/test_slurm_array.py",
     "runtime/test_tables.py",
+    "runtime/test_workers.py",
     "trainer/test_device_augment.py",
     "trainer/test_parallel.py",
     "trainer/test_run.py",

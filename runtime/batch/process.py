@@ -59,9 +59,7 @@ def process_files(batch: Batch, options: BatchOptions) -> int:
     tasks = [task for task in plan(batch, folders) if options.shard.has(task.name)]
     check_summary(batch.folder)
     rows: list[Row] = []
-    for folder in folders:
-        if not storage.is_remote(folder):
-            delete_abandoned(Path(folder))
+    _delete_drafts(folders)
     with State(batch.folder, batch.key, options.shard) as state:
         if state.has_other_results() and not batch.overwrite:
             raise InputError(
@@ -81,6 +79,8 @@ def process_files(batch: Batch, options: BatchOptions) -> int:
             except KeyboardInterrupt:
                 table.print(f"{len(rows)} of {len(tasks)} {batch.unit}s are finished; the same command does the rest")
                 raise
+    if any(row.attempts > 1 for row in rows):
+        _delete_drafts(folders)
     summary = (
         write_summary(batch.folder, sorted(rows, key=lambda row: row.name), batch.figures)
         if options.shard.is_whole
@@ -88,6 +88,13 @@ def process_files(batch: Batch, options: BatchOptions) -> int:
     )
     _print(batch, rows, summary)
     return 1 if any(row.status == "failed" for row in rows) else 0
+
+
+def _delete_drafts(folders: Sequence[str]) -> None:
+    """Delete what processes that were killed left in the output folders."""
+    for folder in folders:
+        if not storage.is_remote(folder):
+            delete_abandoned(Path(folder))
 
 
 def plan(batch: Batch, folders: Sequence[str]) -> list[Task]:

@@ -17,6 +17,9 @@ from canthus.runtime.closeable import Closeable
 PROGRESS_SECONDS = 0.3
 """Least time between two messages of a worker about its progress."""
 
+TASKS_PER_PROCESS = 200
+"""Tasks after which a worker process is replaced. Its memory grows by some hundred kB each time that networks open."""
+
 CLOSE_SECONDS = 10.0
 """Time that workers have to end after a request."""
 
@@ -109,6 +112,7 @@ class _Worker:
     connection: Connection
     task: Task | None = None
     part: str = ""
+    tasks: int = 0  # that it has been given
 
 
 class LocalPool(Closeable):
@@ -138,9 +142,14 @@ class LocalPool(Closeable):
     def submit(self, task: Task) -> None:
         """Start a task in a process that has none."""
         place = next(place for place, worker in enumerate(self._workers) if worker is None or worker.task is None)
-        worker = self._workers[place] or self._start()
+        worker = self._workers[place]
+        if worker is not None and worker.tasks >= TASKS_PER_PROCESS:
+            worker.connection.close()  # it ends then
+            worker.process.join(CLOSE_SECONDS)
+            worker = None
+        worker = worker or self._start()
         self._workers[place] = worker
-        worker.task, worker.part = task, ""
+        worker.task, worker.part, worker.tasks = task, "", worker.tasks + 1
         with contextlib.suppress(OSError):  # it has ended since its last task; `wait` notices that
             worker.connection.send(task)
 

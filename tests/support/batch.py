@@ -1,8 +1,13 @@
-"""A pool of tasks without processes, so that fakes of the network work in it."""
+"""A pool of tasks without processes, so that fakes of the network work in it; work for real processes."""
 
 import contextlib
+import logging
+import os
+import signal
+import time
 
 from canthus.runtime.batch.tasks import Outcome, perform
+from canthus.runtime.errors import InputError
 
 
 class InlinePool:
@@ -49,3 +54,40 @@ def inline(pools, work, options):
     lost = pools.pop() if pools and isinstance(pools[-1], dict) else None
     pools.append(InlinePool(work, options.workers, lost))
     yield pools[-1]
+
+
+class Scripted:
+    """Work that does what the text of the source says: write, die SIGNAL, fail, bug, log or sleep.
+
+    A task of parts writes their names; the process ends at a part with the name "bad".
+    """
+
+    def __call__(self, task, source, outputs, progress):
+        if task.parts:
+            names = [part.name for part in task.parts if part.name not in task.excluded]
+            for index, name in enumerate(names):
+                progress(index, len(names), name)
+                if name == "bad":
+                    os.kill(os.getpid(), signal.SIGKILL)
+            outputs["table"].write_text(" ".join(names))
+            return {}
+        verb, *words = source.read_text().split()
+        if verb != "write":
+            progress(1, 10, "")
+        match verb:
+            case "die":
+                os.kill(os.getpid(), int(words[0]))
+            case "fail":
+                raise InputError("this file is wrong")
+            case "bug":
+                raise ValueError("a bug")
+            case "number":
+                outputs["table"].write_text(verb)
+                return {"process": os.getpid()}
+            case "log":
+                logging.getLogger("canthus.test").warning("a message")
+            case "sleep":
+                outputs["table"].write_text("part")
+                time.sleep(60)
+        outputs["table"].write_text(verb)
+        return {"threads": os.environ["CANTHUS_THREADS"]}
