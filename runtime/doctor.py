@@ -61,6 +61,7 @@ def examine() -> dict[str, Any]:
         "models": {name: str(path) for name, path in included_models().items()},
         "8-bit models": {name: found for name, path in included_models().items() if (found := _int8(path))},
         "default model": DEFAULT,
+        "default precision": _or_import_error(_precision),
         "landmarks": _or_import_error(_landmarks),
         "detector": _or_import_error(_detector),
         "cache": str(cache_folder()),
@@ -93,6 +94,13 @@ def _int8(model: Path) -> str:
         return str(find_int8(model) or "")
     except ModelError as error:
         return f"cannot run: {error}"
+
+
+def _precision() -> str:
+    """Return the precision that runs on this CPU if a model has both and the user names none."""
+    from canthus.runtime.backends.automatic import int8_is_faster
+
+    return "int8" if int8_is_faster() else "float"
 
 
 def _landmarks() -> str:
@@ -165,6 +173,7 @@ def _no_cameras() -> str:
 
 def _screen(report: dict[str, Any]) -> str:
     packages = [f"{name} {version or '-'}" for name, version in report["packages"].items()]
+    by_default = " (default on this CPU)" if report["default precision"] == "int8" else ", with --precision int8"
     lines = [
         ("python", report["python"]),
         ("system", report["system"]),
@@ -179,7 +188,7 @@ def _screen(report: dict[str, Any]) -> str:
             ("model", f"{name}{' (default)' if name == report['default model'] else ''}: {path}")
             for name, path in report["models"].items()
         ),
-        *(("8 bits", f"{name}: {path}") for name, path in report["8-bit models"].items()),
+        *(("8 bits", f"{name}{by_default}: {path}") for name, path in report["8-bit models"].items()),
         ("detector", report["detector"]),
         ("cache", report["cache"]),
     ]

@@ -7,9 +7,9 @@ SHA-256. It also has what the blob depends on; a file for another version or CPU
 import contextlib
 import hashlib
 import json
-import os
 from pathlib import Path
 
+from canthus.runtime.backends import instructions
 from canthus.runtime.backends.openvino_without_telemetry import core, openvino
 from canthus.runtime.engine_files import write_cache
 from canthus.runtime.errors import ModelError
@@ -17,6 +17,7 @@ from canthus.runtime.models import Model, cache_folder, included_models
 from canthus.runtime.threads import thread_limit
 
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def latency_options() -> dict[str, str]:
@@ -30,6 +31,8 @@ def compile_model(path: Path, options: dict[str, str], single: bool = False) -> 
 
     Raises ModelError if OpenVINO cannot load it.
     """
+    if instructions.limit() in instructions.WITHOUT_BF16:
+        options = options | EXACT
     try:
         network = core().read_model(path)
         if single:
@@ -77,7 +80,7 @@ def _state(model: Model) -> dict[str, object]:
         "openvino": openvino.get_version(),
         "cpu": core().get_property("CPU", "FULL_DEVICE_NAME"),
         "capabilities": sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-        "isa": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+        "isa": instructions.limit(),
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends.compiled_models import LATENCY, compile_model, open_compiled
+from canthus.runtime.backends.compiled_models import EXACT, LATENCY, compile_model, open_compiled
 from canthus.runtime.backends.openvino_without_telemetry import openvino
 from canthus.runtime.calibration import apply_calibration
 from canthus.runtime.closeable import Closeable
@@ -15,7 +15,7 @@ from canthus.runtime.models import Manifest, Model
 
 def run_exactly(model: Path, crops: NDArray[np.uint8]) -> list[NDArray]:
     """Return every output of a model for crops (N, S, S, 3), computed in float32. For checks: it is slow."""
-    result = compile_model(model, {**LATENCY, "INFERENCE_PRECISION_HINT": "f32"}).create_infer_request().infer([crops])
+    result = compile_model(model, {**LATENCY, **EXACT}).create_infer_request().infer([crops])
     return [np.array(value) for value in result.values()]
 
 

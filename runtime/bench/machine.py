@@ -3,20 +3,15 @@
 import dataclasses
 import os
 import platform
-import re
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canthus.runtime.backends import instructions
+
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
-
-ISA_FLAGS = (
-    *("avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16"),
-    *("amx_tile", "amx_int8", "amx_bf16", "asimd", "asimddp", "bf16"),
-)
-"""Vector instructions that neural networks use, as Linux names them."""
 
 PROCESS = Path("/proc/self")
 """Linux's information about this process."""
@@ -66,21 +61,12 @@ def describe_machine() -> dict[str, object]:
     packages = ("canthus", "openvino", "mediapipe", "opencv-contrib-python", "numpy", "av")
     return {
         **examine_processor(),
-        "isa": isa_flags(),
-        "isa_limit": os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+        "isa": instructions.flags(),
+        "isa_limit": instructions.limit(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},
     }
-
-
-def isa_flags() -> list[str]:
-    """Return those of `ISA_FLAGS` that the processor has; none if the system is not Linux."""
-    try:
-        flags = set(re.findall(r"\w+", (PROCESS.parent / "cpuinfo").read_text().partition("flags")[2].split("\n")[0]))
-    except OSError:
-        return []
-    return [flag for flag in ISA_FLAGS if flag in flags]
 
 
 def _version(package: str) -> str:

@@ -71,15 +71,15 @@ def convolutions(graph: onnx.GraphProto) -> list[list[str]]:
     return [[producers.get(name, "") for name in node.input[:2]] for node in graph.node if node.op_type == "Conv"]
 
 
-def test_all_convolutions_but_the_first_are_in_8_bits_and_nothing_after_the_last(made):
+def test_all_convolutions_but_the_first_and_the_last_are_in_8_bits_and_nothing_after_them(made):
     graph = onnx.load(made.with_name("model.int8.onnx")).graph
-    first, *others = convolutions(graph)
-    assert "DequantizeLinear" not in first
-    assert len(others) == 26
+    first, *others, last = convolutions(graph)
+    assert "DequantizeLinear" not in first + last
+    assert len(others) == 25
     assert all(weights == "DequantizeLinear" for _, weights in others)
     operators = [node.op_type for node in graph.node]
-    last = max(index for index, name in enumerate(operators) if name == "Conv")
-    assert not {"QuantizeLinear", "DequantizeLinear"} & set(operators[last:])
+    end = max(index for index, name in enumerate(operators) if name == "Conv")
+    assert not {"QuantizeLinear", "DequantizeLinear"} & set(operators[end:])
 
 
 def test_manifest_names_precision_float_model_and_calibration(made):
@@ -134,12 +134,12 @@ def read_model_of_recipe(held_out: int):
 
 
 @pytest.mark.parametrize("name", sorted(included_models()))  # one of them with flip test-time augmentation
-def test_float_nodes_are_those_before_the_second_convolution_and_after_the_last(name):
+def test_float_nodes_are_those_before_the_second_convolution_and_from_the_last_on(name):
     graph = onnx.load(included_models()[name]).graph
     names = float_nodes(graph)
     kinds = {node.name: node.op_type for node in graph.node}
     stay = [kinds[name] for name in names]
-    assert stay.count("Conv") == 1
+    assert stay.count("Conv") == 2
     assert {"Sub", "Div", "ReduceSum", "Exp"} <= set(stay)
     assert "Relu" not in stay
 
@@ -175,21 +175,22 @@ def test_options_that_do_not_fit_together_are_wrong_usage(words, message, capsys
     assert message in capsys.readouterr().err
 
 
-def test_cpu_runs_the_8_bit_version_unless_float_is_wanted(model, monkeypatch):
-    def name(precision=None):
+@pytest.mark.parametrize(
+    ("machine", "amx", "default"),
+    [("x86_64", False, ", 8 bits"), ("x86_64", True, ""), ("arm64", False, "")],
+)
+def test_cpu_runs_the_8_bit_version_where_it_is_faster_and_the_other_if_it_is_wanted(
+    model, monkeypatch, machine, amx, default
+):
+    monkeypatch.setattr(automatic.platform, "machine", lambda: machine)
+    monkeypatch.setattr(automatic.instructions, "uses_amx", lambda: amx)
+    for precision, suffix in ((None, default), ("int8", ", 8 bits"), ("float", "")):
         with open_automatic(model, gpu=False, precision=precision) as backend:
-            return backend.name
-
-    assert [name(), name("int8"), name("float")] == [
-        "OpenVINO on the CPU, 8 bits",
-        "OpenVINO on the CPU, 8 bits",
-        "OpenVINO on the CPU",
-    ]
-    monkeypatch.setattr(automatic.platform, "machine", lambda: "arm64")
-    assert [name(), name("int8")] == ["OpenVINO on the CPU", "OpenVINO on the CPU, 8 bits"]
+            assert backend.name == f"OpenVINO on the CPU{suffix}"
 
 
-def test_damaged_or_foreign_8_bit_version_is_not_run(model, caplog):
+def test_damaged_or_foreign_8_bit_version_is_not_run(model, caplog, monkeypatch):
+    monkeypatch.setattr(automatic, "int8_is_faster", lambda: True)
     int8 = model.with_name("model.int8.onnx")
     int8.write_bytes(b"damaged")
     with caplog.at_level(logging.WARNING), open_automatic(model, gpu=False) as backend:

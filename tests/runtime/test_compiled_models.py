@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,3 +118,18 @@ def test_isa_limit_of_the_environment_counts(model, monkeypatch):
     before = compiled_models._state(model)
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert compiled_models._state(model) != before
+
+
+@pytest.mark.parametrize(("limit", "exact"), [("AVX2", True), ("AVX512_CORE_BF16", False), ("ALL", False)])
+def test_limit_that_excludes_bf16_means_float32(model, monkeypatch, limit, exact):
+    """OpenVINO would choose bf16, as the processor has it, and then fail."""
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    options = []
+    real = compiled_models.core()
+    monkeypatch.setattr(
+        compiled_models,
+        "core",
+        lambda: SimpleNamespace(read_model=real.read_model, compile_model=lambda *given: options.append(given[2])),
+    )
+    compiled_models.compile_model(model.path, compiled_models.LATENCY)
+    assert (compiled_models.EXACT.items() <= options[0].items()) == exact
