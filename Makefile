@@ -7,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test fuzz clean
+.PHONY: demo test fuzz release-report clean
 
 demo: $(VENV)/installed
 	$(BIN)/canthus doctor --fetch
@@ -26,6 +26,12 @@ test: $(VENV)/installed-dev
 # make fuzz COUNT=10000 KINDS="videos images"
 fuzz: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(KINDS) --count $(or $(COUNT),1000)
+
+# On a quiet machine: the report that is kept for the version, in runtime/bench/releases. It takes some minutes.
+release-report: $(VENV)/installed
+	$(BIN)/canthus bench stages -o build/stages --size 720p 4k --faces 1 16 --frames 60 --overwrite
+	mkdir -p runtime/bench/releases
+	cp build/stages/stages.json runtime/bench/releases/$$($(BIN)/canthus --version | cut -d' ' -f2).json
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

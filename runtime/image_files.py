@@ -41,6 +41,10 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 WEBP_QUALITY = 95
 """As OpenCV's default for .jpg. Its default for .webp is lossless, which takes seven times as long."""
 
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
+"""Chunks of a PNG with several frames."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -144,7 +148,8 @@ def _decode(data: bytes, name: str | Path) -> tuple[NDArray[np.uint8], str]:
     _check_header(name, io.BytesIO(data))
     image = None
     with opencv_log_silenced(), native_messages_caught() as messages, contextlib.suppress(cv2.error):
-        image = cv2.imdecode(np.frombuffer(_without_exif_prefix(data), np.uint8), cv2.IMREAD_COLOR_RGB)
+        data = _without_animation(_without_exif_prefix(data))
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     problems = [
         line.removeprefix(LIBPNG_ERROR)
         for line in messages
@@ -192,3 +197,19 @@ def _without_exif_prefix(data: bytes) -> bytes:
             return b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + b"WEBP" + chunks
         start = content + length + length % 2
     return data
+
+
+def _without_animation(data: bytes) -> bytes:
+    """Return a PNG without its frames after the first. Return other files as they are.
+
+    OpenCV needs 20 bytes for each pixel of an animated PNG, and 6 for one of another.
+    """
+    if not data.startswith(PNG_START):
+        return data
+    kept, start = [PNG_START], len(PNG_START)
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4])  # length, type and checksum have 4 bytes each
+        if data[start + 4 : start + 8] not in PNG_ANIMATION:
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)

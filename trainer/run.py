@@ -1,6 +1,5 @@
 """A training run: its network, data and loss, and the operations of the training loop on them."""
 
-import hashlib
 import logging
 import math
 import sys
@@ -15,14 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from canthus.runtime.errors import InputError, ModelError
-from canthus.trainer.distil import Teacher
 from canthus.trainer.ema import EMA
 from canthus.trainer.evaluation.metrics import box_nme, nme
 from canthus.trainer.evaluation.placed import POSES, poses_of_yaws
-from canthus.trainer.faces.kinds import is_placed
 from canthus.trainer.faces.labelled import yaw_estimate
 from canthus.trainer.log import Log, draw_crops
-from canthus.trainer.loss import LossWeight, SkpsLoss
 from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimizer, load, restore_optimizer, save
 from canthus.trainer.networks.hrnet import HighResolutionModule
 from canthus.trainer.networks.network import (
@@ -35,11 +31,13 @@ from canthus.trainer.networks.network import (
 )
 from canthus.trainer.networks.padding import ChannelPadding, pad_channels
 from canthus.trainer.networks.pretrained import load_pretrained
+from canthus.trainer.objective import learning_rate_factor, make_loss
 from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, augment_face, load_to_gpu
-from canthus.trainer.packs.pack import Pack, open_pack
+from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, sync_batch_norm
 from canthus.trainer.recipe import Recipe
 from canthus.trainer.time_limit import TimeLimit
+from canthus.trainer.validation_faces import open_validation_pack, validation_fingerprint
 
 _log = logging.getLogger(__name__)
 
@@ -47,8 +45,6 @@ UNCHECKED_STEPS = 20
 """Steps on a GPU after which their losses are checked. A check waits for the GPU."""
 
 Network = Callable[[Tensor], Tensor]
-Loss = Callable[[Tensor, Batch, Tensor], Tensor]
-"""Takes maps (B, 3K, H, W), the batch, and its normalized images (B, 3, S, S); returns a scalar."""
 
 
 @dataclass(frozen=True)
@@ -334,83 +330,10 @@ def _augments_on_device(options: TrainOptions, recipe: Recipe, device: torch.dev
     return wanted and not recipe.augmentation.published
 
 
-def open_validation_pack(recipe: Recipe) -> Pack | None:
-    """Open the pack that chooses the checkpoint, if the recipe names one."""
-    if not recipe.choose_on:
-        return None
-    try:
-        return open_pack(Path(recipe.choose_on))
-    except InputError as wrong:
-        raise InputError(f"{wrong}; this pack chooses the best checkpoint, name it with --choose-on PACK") from wrong
-
-
-def validation_fingerprint(batches: Batches) -> str | None:
-    """Return a hash of the names of the validation faces, independent of the size of crops; None without faces.
-
-    It also depends on whether only placed points are measured, as NMEs of the two kinds cannot be compared.
-    """
-    names = batches.validation_pack.names
-    if not len(batches.validation_rows):
-        return None
-    text = "\n".join(str(names[row]) for row in batches.validation_rows) + "\nplaced" * batches.placed_only
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def describe_validation(batches: Batches) -> str:
-    """Return one line: on how many faces the checkpoint is chosen, and by which measure."""
-    kinds = batches.validation_pack.kinds[batches.validation_rows]
-    if not batches.placed_only:
-        return f"validation: NME of {len(kinds)} faces"
-    placed = is_placed(kinds)
-    return (
-        f"validation: {placed.sum()} points that people placed on {placed.any(-1).sum()} faces; held_out_nme is their "
-        "mean error in % of the square root of the area of their box"
-    )
-
-
 def describe_weights(batches: Batches) -> str:
     """Return one line: how often the faces of each set are drawn."""
     weights = ", ".join(f"{Path(name).name} x {weight:g}" for name, weight in batches.set_weights.items())
     return f"dataset_weights: {weights}"
-
-
-def learning_rate_factor(step: int, recipe: Recipe, total_steps: int) -> float:
-    """Return the learning rate of a step, as a fraction of the highest.
-
-    Linear warm-up, then a half cosine to 0, or a division by ten at each of the milestones.
-    """
-    warm_up = min(recipe.warm_up, total_steps // 4)
-    if step < warm_up:
-        return (step + 1) / warm_up
-    match recipe.schedule:
-        case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(total_steps - warm_up, 1)))
-        case "step":
-            return float(0.1 ** sum(step >= epoch / recipe.epochs * total_steps for epoch in recipe.milestones))
-
-
-def make_loss(recipe: Recipe, points: int, device: torch.device, compiled: bool) -> Loss:
-    """Return the loss against the labels, mixed with the loss against the teacher if the recipe names one."""
-    skps = SkpsLoss(
-        recipe.stride, recipe.sigma, recipe.near_weight, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight,
-        point_weight=recipe.point_weight,
-    )  # fmt: skip
-    label_loss = torch.compile(skps.__call__) if compiled else skps
-    if not recipe.teacher:
-        return lambda maps, batch, _: label_loss(maps, batch.points, LossWeight(batch.weight, batch.point_weight))
-    teacher = Teacher(Path(recipe.teacher), points, device)
-    teacher_loss = torch.compile(skps.against_maps) if compiled else skps.against_maps
-
-    def mixed_loss(maps: Tensor, batch: Batch, images: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-            scores, offsets = teacher.maps(images, recipe.stride, recipe.sigma)
-        from_labels = label_loss(maps, batch.points, LossWeight(batch.weight, batch.point_weight))
-        # The teacher predicts every point, also where the label is missing.
-        everything = LossWeight(torch.ones_like(batch.weight), torch.ones_like(batch.point_weight))
-        from_teacher = teacher_loss(maps, scores, offsets, everything)
-        return (1 - recipe.distillation_weight) * from_labels + recipe.distillation_weight * from_teacher
-
-    return mixed_loss
 
 
 def compile_network(network: nn.Module) -> Network:

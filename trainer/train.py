@@ -19,7 +19,8 @@ from canthus.trainer.log import Log, Row, TimedBatches
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, join_processes
 from canthus.trainer.recipe import Recipe
-from canthus.trainer.run import Run, TrainOptions, describe_validation, describe_weights
+from canthus.trainer.run import Run, TrainOptions, describe_weights
+from canthus.trainer.validation_faces import describe_validation
 
 _log = logging.getLogger(__name__)
 
@@ -141,7 +142,8 @@ def _signals_after_step(world: World) -> Iterator[threading.Event]:
     """Let Ctrl-C and SIGTERM set an event instead of interrupting a step, so that whole steps are saved.
 
     Slurm and torchrun end a run with SIGTERM. A second Ctrl-C interrupts at once, and nothing is saved. Signals can
-    be handled in the main thread only; in another thread the event is never set.
+    be handled in the main thread only; in another thread the event is never set. The first step may compile for two
+    minutes; a run that is killed in them has no step to lose.
     """
     stopped = threading.Event()
     if threading.current_thread() is not threading.main_thread():

@@ -180,6 +180,20 @@ def test_damaged_jpeg_is_decoded_with_a_warning_that_names_it(capfd, caplog):
     assert capfd.readouterr().err == ""
 
 
+def test_only_the_first_frame_of_an_animated_png_is_decoded(monkeypatch):
+    """For the others OpenCV needs three times the memory of the limit on pixels."""
+    frames = [np.full((20, 30, 3), 60 * number, np.uint8) for number in range(1, 4)]
+    frames[0][5:9, 7:20] = (10, 20, 30)
+    animation = cv2.Animation()
+    animation.frames, animation.durations = [cv2.cvtColor(one, cv2.COLOR_RGB2BGRA) for one in frames], [100] * 3
+    content = cv2.imencodeanimation(".png", animation)[1].tobytes()
+    assert content.count(b"fcTL") == 3
+    decoded, decode = [], cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: decoded.append(data.tobytes()) or decode(data, flags))
+    np.testing.assert_array_equal(decode_image(content, "animated.png"), frames[0])
+    assert not [kind for kind in (b"acTL", b"fcTL", b"fdAT") if kind in decoded[0]]
+
+
 def test_refused_png_says_why_in_its_own_message(capfd):
     with pytest.raises(InputError, match=r"^one\.png: not a readable image \(IDAT: .*\)$"):
         decode_image(change_middle(encode(".png")), "one.png")

@@ -28,7 +28,7 @@ from canthus.trainer.networks.network import DecodingNetwork
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import Pack, open_pack, write_pack
 from canthus.trainer.recipe import KindWeights, Recipe, change, load_recipe
-from canthus.trainer.run import describe_validation, validation_fingerprint
+from canthus.trainer.validation_faces import describe_validation, validation_fingerprint
 from support.data_sets import write_300w, write_coco, write_cofw
 from support.shape import SHAPE
 from support.shards import FROM_68, write_faces, write_kinds, write_shard

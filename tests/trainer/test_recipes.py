@@ -13,11 +13,11 @@ from canthus.runtime.errors import InputError
 from canthus.trainer.augmentation.appearance import change_appearance
 from canthus.trainer.augmentation.augment import augment
 from canthus.trainer.faces.formats import open_set
+from canthus.trainer.objective import learning_rate_factor
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import write_pack
 from canthus.trainer.recipe import Recipe, change, default_recipe, find_recipe, load_recipe, named_recipes
 from canthus.trainer.renamed_keys import RENAMED_KEYS
-from canthus.trainer.run import learning_rate_factor
 from support.shards import NEAR, middle_of_dot, write_shard
 
 
