@@ -107,9 +107,9 @@ def _open_cpu(path: Path, points: int | None, precision: Precision | None) -> _O
 def int8_is_faster() -> bool:
     """Return whether OpenVINO computes faster in 8 bits on this CPU.
 
-    Measured for one face with `fast`, in 8 bits over float: 0.40 with AVX-VNNI, 0.53 with AVX2, 0.47 and 0.67 with
-    AVX-512 with and without VNNI, but 0.96 with AMX, whose bf16 is as fast; for 16 faces there 1.25. On ARM OpenVINO
-    converts 8-bit networks to fp16.
+    Time of `fast` in 8 bits over float, one face: 0.44 with AVX-VNNI, 0.56 with AVX2, 0.46 and 0.67 with AVX-512 with
+    and without VNNI; but 0.82 to 0.96 with AMX, whose bf16 is more accurate, and 1.16 for four faces there. On ARM
+    OpenVINO converts 8-bit networks to fp16.
     """
     is_x86 = platform.machine().lower() in ("x86_64", "amd64", "x86", "i386", "i686")
     return is_x86 and not instructions.uses_amx()

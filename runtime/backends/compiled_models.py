@@ -47,12 +47,13 @@ def compile_model(path: Path, options: dict[str, str], single: bool = False) -> 
 def open_compiled(model: Model, single: bool = False) -> openvino.CompiledModel:
     """Return `compile_model` of a model for the lowest latency; of an included one from the cache if it is there.
 
-    Other models are not cached, so that the cache does not grow with each experiment. A cache that cannot be read or
-    written, is damaged or is of another OpenVINO or CPU only costs time.
+    Other models are not cached, so that the cache does not grow with each experiment. Nor is one if the instructions
+    are limited: OpenVINO crashes with blobs that were made without bf16 on a processor that has it. A cache that cannot
+    be read or written, is damaged or is of another OpenVINO or CPU only costs time.
 
     Raises ModelError if OpenVINO cannot load the model.
     """
-    if model.path.parent not in {path.parent for path in included_models().values()}:
+    if instructions.limit() or model.path.parent not in {path.parent for path in included_models().values()}:
         return compile_model(model.path, latency_options(), single)
     file = cache_folder() / "openvino" / f"{model.manifest.sha256[:32]}.blob"
     state = _state(model) | {"single": single}
@@ -80,7 +81,6 @@ def _state(model: Model) -> dict[str, object]:
         "openvino": openvino.get_version(),
         "cpu": core().get_property("CPU", "FULL_DEVICE_NAME"),
         "capabilities": sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
-        "isa": instructions.limit(),
     }
 
 
