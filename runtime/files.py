@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,19 +38,20 @@ class Draft:
 
     Args:
         path: The target. Its folder must exist.
+        folder: The folder of a stopped run's draft, to go on with; only `commit` deletes it. None: a new one.
 
     Raises:
         InputError: If the file cannot be written (disk full, no permission, no such folder).
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, folder: Path | None = None) -> None:
         self.path = path
         with self.writing():
             self._target = path.resolve()
-            self._temporary = tempfile.TemporaryDirectory(
-                prefix=_draft_prefix(self._target), dir=self._target.parent, ignore_cleanup_errors=True
-            )
-            self.folder = Path(self._temporary.name)
+            self.folder = folder or Path(tempfile.mkdtemp(prefix=_draft_prefix(self._target), dir=self._target.parent))
+            self._cleanup = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+            if folder is not None:
+                self._cleanup.detach()
             self._lock: _Lock | None = _Lock(self.folder / LOCK_NAME)
             self._lock.acquire()
         self.file = self.folder / self._target.name
@@ -75,15 +77,46 @@ class Draft:
                 for path in self._beside:
                     (self.folder / path.name).replace(path)
                 self.file.replace(self._target)
-        finally:
+        except InputError:
             self.discard()
+            raise
+        self._free()
+        self._cleanup.detach()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def discard(self) -> None:
-        """Delete the file and its folder. After `commit`, or a second time, this does nothing."""
+        """Delete the file and its folder. After `commit` or `keep`, or a second time, this does nothing.
+
+        The draft of a stopped run is kept, so that another run can go on with it.
+        """
+        self._free()
+        self._cleanup()
+
+    def _free(self) -> None:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.close()
-        self._temporary.cleanup()
+
+    def keep(self) -> Path:
+        """Give the file the name of a part beside the target, and keep the folder so that a later run can go on.
+
+        Returns the path: overlay.mp4 -> overlay.partial.mp4.
+        """
+        try:
+            with self.writing():
+                for path in (*self._beside, self._target):
+                    part = partial_path(path, self._target)
+                    part.unlink(missing_ok=True)
+                    _link_or_copy(self.folder / path.name, part)
+        finally:
+            self._free()
+            self._cleanup.detach()
+        return partial_path(self._target if self.path.is_symlink() else self.path, self._target)
+
+    def delete_part(self) -> None:
+        """Delete the part that `keep` of an earlier run gave a name, if it is still the same file."""
+        for path in (*self._beside, self._target):
+            _delete_part(self.folder / path.name, partial_path(path, self._target))
 
     def __enter__(self) -> Self:
         return self
@@ -102,6 +135,18 @@ class Draft:
     def _concerns(self, error: OSError) -> bool:
         """Return whether the error is about this file. A failed write names no file."""
         return error.filename is None or Path(str(error.filename)).is_relative_to(self.folder)
+
+
+def partial_path(path: Path, target: Path) -> Path:
+    """Return the name of a part of a target or of a file beside it: t.csv -> t.partial.csv, t.csv.json the same."""
+    return path.with_name(f"{target.stem}.partial{path.name.removeprefix(target.stem)}")
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
 
 
 class Output(Protocol):
@@ -142,6 +187,24 @@ def commit_together(outputs: Sequence[Output]) -> None:
             raise errors[0]
 
 
+def keep_parts(outputs: Sequence[Output]) -> list[Path]:
+    """Finish the outputs of a run that has stopped, and return the names of their parts.
+
+    Their drafts are kept so that another run can go on. If one is not whole, all drafts are deleted.
+    """
+    with ctrl_c_deferred(), contextlib.ExitStack() as discarding:
+        drafts = [output.draft for output in outputs if output.draft is not None]
+        for draft in drafts:
+            discarding.callback(draft.discard)
+        whole = True
+        for output in outputs:
+            try:
+                whole &= output.finish()
+            except (CanthusError, OSError):  # the error that has stopped the run is raised
+                whole &= output.draft is None
+        return [draft.keep() for draft in drafts] if whole else []
+
+
 class _Lock:
     """A lock on a file. The system frees it when the process ends, however it ends."""
 
@@ -179,11 +242,12 @@ class _Lock:
 
 
 @contextlib.contextmanager
-def claim(path: Path) -> Iterator[None]:
-    """Reserve an output for this run until the end of the block, and delete what killed runs left of it.
+def claim(path: Path, keep: bool = False) -> Iterator[None]:
+    """Reserve an output for this run until the end of the block, and delete what stopped runs left of it.
 
     Args:
         path: A file to be written, or an existing folder in which files are written.
+        keep: Delete nothing, because this run goes on with it.
 
     Raises:
         InputError: If another run has reserved the output, or nothing can be written there.
@@ -198,7 +262,7 @@ def claim(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: another run is writing it; wait until it ends, or choose another name")
     try:
         of_folder, of_file = f"**/{DRAFT_PREFIX}partial-*", f"{_draft_prefix(target)}*"
-        for draft in list(folder.glob(of_folder if folder == target else of_file)):
+        for draft in list(folder.glob(of_folder if folder == target else of_file)) if not keep else ():
             _delete_if_abandoned(draft)
         yield
     finally:
@@ -229,15 +293,43 @@ def _take(path: Path) -> _Lock | None:
 
 
 def _delete_if_abandoned(folder: Path) -> None:
-    """Delete the folder of a draft if its process has ended."""
+    """Delete the folder of a draft if its process has ended, and the parts that it gave a name."""
+    if not _is_abandoned(folder):
+        return
+    for file in folder.iterdir():
+        for target in (file, file.with_suffix("")):  # the table, and the metadata beside it
+            _delete_part(file, folder.parent / partial_path(file, target).name)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_abandoned(folder: Path) -> bool:
     try:
         lock = _Lock(folder / LOCK_NAME)
     except OSError:
-        return
+        return False
     abandoned = lock.acquire()
     lock.close()
-    if abandoned:
-        shutil.rmtree(folder, ignore_errors=True)
+    return bool(abandoned)
+
+
+def _delete_part(file: Path, part: Path) -> None:
+    """Delete a part if it is the file that `Draft.keep` gave this name."""
+    with contextlib.suppress(OSError):
+        if part.samefile(file):
+            part.unlink()
+
+
+def delete_drafts(path: Path) -> None:
+    """Delete the drafts of a target that stopped runs have left, and the parts that they gave a name."""
+    for folder in abandoned_drafts(path):
+        _delete_if_abandoned(folder)
+
+
+def abandoned_drafts(path: Path) -> list[Path]:
+    """Return the folders of the drafts of a target whose processes have ended, the newest first."""
+    target = path.resolve()
+    folders = [folder for folder in target.parent.glob(f"{_draft_prefix(target)}*") if _is_abandoned(folder)]
+    return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
 
 
 def _draft_prefix(target: Path) -> str:

@@ -4,12 +4,14 @@ An ordinary .mp4 cannot be played without its header, which is written at the en
 fragments of a second. When it is complete, it is written again, with one header at the start.
 """
 
+import contextlib
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import av
+from av.bitstream import BitStreamFilterContext
 
 from canthus.runtime.media import open_media
 
@@ -92,3 +94,44 @@ class Fragments:
                 packet.stream = streams[index]
                 joined.mux(packet)
                 places[index] += 1
+
+
+_TO_ENCODED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}
+"""Codec -> FFmpeg's filter that makes packets as an encoder returns them of those in an .mp4 or .mkv."""
+
+
+def encoded_packets(path: Path) -> Iterator[av.Packet]:
+    """Yield the packets of the video in the file that a stopped run has left, as an encoder returns them.
+
+    The last one is left out: the process may have been killed while it was written. A file that cannot be read has
+    none.
+    """
+    before: av.Packet | None = None
+    with (
+        contextlib.suppress(av.error.FFmpegError),
+        open_media(path, options={"fflags": "+noparse", "ignore_editlist": "1"}) as file,
+    ):
+        for stream in file.streams.video[:1]:
+            name = _TO_ENCODED.get(stream.codec_context.name if stream.codec_context else "")
+            bits = BitStreamFilterContext(name, stream) if name else None
+            for packet in file.demux(stream):
+                if packet.dts is None or packet.is_corrupt:
+                    break
+                if before is not None:
+                    yield from bits.filter(before) if bits else [before]
+                before = packet
+
+
+def count_packets(path: Path) -> int:
+    """Return how many packets `encoded_packets` yields."""
+    return sum(1 for _ in encoded_packets(path))
+
+
+def before_path(folder: Path, target: Path) -> Path:
+    """Return where the video of a stopped run is kept while another run goes on with it."""
+    return folder / f"before{target.suffix}"
+
+
+def videos_left(folder: Path, target: Path) -> list[Path]:
+    """Return the videos that stopped runs have left in the folder of a draft: the last one, and the one before it."""
+    return [path for path in (folder / target.name, before_path(folder, target)) if path.is_file()]

@@ -78,6 +78,18 @@ def to_rgb(decoded: av.VideoFrame) -> NDArray[np.uint8]:
     return np.asarray(decoded.to_ndarray(format="rgb24"), np.uint8)
 
 
+def to_wide_rgb(decoded: av.VideoFrame) -> NDArray[np.uint16]:
+    """Convert a decoded frame of more than 8 bits to (H, W, 3) RGB of 16 bits."""
+    if decoded.colorspace not in CONVERTIBLE_COLOR_SPACES:
+        decoded.colorspace = Colorspace.ITU709
+    return np.asarray(decoded.to_ndarray(format="rgb48le"), np.uint16)
+
+
+def has_many_bits(pixels: str) -> bool:
+    """Return whether a format of pixels has more than 8 bits for each component."""
+    return max(component.bits for component in av.VideoFormat(pixels).components) > 8
+
+
 def orientation(stored: av.VideoFrame) -> tuple[bool, int]:
     """Return whether a player flips the stored frame horizontally, and by how many quarter turns it then rotates it.
 

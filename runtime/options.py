@@ -1,6 +1,7 @@
 """Command-line options that several commands share."""
 
 import argparse
+import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -218,3 +219,15 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
+
+
+def seconds_argument(text: str) -> float:
+    """Parse a time as argparse's `type`: seconds, minutes:seconds or hours:minutes:seconds."""
+    parts = text.split(":")
+    try:
+        numbers = [float(part) for part in parts]
+    except ValueError:
+        numbers = [-1.0]
+    if len(parts) > 3 or not all(0 <= number < math.inf for number in numbers) or max(numbers[1:], default=0) >= 60:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time (expected 90, 1:30 or 0:01:30.5)")
+    return math.fsum(number * 60.0**place for place, number in enumerate(reversed(numbers)))

@@ -26,6 +26,7 @@ from canthus.runtime.measures import KnownPerson, Measurer
 from canthus.runtime.models import PRECISIONS, Precision
 from canthus.runtime.person_file import read_person
 from canthus.runtime.processing import Inputs, Processing, Processor, measure
+from canthus.runtime.saved_state import load_state, save_state, values_without
 from canthus.runtime.smooth import OneEuro
 from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.stream import NetworkStream
@@ -192,6 +193,24 @@ class Landmarker(Closeable):
             raise InputError("the settings cannot be changed while a trace is recorded; close the recorder first")
         self._processing = processing_from_settings(settings)
         self._processor.change(self._processing)
+
+    def state(self) -> bytes:
+        """Return the state after the last frame. A Landmarker with the same settings goes on with it by `restore`.
+
+        With `live` a detection that is in progress is not a part of it.
+        """
+        return save_state({"detector": self._detector_state(), **self._processor.state()})
+
+    def restore(self, state: bytes) -> None:
+        """Go on after the frame at which `state` was called. Raises InputError if it is damaged."""
+        values = load_state(state)
+        vars(self._detector).update(values.pop("detector", {}))
+        self._processor.restore(values)
+
+    def _detector_state(self) -> dict[str, object]:
+        if isinstance(self._detector, BackgroundDetector):
+            return {}
+        return values_without(self._detector, ("_detector", "_wrap", "_closed"))
 
     def calibrate(self) -> None:
         """Measure the neutral faces again, in the next two seconds. People should look calmly into the camera."""

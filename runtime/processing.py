@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import Backend
 from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.measures import KnownPerson, Measurer
+from canthus.runtime.saved_state import values_without
 from canthus.runtime.smooth import OneEuro, Smoother
 from canthus.runtime.tracker import Detect, Shrink, Tracker, TrackerSettings, thumbnail
 from canthus.runtime.types import Faces, Frame
@@ -85,6 +86,23 @@ class Processor:
         """Measure the neutral faces again."""
         if self._measurer:
             self._measurer.calibrate()
+
+    def state(self) -> dict[str, dict[str, object]]:
+        """Return what the next frame depends on, for `restore`."""
+        state = {"tracker": self.tracker.state()}
+        if self._smoother:
+            state["smoother"] = values_without(self._smoother, ("_settings",))
+        if self._measurer:
+            state["measurer"] = values_without(self._measurer, ("_focal", "_head", "_known"))
+        return state
+
+    def restore(self, state: dict[str, dict[str, object]]) -> None:
+        """Go on from a state of the same settings."""
+        self.tracker.restore(state["tracker"])
+        if self._smoother:
+            vars(self._smoother).update(state["smoother"])
+        if self._measurer:
+            vars(self._measurer).update(state["measurer"])
 
     def people(self) -> dict[int, KnownPerson]:
         """Return what is known of the person of each visible face, by id of the face."""

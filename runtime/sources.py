@@ -8,9 +8,10 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import av
 import cv2
@@ -23,9 +24,22 @@ from canthus.runtime.damage import BARE_JPEGS, DamageCheck
 from canthus.runtime.errors import InputError
 from canthus.runtime.image_files import opencv_log_silenced
 from canthus.runtime.limits import FRAME_LIMIT, check_size, current_limit
-from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media, orientation, to_rgb
+from canthus.runtime.media import (
+    AV_TIME_BASE,
+    demux,
+    error_reason,
+    has_many_bits,
+    main_track,
+    open_media,
+    orientation,
+    to_rgb,
+    to_wide_rgb,
+)
 from canthus.runtime.threads import thread_limit
 from canthus.runtime.types import Frame
+
+NO_IMAGE: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
+"""The image of a frame that is skipped."""
 
 OPEN_TIMEOUT = 20.0
 """Seconds that a camera may take to open. Some take 10."""
@@ -48,8 +62,29 @@ video has B-frames."""
 LARGE_FRAME = 16_000_000
 """Pixels from which on memory matters more than speed: two frames are decoded at the same time, and none ahead."""
 
+TIME_TOLERANCE = 1e-6
+"""Seconds. Times are computed from ticks, so that a frame at a given start may be a rounding error before it."""
+
+Depth = TypeVar("Depth", np.uint8, np.uint16)
+
 CLOCK_FRAMES = 16
 """Number of frames whose presentation times are checked before the first one is returned."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The part of a video that is read: the frames from `start` on and before `end`, and of these each `every`-th."""
+
+    start: float = 0.0  # seconds from the first frame
+    end: float = math.inf
+    every: int = 1
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DeepFrame(Frame):
+    """A frame of a video with more than 8 bits."""
+
+    deep: NDArray[np.uint16] = field(repr=False)  # (H, W, 3) RGB of 16 bits
 
 
 class VideoFile(Closeable):
@@ -144,12 +179,49 @@ class VideoFile(Closeable):
         # A clip trimmed without re-encoding contains more frames than are shown.
         return min(self.stream.frames or shown, shown or self.stream.frames)
 
+    def count(self, selection: Selection) -> int:
+        """Return the number of frames of a selection, estimated, or 0 if nothing is known."""
+        whole = self.frames
+        first = round(selection.start * self.rate)
+        last = whole if math.isinf(selection.end) else min(whole, round(selection.end * self.rate))
+        return max(-(-(last - first) // selection.every), 0)
+
     def __iter__(self) -> Iterator[Frame]:
+        return self.read(Selection())
+
+    def read(self, selection: Selection, skip: int = 0, deep: bool = False) -> Iterator[Frame]:
+        """Iterate over a part of the frames. Their index and time are those in the whole video.
+
+        Args:
+            selection: Which frames. Those before its start are decoded too, because others depend on them.
+            skip: How many of these frames have NO_IMAGE instead of their image, which takes less time.
+            deep: Yield `DeepFrame` if the video has more than 8 bits.
+        """
         self.damaged, self.end, self._video_end = "", None, 0.0
         # A new container each time: a raw stream, as many cameras write, cannot be rewound.
         container, stream = self._open()
         with container:
-            yield from self._upright(self._decoded(container, stream))
+            count = 0
+            for index, stored, seconds in self._timed(self._decoded(container, stream)):
+                if seconds >= selection.end:
+                    self.end = None
+                    return
+                if seconds < selection.start - TIME_TOLERANCE:
+                    continue
+                count += 1
+                if (count - 1) % selection.every:
+                    continue
+                if (count - 1) // selection.every < skip:
+                    yield Frame(NO_IMAGE, index, seconds, float(self.pixel_aspect))
+                    continue
+                image = self._turn(to_rgb(stored))
+                if deep and has_many_bits(stored.format.name):
+                    wide = self._turn(to_wide_rgb(stored))
+                    del stored
+                    yield DeepFrame(image, index, seconds, float(self.pixel_aspect), deep=wide)
+                else:
+                    del stored
+                    yield Frame(image, index, seconds, float(self.pixel_aspect))
 
     def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         """Yield all frames that can be decoded, also those after an error. Set `damaged`."""
@@ -182,8 +254,8 @@ class VideoFile(Closeable):
         except av.error.FFmpegError as error:
             check.add_error(error_reason(error))
 
-    def _upright(self, decoded: Iterator[av.VideoFrame]) -> Iterator[Frame]:
-        """Convert decoded frames to RGB, turn them upright, and give them increasing times."""
+    def _timed(self, decoded: Iterator[av.VideoFrame]) -> Iterator[tuple[int, av.VideoFrame, float]]:
+        """Yield the index, the stored frame and its time of each decoded frame. Times always increase."""
         last, first = -1 / self.rate, None
         for index, stored in enumerate(decoded):
             ticks = stored.dts if self._clock == "dts" else stored.pts
@@ -195,12 +267,12 @@ class VideoFile(Closeable):
                 seconds = float(ticks * (stored.time_base or 0))
                 first = seconds - expected if first is None else first
                 last = seconds - first if seconds - first > last else expected
-            yield Frame(self._turn(to_rgb(stored)), index, last, float(self.pixel_aspect))
+            yield index, stored, last
         self.end = self._video_end - self.start
         if self.end <= last:  # the file has no durations
             self.end = last + 1 / self.rate
 
-    def _turn(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _turn(self, image: NDArray[Depth]) -> NDArray[Depth]:
         """Return a stored image as a player shows it."""
         return np.ascontiguousarray(np.rot90(image[:, ::-1] if self._flipped else image, self._turns))
 

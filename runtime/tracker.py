@@ -20,6 +20,7 @@ from canthus.runtime.geometry import (
     rolls_from_points,
 )
 from canthus.runtime.landmarks import CONFIDENT_SCORE, Landmarks, predict_landmarks, refine_landmarks
+from canthus.runtime.saved_state import values_without
 from canthus.runtime.types import FaceBox, Faces
 
 MAX_SCALE_CHANGE = 1.6
@@ -155,6 +156,19 @@ class Tracker:
         """Forget all faces, as after a jump to another position of a video. Their ids are not used again."""
         self._tracks, self._lost, self._rejected = [], [], []
         self._outdated = self._awaited
+
+    def state(self) -> dict[str, object]:
+        """Return what the next frame depends on, for `restore`."""
+        cuts = values_without(self._cuts, ("_shrink",))
+        return values_without(self, ("detect", "backend", "settings", "_cuts")) | {"cuts": cuts}
+
+    def restore(self, state: dict[str, object]) -> None:
+        """Go on from a state of a tracker with the same settings."""
+        values = dict(state)
+        cuts = values.pop("cuts")
+        assert isinstance(cuts, dict), "as in `state`"
+        vars(self._cuts).update(cuts)
+        vars(self).update(values)
 
     def update(self, image: NDArray[np.uint8], seconds: float) -> Faces:
         """Return the faces of the next frame, sorted by id; `seconds` is the frame's time."""

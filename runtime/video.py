@@ -1,8 +1,9 @@
 """`canthus video`: track the faces of video files; write overlay videos, tables of points, or both."""
 
-import contextlib
+import argparse
+import math
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,24 +18,25 @@ from canthus.runtime.options import (
     add_trace_option,
     command_parser,
     outputs_from_args,
+    positive_int,
+    seconds_argument,
     settings_from_args,
 )
 
 if TYPE_CHECKING:
-    import argparse
-
     from canthus.runtime.batch.tasks import Figures, OnProgress, Task
     from canthus.runtime.pipeline import Settings
-    from canthus.runtime.sources import VideoFile
-    from canthus.runtime.trace import Recorder
-    from canthus.runtime.types import Faces, Frame
+    from canthus.runtime.video_run import Report, VideoOptions
 
 DESCRIPTION = """Find 98 points on every face of a video file, or of many.
 
 The overlay video shows the points on the frames and keeps the timestamps and the audio. The table has one row for
 each face of each frame: frame, seconds, face (the id of the track), the face's box and scores, then x, y and score of
 each point. Coordinates are pixels of the frame. A frame without a face has a row in which `face` and what follows is
-empty. Give -o, --table, or both. Ctrl-C stops early and keeps the results.
+empty. Give -o, --table, or both.
+
+Ctrl-C stops early. What was written until then gets the names overlay.partial.mp4 and points.partial.csv; the same
+command with --resume goes on, and its table is the same as without the stop. This works after a crash too.
 
 If the file is damaged or incomplete, all frames that can be decoded are processed, and one line on standard error says
 what is missing; the exit code is 0. Not noticed are: the end of a .h264, .hevc or .ts file that is cut between two
@@ -54,6 +56,9 @@ EXAMPLES = """examples:
   canthus video clip.mp4 --table - | head           write them to standard output
   canthus video clip.mp4 --table face.csv --measures  with head pose, gaze, blinks, expressions
   canthus video clip.mp4 -o overlay.mp4 --table points.csv --max-faces 1 --overwrite
+  canthus video clip.mp4 -o overlay.mp4 --resume    go on after Ctrl-C or a crash
+  canthus video clip.mp4 -o part.mp4 --start 1:30 --end 2:00 --codec hevc --crf 18
+  canthus video clip.mp4 -o points.mov --overlay-only    the drawing alone, with transparency
   canthus video clips/ other.mp4 'takes/*.mov' --table tables/ --jobs 4    many files, in four processes
   canthus video @list.txt -o drawn/ --table tables/ --shard 3/8            the third of eight parts of a list
   canthus video s3://b/clips --table s3://b/tables --ray auto              on a Ray cluster"""
@@ -65,14 +70,11 @@ FIGURES = ("frames", "frames_with_faces", "damage")
 """Columns of the summary of many videos."""
 
 
-@dataclass(frozen=True)
-class Report:
-    """The result of a run."""
+CODEC_NAMES = ("h264", "hevc", "av1", "vp9", "prores", "ffv1", "qtrle")
 
-    frames: int
-    frames_with_faces: int
-    damage: str  # what could not be decoded, or empty
-    audio_error: str  # why the audio of the overlay is incomplete, or empty
+SUFFIX_OF_CODEC = {"prores": ".mov", "ffv1": ".mkv", "qtrle": ".mov"}
+SUFFIX_OF_TRANSPARENT = {None: ".mov", "prores": ".mov", "vp9": ".webm", "ffv1": ".mkv", "qtrle": ".mov"}
+"""Suffixes of the overlays of many videos; the others are .mp4."""
 
 
 def command(arguments: list[str]) -> int:
@@ -83,6 +85,7 @@ def command(arguments: list[str]) -> int:
     add_landmarker_options(parser)
     add_measure_options(parser)
     add_trace_option(parser)
+    _add_video_options(parser)
     add_batch_options(parser)
     parser.add_argument(
         "--table-format", default="csv", choices=TABLE_FORMATS, help="of the tables of many files (default: csv)"
@@ -90,14 +93,18 @@ def command(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     if is_batch(args, args.sources) and (args.table == Path("-") or args.record_trace):
         parser.error("several videos cannot be written to standard output, or to one trace: give --table FOLDER")
+    if is_batch(args, args.sources) and args.resume:
+        parser.error("--resume is for one video; the same command for several skips the finished ones")
     if not (args.output or args.table or args.record_trace):
         parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE, or both")
 
-    outputs, settings = outputs_from_args(args), settings_from_args(args)
+    from canthus.runtime.video_run import process_video
+
+    outputs, settings, options = outputs_from_args(args), settings_from_args(args), _video_options(args)
     if is_batch(args, args.sources):
-        return _process_many(args, outputs, settings)
+        return _process_many(args, outputs, VideoWork(outputs, settings, options))
     source = Path(args.sources[0])
-    _print_report(source, outputs, process_video(source, outputs, settings))
+    _print_report(source, outputs, process_video(source, outputs, settings, options=options))
     return 0
 
 
@@ -107,27 +114,32 @@ class VideoWork:
 
     outputs: Outputs  # without paths
     settings: "Settings"
+    options: "VideoOptions"
 
     def __call__(self, _task: "Task", source: Path, outputs: Mapping[str, Path], progress: "OnProgress") -> "Figures":
         """Write the overlay and the table, and return the columns FIGURES of the summary."""
+        from canthus.runtime.video_run import process_video
+
         paths = replace(self.outputs, overlay=outputs.get("overlay"), table=outputs.get("table"))
-        report = process_video(source, paths, self.settings, lambda done, total: progress(done, total, ""))
+        show = lambda done, total: progress(done, total, "")  # noqa: E731
+        report = process_video(source, paths, self.settings, show, self.options)
         damage = "; ".join(text for text in (report.damage, report.audio_error) if text)
         return dict(zip(FIGURES, (report.frames, report.frames_with_faces, damage), strict=True))
 
 
-def _process_many(args: "argparse.Namespace", outputs: Outputs, settings: "Settings") -> int:
+def _process_many(args: argparse.Namespace, outputs: Outputs, given: VideoWork) -> int:
     from canthus.runtime.batch.identity import describe_settings
     from canthus.runtime.batch.listing import VIDEO_SUFFIXES
     from canthus.runtime.batch.process import Batch, process_files
     from canthus.runtime.sinks import VIDEO_SUFFIXES as WRITTEN
 
-    work = VideoWork(replace(outputs, overlay=None, table=None, overwrite=True), settings)
+    work = replace(given, outputs=replace(outputs, overlay=None, table=None, overwrite=True))
     folders = {}
     if args.table:
         folders["table"] = (str(args.table), f".{args.table_format}")
     if args.output:
-        folders["overlay"] = (str(args.output), ".mp4")
+        suffixes = SUFFIX_OF_TRANSPARENT if args.overlay_only else SUFFIX_OF_CODEC
+        folders["overlay"] = (str(args.output), suffixes.get(args.codec, ".mp4"))
     for folder, _ in folders.values():
         if Path(folder).suffix in (*WRITTEN, *(f".{name}" for name in TABLE_FORMATS)) and not Path(folder).is_dir():
             raise InputError(
@@ -135,7 +147,9 @@ def _process_many(args: "argparse.Namespace", outputs: Outputs, settings: "Setti
             )
     identity = {
         "outputs": asdict(work.outputs),
-        "settings": describe_settings(settings),
+        "settings": describe_settings(given.settings),
+        "selection": asdict(given.options.selection),
+        "encoding": asdict(given.options.encoding),
         "formats": {kind: suffix for kind, (_, suffix) in folders.items()},
     }
     batch = Batch(
@@ -144,131 +158,38 @@ def _process_many(args: "argparse.Namespace", outputs: Outputs, settings: "Setti
     return process_files(batch, batch_from_args(args))
 
 
-def process_video(
-    source: Path, outputs: Outputs, settings: "Settings", on_frame: Callable[[int, int], None] | None = None
-) -> Report:
-    """Track the faces of a video and write the outputs. They are complete files even if the run is interrupted.
-
-    With `on_frame` no progress bar is shown: it is called after each frame with the number of frames until then, and
-    that of the video (an estimate, or 0).
-
-    Raises:
-        InputError: If the source cannot be read, an output cannot be written, or another run writes it. Checked before
-            the work starts.
-    """
-    from tqdm import tqdm
-
-    from canthus.runtime.draw import draw
-    from canthus.runtime.files import Output, commit_together
-    from canthus.runtime.run_details import describe_model, describe_settings, describe_video
-    from canthus.runtime.sinks import VideoSink
-    from canthus.runtime.sources import VideoFile
-    from canthus.runtime.tables import FRAMES, TableSink
-    from canthus.runtime.trace import Recorder
-
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(VideoFile(source))
-        stack.enter_context(_claimed(source, outputs))
-        sinks: list[Output] = []
-        recorder = None
-        if outputs.trace:
-            recorder = Recorder(outputs.trace, source.name)
-            stack.callback(recorder.discard)
-            sinks.append(recorder)
-        backends: list[str] = []
-        landmarked = _landmark(file, settings, backends.append, recorder)
-        results = _begun(stack.enter_context(contextlib.closing(landmarked)))
-        stack.callback(commit_together, sinks)
-        overlay = table = None
-        if outputs.overlay:
-            overlay = VideoSink(outputs.overlay, file)
-            sinks.append(overlay)
-        if outputs.table:
-            details = {
-                "source": describe_video(file),
-                "model": describe_model(settings, backends[0]),
-                "settings": describe_settings(settings),
-            }
-            table = TableSink(outputs.table, FRAMES.with_measures(outputs.measures), details, outputs.faces_only)
-            sinks.append(table)
-        hidden = None if on_frame is None else True  # None: shown on a terminal
-        bar = stack.enter_context(tqdm(total=file.frames or None, unit="frame", desc=source.name, disable=hidden))
-
-        count = with_faces = 0
-        for frame, faces in results:
-            if table:
-                table.write(frame.index, frame.seconds, faces)
-            if overlay:
-                drawn, seconds = draw(frame.image, faces, drawings=outputs.drawings), frame.seconds
-                del frame  # 100 MB in an 8K video
-                overlay.write(drawn, seconds)
-            count, with_faces = count + 1, with_faces + bool(len(faces))
-            bar.update()
-            if on_frame is not None:
-                on_frame(count, file.frames)
-    # Read after the sinks are closed: the rest of the audio is copied on close.
-    return Report(count, with_faces, file.damaged, overlay.audio_error if overlay else "")
+def _add_video_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the part that is read, of the encoding and of stopped runs."""
+    parser.add_argument(
+        "--start", type=seconds_argument, default=0.0, metavar="TIME", help="first time: 90, 1:30, 0:01:30.5"
+    )
+    parser.add_argument("--end", type=seconds_argument, default=math.inf, metavar="TIME", help="time at which to stop")
+    parser.add_argument("--every", type=positive_int, default=1, metavar="N", help="read one frame of N (default: 1)")
+    parser.add_argument("--codec", choices=CODEC_NAMES, help="of the overlay (default: h264; vp9 in a .webm)")
+    parser.add_argument(
+        "--crf", type=int, metavar="N", help="quality of the overlay, 0 is best (default: by the codec)"
+    )
+    parser.add_argument("--pix-fmt", metavar="NAME", help="format of pixels of the overlay, as yuv420p10le in FFmpeg")
+    parser.add_argument(
+        "--overlay-only",
+        action="store_true",
+        help="write the drawing alone, with transparency: .mov (ProRes 4444), .webm (VP9) or .mkv (FFV1)",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was stopped")
 
 
-def _landmark(
-    file: "VideoFile", settings: "Settings", opened: Callable[[str], None], recorder: "Recorder | None"
-) -> Generator[tuple["Frame", "Faces"], None, None]:
-    """Yield the frames of a video with their faces. A thread decodes, another one finds the faces.
+def _video_options(args: argparse.Namespace) -> "VideoOptions":
+    from canthus.runtime.codecs import Encoding
+    from canthus.runtime.sources import Selection
+    from canthus.runtime.video_run import VideoOptions
 
-    `opened` is called with the name of the backend. The frames of a large video are not read ahead: each may have
-    100 MB.
-    """
-    from canthus.runtime.channel import Stage
-    from canthus.runtime.pipeline import Landmarker
-
-    def find_faces(frames: Iterable["Frame"]) -> Iterator[tuple["Frame", "Faces"]]:
-        with Landmarker(settings, recorder=recorder) as landmarker:  # in the thread that uses it
-            opened(landmarker.backend_name)
-            for frame in frames:
-                found = [(frame, landmarker.update(frame))]
-                del frame
-                yield found.pop()  # not kept here
-
-    if file.is_large:
-        yield from find_faces(file)
-        return
-    with Stage(lambda: iter(file), "decode") as frames, Stage(lambda: find_faces(frames), "landmark", 2) as results:
-        yield from results
+    if args.end <= args.start:
+        raise InputError(f"--end {args.end:g}: is not after --start {args.start:g} (seconds)")
+    selection = Selection(args.start, args.end, args.every)
+    return VideoOptions(selection, Encoding(args.codec, args.crf, args.pix_fmt, args.overlay_only), args.resume)
 
 
-def _begun(results: Iterator[tuple["Frame", "Faces"]]) -> Iterator[tuple["Frame", "Faces"]]:
-    """Compute the first result now, so that a model that cannot be opened is an error before an output is created."""
-    first = [result for result in (next(results, None),) if result is not None]
-
-    def go_on() -> Iterator[tuple["Frame", "Faces"]]:
-        while first:
-            yield first.pop()  # not kept here: a frame may have 100 MB
-        yield from results
-
-    return go_on()
-
-
-@contextlib.contextmanager
-def _claimed(source: Path, outputs: Outputs) -> Iterator[None]:
-    """Reserve the outputs in the block, and check that they can be written."""
-    from canthus.runtime.files import claim
-    from canthus.runtime.sinks import check_video
-    from canthus.runtime.tables import STDOUT, check_table
-    from canthus.runtime.trace.recorder import check_trace
-
-    with contextlib.ExitStack() as stack:
-        checks = ((outputs.overlay, check_video), (outputs.table, check_table), (outputs.trace, check_trace))
-        for output, check in checks:
-            if output and output.resolve() == source.resolve():
-                raise InputError(f"{output}: is the source; choose another name for the output")
-            if output and (output != STDOUT or check is not check_table):
-                stack.enter_context(claim(output))
-            if output:
-                check(output, outputs.overwrite)
-        yield
-
-
-def _print_report(source: Path, outputs: Outputs, report: Report) -> None:
+def _print_report(source: Path, outputs: Outputs, report: "Report") -> None:
     from canthus.runtime.tables import STDOUT
 
     written = " and ".join(

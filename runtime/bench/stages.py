@@ -328,7 +328,7 @@ def _throughput(clip: Path, case: Case, frames: int) -> float:
     """Return frames per second of `canthus video` with an overlay, the opening of the model included."""
     from canthus.runtime.options import Outputs
     from canthus.runtime.pipeline import Settings
-    from canthus.runtime.video import process_video
+    from canthus.runtime.video_run import process_video
 
     settings = Settings(model=case.model, max_faces=case.faces, gpu=False, precision=case.precision)
     began = time.perf_counter()

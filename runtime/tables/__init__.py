@@ -5,7 +5,7 @@
 
 from canthus.runtime.tables.read import Table, read_table
 from canthus.runtime.tables.schema import FRAMES, IMAGES, SCHEMA_VERSION, Schema
-from canthus.runtime.tables.sink import STDOUT, TABLE_SUFFIXES, TableSink, check_table
+from canthus.runtime.tables.sink import STDOUT, TABLE_SUFFIXES, Stopped, TableSink, check_table
 
 __all__ = [
     "FRAMES",
@@ -14,6 +14,7 @@ __all__ = [
     "STDOUT",
     "TABLE_SUFFIXES",
     "Schema",
+    "Stopped",
     "Table",
     "TableSink",
     "check_table",

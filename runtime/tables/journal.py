@@ -31,6 +31,8 @@ class Journal:
         self.rows = rows or 0
         self._file: IO[bytes] = path.open("w+b" if rows is None else "r+b", buffering=0)
         self._start = len(self._header())
+        if rows is not None and path.stat().st_size < self._start + rows * dtype.itemsize:
+            raise OSError("the stopped run has left less than its checkpoint says")
         self._file.truncate(self._start + self.rows * dtype.itemsize)
         self._write_header()
 

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
@@ -41,6 +41,13 @@ def check_table(path: Path, overwrite: bool) -> None:
         check_output(metadata_path(path), overwrite)
 
 
+class Stopped(NamedTuple):
+    """The table of a run that has stopped, to go on with."""
+
+    draft: Draft
+    position: int  # of `TableSink.position`: what was written after it is removed
+
+
 class TableSink(Closeable):
     """Writes a table with one row for each face of each frame, and a row for a frame without a face.
 
@@ -54,6 +61,7 @@ class TableSink(Closeable):
         details: What else the metadata says about the run, such as the source, the model and the settings. The metadata
             of a .csv or .jsonl file is in a JSON file beside it; `metadata_path` names it.
         faces_only: Write no row for a frame without a face.
+        stopped: The table of a stopped run, to go on with. None: a new one.
 
     Raises:
         InputError: If the format is unsupported or the file cannot be written.
@@ -65,6 +73,7 @@ class TableSink(Closeable):
         schema: Schema,
         details: Mapping[str, object] | None = None,
         faces_only: bool = False,
+        stopped: Stopped | None = None,
     ) -> None:
         self._path, self._schema, self._faces_only = path, schema, faces_only
         self.draft: Draft | None = None
@@ -74,14 +83,24 @@ class TableSink(Closeable):
             self._writer: _Writer = _TextWriter(_open_stdout(), schema, ".csv")
             return
         check_suffix(path, TABLE_SUFFIXES, "table format")
-        self.draft = Draft(path)
+        self.draft = stopped.draft if stopped else Draft(path)
+        position = stopped.position if stopped else None
         with self.draft.writing():
-            if path.suffix.lower() in TEXT_SUFFIXES:
-                beside = self.draft.beside(metadata_path(path))
+            text = path.suffix.lower() in TEXT_SUFFIXES
+            beside = self.draft.beside(metadata_path(path)) if text else None
+            self.draft.delete_part()
+            if beside is not None:
                 beside.write_text(json.dumps(metadata, indent=1) + "\n", encoding="utf-8")
-                self._writer = _TextWriter(_open_text(self.draft.file), schema, path.suffix.lower())
+                self._writer = _TextWriter(
+                    _open_text(self.draft.file, position), schema, path.suffix.lower(), go_on=bool(position)
+                )
             else:
-                self._writer = _JournalWriter(self.draft, schema, metadata)
+                self._writer = _JournalWriter(self.draft, schema, metadata, position)
+
+    @property
+    def position(self) -> int:
+        """How much was written: bytes of a .csv or .jsonl file, rows of others."""
+        return self._writer.position
 
     def write(self, index: int, seconds: float, faces: Faces) -> None:
         """Add the faces of one frame."""
@@ -134,6 +153,11 @@ class _Writer(Protocol):
         """Append the rows of one frame or image."""
         ...
 
+    @property
+    def position(self) -> int:
+        """How much was written."""
+        ...
+
     def close(self) -> None:
         """Close the file."""
         ...
@@ -146,11 +170,15 @@ class _Writer(Protocol):
 class _TextWriter:
     """Writes CSV or JSON Lines, each frame at once."""
 
-    def __init__(self, file: IO[str], schema: Schema, suffix: str) -> None:
+    def __init__(self, file: IO[str], schema: Schema, suffix: str, go_on: bool = False) -> None:
         self._file, self._schema = file, schema
         self._rows = csv_rows if suffix == ".csv" else json_rows
-        if suffix == ".csv":
+        if suffix == ".csv" and not go_on:
             file.write(csv_header(schema))
+
+    @property
+    def position(self) -> int:
+        return os.fstat(self._file.fileno()).st_size  # the buffer is empty after each frame
 
     def write(self, rows: Records, place: Place) -> None:
         self._file.write(self._rows(self._schema, rows, place))
@@ -166,9 +194,9 @@ class _TextWriter:
 class _JournalWriter:
     """Writes a journal, and at the end the table from it."""
 
-    def __init__(self, draft: Draft, schema: Schema, metadata: Mapping[str, object]) -> None:
+    def __init__(self, draft: Draft, schema: Schema, metadata: Mapping[str, object], rows: int | None) -> None:
         self._target, self._schema, self._metadata = draft.file, schema, metadata
-        self._journal = Journal(draft.folder / f"{draft.file.name}.npy", schema.dtype)
+        self._journal = Journal(draft.folder / f"{draft.file.name}.npy", schema.dtype, rows)
         self._names: list[str] = []
         self._names_file = draft.folder / f"{draft.file.name}.names"
 
@@ -180,6 +208,10 @@ class _JournalWriter:
                 file.write(os.fsencode(f"{place[0]}\0"))
         self._journal.write(rows)
 
+    @property
+    def position(self) -> int:
+        return self._journal.rows
+
     def close(self) -> None:
         self._journal.close()
 
@@ -188,9 +220,15 @@ class _JournalWriter:
         export(self._journal, self._target, self._schema, self._names, self._metadata)
 
 
-def _open_text(path: Path) -> IO[str]:
+def _open_text(path: Path, position: int | None) -> IO[str]:
+    """Open a file to write text after a position in bytes."""
+    if position:
+        if path.stat().st_size < position:
+            raise OSError("the stopped run has left less than its checkpoint says")
+        os.truncate(path, position)
     # File names need not be valid UTF-8: surrogateescape writes their bytes unchanged.
-    return path.open("w", buffering=BUFFER_BYTES, newline="", encoding="utf-8", errors="surrogateescape")
+    mode = "a" if position else "w"
+    return path.open(mode, buffering=BUFFER_BYTES, newline="", encoding="utf-8", errors="surrogateescape")
 
 
 def _open_stdout() -> IO[str]:

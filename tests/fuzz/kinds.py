@@ -144,7 +144,7 @@ def write_overlay(path: Path) -> None:
     from canthus.runtime import pipeline
     from canthus.runtime.options import Outputs
     from canthus.runtime.sources import VideoFile
-    from canthus.runtime.video import process_video
+    from canthus.runtime.video_run import process_video
     from support.fakes import FakeBackend, FakeDetector
 
     pipeline.open_automatic = lambda *_: FakeBackend()  # type: ignore[assignment]

@@ -141,7 +141,7 @@ def test_file_whose_process_ends_once_is_finished_by_the_second_attempt(clips, p
 
 
 def test_unexpected_error_in_one_file_is_reported_as_a_failure(clips, pools, monkeypatch):
-    from canthus.runtime import video
+    from canthus.runtime import video_run as video
 
     def fail(source, *_):
         raise ZeroDivisionError("oops")
@@ -152,7 +152,7 @@ def test_unexpected_error_in_one_file_is_reported_as_a_failure(clips, pools, mon
 
 
 def test_interrupted_run_goes_on_where_it_stopped(clips, pools, monkeypatch, capsys):
-    from canthus.runtime import video
+    from canthus.runtime import video_run as video
 
     process_video, done = video.process_video, []
 

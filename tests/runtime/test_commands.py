@@ -266,9 +266,9 @@ def test_truncated_video_is_processed_up_to_its_end(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_sigterm_leave_complete_outputs(tmp_path, end):
-    overlay, table = tmp_path / "o.mp4", tmp_path / "t.csv"
-    words = [*CANTHUS, "video", str(sample.CLIP), "-o", str(overlay), "--table", str(table)]
+def test_ctrl_c_and_sigterm_leave_parts_that_can_be_read(tmp_path, end):
+    overlay, table = tmp_path / "o.partial.mp4", tmp_path / "t.partial.csv"
+    words = [*CANTHUS, "video", str(sample.CLIP), "-o", str(tmp_path / "o.mp4"), "--table", str(tmp_path / "t.csv")]
     running = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     while running.poll() is None:
         time.sleep(0.05)
@@ -283,7 +283,14 @@ def test_ctrl_c_and_sigterm_leave_complete_outputs(tmp_path, end):
     assert None not in rows[-1].values()
     with VideoFile(overlay) as video:
         assert abs(len(list(video)) - len(rows)) <= 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv", "t.csv.json"]
+    assert visible(tmp_path) == PARTS
+
+
+PARTS = ["o.partial.mp4", "t.partial.csv", "t.partial.csv.json"]
+
+
+def visible(folder):
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
 
 
 @contextlib.contextmanager
@@ -307,10 +314,10 @@ def test_second_ctrl_c_during_closing_loses_no_frame(tmp_path):
         errors = running.communicate(timeout=30)[1]
     assert running.returncode == 130
     assert errors.strip().endswith("stopped")
-    rows = list(csv.DictReader((tmp_path / "t.csv").read_text().splitlines()))
-    with VideoFile(tmp_path / "o.mp4") as video:
+    rows = list(csv.DictReader((tmp_path / "t.partial.csv").read_text().splitlines()))
+    with VideoFile(tmp_path / "o.partial.mp4") as video:
         assert abs(len(list(video)) - len(rows)) <= 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["o.mp4", "t.csv", "t.csv.json"]
+    assert visible(tmp_path) == PARTS
 
 
 def test_second_run_on_the_same_output_is_refused_and_the_first_one_is_untouched(tmp_path, clip, capsys):
@@ -321,7 +328,7 @@ def test_second_run_on_the_same_output_is_refused_and_the_first_one_is_untouched
         assert running.poll() is None
         running.send_signal(signal.SIGINT)
         running.communicate(timeout=30)
-    with VideoFile(tmp_path / "o.mp4") as video:
+    with VideoFile(tmp_path / "o.partial.mp4") as video:
         assert list(video)
 
 
@@ -336,7 +343,7 @@ def test_killed_run_leaves_only_a_partial_folder_which_the_next_run_deletes(tmp_
 
 
 @pytest.mark.parametrize("calls", [0, 3])
-def test_interrupted_run_leaves_both_outputs_or_none(clip, tmp_path, monkeypatch, calls):
+def test_interrupted_run_leaves_parts_of_both_outputs_or_none(clip, tmp_path, monkeypatch, calls):
     update, times = Landmarker.update, []
 
     def interrupted(self, frame):
@@ -347,10 +354,7 @@ def test_interrupted_run_leaves_both_outputs_or_none(clip, tmp_path, monkeypatch
 
     monkeypatch.setattr(Landmarker, "update", interrupted)
     assert run("video", clip, "-o", tmp_path / "o.mp4", "--table", tmp_path / "t.csv") == 130
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "clip.mp4",
-        *(["o.mp4", "t.csv", "t.csv.json"] if calls else []),
-    ]
+    assert visible(tmp_path) == ["clip.mp4", *(PARTS if calls else [])]
 
 
 def test_images_are_drawn_and_written_to_a_table(clip, tmp_path, capsys):

@@ -1,0 +1,58 @@
+"""The state of a landmarker as bytes, so that a run that was stopped can go on as if it had not been.
+
+Bytes are read back as objects of a few known classes only: a file beside an output must not run code.
+"""
+
+import io
+import pickle
+from collections.abc import Iterable, Mapping
+
+from canthus.runtime.errors import InputError
+
+_MODULES = ("canthus.runtime.tracker", "canthus.runtime.smooth", "canthus.runtime.types", "canthus.runtime.measures")
+"""Modules and packages whose classes hold values only."""
+
+_NUMPY = {
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("collections", "deque"),
+}
+
+
+def values_without(owner: object, names: Iterable[str]) -> dict[str, object]:
+    """Return the attributes of an object, without those that are no state."""
+    return {name: value for name, value in vars(owner).items() if name not in names}
+
+
+def save_state(state: Mapping[str, object]) -> bytes:
+    """Return the bytes of values by name."""
+    return pickle.dumps(dict(state), pickle.HIGHEST_PROTOCOL)
+
+
+def load_state(content: bytes) -> dict[str, dict[str, object]]:
+    """Return the values that `save_state` has saved, by the name of each part.
+
+    Raises:
+        InputError: If the content is damaged, or has other objects than the state of a landmarker.
+    """
+    try:
+        state = _Reader(io.BytesIO(content)).load()
+    except (pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, ImportError) as error:
+        raise InputError(f"the state of the stopped run is damaged ({error})") from error
+    if not isinstance(state, dict) or not all(isinstance(part, dict) for part in state.values()):
+        raise InputError("the state of the stopped run is damaged (not the values of its parts)")
+    return state
+
+
+class _Reader(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> object:
+        if (module, name) in _NUMPY:
+            return super().find_class(module, name)
+        if any(module == known or module.startswith(f"{known}.") for known in _MODULES) and "." not in name:
+            found = super().find_class(module, name)
+            if isinstance(found, type) and found.__module__ == module:
+                return found
+        raise pickle.UnpicklingError(f"{module}.{name} is not a part of it")

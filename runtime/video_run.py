@@ -1,0 +1,351 @@
+"""One run of `canthus video`: decode, find the faces, draw, and write the outputs."""
+
+import contextlib
+import logging
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from canthus.runtime.channel import Stage
+from canthus.runtime.codecs import Encoding, codec_for, select_pixels
+from canthus.runtime.draw import draw
+from canthus.runtime.errors import InputError
+from canthus.runtime.files import Draft, Output, claim, commit_together, delete_drafts, keep_parts
+from canthus.runtime.media import has_many_bits
+from canthus.runtime.options import Outputs
+from canthus.runtime.pipeline import Landmarker, Settings
+from canthus.runtime.run_details import describe_model, describe_settings, describe_video
+from canthus.runtime.sinks import VideoSink, check_video
+from canthus.runtime.sources import DeepFrame, Selection, VideoFile
+from canthus.runtime.stopped_runs import (
+    CHECKPOINT_INTERVAL,
+    Checkpoint,
+    Checkpoints,
+    Progress,
+    StoppedRun,
+    find_stopped_run,
+    run_identity,
+)
+from canthus.runtime.tables import FRAMES, STDOUT, Stopped, TableSink, check_table
+from canthus.runtime.trace import Recorder
+from canthus.runtime.trace.recorder import check_trace
+from canthus.runtime.types import Faces, Frame
+
+_log = logging.getLogger(__name__)
+
+OnFrame = Callable[[int, int], None]
+"""Called after each frame with the number of frames until then, and that of the video (an estimate, or 0)."""
+
+
+@dataclass(frozen=True)
+class VideoOptions:
+    """Which frames of a video are read, how the overlay is written, and whether a stopped run goes on."""
+
+    selection: Selection = field(default_factory=Selection)
+    encoding: Encoding = field(default_factory=Encoding)
+    resume: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of a run."""
+
+    frames: int
+    frames_with_faces: int
+    damage: str  # what could not be decoded, or empty
+    audio_error: str  # why the audio or the subtitles of the overlay are incomplete, or empty
+
+
+class _Result(NamedTuple):
+    frame: Frame
+    faces: Faces | None  # None: a stopped run has written the frame
+    state: bytes | None  # of the landmarker after this frame, at a checkpoint
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the parts of a run have in common."""
+
+    file: VideoFile
+    outputs: Outputs
+    settings: Settings
+    options: VideoOptions
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files that are written. The draft of the first one has the checkpoints."""
+        return [path for path in (self.outputs.overlay, self.outputs.table) if path and path != STDOUT]
+
+    @property
+    def can_resume(self) -> bool:
+        return bool(self.paths) and self.outputs.table != STDOUT and not self.outputs.trace
+
+    def identity(self) -> dict[str, object]:
+        """Return what must be the same in a run that goes on with this one."""
+        return run_identity(
+            self.file.path,
+            {
+                "model": {**describe_model(self.settings, ""), "version": av.__version__},
+                "settings": describe_settings(self.settings),
+                "selection of frames": asdict(self.options.selection),
+                "encoding": asdict(self.options.encoding),
+                "drawings": self.outputs.drawings,
+                "table": [self.outputs.measures, self.outputs.faces_only],
+                "outputs": [path.name for path in self.paths],
+            },
+        )
+
+    @property
+    def deep(self) -> bool:
+        """Whether frames are read, and the overlay is written, with more than 8 bits."""
+        source = self.file.stream.codec_context.pix_fmt or "yuv420p"
+        if self.outputs.overlay is None or self.options.encoding.alpha or not has_many_bits(source):
+            return False
+        codec = codec_for(self.outputs.overlay, self.options.encoding)
+        return has_many_bits(select_pixels(codec, self.options.encoding, source))
+
+
+def process_video(
+    source: Path,
+    outputs: Outputs,
+    settings: Settings,
+    on_frame: OnFrame | None = None,
+    options: VideoOptions | None = None,
+) -> Report:
+    """Track the faces of a video and write the outputs.
+
+    If the run is stopped, by Ctrl-C or an error, what it has written gets the names of `partial_path`, and a later run
+    with `options.resume` goes on with it. With `on_frame` no progress bar is shown.
+
+    Raises:
+        InputError: If the source cannot be read, an output cannot be written, or another run writes it. Checked before
+            the work starts.
+    """
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(VideoFile(source))
+        run = _Run(file, outputs, settings, options or VideoOptions())
+        stack.enter_context(_claimed(run))
+        stopped = _stopped_run(run) if run.options.resume else None
+        sinks = _Sinks(run, stopped)
+        if outputs.trace:
+            sinks.recorder = Recorder(outputs.trace, source.name)
+            stack.callback(sinks.recorder.discard)
+        backends: list[str] = []
+        landmarked = _landmark(run, stopped, backends.append, sinks.recorder)
+        results = _begun(stack.enter_context(contextlib.closing(landmarked)))
+        try:
+            sinks.open(results.first.frame.seconds, backends[0])
+            done = _write(run, sinks, results, on_frame)
+        except BaseException:
+            parts = keep_parts(sinks.outputs)
+            if parts:
+                names = " and ".join(map(str, parts))
+                _log.warning("stopped; %s: what was written until then; --resume goes on", names)
+            raise
+        commit_together(sinks.outputs)
+    # Read after the sinks are closed: the rest of the audio is copied on close.
+    return Report(done.frames, done.with_faces, file.damaged, sinks.overlay.audio_error if sinks.overlay else "")
+
+
+class _Sinks:
+    """The outputs of a run."""
+
+    def __init__(self, run: _Run, stopped: StoppedRun | None) -> None:
+        self._run, self._stopped = run, stopped
+        self.outputs: list[Output] = []
+        self.overlay: VideoSink | None = None
+        self.table: TableSink | None = None
+        self.recorder: Recorder | None = None
+        self.begin = 0.0  # seconds of the first frame
+        self.done = stopped.checkpoint.progress if stopped else Progress()
+        self.checkpoints: Checkpoints | None = None
+
+    def _draft(self, path: Path) -> Draft | None:
+        return Draft(path, self._stopped.folders[path]) if self._stopped else None
+
+    def open(self, begin: float, backend: str) -> None:
+        """Create the outputs, or go on with those of the stopped run."""
+        run, self.begin = self._run, begin
+        if run.outputs.overlay:
+            path = run.outputs.overlay
+            self.overlay = VideoSink(path, run.file, run.options.encoding, begin, self._draft(path))
+            self.outputs.append(self.overlay)
+        if run.outputs.table:
+            draft = self._draft(run.outputs.table)
+            details = {
+                "source": describe_video(run.file),
+                "model": describe_model(run.settings, backend),
+                "settings": describe_settings(run.settings),
+            }
+            self.table = TableSink(
+                run.outputs.table,
+                FRAMES.with_measures(run.outputs.measures),
+                details,
+                run.outputs.faces_only,
+                Stopped(draft, self.done.position) if draft else None,
+            )
+            self.outputs.append(self.table)
+        if self.recorder:
+            self.outputs.append(self.recorder)
+        if run.can_resume and self.outputs[0].draft:
+            self.checkpoints = Checkpoints(self.outputs[0].draft.folder, run.identity())
+
+
+def _write(run: _Run, sinks: _Sinks, results: "_Begun", on_frame: OnFrame | None) -> Progress:
+    """Write the results, and return the progress at the end."""
+    count, with_faces = 0, sinks.done.with_faces
+    total = run.file.count(run.options.selection)
+    hidden = None if on_frame is None else True  # None: shown on a terminal
+    with tqdm(total=total or None, unit="frame", desc=run.file.path.name, disable=hidden) as bar:
+        for frame, faces, state in results:
+            if faces is None:
+                if sinks.overlay:
+                    sinks.overlay.copy(frame.seconds - sinks.begin)
+            else:
+                if sinks.table:
+                    sinks.table.write(frame.index, frame.seconds, faces)
+                with_faces += bool(len(faces))
+                if sinks.overlay:
+                    drawn, seconds = _draw(run, frame, faces), frame.seconds - sinks.begin
+                    del frame  # 100 MB in an 8K video
+                    sinks.overlay.write(drawn, seconds)
+            count += 1
+            if state is not None and sinks.checkpoints:
+                progress = Progress(count, with_faces, sinks.table.position if sinks.table else 0)
+                sinks.checkpoints.save(Checkpoint(progress, state))
+            bar.update()
+            if on_frame is not None:
+                on_frame(count, total)
+    return Progress(count, with_faces)
+
+
+def _draw(run: _Run, frame: Frame, faces: Faces) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Return the image to write: RGB of 8 or 16 bits, or RGBA with the drawing alone."""
+    drawings = run.outputs.drawings
+    if run.options.encoding.alpha:
+        return draw_alone(frame.image.shape[:2], faces, drawings)
+    drawn = draw(frame.image, faces, drawings=drawings)
+    if not isinstance(frame, DeepFrame):
+        return drawn
+    changed = np.flatnonzero((drawn != frame.image).any(2))
+    wide = frame.deep.reshape(-1, 3).copy()
+    change = drawn.reshape(-1, 3)[changed].astype(np.int32) - frame.image.reshape(-1, 3)[changed]
+    wide[changed] = np.clip(wide[changed] + 257 * change, 0, 65535)
+    return wide.reshape(frame.deep.shape)
+
+
+def draw_alone(size: tuple[int, ...], faces: Faces, drawings: Sequence[str]) -> NDArray[np.uint8]:
+    """Return what `draw` draws on images of a size (height, width), as RGBA (H, W, 4); alpha is not premultiplied.
+
+    It is computed from the drawing on black and on white.
+    """
+    black, white = (draw(np.full((*size[:2], 3), level, np.uint8), faces, drawings=drawings) for level in (0, 255))
+    found = np.zeros((*size[:2], 4), np.uint8)
+    rows, columns = np.nonzero((white != 255).any(2) | black.any(2))
+    on_black, on_white = black[rows, columns].astype(np.int32), white[rows, columns].astype(np.int32)
+    alpha = np.clip(255 - (on_white - on_black).min(1, keepdims=True), 1, 255)
+    found[rows, columns, :3] = np.clip((on_black * 255 + alpha // 2) // alpha, 0, 255)
+    found[rows, columns, 3:] = alpha
+    return found
+
+
+def _landmark(
+    run: _Run, stopped: StoppedRun | None, opened: Callable[[str], None], recorder: Recorder | None
+) -> Generator[_Result, None, None]:
+    """Yield the frames of a video with their faces. A thread decodes, another one finds the faces.
+
+    `opened` is called with the name of the backend. The frames of a large video are not read ahead: each may have
+    100 MB.
+    """
+    skip = stopped.checkpoint.progress.frames if stopped else 0
+
+    def find_faces(frames: Iterable[Frame]) -> Iterator[_Result]:
+        with Landmarker(run.settings, recorder=recorder) as landmarker:  # in the thread that uses it
+            opened(landmarker.backend_name)
+            if stopped:
+                landmarker.restore(stopped.checkpoint.state)
+            for count, frame in enumerate(frames, 1):
+                if count <= skip:
+                    yield _Result(frame, None, None)
+                    continue
+                faces = landmarker.update(frame)
+                save = run.can_resume and count % CHECKPOINT_INTERVAL == 0
+                found = [_Result(frame, faces, landmarker.state() if save else None)]
+                del frame
+                yield found.pop()  # not kept here
+
+    def read() -> Iterator[Frame]:
+        return run.file.read(run.options.selection, skip, run.deep)
+
+    if run.file.is_large:
+        yield from find_faces(read())
+        return
+    ahead = 2 if run.deep else 4
+    with Stage(read, "decode", ahead) as frames, Stage(lambda: find_faces(frames), "landmark", 2) as results:
+        yield from results
+
+
+class _Begun:
+    """Results of which the first one is computed at once.
+
+    So a model that cannot be opened is an error before an output is created.
+    """
+
+    def __init__(self, results: Iterator[_Result], first: _Result) -> None:
+        self._results, self.first = results, first
+
+    def __iter__(self) -> Iterator[_Result]:
+        first = [self.first]
+        del self.first
+        while first:
+            yield first.pop()  # not kept here: a frame may have 100 MB
+        yield from self._results
+
+
+def _begun(results: Iterator[_Result]) -> _Begun:
+    """Compute the first result. Raises InputError if there is none."""
+    first = next(results, None)
+    if first is None:
+        raise InputError("no frame is in the part between --start and --end; the video is shorter")
+    return _Begun(results, first)
+
+
+@contextlib.contextmanager
+def _claimed(run: _Run) -> Iterator[None]:
+    """Reserve the outputs in the block, and check that they can be written."""
+    outputs, encoding = run.outputs, run.options.encoding
+    checks: tuple[tuple[Path | None, Callable[[Path, bool], object]], ...] = (
+        (outputs.overlay, partial(check_video, encoding=encoding)),
+        (outputs.table, check_table),
+        (outputs.trace, check_trace),
+    )
+    if run.options.resume and not run.can_resume:
+        raise InputError(
+            f"{outputs.trace or STDOUT}: cannot go on; give -o and --table with file names, or leave out --resume"
+        )
+    with contextlib.ExitStack() as stack:
+        for output, check in checks:
+            if output and output.resolve() == run.file.path.resolve():
+                raise InputError(f"{output}: is the source; choose another name for the output")
+            if output and (output != STDOUT or check is not check_table):
+                stack.enter_context(claim(output, keep=run.options.resume))
+            if output:
+                check(output, outputs.overwrite)
+        yield
+
+
+def _stopped_run(run: _Run) -> StoppedRun | None:
+    """Return the stopped run to go on with. If there is none, delete what is left of others, and say so."""
+    stopped = find_stopped_run(run.paths, run.identity(), run.outputs.overlay)
+    if stopped is None:
+        _log.warning("%s: no stopped run to go on with; this one starts at the first frame", run.paths[0])
+        for path in run.paths:
+            delete_drafts(path)
+    return stopped
