@@ -82,7 +82,7 @@ class Fragments:
             open_media(source, options=options) as fragments,
             av.open(str(target), "w", container_options={"movflags": "+faststart"}) as joined,
         ):
-            streams = [joined.add_stream_from_template(stream) for stream in fragments.streams]
+            streams = [_add_copy(joined, stream) for stream in fragments.streams]
             places = [0] * len(streams)
             for packet in fragments.demux():
                 if packet.dts is None:  # the end
@@ -94,6 +94,15 @@ class Fragments:
                 packet.stream = streams[index]
                 joined.mux(packet)
                 places[index] += 1
+
+
+def _add_copy(target: av.container.OutputContainer, stream: av.stream.Stream) -> av.stream.Stream:
+    """Add a stream to which the packets of another one are copied."""
+    name = stream.codec_context.name if stream.type == "video" and stream.codec_context else ""
+    copied = target.add_stream_from_template(stream, opaque="av1" in name or "dav1d" in name or None)  # no encoder
+    if name == "hevc":
+        copied.codec_context.codec_tag = stream.codec_context.codec_tag
+    return copied
 
 
 _TO_ENCODED = {"h264": "h264_mp4toannexb", "hevc": "hevc_mp4toannexb"}

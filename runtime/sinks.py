@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,7 @@ class VideoSink(Closeable):
         self._codec = codec_for(path, self._encoding)
         self._width, self._height = source.width // 2 * 2, source.height // 2 * 2
         self._last = -1  # timestamp of the last frame, in ticks
+        self._pending: av.Packet | None = None  # written when the time of the next one is known
         self._failed = False
         self._source, self._begin = source, begin
         self._tick = ticks_of(source.stream.time_base)
@@ -197,9 +198,12 @@ class VideoSink(Closeable):
         frame = self._reformatter.reformat(
             frame, self._width, self._height, format=self._pixels, dst_colorspace=self._matrix
         )
+        if not self._encoding.alpha:  # the encoder of ProRes takes them from the frame
+            tags = self._source.stream.codec_context
+            frame.color_primaries, frame.color_trc = tags.color_primaries, tags.color_trc
         frame.pts, frame.time_base = self._next_tick(seconds), self._tick
         with self._writing(), ctrl_c_deferred():  # without a packet that was encoded, those after it are damaged
-            self._fragments.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
             self._write_other_tracks(seconds)
 
     def copy(self, seconds: float) -> None:
@@ -208,8 +212,16 @@ class VideoSink(Closeable):
             packet = next(self._before)
             packet.pts = packet.dts = self._next_tick(seconds)
             packet.time_base, packet.stream = self._tick, self._stream
-            self._fragments.mux(packet)
+            self._mux([packet])
             self._write_other_tracks(seconds)
+
+    def _mux(self, packets: Iterable[av.Packet]) -> None:
+        """Write packets of the video, each with the time until the next one as its duration."""
+        for packet in packets:
+            before, self._pending = self._pending, packet
+            if before is not None:
+                before.duration = min((packet.pts or 0) - (before.pts or 0), MAX_DURATION)
+                self._fragments.mux(before)
 
     def _next_tick(self, seconds: float) -> int:
         self._last = max(round((seconds + self._lead) / self._tick), self._last + 1)
@@ -253,11 +265,13 @@ class VideoSink(Closeable):
 
     def _flush(self) -> None:
         """Write the frames that are still in the encoder, and the rest of the other tracks."""
-        packets, end = self._stream.encode(None), self._source.end
-        end = None if end is None else end - self._begin
-        if packets and end is not None:  # show the last frame as long as the source does
-            packets[-1].duration = min(max(round((end + self._lead) / self._tick) - self._last, 1), MAX_DURATION)
-        self._fragments.mux(packets)
+        self._mux(self._stream.encode(None))
+        end = None if self._source.end is None else self._source.end - self._begin
+        if self._pending is not None:  # show the last frame as long as the source does
+            last = float(self._last * self._tick) - self._lead
+            shown = 1 / self._source.rate if end is None else end - last
+            self._pending.duration = min(max(round(shown / self._tick), 1), MAX_DURATION)
+            self._fragments.mux(self._pending)
         last = float(self._last * self._tick) - self._lead
         # If the whole source was read, its audio may go on after the last frame.
         self._audio.finish(until=last if end is None else math.inf)

@@ -205,7 +205,7 @@ class SubtitleCopy(Closeable):
         self._target = fragments
         self._streams: dict[int, av.stream.Stream] = {}
         for stream in self._source.streams.subtitles:
-            name = stream.codec_context.name if stream.codec_context else "unknown"
+            name = stream.codec_context.codec.canonical_name if stream.codec_context else "unknown"
             if target.format.name in SUBTITLE_CODECS.get(name, ()):
                 self._streams[stream.index] = target.add_stream_from_template(stream)
                 language = stream.language

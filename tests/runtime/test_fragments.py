@@ -17,6 +17,7 @@ from support.videos import write_video
 
 WRITE = """
 import sys
+import time
 from pathlib import Path
 import numpy as np
 from canthus.runtime.sinks import VideoSink
@@ -31,6 +32,7 @@ with VideoFile(source) as video, VideoSink(target, video) as sink, TableSink(tab
         rows.write(frame.index, frame.seconds, faces)
         sink.write(frame.image, frame.seconds)
         print(frame.index, flush=True)
+        time.sleep(0.005)  # so that it is killed in time on a busy machine
 """
 SECOND = 30
 """Frames per second of the sources."""
