@@ -1,6 +1,6 @@
 """What a run of `canthus video` that has stopped leaves, and how another run goes on with it.
 
-While a run works, it saves a checkpoint every second or two in the hidden folder of its first output. A later run with
+While a run works, it saves a checkpoint every 16 frames in the hidden folder of its first output. A later run with
 the same settings copies the frames of the video up to the last usable checkpoint, removes the rows of the table that
 were written after it, restores the state of the tracker, and goes on.
 """
@@ -17,10 +17,10 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.files import abandoned_drafts
 from canthus.runtime.fragments import count_packets, videos_left
 
-CHECKPOINT_INTERVAL = 64
+CHECKPOINT_INTERVAL = 16
 """Frames from one checkpoint to the next."""
 
-CHECKPOINTS = 16
+CHECKPOINTS = 64
 """How many checkpoints are kept. The encoder holds some frames, so the last ones may be after the end of the video."""
 
 IDENTITY_BYTES = 1_000_000

@@ -345,7 +345,9 @@ def _stopped_run(run: _Run) -> StoppedRun | None:
     """Return the stopped run to go on with. If there is none, delete what is left of others, and say so."""
     stopped = find_stopped_run(run.paths, run.identity(), run.outputs.overlay)
     if stopped is None:
-        _log.warning("%s: no stopped run to go on with; this one starts at the first frame", run.paths[0])
+        _log.warning(
+            "%s: no stopped run to go on with, or a very short one; this starts at the first frame", run.paths[0]
+        )
         for path in run.paths:
             delete_drafts(path)
     return stopped
