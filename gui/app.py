@@ -14,6 +14,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
 from canthus.runtime.addresses import is_address
+from canthus.runtime.cli import main
 from canthus.runtime.errors import BackendError, CanthusError
 from canthus.runtime.options import add_landmarker_options, settings_from_args
 
@@ -63,9 +64,13 @@ def command(arguments: list[str]) -> int:
         parser.error("--loop needs a file: canthus view --loop FILE")
     media = _media(args)
     application = _open_qt()
+    from PyQt6.QtGui import QIcon
+
+    from canthus.gui.icons import ICON
     from canthus.gui.media import CameraMedia
     from canthus.gui.window import Window
 
+    application.setWindowIcon(QIcon(str(ICON)))
     stderr = _duplicate_stderr()
     stream = _stream(args)
     window = Window(stream)
@@ -100,6 +105,11 @@ def command(arguments: list[str]) -> int:
     if stderr is not None:
         os.close(stderr)
     return exit_code
+
+
+def start_viewer() -> int:
+    """Open the viewer without a console: the entry point `canthus-viewer` of desktops."""
+    return main(["view", *(sys.argv[1:] or ["--start-page"])])
 
 
 class _Reporter:
@@ -223,6 +233,7 @@ def _open_qt() -> "QApplication":
     for message in messages:
         print(message, file=sys.stderr)
     application.setApplicationName("canthus")
+    application.setDesktopFileName("canthus-viewer")
     application.setStyle("Fusion")
     return application
 

@@ -7,6 +7,9 @@ from threading import Lock
 CORRECTION = 0.1
 """Part of the distance to the sound that one call of `follow` removes: a jump of the clock would be visible."""
 
+FAR = 0.1
+"""Seconds of distance to the sound from which the clock jumps: an offset that one hears disturbs more."""
+
 
 class Clock:
     """Seconds of a clip, that run with the monotonic clock times `speed` unless paused. For any thread."""
@@ -70,4 +73,5 @@ class Clock:
         """Move a little towards the position of the sound that is heard now."""
         with self._lock:
             now = self._at_now()
-            self._position, self._since = now + CORRECTION * (position - now), self._now()
+            error = position - now
+            self._position, self._since = now + (error if abs(error) > FAR else CORRECTION * error), self._now()

@@ -1,10 +1,12 @@
-"""The symbols on the buttons of the playback, drawn here so that they do not depend on fonts."""
+"""The icon of the viewer, and the symbols on its buttons, drawn here so that they do not depend on fonts."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from PyQt6.QtCore import QPointF, QRectF, Qt
 from PyQt6.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
 
+ICON = Path(__file__).with_name("canthus.svg")
 SIZE = 64
 COLOR = QColor("#d5dde8")
 

@@ -136,7 +136,7 @@ def test_the_wheel_contains_every_source_and_nothing_else(tmp_path):
     build = ["pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(tmp_path), str(tree)]
     subprocess.run([sys.executable, "-m", *build], check=True, capture_output=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
-        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name and ".data/data/share/" not in name}
     kinds = ("*.py", "py.typed", "*.cu", "*.cuh", "*.onnx", "*.png", "*.mp4", "schemes/*.toml")
     data = {path for room in ROOMS for kind in kinds for path in (REPOSITORY / room).rglob(kind)}
     wanted = {f"canthus/{path.relative_to(REPOSITORY).as_posix()}" for path in data}
