@@ -27,7 +27,7 @@ MISSING_LIBRARY = "cannot open shared object file"
 """Part of Linux's message for a missing library: an ImportError, or an OSError if Python loads it by name."""
 
 SECTIONS = (
-    ("find points on faces", ("view", "video", "images", "report", "calibrate", "replay")),
+    ("find points on faces", ("view", "video", "images", "stream", "report", "calibrate", "replay")),
     ("check and tune this machine", ("doctor", "bench", "engine")),
     ("train networks", ("data", "label", "train", "train-session", "eval", "export")),
 )

@@ -199,14 +199,18 @@ def outputs_from_args(args: argparse.Namespace) -> Outputs:
 
 
 def _drawings(args: argparse.Namespace) -> tuple[str, ...]:
-    """Return what to draw. Raises InputError for a name that does not exist."""
+    names = parse_drawings(getattr(args, "draw", None))
+    return tuple(name for name in names if name != "lines" or not args.no_lines)
+
+
+def parse_drawings(given: str | None) -> tuple[str, ...]:
+    """Return what the value of --draw names, or the default. Raises InputError for a name that does not exist."""
     from canthus.runtime.draw import DEFAULT_DRAWINGS, DRAWINGS
 
-    given = getattr(args, "draw", None)
     names = DEFAULT_DRAWINGS if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
     if unknown := [name for name in names if name not in DRAWINGS]:
         raise InputError(f"--draw {given}: cannot draw {unknown[0]!r} (expected some of {', '.join(DRAWINGS)})")
-    return tuple(name for name in names if name != "lines" or not args.no_lines)
+    return names
 
 
 def local_path_or_address(text: str) -> Path | str:

@@ -18,6 +18,7 @@ DOCUMENTS = [
     "README.md",
     "CHANGELOG.md",
     ".github/CONTRIBUTING.md",
+    "runtime/streams/README.md",
     "trainer/RESULTS.md",
     "engines/models/fast.md",
     "engines/models/accurate.md",

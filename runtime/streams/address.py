@@ -1,0 +1,86 @@
+"""Addresses of programs that receive faces, and a socket that never waits for them."""
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from canthus.runtime.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+
+
+class Address(NamedTuple):
+    """A host, as a name or an IP address, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, default: Address) -> Address:
+    """Return the address of a text: "host", "host:port", "[::1]:port" or "port". What is missing is the default's.
+
+    Raises InputError for any other text.
+    """
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    elif text.isdecimal():
+        host, port = "", text
+    number = int(port) if port.isdecimal() and len(port) < 6 else default.port if not port else -1
+    if not 1 <= number <= 65535 or any(letter.isspace() or letter in "/@" for letter in host):
+        raise InputError(f"{text}: is no address (expected HOST, PORT or HOST:PORT, such as {default})")
+    return Address(host or default.host, number)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, as seen from itself only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+class UdpSender:
+    """Sends datagrams to an address. It never waits: a datagram that the system cannot take is dropped.
+
+    Raises InputError if the host is unknown.
+    """
+
+    def __init__(self, address: Address) -> None:
+        try:
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
+            family, _, _, _, target = found[0]
+            self._target: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes] = target
+            self._socket = socket.socket(family, socket.SOCK_DGRAM)
+            self._socket.setblocking(False)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        except OSError as error:
+            raise InputError(f"{address}: cannot be reached ({error.strerror or error})") from error
+        self.address = address
+        self._failed = False
+
+    def send(self, packets: Iterable[bytes]) -> None:
+        """Send datagrams. An error of the network is logged once."""
+        for packet in packets:
+            try:
+                self._socket.sendto(packet, self._target)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                if not self._failed:
+                    _log.warning("%s: faces cannot be sent (%s)", self.address, error.strerror or error)
+                self._failed = True
+
+    def close(self) -> None:
+        """Free the socket."""
+        self._socket.close()

@@ -1,0 +1,165 @@
+"""OpenSeeFace's UDP packet, so that programs which read OpenSeeFace work unchanged.
+
+Source: `facetracker.py` (writes) and `Unity/OpenSee.cs` (reads) of https://github.com/emilianavt/OpenSeeFace. Its axes
+are unusual. On a head: to the left of the image, up, towards the viewer; the unit is the head's, see UNIT. In the
+camera: down, to the right, away. Its fit of the pose ends with a head behind the camera, whose projection is the same:
+position and the first two rows of the rotation have the opposite sign. The quaternion is the conjugate of the
+rotation's. Receivers undo all of that. `PACKET` is the layout.
+"""
+
+import time
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from canthus.runtime.measures import BLENDSHAPES
+from canthus.runtime.measures.head import PUPIL_DISTANCE, Floats, included_head
+from canthus.runtime.measures.pose import Poses, guess_camera, points_on_heads, project
+from canthus.runtime.streams.address import Address, UdpSender
+from canthus.runtime.streams.vmc import quaternion_from_rotation
+from canthus.runtime.types import Faces, Frame
+from canthus.runtime.wflw import IBUG_68, PUPILS
+
+POINTS = tuple(point for place, point in enumerate(IBUG_68) if place not in (48, 54))
+"""Its first 66 points: those of iBUG without the outer corners of the mouth. The pupils follow."""
+
+PACKET = np.dtype(
+    [
+        ("time", "<f8"),  # seconds since 1970
+        ("id", "<i4"),
+        ("size", "<f4", 2),  # width and height of the frame
+        ("eyes_open", "<f4", 2),  # right and left of the person, 0 to 1
+        ("success", "u1"),  # whether the pose is known
+        ("error", "<f4"),  # of the pose, pixels
+        ("quaternion", "<f4", 4),  # x, y, z, w
+        ("euler", "<f4", 3),  # degrees, as of cv2.RQDecomp3x3
+        ("translation", "<f4", 3),
+        ("scores", "<f4", 68),
+        ("points", "<f4", (68, 2)),  # x, y in frame pixels
+        ("points_3d", "<f4", (70, 3)),  # x, -y, -z on the head; the pupils are followed by the centers of the eyeballs
+        ("features", "<f4", 14),
+    ]
+)
+"""Layout of one face; the packet of a frame has them one after the other."""
+
+MAX_FACES = 36
+"""More do not fit into a datagram."""
+
+UNIT = PUPIL_DISTANCE / 0.516
+"""Its unit in mm: the pupils of its head are 0.516 apart."""
+
+EYEBALL = 0.385
+"""How far the center of an eyeball is behind the corners of the eye, relative to their distance."""
+
+NOSE_TIP = 54
+"""The origin of its head."""
+
+_NEUTRAL = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+"""Its rotation of a head that looks into the camera."""
+
+_SHAPE = {name: place for place, name in enumerate(BLENDSHAPES)}
+_SIGNS = np.array([-1.0, 1.0, 1.0])  # (x, -y, -z) of its axes, which are the negative ones of ours
+_CORNERS = np.array([[60, 64], [68, 72]])
+
+
+class OpenSeeFaceStream:
+    """Sends all faces of a frame in one datagram; nothing without a face, as OpenSeeFace does."""
+
+    def __init__(self, address: Address, focal: float | None = None) -> None:
+        self._sender = UdpSender(address)
+        self._focal = focal
+        self.name = f"OpenSeeFace to {address}"
+
+    def send(self, frame: Frame, faces: Faces) -> None:
+        """Send a frame."""
+        if faces.measures is not None and len(faces):
+            self._sender.send([pack_faces(frame, faces, self._focal)])
+
+    def close(self) -> None:
+        """Stop sending."""
+        self._sender.close()
+
+
+def pack_faces(frame: Frame, faces: Faces, focal: float | None = None) -> bytes:
+    """Return the packet of a frame with measured faces; focal: see `Settings`."""
+    faces = faces[: min(len(faces), MAX_FACES)]
+    measures = faces.measures
+    assert measures is not None, "the faces must be measured"
+    height, width = frame.image.shape[:2]
+    order = [*POINTS, *PUPILS]
+    packets = np.zeros(len(faces), PACKET)
+    packets["time"] = time.time()
+    packets["id"] = faces.ids
+    packets["size"] = width, height
+    packets["eyes_open"] = np.clip(np.stack([measures.eye_open_left, measures.eye_open_right], axis=1), 0, 1)
+    packets["success"] = 1
+    for packet, rotation in zip(packets, _NEUTRAL @ measures.rotations, strict=True):
+        packet["quaternion"] = quaternion_from_rotation(rotation.T)
+        packet["euler"] = _euler(rotation)
+    packets["scores"] = faces.scores[:, order]
+    packets["points"] = faces.points[:, order]
+    shapes = included_head().at(measures.pose_yaw.astype(np.float64))[..., :3]
+    places = measures.translations.astype(np.float64)
+    nose = places + np.einsum("nij,nj->ni", measures.rotations, shapes[:, NOSE_TIP])
+    packets["translation"] = -nose[:, (1, 0, 2)] / UNIT
+    poses = Poses(measures.rotations, places, np.zeros(len(faces)), shapes, np.zeros((len(faces), 0, 2)))
+    # Pixels that are not square are stretched first, as for the measures.
+    stretch = np.array([max(frame.pixel_aspect, 1.0), max(1 / frame.pixel_aspect, 1.0)])
+    camera = guess_camera(round(width * stretch[0]), round(height * stretch[1]), focal)
+    points = faces.points * stretch
+    flat = points_on_heads(poses, points, camera)
+    packets["points_3d"] = _points_3d(flat, shapes)
+    packets["error"] = np.sqrt(((project(poses, camera) - points) ** 2).mean((1, 2)))
+    packets["features"] = _features(faces)
+    for name in ("translation", "points", "points_3d", "features", "error"):
+        packets[name] = np.nan_to_num(packets[name], nan=0.0, posinf=0.0, neginf=0.0)
+    return packets.tobytes()
+
+
+def _euler(rotation: Floats) -> tuple[float, float, float]:
+    """Return the angles in degrees of cv2.RQDecomp3x3, near (180, 0, 90) for a head that looks into the camera.
+
+    Two triples describe the same rotation, and OpenCV returns either.
+    """
+    x, y, z = cv2.RQDecomp3x3(rotation)[0]
+    if abs(x) < 90:
+        x, y, z = x + 180, 180 - y, z + 180
+    x, y, z = (float((angle + 180) % 360 - 180) for angle in (x, y, z))
+    return x, y, z
+
+
+def _points_3d(flat: Floats, shapes: Floats) -> Floats:
+    """Return the 70 points on the head, of places (N, 98, 2) and model points (N, 98, 3) in mm."""
+    ours = np.concatenate([flat, shapes[..., 2:]], axis=2)
+    corners = ours[:, _CORNERS]  # (N, eye, corner, 3)
+    middle = corners.mean(2)
+    depth = EYEBALL * np.linalg.norm(corners[:, :, 0] - corners[:, :, 1], axis=2)
+    pupils = np.concatenate([flat[:, list(PUPILS)], middle[..., 2:]], axis=2)
+    eyeballs = middle + depth[..., None] * (0.0, 0.0, 1.0)
+    points = np.concatenate([ours[:, list(POINTS)], pupils, eyeballs], axis=1)
+    return np.asarray((points - shapes[:, None, NOSE_TIP]) / UNIT * _SIGNS)
+
+
+def _features(faces: Faces) -> Floats:
+    """Return its 14 features (N, 14), -1 to 1: eyes, brows, corners of the mouth, mouth; left is the person's.
+
+    The steepness of the brows is how far the outer end rises more than the inner one. Their quirk is left at 0.
+    """
+    measures = faces.measures
+    assert measures is not None, "the faces must be measured"
+
+    def shape(name: str) -> NDArray[np.floating]:
+        return measures.blendshapes[:, _SHAPE[name]]
+
+    columns: list[NDArray[np.floating]] = [measures.eye_open_right - 1, measures.eye_open_left - 1]
+    for side, height in (("Left", measures.brow_raise_right), ("Right", measures.brow_raise_left)):
+        steepness = shape(f"browDown{side}") + shape(f"browOuterUp{side}") - shape("browInnerUp")
+        columns += [steepness, height, np.zeros(len(faces))]
+    for side in ("Left", "Right"):
+        columns += [
+            shape(f"mouthSmile{side}") - shape(f"mouthFrown{side}"),
+            shape(f"mouthStretch{side}") - shape("mouthPucker") - shape("mouthFunnel"),
+        ]
+    columns += [shape("jawOpen"), 3 * (measures.mouth_width - 1)]
+    return np.asarray(np.clip(np.stack(columns, axis=1), -1, 1), np.float64)

@@ -1,0 +1,195 @@
+"""Faces as JSON over WebSocket, and a page that draws them.
+
+The server answers browsers only for pages that come from itself: any page on the web may try to connect to this
+machine, and would read the faces in front of the camera.
+"""
+
+import contextlib
+import ipaddress
+import json
+import logging
+import re
+import socket
+import threading
+from functools import cached_property
+from http import HTTPStatus
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.sync.server import ServerConnection, serve
+
+from canthus.runtime.channel import Channel
+from canthus.runtime.errors import InputError
+from canthus.runtime.streams.address import Address
+from canthus.runtime.types import Faces, Frame
+from canthus.runtime.wflw import LINES
+
+PAGE = Path(__file__).with_name("page.html")
+
+JOIN_SECONDS = 1.0
+"""How long a client may take to end its connection."""
+
+OPEN_SECONDS = 3.0
+"""How long a client may take to send its request."""
+
+MAX_CLIENTS = 32
+"""More are refused: each has a thread."""
+
+_ANY_ORIGIN = re.compile(".*")
+
+
+class _Message:
+    """A frame as text. It is made once, in the thread of the first client that sends it."""
+
+    def __init__(self, frame: Frame, faces: Faces) -> None:
+        height, width = frame.image.shape[:2]
+        self._head = {"frame": frame.index, "seconds": round(frame.seconds, 6), "width": width, "height": height}
+        self._faces = faces
+        self._lock = threading.Lock()
+
+    @property
+    def text(self) -> str:
+        with self._lock:
+            return self._text
+
+    @cached_property
+    def _text(self) -> str:
+        return json.dumps({**self._head, "faces": faces_as_json(self._faces)}, separators=(",", ":"))
+
+
+def faces_as_json(faces: Faces) -> list[dict[str, object]]:
+    """Return faces as JSON has them: id, score, points [[x, y], ...] in pixels, scores, measures by name."""
+    found: list[dict[str, object]] = []
+    for index, (points, scores) in enumerate(zip(faces.points, faces.scores, strict=True)):
+        face: dict[str, object] = {
+            "id": int(faces.ids[index]),
+            "score": _number(scores.mean(), 3),
+            "points": [[_number(x, 2), _number(y, 2)] for x, y in points.tolist()],
+            "scores": [_number(score, 3) for score in scores.tolist()],
+        }
+        if faces.measures is not None:
+            face["measures"] = {name: _number(value, 4) for name, value in faces.measures.as_dict(index).items()}
+        found.append(face)
+    return found
+
+
+def _number(value: float, digits: int) -> float | None:
+    """Return a rounded number; JSON has no NaN and no infinity."""
+    value = float(value)
+    return round(value, digits) if abs(value) < float("inf") else None
+
+
+class WebSocketStream:
+    """Serves the frames at ws://ADDRESS/ and the page at http://ADDRESS/. Clients get a message for each frame.
+
+    A client that reads slowly gets the newest frame; those in between are dropped.
+
+    Raises InputError if the address cannot be used.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self._clients: dict[ServerConnection, Channel[_Message]] = {}
+        self._changed = threading.Condition()  # guards the clients, and is notified when one has left
+        self._closing = False
+        self._page = PAGE.read_text(encoding="utf-8").replace("[/*LINES*/]", json.dumps(LINES)).encode()
+        logger = logging.getLogger("canthus.websocket")
+        logger.setLevel(logging.CRITICAL)  # browsers that leave early are no news
+        try:
+            self._server = serve(
+                self._serve_client,
+                address.host,
+                address.port,
+                process_request=self._answer,
+                origins=[None, _ANY_ORIGIN],  # `_answer` checks it
+                compression=None,
+                open_timeout=OPEN_SECONDS,
+                close_timeout=JOIN_SECONDS,
+                max_size=2**10,
+                logger=logger,
+                family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
+            )
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{address}: no server can be opened there ({reason}); choose another port") from error
+        self.name = f"WebSocket at ws://{address}/, page at http://{address}/"
+        self._thread = threading.Thread(target=self._server.serve_forever, name="websocket", daemon=True)
+        self._thread.start()
+
+    def send(self, frame: Frame, faces: Faces) -> None:
+        """Offer a frame to all clients."""
+        with self._changed:
+            if self._clients:
+                message = _Message(frame, faces)
+                for channel in self._clients.values():
+                    channel.put(message)
+
+    def close(self) -> None:
+        """Say goodbye to the clients and close the server. A client that does not read is cut off."""
+        with self._changed:
+            self._closing = True
+            for channel in self._clients.values():
+                channel.close()
+            self._changed.wait_for(lambda: not self._clients, JOIN_SECONDS)
+            for connection in self._clients:
+                with contextlib.suppress(OSError):
+                    connection.socket.shutdown(socket.SHUT_RDWR)
+        self._server.shutdown()
+        self._thread.join(JOIN_SECONDS)
+
+    def _serve_client(self, connection: ServerConnection) -> None:
+        """Send frames to a client until it leaves. Runs in a thread of the server."""
+        channel: Channel[_Message] = Channel(1, newest_wins=True)
+        with self._changed:
+            if self._closing:
+                return
+            self._clients[connection] = channel
+        try:
+            for message in channel:
+                connection.send(message.text)
+        except (ConnectionClosed, OSError):
+            pass
+        finally:
+            with self._changed:
+                del self._clients[connection]
+                self._changed.notify_all()
+
+    def _answer(self, _connection: ServerConnection, request: Request) -> Response | None:
+        """Return the page, an error, or None to accept a WebSocket."""
+        host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
+        if not _is_own_name(host) or (origin is not None and urlsplit(origin).netloc != host):
+            return _response(HTTPStatus.FORBIDDEN, b"only pages of this server may connect\n")
+        if request.headers.get("Upgrade", "").lower() == "websocket":
+            busy = len(self._clients) >= MAX_CLIENTS
+            return _response(HTTPStatus.SERVICE_UNAVAILABLE, b"too many clients\n") if busy else None
+        if request.path != "/":
+            return _response(HTTPStatus.NOT_FOUND, b"no such page\n")
+        return _response(HTTPStatus.OK, self._page, "text/html; charset=utf-8")
+
+
+def _is_own_name(host: str) -> bool:
+    """Whether the header Host has an IP address or a name of this machine.
+
+    The page of an attacker may have a name that leads to this machine (DNS rebinding), but not these.
+    """
+    name = urlsplit(f"//{host}").hostname or ""
+    own = socket.gethostname().lower()
+    with contextlib.suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return name in ("localhost", own, f"{own}.local")
+
+
+def _response(status: HTTPStatus, body: bytes, kind: str = "text/plain") -> Response:
+    headers = Headers(
+        {
+            "Content-Type": kind,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+            "connect-src 'self' ws:",
+            "X-Content-Type-Options": "nosniff",
+        }
+    )
+    return Response(status.value, status.phrase, headers, body)

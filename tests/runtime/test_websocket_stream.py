@@ -1,0 +1,134 @@
+"""Faces over WebSocket, and the page that draws them."""
+
+import json
+import socket
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.measures import MEASURE_COLUMNS
+from canthus.runtime.streams import open_stream, websocket
+from support.heads import frame_of, measured_faces
+
+AHEAD = ((0, 0, 0), (0, 0, 600))
+
+
+@pytest.fixture
+def port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture
+def stream(port):
+    with open_stream("websocket", port) as stream:
+        yield stream
+
+
+def until_joined(stream, client):
+    """Send empty frames until the client gets one."""
+    for _ in range(500):
+        stream.send(frame_of(), measured_faces())
+        try:
+            return client.recv(timeout=0.01)
+        except TimeoutError:
+            continue
+    raise AssertionError("the client gets no frame")
+
+
+def test_a_client_gets_the_faces(stream, port):
+    faces = measured_faces(AHEAD)
+    with connect(f"ws://127.0.0.1:{port}/") as client:
+        until_joined(stream, client)
+        stream.send(frame_of(7), faces)
+        message = json.loads(client.recv(timeout=5))
+        while message["frame"] != 7:
+            message = json.loads(client.recv(timeout=5))
+    assert (message["width"], message["height"]) == (640, 480)
+    (face,) = message["faces"]
+    assert face["id"] == 3
+    assert face["points"][54] == pytest.approx(faces.points[0, 54].tolist(), abs=0.01)
+    assert len(face["scores"]) == 98
+    assert set(face["measures"]) == set(MEASURE_COLUMNS)
+
+
+@pytest.fixture
+def large(monkeypatch):
+    """Make messages of 200 kB: sixty of them are more than the buffers of a socket take."""
+    monkeypatch.setattr(websocket, "faces_as_json", lambda faces: ["x" * 200_000])
+
+
+def test_a_client_that_does_not_read_loses_old_frames_and_delays_no_one(stream, port, large):
+    faces, last = measured_faces(), 60
+    with connect(f"ws://127.0.0.1:{port}/", max_queue=1) as slow, connect(f"ws://127.0.0.1:{port}/") as fast:
+        until_joined(stream, slow)
+        until_joined(stream, fast)
+        numbers = [0]
+        for number in range(1, last + 1):
+            stream.send(frame_of(number), faces)  # would wait for the slow one
+            while numbers[-1] < number:
+                numbers.append(json.loads(fast.recv(timeout=5))["frame"])
+        assert numbers[-1] == last
+        assert max(channel.dropped for channel in stream._clients.values()) > 0
+        late = [json.loads(slow.recv(timeout=5))["frame"]]
+        while late[-1] < last:
+            late.append(json.loads(slow.recv(timeout=5))["frame"])
+        assert len(late) < last
+        assert late == sorted(late)
+
+
+def test_a_stream_ends_although_a_client_does_not_read(port, large):
+    faces = measured_faces()
+    with open_stream("websocket", port) as stream, connect(f"ws://127.0.0.1:{port}/", max_queue=1) as client:
+        until_joined(stream, client)
+        for number in range(1, 61):
+            stream.send(frame_of(number), faces)
+            threading.Event().wait(0.005)
+        stream.close()
+        with pytest.raises(ConnectionClosed):
+            for _ in range(300):
+                client.recv(timeout=5)
+
+
+def get(port, path="/", **headers):
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.read().decode(), dict(answer.headers)
+
+
+def test_the_page_draws_the_lines_of_the_face(stream, port):
+    page, headers = get(port)
+    assert headers["Content-Type"].startswith("text/html")
+    assert "[[0, 1, 2," in page
+    assert "/*LINES*/" not in page
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(port, "/other")
+
+
+def test_pages_of_others_cannot_read_the_faces(stream, port):
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://127.0.0.1:{port}/", origin="https://example.org")
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://127.0.0.1:{port}/", origin="null")
+    with pytest.raises(urllib.error.HTTPError, match="403"):  # a name of others that leads here
+        get(port, Host=f"example.org:{port}")
+    with connect(f"ws://127.0.0.1:{port}/", origin=f"http://127.0.0.1:{port}") as client:
+        until_joined(stream, client)
+
+
+def test_a_port_in_use_is_one_line(stream, port):
+    with (
+        pytest.raises(InputError, match=rf"127.0.0.1:{port}: no server can be opened there"),
+        open_stream("websocket", port),
+    ):
+        pass
+
+
+def test_numbers_that_are_not_finite_are_null():
+    assert [websocket._number(value, 2) for value in (float("nan"), float("inf"), 1.239)] == [None, None, 1.24]
