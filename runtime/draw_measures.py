@@ -29,7 +29,7 @@ BAR_COLOR: Color = (120, 240, 140)
 AXIS_LENGTH, GAZE_LENGTH = 0.45, 0.6
 """Relative to the longer side of the box of the points."""
 
-MIN_GAZE_SCORE = 0.2
+MIN_GAZE_SCORE = 0.05
 """The gaze of less certain eyes, such as closed ones, is not drawn."""
 
 BARS = (

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 DESCRIPTION = """Measure the time of each stage, from the decoding of a frame to the encoding of an overlay.
 
 The frames show the portrait of the sample clip, once or several times side by side. The faces are given to the tracker,
-so that their number is always the same; the detector runs on the same frames, and its boxes are not used. Latency is
+so that their number is always the same; the detector runs on the same frames, and its boxes are not used. *measure* is
+head pose and expressions, *stream* sends them by VMC, or by OpenSeeFace without the extra `stream`. Latency is
 the time from a decoded frame to its points, without the detector. Throughput is that of `canthus video` with an
 overlay, where the stages overlap. Writes stages.json, stages.md (one page) and stages.svg. Only the CPU is measured."""
 
@@ -35,7 +36,7 @@ EXAMPLES = """examples:
 
 SIZES = {"720p": (1280, 720), "1080p": (1920, 1080), "4k": (3840, 2160)}
 FACES = (1, 4, 16)
-STAGES = ("decode", "detect", "crop", "network", "maps", "track", "smooth", "draw", "encode")
+STAGES = ("decode", "detect", "crop", "network", "maps", "track", "smooth", "measure", "stream", "draw", "encode")
 RATE = 30
 
 
@@ -238,7 +239,7 @@ def _measure_case(case: Case, clip: Path) -> Result:
     latency: list[float] = []
     with VideoFile(clip) as video, open_backend(model, POINTS) as opened, Detector() as detector:
         update = _follow(_TimedBackend(opened, clock, parts.maps_share), case.faces, clock)
-        with _open_output(clip, video) as write:
+        with _open_output(clip, video) as write, _open_measures(clock) as send:
             frames = iter(video)
             while True:
                 began = time.perf_counter()
@@ -251,7 +252,7 @@ def _measure_case(case: Case, clip: Path) -> Result:
                 began = time.perf_counter()
                 faces = update(frame)
                 latency.append(time.perf_counter() - began)
-                write(frame, faces, clock)
+                write(frame, send(frame, faces), clock)
     stages = {stage: clock.time(seconds) for stage, seconds in clock.seconds.items()}
     return Result(
         model=case.model,
@@ -305,6 +306,28 @@ def _given_boxes(faces: int) -> "Callable[[NDArray[np.uint8]], list[FaceBox]]":
         ]
 
     return detect
+
+
+@contextlib.contextmanager
+def _open_measures(clock: _Clock) -> "Iterator[Callable[[Frame, Faces], Faces]]":
+    """Yield a function that measures the faces of a frame and sends them, and times both."""
+    from importlib.util import find_spec
+
+    from canthus.runtime.measures import Measurer
+    from canthus.runtime.processing import measure
+    from canthus.runtime.streams import open_stream
+
+    measurer = Measurer()
+    with open_stream("vmc" if find_spec("pythonosc") else "openseeface") as stream:
+
+        def send(frame: "Frame", faces: "Faces") -> "Faces":
+            with clock.measure("measure"):
+                measured = measure(measurer, faces, frame.seconds, frame.image)
+            with clock.measure("stream"):
+                stream.send(frame, measured)
+            return measured
+
+        yield send
 
 
 @contextlib.contextmanager

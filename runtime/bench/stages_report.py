@@ -17,6 +17,8 @@ COLORS = {
     "maps": "#0552b5",
     "track": "#8719e0",
     "smooth": "#da127d",
+    "measure": "#e66a6a",
+    "stream": "#8d6e63",
     "draw": "#3ebd93",
     "encode": "#627d98",
 }
@@ -87,7 +89,7 @@ def to_svg(results: Sequence[Mapping[str, Any]]) -> str:
     width, height = LABEL + BAR + 80, ROW * (len(results) + 2) + 10
     drawn = []
     for place, (stage, color) in enumerate(COLORS.items()):
-        left = 10 + place * 98
+        left = 10 + place * 86
         drawn += [f'<rect x="{left}" y="6" width="12" height="12" fill="{color}"/>', _text(left + 16, 16, stage)]
     for row, (result, total) in enumerate(zip(results, totals, strict=True)):
         y, x = ROW * (row + 1) + 10, float(LABEL)

@@ -43,7 +43,7 @@ class Stream(Protocol):
 
 @dataclass(frozen=True)
 class StreamOptions:
-    """What streams can be told apart by."""
+    """What can be set for some of the streams."""
 
     focal: float | None = None  # focal length of the camera in pixels, as in `Settings`
     arkit: bool = True  # VMC: ARKit's names of blend shapes, else those of VRM
