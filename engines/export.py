@@ -24,7 +24,7 @@ from canthus.runtime.extras import install_command
 from canthus.runtime.files import Draft, check_free
 from canthus.runtime.models import PRECISIONS, Manifest, sha256
 from canthus.runtime.options import positive_int
-from canthus.runtime.schemes import guess_scheme
+from canthus.runtime.schemes import Scheme
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -47,8 +47,9 @@ class LoadedCheckpoint(NamedTuple):
     """What the export needs of a checkpoint."""
 
     network: "nn.Module"
-    metadata: dict[str, Any]  # without the calibration
+    metadata: dict[str, Any]  # without the calibration and the scheme
     calibration: Calibration
+    scheme: Scheme
 
 
 def export(
@@ -71,7 +72,7 @@ def export(
         raise InputError(f"{model.parent}: no such folder")
     with show_steps("exporting", 3) as step:
         step("load the checkpoint")
-        network, metadata, calibration = _load(checkpoint)
+        network, metadata, calibration, scheme = _load(checkpoint)
         size, points, stride = metadata["size"], metadata["points"], metadata.get("stride", 4)
         step("trace the network")
         graph = _trace(network, metadata, maps)
@@ -88,7 +89,7 @@ def export(
                 stride=stride,
                 calibration=calibration,
                 training=metadata,
-                scheme=guess_scheme(points),
+                scheme=scheme,
             )
             manifest.write(draft.file)
             figures = _compare(network, draft.file, manifest, maps, FP16_TOLERANCE if half else FLOAT32_TOLERANCE)
@@ -100,6 +101,7 @@ def export(
 def _load(checkpoint: Path) -> LoadedCheckpoint:
     try:
         from canthus.trainer.networks.checkpoint import calibration_from_metadata, load_network
+        from canthus.trainer.networks.network import scheme_from_metadata
     except ImportError as missing:
         raise BackendError(
             f"exporting needs {missing.name}, which is not installed: {install_command('train')}"
@@ -109,8 +111,9 @@ def _load(checkpoint: Path) -> LoadedCheckpoint:
     if missing_fields:
         raise ModelError(f"{checkpoint}: its metadata lacks {', '.join(missing_fields)}")
     calibration = calibration_from_metadata(metadata, checkpoint)
-    metadata = {name: value for name, value in metadata.items() if name != "calibration"}
-    return LoadedCheckpoint(network, metadata, calibration)
+    scheme = scheme_from_metadata(metadata)
+    metadata = {name: value for name, value in metadata.items() if name not in ("calibration", "scheme")}
+    return LoadedCheckpoint(network, metadata, calibration, scheme)
 
 
 def _trace(network: "nn.Module", metadata: Mapping[str, Any], maps: bool) -> "onnx_ir.Model":

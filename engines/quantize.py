@@ -196,7 +196,7 @@ def _choose_rows(pack: "Pack", options: QuantizeOptions, manifest: Manifest) -> 
     every = recipe.get("held_out") if isinstance(recipe, dict) else None
     every = options.held_out or (every if isinstance(every, int) and every > 1 else HELD_OUT)
     held_out = np.array([is_held_out(name, every) for name in pack.names], np.bool_)
-    training, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out & has_normalizer(pack.kinds))
+    training, measured = np.flatnonzero(~held_out), np.flatnonzero(held_out & has_normalizer(pack.kinds, pack.scheme))
     if not len(training) or not len(measured):
         raise InputError(
             f"{options.pack}: too few faces: {len(training)} to calibrate on and {len(measured)} held out, one in "
@@ -295,7 +295,7 @@ def _compare(float_model: Model, int8_model: Model, pack: "Pack", rows: NDArray[
             ratio = _time_ratio(one, other, timed)
     points = np.stack(found, 1)  # (2, N, K, 2)
     evaluated = evaluated_points(np.stack(kinds))
-    errors = [float(nme(predicted, np.stack(labels), evaluated).mean()) for predicted in points]
+    errors = [float(nme(predicted, np.stack(labels), evaluated, pack.scheme).mean()) for predicted in points]
     shift = float(np.linalg.norm(points[1] - points[0], axis=-1).mean())
     return Comparison(len(labels), errors[0], errors[1], shift, ratio)
 

@@ -16,6 +16,7 @@ from canthus.runtime.cuda.runner import FaceRunner, RunnerSizes
 from canthus.runtime.decode import decode
 from canthus.runtime.errors import BackendError
 from canthus.runtime.geometry import crop_all, transform
+from canthus.runtime.schemes import guess_scheme
 from canthus.runtime.types import Roi
 
 Network = Callable[[Tensor], Tensor]
@@ -33,6 +34,7 @@ class RawMapsBackend(Closeable):
 
     def __init__(self, network: Network, size: int, points: int, stride: int, device: str = "cpu") -> None:
         self.size, self._points, self._stride = size, points, stride
+        self.scheme = guess_scheme(points)
         self._network = network
         self._cuda: Cuda | None = None
         self.name = f"PyTorch {torch.__version__} on the CPU"

@@ -21,6 +21,7 @@ from canthus.runtime.engine_files import EngineManifest, find_mismatch, read_eng
 from canthus.runtime.errors import EngineError, InputError, ModelError
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
 from canthus.runtime.models import Manifest, find_model, find_precision, read_manifest
+from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.types import Roi
 
 NME_TOLERANCE = 0.01
@@ -45,7 +46,8 @@ class ParityCrops:
     """The crops on which all backends are compared."""
 
     images: NDArray[np.uint8]  # (N, S, S, 3)
-    labels: Points | None  # (N, 98, 2) crop pixels; None if the crops have no labels
+    labels: Points | None  # (N, K, 2) crop pixels; None if the crops have no labels
+    scheme: Scheme = WFLW  # of the labels
 
 
 class Prediction(NamedTuple):
@@ -114,7 +116,11 @@ def compare(crops: ParityCrops, predictions: list[Prediction]) -> list[ParityRow
     reference = predictions[0]
     if reference.points is None:
         raise EngineError(f"{reference.name}: did not run, so there is nothing to compare with")
-    return [_row(prediction, reference.points, crops.labels) for prediction in predictions]
+    if crops.labels is not None and crops.labels.shape[1:] != reference.points.shape[1:]:
+        raise EngineError(
+            f"{reference.name}: has {reference.points.shape[1]} points, the labelled faces have {crops.scheme.points}"
+        )
+    return [_row(prediction, reference.points, crops) for prediction in predictions]
 
 
 def _predictions(
@@ -204,16 +210,18 @@ def torch_points(checkpoint: Path, manifest: Manifest, images: NDArray[np.uint8]
         return backend.predict(images)[0]
 
 
-def _row(prediction: Prediction, reference: Points, labels: Points | None) -> ParityRow:
+def _row(prediction: Prediction, reference: Points, crops: ParityCrops) -> ParityRow:
     if prediction.points is None:
         return ParityRow(prediction.name, math.nan, math.nan, math.nan, None, None, prediction.not_run)
     distance = np.linalg.norm(prediction.points - reference, axis=-1)
     error = change = None
-    if labels is not None:
+    if crops.labels is not None:
         from canthus.trainer.evaluation.metrics import nme
 
-        error = float(nme(prediction.points, labels).mean())
-        change = error - float(nme(reference, labels).mean())
+        error, before = (
+            float(nme(points, crops.labels, scheme=crops.scheme).mean()) for points in (prediction.points, reference)
+        )
+        change = error - before
     return ParityRow(
         prediction.name,
         mean=float(distance.mean()),
@@ -271,7 +279,7 @@ def labelled_crops(wflw: Path, size: int, limit: int) -> ParityCrops:
         roi = roi_from_points(face.points)
         crops.append(crop(labelled.read_image(face.image), roi, size))
         labels.append(transform(invert(to_frame(roi, size)), face.points))
-    return ParityCrops(np.stack(crops), np.stack(labels))
+    return ParityCrops(np.stack(crops), np.stack(labels), labelled.scheme)
 
 
 def format_table(rows: list[ParityRow], size: int) -> str:

@@ -79,7 +79,7 @@ class TrackingLandmarker(Closeable):
     def __init__(self, tracking: Tracking, live: bool) -> None:
         from canthus.runtime.pipeline import Landmarker
 
-        self._landmarker: Landmarker = Landmarker(tracking.settings(), live=live)
+        self._landmarker: Landmarker = Landmarker(replace(tracking.settings(), measures=False), live=live)
         self.change(tracking)
 
     @property
@@ -108,7 +108,8 @@ class TrackingLandmarker(Closeable):
     def change(self, tracking: Tracking) -> None:
         """Use other settings from the next frame on. Those of `tracking.networks` must be the same."""
         self._min_score = tracking.min_score
-        self._landmarker.change(tracking.settings())
+        measures = tracking.measures and self._landmarker.can_measure  # models with other points have none
+        self._landmarker.change(replace(tracking.settings(), measures=measures))
         tracker = self._landmarker.tracker
         tracker.settings = replace(tracker.settings, detection_interval=tracking.detection_interval)
 

@@ -26,7 +26,7 @@ class _Switch(NamedTuple):
 def _switches() -> tuple[_Switch, ...]:
     """Return the switches in the order of the menu."""
     return (
-        _Switch("points", tr("Points"), tr("Show the 98 points of each face"), "P"),
+        _Switch("points", tr("Points"), tr("Show the points of each face"), "P"),
         _Switch("lines", tr("Lines"), tr("Show lines between the points"), "L"),
         _Switch("regions", tr("Filled regions"), tr("Fill eyes, brows and lips"), "R"),
         _Switch("numbers", tr("Point numbers"), tr("Show the number of each point, on large faces"), "N"),

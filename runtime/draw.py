@@ -7,24 +7,23 @@ resolution than the image and is scaled down, so its dots and lines may be thinn
 import functools
 import itertools
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime import wflw
 from canthus.runtime.draw_measures import MEASURE_DRAWINGS, draw_measures
 from canthus.runtime.errors import InputError
+from canthus.runtime.schemes import WFLW, Color, Scheme
 from canthus.runtime.types import Face, Faces, check_image, describe_value
 
-Color = tuple[int, int, int]
 Premultiplied = tuple[float, ...]
 """A color multiplied by alpha, and alpha, 0 to 255."""
 
-POINT_COLORS: tuple[Color, ...] = tuple(
-    next(color for points, color in wflw.COLORS if point in points) for point in range(wflw.POINTS)
-)
+POINT_COLORS = WFLW.point_colors
+"""Of the points of WFLW; see `Scheme.point_colors`."""
+
 OUTLINE: Color = (8, 12, 18)
 """Color under dots, lines and ids, so that they are visible on every skin tone and background."""
 
@@ -40,12 +39,6 @@ LAYER_SIZE = 160
 MAX_LAYER_SCALE = 8
 """The layer of a face is at least `LAYER_SIZE` pixels wide or high, but at most `MAX_LAYER_SCALE` times as large as the
 face in the image."""
-
-_CHAINS = tuple(np.array(chain) for chain in wflw.LINES)
-_CHAINS_OF_COLORS = tuple(
-    (tuple(np.array(chain) for chain in chains), color)
-    for color, chains in itertools.groupby(wflw.LINES, lambda chain: POINT_COLORS[chain[0]])
-)
 
 _SHIFT = 4
 """OpenCV's coordinates are integers; here in 1/16 pixel."""
@@ -116,16 +109,17 @@ def _draw_face(canvas: NDArray[np.uint8], face: Face, lines: bool, points_too: b
         return
     points = layer.place(face.points)
     if lines:
-        layer.lines([points[chain] for chain in _CHAINS], line + outline, _premultiplied(OUTLINE, 0.35))
-        for chains, color in _CHAINS_OF_COLORS:
-            layer.lines([points[chain] for chain in chains], line, _premultiplied(color, 0.8))
+        chains = [points[list(chain)] for chain in face.scheme.lines]
+        layer.lines(chains, line + outline, _premultiplied(OUTLINE, 0.35))
+        for color, group in itertools.groupby(face.scheme.lines, lambda chain: face.scheme.line_color(chain)):
+            layer.lines([points[list(chain)] for chain in group], line, _premultiplied(color, 0.8))
     if not points_too:
         layer.blend()
         return
     confident = face.scores >= FAINT_BELOW
-    layer.dots(points[~confident], dot, itertools.compress(_point_colors(0.35), ~confident))
+    layer.dots(points[~confident], dot, itertools.compress(_point_colors(face.scheme, 0.35), ~confident))
     layer.dots(points[confident], dot + outline, itertools.repeat(_premultiplied(OUTLINE, 0.67)))
-    layer.dots(points[confident], dot, itertools.compress(_point_colors(1.0), confident))
+    layer.dots(points[confident], dot, itertools.compress(_point_colors(face.scheme, 1.0), confident))
     layer.blend()
 
 
@@ -197,10 +191,9 @@ def _premultiplied(color: Color, alpha: float) -> Premultiplied:
     return (*(alpha * part for part in color), 255 * alpha)
 
 
-@functools.cache
-def _point_colors(alpha: float) -> tuple[Premultiplied, ...]:
-    """Return the color of each point."""
-    return tuple(_premultiplied(color, alpha) for color in POINT_COLORS)
+def _point_colors(scheme: Scheme, alpha: float) -> Iterator[Premultiplied]:
+    """Yield the color of each point."""
+    return (_premultiplied(color, alpha) for color in scheme.point_colors)
 
 
 def _blend(

@@ -1,6 +1,6 @@
 """Convert a box or points to a square region, a region to an affine and a crop, and compare boxes and regions.
 
-The network is trained on squares whose side is 1.25 times the longer side of the box of the 98 points. The functions
+The network is trained on squares whose side is 1.25 times the longer side of the box of the points. The functions
 here aim at that square.
 """
 
@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.types import Crops, FaceBox, Roi
-from canthus.runtime.wflw import LEFT_EYE, POINTS, RIGHT_EYE
 
 MARGIN = 1.25
 """Side of the region relative to the longer side of the box of the points (the value of the published recipe)."""
@@ -36,11 +36,6 @@ occur."""
 
 MAX_WARP_SIDE = 2**15 - 2
 """Longest side of an image that OpenCV warps: it stores coordinates in 16 bits."""
-
-
-_EYE_TO_EYE = np.zeros(POINTS)
-"""(98,) weights of the points whose sum is the vector from the center of the left eye to that of the right eye."""
-_EYE_TO_EYE[list(RIGHT_EYE)], _EYE_TO_EYE[list(LEFT_EYE)] = 1 / len(RIGHT_EYE), -1 / len(LEFT_EYE)
 
 
 def roi_from_points(points: NDArray[np.floating], angle: float = 0.0) -> Roi:
@@ -74,15 +69,14 @@ def roi_from_box(box: FaceBox) -> Roi:
     )
 
 
-def roll_from_points(points: NDArray[np.floating]) -> float:
-    """Return the roll of a face in radians: the angle of the line between its eye centers; points (98, 2)."""
-    return float(rolls_from_points(points[None])[0])
+def roll_from_points(points: NDArray[np.floating], scheme: Scheme = WFLW) -> float:
+    """Return the roll of a face in radians: the angle of the line between its eye centers; points (K, 2)."""
+    return scheme.roll(points)
 
 
-def rolls_from_points(points: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the rolls (N,) of faces in radians; points (N, 98, 2)."""
-    x, y = (_EYE_TO_EYE @ points).T
-    return np.asarray(np.arctan2(y, x))
+def rolls_from_points(points: NDArray[np.floating], scheme: Scheme = WFLW) -> NDArray[np.float64]:
+    """Return the rolls (N,) of faces in radians; points (N, K, 2)."""
+    return scheme.rolls(points)
 
 
 def to_frame(roi: Roi, size: int) -> NDArray[np.float64]:

@@ -102,7 +102,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
     from canthus.runtime.files import claim
     from canthus.runtime.image_files import find_images, read_damaged_image, write_image
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.run_details import describe_model, describe_settings
+    from canthus.runtime.run_details import describe_model, describe_points, describe_settings
     from canthus.runtime.tables import IMAGES, STDOUT, TableSink
 
     paths = find_images(source, outputs.overlay)
@@ -120,9 +120,10 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
             details = {
                 "source": {"path": str(source), "images": len(paths)},
                 "model": describe_model(settings, landmarker.backend_name),
+                "scheme": describe_points(landmarker.backend.scheme),
                 "settings": describe_settings(settings),
             }
-            schema = IMAGES.with_measures(outputs.measures)
+            schema = IMAGES.with_points(landmarker.backend.scheme).with_measures(outputs.measures)
             table = stack.enter_context(TableSink(outputs.table, schema, details, outputs.faces_only))
         for path in tqdm(paths, source.name, unit="image", disable=None):
             try:

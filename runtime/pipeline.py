@@ -27,12 +27,12 @@ from canthus.runtime.models import PRECISIONS, Precision
 from canthus.runtime.person_file import read_person
 from canthus.runtime.processing import Inputs, Processing, Processor, measure
 from canthus.runtime.saved_state import load_state, save_state, values_without
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.smooth import OneEuro
 from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.stream import NetworkStream
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
-from canthus.runtime.wflw import POINTS
 
 if TYPE_CHECKING:
     from canthus.runtime.trace import Recorder
@@ -98,8 +98,9 @@ class Landmarker(Closeable):
         if not isinstance(settings, Settings):
             raise InputError(f"settings must be Settings(model=..., max_faces=...), got {describe_value(settings)}")
         processing = processing_from_settings(settings)
-        self.backend: Backend = open_automatic(settings.model, settings.gpu, POINTS, settings.precision)
+        self.backend: Backend = open_automatic(settings.model, settings.gpu, None, settings.precision)
         try:
+            self._check_measurable(settings)
             self._detector: Detector | BackgroundDetector = (
                 BackgroundDetector(partial(Detector, settings.detector_model))
                 if live
@@ -114,7 +115,7 @@ class Landmarker(Closeable):
         inputs = Inputs(partial(_timed_detection, self._detector, self.seconds), self.backend)
         self._recorder = recorder
         if recorder:
-            recorder.start(processing, self.backend.name)
+            recorder.start(processing, self.backend.name, self.backend.scheme)
             inputs = recorder.watch(inputs)
         self._processor = Processor(inputs, processing)
         self._processing = processing
@@ -161,11 +162,24 @@ class Landmarker(Closeable):
         tracker = Tracker(partial(self._detector.detect, exhaustive=True), self.backend, self.tracker.settings)
         faces = tracker.update(image, 0.0)
         predict = partial(predict_landmarks, self.backend, image)
-        points, scores = average_views(predict, Landmarks(faces.points, faces.scores))
+        points, scores = average_views(predict, Landmarks(faces.points, faces.scores), self.backend.scheme.roll)
         faces = replace(faces, points=points, scores=scores)
         if not self._processing.measures:
             return faces
         return measure(Measurer(self._processing.focal, self._processing.person), faces, 0.0, image)
+
+    @property
+    def can_measure(self) -> bool:
+        """Whether the model has the points that measures need, those of WFLW."""
+        return self.backend.scheme == WFLW
+
+    def _check_measurable(self, settings: Settings) -> None:
+        if settings.measures and not self.can_measure:
+            scheme = self.backend.scheme
+            raise InputError(
+                f"measures need the {WFLW.points} points of {WFLW.name}; this model has {scheme.points} "
+                f"({scheme.name}): use it without measures"
+            )
 
     def _check_thread(self) -> None:
         current = threading.current_thread()
@@ -191,6 +205,7 @@ class Landmarker(Closeable):
         """
         if self._recorder:
             raise InputError("the settings cannot be changed while a trace is recorded; close the recorder first")
+        self._check_measurable(settings)
         self._processing = processing_from_settings(settings)
         self._processor.change(self._processing)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import find_int8, find_model, parse_manifest
+from canthus.runtime.schemes import Scheme
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
@@ -28,6 +29,11 @@ def describe_video(file: "VideoFile") -> dict[str, object]:
 def describe_settings(settings: "Settings") -> dict[str, object]:
     """Return the settings by their names."""
     return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(settings).items()}
+
+
+def describe_points(scheme: Scheme) -> dict[str, object]:
+    """Return the scheme of the points, and the name of each."""
+    return {"name": scheme.name, "points": list(scheme.point_names)}
 
 
 def describe_model(settings: "Settings", backend: str) -> dict[str, object]:

@@ -32,8 +32,8 @@ class _State:
     """The last values of the filter, for all faces of one frame."""
 
     ids: NDArray[np.int64]  # (N,)
-    points: NDArray[np.float64]  # (N, 98, 2) filtered, frame pixels
-    speeds: NDArray[np.float64]  # (N, 98, 2) filtered, frame pixels per second
+    points: NDArray[np.float64]  # (N, K, 2) filtered, frame pixels
+    speeds: NDArray[np.float64]  # (N, K, 2) filtered, frame pixels per second
     seconds: float
 
 
@@ -68,7 +68,7 @@ class Smoother:
         speeds: NDArray[np.float64],
         elapsed: float,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the next filtered points and speeds (N, 98, 2) of faces."""
+        """Return the next filtered points and speeds (N, K, 2) of faces."""
         settings = self._settings
         sizes = np.maximum((new.max(1) - new.min(1)).max(1), 1.0)[:, None]  # (N, 1)
         raw_speeds = (new - points) / elapsed
@@ -78,7 +78,7 @@ class Smoother:
         mean = speeds.mean(1, keepdims=True)  # (N, 1, 2)
         face_speed = np.hypot(mean[..., 0], mean[..., 1]) / sizes  # (N, 1)
         own = speeds - mean
-        own_speed = np.hypot(own[..., 0], own[..., 1]) / sizes  # (N, 98)
+        own_speed = np.hypot(own[..., 0], own[..., 1]) / sizes  # (N, K)
         cutoff = settings.cutoff + settings.beta * np.maximum(own_speed, face_speed)
         return points + _weight(cutoff, elapsed)[..., None] * (new - points), speeds
 

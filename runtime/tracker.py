@@ -17,10 +17,10 @@ from canthus.runtime.geometry import (
     overlaps,
     roi_from_box,
     rois_from_points,
-    rolls_from_points,
 )
 from canthus.runtime.landmarks import CONFIDENT_SCORE, Landmarks, predict_landmarks, refine_landmarks
 from canthus.runtime.saved_state import values_without
+from canthus.runtime.schemes import Scheme
 from canthus.runtime.types import FaceBox, Faces
 
 MAX_SCALE_CHANGE = 1.6
@@ -82,7 +82,7 @@ class _Track:
     confirmed: float  # seconds of the last detection of the face
     detection_score: float  # of this detection
     refined: float = -math.inf  # seconds of the last prediction in the detector's box
-    region_points: NDArray[np.float32] | None = None  # (98, 2), see `region_points`; None: those of `face`
+    region_points: NDArray[np.float32] | None = None  # (K, 2), see `region_points`; None: those of `face`
 
     def confirm(self, box: FaceBox, seconds: float) -> None:
         """Record that the detector has found the face. If it returned two boxes for it, the higher score stays."""
@@ -94,16 +94,16 @@ class _Track:
 class _Face(NamedTuple):
     """A predicted face, with what decides about it. Computed for all faces of a frame at once."""
 
-    points: NDArray[np.float32]  # (98, 2) frame pixels
-    scores: NDArray[np.float32]  # (98,)
+    points: NDArray[np.float32]  # (K, 2) frame pixels
+    scores: NDArray[np.float32]  # (K,)
     box: FaceBox  # of the points; its score is the face score
     roll: float  # radians
 
 
-def _measure(found: Landmarks) -> list[_Face]:
+def _measure(found: Landmarks, scheme: Scheme) -> list[_Face]:
     points, scores = found
     edges = np.concatenate([points.min(1), points.max(1), scores.mean(1)[:, None]], axis=1).tolist()
-    rolls = rolls_from_points(points).tolist()
+    rolls = scheme.rolls(points).tolist()
     return [_Face(points[row], scores[row], FaceBox(*edges[row]), rolls[row]) for row in range(len(points))]
 
 
@@ -139,6 +139,7 @@ class Tracker:
     ) -> None:
         self.detect = detect
         self.backend = backend
+        self._scheme = backend.scheme
         self.settings = settings or TrackerSettings()
         self.detections = 0
         self._cuts = _CutDetector(shrink or thumbnail)
@@ -160,7 +161,7 @@ class Tracker:
     def state(self) -> dict[str, object]:
         """Return what the next frame depends on, for `restore`."""
         cuts = values_without(self._cuts, ("_shrink",))
-        return values_without(self, ("detect", "backend", "settings", "_cuts")) | {"cuts": cuts}
+        return values_without(self, ("detect", "backend", "settings", "_cuts", "_scheme")) | {"cuts": cuts}
 
     def restore(self, state: dict[str, object]) -> None:
         """Go on from a state of a tracker with the same settings."""
@@ -181,12 +182,13 @@ class Tracker:
             self._detect(image, seconds)
         self._tracks.sort(key=lambda track: track.id)
         if not self._tracks:
-            return Faces.none()
+            return Faces.none(self._scheme)
         return Faces(
             points=np.stack([track.face.points for track in self._tracks]),
             scores=np.stack([track.face.scores for track in self._tracks]),
             ids=np.array([track.id for track in self._tracks], np.int64),
             detection_scores=np.array([track.detection_score for track in self._tracks], np.float32),
+            scheme=self._scheme,
         )
 
     def _follow(self, image: NDArray[np.uint8], seconds: float) -> None:
@@ -195,8 +197,8 @@ class Tracker:
             before = np.stack(
                 [track.face.points if track.region_points is None else track.region_points for track in self._tracks]
             )
-            rois = rois_from_points(before, rolls_from_points(before))
-            self._keep(_measure(predict_landmarks(self.backend, image, rois)), image.shape, seconds)
+            rois = rois_from_points(before, self._scheme.rolls(before))
+            self._keep(_measure(predict_landmarks(self.backend, image, rois), self._scheme), image.shape, seconds)
         self._lost = [track for track in self._lost if self._may_return(track, seconds)]
 
     def _keep(self, found: list[_Face], frame: tuple[int, ...], seconds: float) -> None:
@@ -259,7 +261,8 @@ class Tracker:
         rois = [roi_from_box(box) for box in (*new, *(match.box for match in uncertain))]
         if not rois:
             return
-        faces = _measure(refine_landmarks(partial(predict_landmarks, self.backend, image), rois))
+        predict = partial(predict_landmarks, self.backend, image)
+        faces = _measure(refine_landmarks(predict, rois, self._scheme.roll), self._scheme)
         for box, face in zip(new, faces[: len(new)], strict=True):
             self._add(
                 _Track(
@@ -344,7 +347,7 @@ class Tracker:
 
 
 def region_points(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the points (98, 2) around which the next frame is cropped, from those of the last two frames.
+    """Return the points (K, 2) around which the next frame is cropped, from those of the last two frames.
 
     Of a still face they are the mean of both. With the last ones alone, region and prediction can alternate between two
     states for ever.

@@ -12,10 +12,9 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
 from canthus.runtime.measures import Measures
-from canthus.runtime.wflw import POINTS
+from canthus.runtime.schemes import WFLW, Scheme
 
 
 def describe_value(value: object) -> str:
@@ -114,18 +113,20 @@ class Crops:
 class Face:
     """One face of `Faces`.
 
-    The regions (`contour`, `left_eye` ...) are arrays (K, 2) in frame pixels, in the order of WFLW. Left and right are
-    the image's: `left_eye` is on the left side of the image, so it is the right eye of a person who faces the camera.
+    The regions (`contour`, `left_eye` ...) are arrays (n, 2) in frame pixels; their sizes below are those of WFLW, and
+    `region` returns those of any scheme. Left and right are the image's: `left_eye` is on the left side of the image,
+    so it is the right eye of a person who faces the camera.
     """
 
-    points: NDArray[np.float32] = field(repr=False)  # (98, 2) frame pixels
-    scores: NDArray[np.float32] = field(repr=False)  # (98,) in [0, 1]; see `Faces`
+    points: NDArray[np.float32] = field(repr=False)  # (K, 2) frame pixels
+    scores: NDArray[np.float32] = field(repr=False)  # (K,) in [0, 1]; see `Faces`
     id: int  # the same number for the same face in every frame
     detection_score: float = float("nan")  # see `Faces`
+    scheme: Scheme = field(default=WFLW, repr=False)  # what the points are
 
     def __post_init__(self) -> None:
-        _require("points", self.points, (POINTS, 2), np.float32)
-        _require("scores", self.scores, (POINTS,), np.float32)
+        _require("points", self.points, (self.scheme.points, 2), np.float32)
+        _require("scores", self.scores, (self.scheme.points,), np.float32)
 
     @property
     def box(self) -> NDArray[np.float32]:
@@ -139,66 +140,76 @@ class Face:
 
     @property
     def points_68(self) -> NDArray[np.float32]:
-        """The 68 points of iBUG 300-W and dlib, in their order, (68, 2); see `wflw.IBUG_68`."""
-        return self.points[list(wflw.IBUG_68)]
+        """The 68 points of iBUG 300-W and dlib, in their order, (68, 2). Raises InputError if the scheme lacks them."""
+        return self.points[_points_68(self.scheme)]
+
+    def region(self, name: str) -> NDArray[np.float32]:
+        """Return the points (n, 2) of a region of the scheme. Raises InputError if the scheme has no such region."""
+        if name not in self.scheme.regions:
+            known = ", ".join(self.scheme.regions) or "no regions"
+            raise InputError(f"the points of {self.scheme.name} have no region {name} (they have {known})")
+        return self.points[list(self.scheme.regions[name])]
 
     @property
     def contour(self) -> NDArray[np.float32]:
         """Jaw line, (33, 2), from the left side of the image over the chin to the right."""
-        return self._region(wflw.CONTOUR)
+        return self.region("contour")
 
     @property
     def left_brow(self) -> NDArray[np.float32]:
         """Outline of the left brow, (9, 2): five points along its upper edge, four back along the lower one."""
-        return self._region(wflw.LEFT_BROW)
+        return self.region("left_brow")
 
     @property
     def right_brow(self) -> NDArray[np.float32]:
         """Outline of the right brow, (9, 2): five points along its upper edge, four back along the lower one."""
-        return self._region(wflw.RIGHT_BROW)
+        return self.region("right_brow")
 
     @property
     def nose_bridge(self) -> NDArray[np.float32]:
         """Bridge of the nose, (4, 2), from between the eyes to the tip."""
-        return self._region(wflw.NOSE_BRIDGE)
+        return self.region("nose_bridge")
 
     @property
     def nose_base(self) -> NDArray[np.float32]:
         """Lower edge of the nose, (5, 2), from left to right."""
-        return self._region(wflw.NOSE_BASE)
+        return self.region("nose_base")
 
     @property
     def left_eye(self) -> NDArray[np.float32]:
         """Outline of the left eye, (8, 2), clockwise from its left corner."""
-        return self._region(wflw.LEFT_EYE)
+        return self.region("left_eye")
 
     @property
     def right_eye(self) -> NDArray[np.float32]:
         """Outline of the right eye, (8, 2), clockwise from its left corner."""
-        return self._region(wflw.RIGHT_EYE)
+        return self.region("right_eye")
 
     @property
     def outer_lips(self) -> NDArray[np.float32]:
         """Outer outline of the lips, (12, 2), clockwise from the left corner of the mouth."""
-        return self._region(wflw.OUTER_LIPS)
+        return self.region("outer_lips")
 
     @property
     def inner_lips(self) -> NDArray[np.float32]:
         """Inner outline of the lips, (8, 2), clockwise from the left corner of the mouth."""
-        return self._region(wflw.INNER_LIPS)
+        return self.region("inner_lips")
 
     @property
     def left_pupil(self) -> NDArray[np.float32]:
         """Center of the left pupil, (2,)."""
-        return np.asarray(self.points[wflw.LEFT_PUPIL])
+        return np.asarray(self.region("left_pupil")[0])
 
     @property
     def right_pupil(self) -> NDArray[np.float32]:
         """Center of the right pupil, (2,)."""
-        return np.asarray(self.points[wflw.RIGHT_PUPIL])
+        return np.asarray(self.region("right_pupil")[0])
 
-    def _region(self, points: tuple[int, ...]) -> NDArray[np.float32]:
-        return self.points[list(points)]
+
+def _points_68(scheme: Scheme) -> list[int]:
+    if not scheme.ibug_68:
+        raise InputError(f"the points of {scheme.name} do not contain the 68 of iBUG 300-W")
+    return list(scheme.ibug_68)
 
 
 _UNKNOWN: NDArray[np.float32] = np.zeros(0, np.float32)
@@ -220,33 +231,37 @@ class Faces:
 
     `measures` are head pose, gaze and expressions, or None without `Settings(measures=True)`.
 
+    `scheme` says what the K points are: their names, regions and lines. It is that of the model.
+
     Raises ValueError for arrays of other shapes or dtypes.
     """
 
-    points: NDArray[np.float32] = field(repr=False)  # (N, 98, 2) frame pixels
-    scores: NDArray[np.float32] = field(repr=False)  # (N, 98) in [0, 1]
+    points: NDArray[np.float32] = field(repr=False)  # (N, K, 2) frame pixels
+    scores: NDArray[np.float32] = field(repr=False)  # (N, K) in [0, 1]
     ids: NDArray[np.int64]  # (N,) the same number for the same face in every frame
     detection_scores: NDArray[np.float32] = field(default_factory=lambda: _UNKNOWN)  # (N,) in [0, 1] or NaN
     measures: Measures | None = field(default=None, repr=False)
+    scheme: Scheme = field(default=WFLW, repr=False)
 
     def __post_init__(self) -> None:
         count = len(self.ids)
         if self.detection_scores is _UNKNOWN:
             object.__setattr__(self, "detection_scores", np.full(count, np.nan, np.float32))
-        _require("points", self.points, (count, POINTS, 2), np.float32)
-        _require("scores", self.scores, (count, POINTS), np.float32)
+        _require("points", self.points, (count, self.scheme.points, 2), np.float32)
+        _require("scores", self.scores, (count, self.scheme.points), np.float32)
         _require("ids", self.ids, (count,), np.int64)
         _require("detection_scores", self.detection_scores, (count,), np.float32)
         if self.measures is not None and len(self.measures) != count:
             raise ValueError(f"measures must be those of {count} faces, got {len(self.measures)}")
 
     @classmethod
-    def none(cls) -> "Faces":
+    def none(cls, scheme: Scheme = WFLW) -> "Faces":
         """Return no faces."""
         return cls(
-            np.zeros((0, POINTS, 2), np.float32),
-            np.zeros((0, POINTS), np.float32),
+            np.zeros((0, scheme.points, 2), np.float32),
+            np.zeros((0, scheme.points), np.float32),
             np.zeros(0, np.int64),
+            scheme=scheme,
         )
 
     def __len__(self) -> int:
@@ -262,14 +277,20 @@ class Faces:
         self, index: int | slice | Sequence[int] | NDArray[np.integer] | NDArray[np.bool_]
     ) -> "Face | Faces":
         if isinstance(index, int | np.integer):
-            return Face(
-                self.points[index], self.scores[index], int(self.ids[index]), float(self.detection_scores[index])
-            )
+            number, detection_score = int(self.ids[index]), float(self.detection_scores[index])
+            return Face(self.points[index], self.scores[index], number, detection_score, self.scheme)
         if not isinstance(index, slice):
             index = np.asarray(index)
             index = index if index.size else index.astype(np.intp)  # the dtype of an empty list is float
         measures = None if self.measures is None else self.measures.select(index)
-        return Faces(self.points[index], self.scores[index], self.ids[index], self.detection_scores[index], measures)
+        return Faces(
+            self.points[index],
+            self.scores[index],
+            self.ids[index],
+            self.detection_scores[index],
+            measures,
+            self.scheme,
+        )
 
     def __iter__(self) -> Iterator[Face]:
         return (self[index] for index in range(len(self)))
@@ -286,5 +307,8 @@ class Faces:
 
     @property
     def points_68(self) -> NDArray[np.float32]:
-        """The 68 points of iBUG 300-W and dlib, in their order, (N, 68, 2); see `wflw.IBUG_68`."""
-        return self.points[:, list(wflw.IBUG_68)]
+        """The 68 points of iBUG 300-W and dlib, in their order, (N, 68, 2). Raises InputError if the scheme lacks them.
+
+        The annotations of WFLW and of iBUG differ a little; see `wflw.IBUG_68`.
+        """
+        return self.points[:, _points_68(self.scheme)]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from canthus.runtime.backends import Backend
 from canthus.runtime.channel import Stage
 from canthus.runtime.codecs import Encoding, codec_for, select_pixels
 from canthus.runtime.draw import draw
@@ -21,7 +22,7 @@ from canthus.runtime.files import Draft, Output, claim, commit_together, delete_
 from canthus.runtime.media import has_many_bits
 from canthus.runtime.options import Outputs
 from canthus.runtime.pipeline import Landmarker, Settings
-from canthus.runtime.run_details import describe_model, describe_settings, describe_video
+from canthus.runtime.run_details import describe_model, describe_points, describe_settings, describe_video
 from canthus.runtime.sinks import VideoSink, check_video
 from canthus.runtime.sources import DeepFrame, Selection, VideoFile
 from canthus.runtime.stopped_runs import (
@@ -137,7 +138,7 @@ def process_video(
         if outputs.trace:
             sinks.recorder = Recorder(outputs.trace, source.name)
             stack.callback(sinks.recorder.discard)
-        backends: list[str] = []
+        backends: list[Backend] = []
         landmarked = _landmark(run, stopped, backends.append, sinks.recorder)
         results = _begun(stack.enter_context(contextlib.closing(landmarked)))
         try:
@@ -170,7 +171,7 @@ class _Sinks:
     def _draft(self, path: Path) -> Draft | None:
         return Draft(path, self._stopped.folders[path]) if self._stopped else None
 
-    def open(self, begin: float, backend: str) -> None:
+    def open(self, begin: float, backend: Backend) -> None:
         """Create the outputs, or go on with those of the stopped run."""
         run, self.begin = self._run, begin
         if run.outputs.overlay:
@@ -181,12 +182,13 @@ class _Sinks:
             draft = self._draft(run.outputs.table)
             details = {
                 "source": describe_video(run.file),
-                "model": describe_model(run.settings, backend),
+                "model": describe_model(run.settings, backend.name),
+                "scheme": describe_points(backend.scheme),
                 "settings": describe_settings(run.settings),
             }
             self.table = TableSink(
                 run.outputs.table,
-                FRAMES.with_measures(run.outputs.measures),
+                FRAMES.with_points(backend.scheme).with_measures(run.outputs.measures),
                 details,
                 run.outputs.faces_only,
                 Stopped(draft, self.done.position) if draft else None,
@@ -257,18 +259,18 @@ def draw_alone(size: tuple[int, ...], faces: Faces, drawings: Sequence[str]) -> 
 
 
 def _landmark(
-    run: _Run, stopped: StoppedRun | None, opened: Callable[[str], None], recorder: Recorder | None
+    run: _Run, stopped: StoppedRun | None, opened: Callable[[Backend], None], recorder: Recorder | None
 ) -> Generator[_Result, None, None]:
     """Yield the frames of a video with their faces. A thread decodes, another one finds the faces.
 
-    `opened` is called with the name of the backend. The frames of a large video are not read ahead: each may have
+    `opened` is called with the backend. The frames of a large video are not read ahead: each may have
     100 MB.
     """
     skip = stopped.checkpoint.progress.frames if stopped else 0
 
     def find_faces(frames: Iterable[Frame]) -> Iterator[_Result]:
         with Landmarker(run.settings, recorder=recorder) as landmarker:  # in the thread that uses it
-            opened(landmarker.backend_name)
+            opened(landmarker.backend)
             if stopped:
                 landmarker.restore(stopped.checkpoint.state)
             for count, frame in enumerate(frames, 1):

@@ -28,7 +28,10 @@ into three, so the eyelid points are not exactly at the same places.
 ATTRIBUTES = WFLW.subsets
 """The six test subsets of WFLW, in the order of the official list files."""
 
-COLORS = tuple((points, WFLW.point_colors[points[0]]) for points in WFLW.regions.values())
+COLORS = tuple(
+    (tuple(point for point in range(POINTS) if WFLW.point_colors[point] == color), color)
+    for color in dict.fromkeys(WFLW.point_colors)
+)
 """Groups of points and the RGB color of each."""
 
 LINES = WFLW.lines

@@ -35,7 +35,7 @@ from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD
 from canthus.trainer.evaluation.scores import SCORE_HEADER, ScoreReliability, length_errors, measure_scores, score_rows
 from canthus.trainer.faces.kinds import Kinds, evaluated_points, is_placed
 from canthus.trainer.faces.labelled import yaw_estimate
-from canthus.trainer.faces.schemes import Scheme, scheme_of
+from canthus.trainer.faces.schemes import WFLW, Scheme
 from canthus.trainer.networks.checkpoint import load, load_network, save
 from canthus.trainer.networks.network import DecodingNetwork, window_sigma
 from canthus.trainer.packs.batches import VALIDATION_BATCH, AugmentedFace, Batches, augment_face
@@ -72,7 +72,7 @@ def fit_calibration(scores: NDArray[np.floating], accurate: Marks) -> Calibratio
     return (a, b) if a > 0 else IDENTITY
 
 
-def fit_faces(peaks: NDArray[np.floating], accurate: Marks, used: Marks) -> Calibration:
+def fit_faces(peaks: NDArray[np.floating], accurate: Marks, used: Marks, scheme: Scheme = WFLW) -> Calibration:
     """Return the most likely a, b, c and d[k] for the peaks of faces, and whether their points are accurate.
 
     All arguments are (N, K); `used` marks the points that count. With few points, or if a point's own peak means
@@ -81,7 +81,7 @@ def fit_faces(peaks: NDArray[np.floating], accurate: Marks, used: Marks) -> Cali
     platt = fit_calibration(peaks[used], accurate[used])
     if used.sum() < MIN_POINTS or platt == IDENTITY:
         return platt
-    x, offsets = logit(peaks), _offset_inputs(scheme_of(peaks.shape[1]))
+    x, offsets = logit(peaks), _offset_inputs(scheme)
     columns = [x, np.ones_like(x), np.broadcast_to(x.mean(1, keepdims=True), x.shape)]
     shared = np.broadcast_to(offsets.inputs, (len(x), *offsets.inputs.shape))[used]
     for whole_face in (True, False):
@@ -184,8 +184,8 @@ def _predict(network: nn.Module, batches: Batches, augmentation: Augmentation | 
             predicted = deployed(torch.from_numpy(crops).to(device))
         points, peaks = (part.float().cpu().numpy() for part in predicted)
         inside = ((true >= 0) & (true <= recipe.size - 1)).all(-1)
-        errors = length_errors(points, true, evaluated_points(kinds))
-        yaw = yaw_estimate(pack.points[chosen])
+        errors = length_errors(points, true, evaluated_points(kinds), pack.scheme)
+        yaw = yaw_estimate(pack.points[chosen], pack.scheme)
         found.append(_Predicted(peaks.astype(np.float64), np.where(inside, errors, np.nan), kinds, yaw))
     return _Predicted(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
@@ -200,7 +200,7 @@ def _calibration_rows(batches: Batches) -> NDArray[np.intp]:
 def detector_like_face(pack: Pack, row: int, size: int, rng: np.random.Generator) -> AugmentedFace:
     """Cut a face out of a packed crop at `size` pixels, in a region that is as rough as those of the detector."""
     points = pack.points[row]
-    exact = roi_from_points(points, scheme_of(len(points)).roll(points))
+    exact = roi_from_points(points, pack.scheme.roll(points))
     x, y = rng.normal(0, BOX_SHIFT_SD * exact.side, 2)
     side = exact.side * math.exp(rng.normal(0, BOX_SCALE_SD))
     region = Roi(exact.x + x, exact.y + y, side, exact.angle + rng.normal(0, BOX_ROLL_SD))
@@ -246,7 +246,7 @@ def calibrate(checkpoint: Path, batches: Batches, device: torch.device | None = 
     plain, augmented = (_predict(network, batches, one) for one in (None, batches.recipe.augmentation))
     peaks, errors = (np.concatenate([getattr(one, name) for one in (plain, augmented)]) for name in ("peaks", "errors"))
     used = np.isfinite(errors)
-    calibration = fit_faces(peaks, errors <= ACCURATE_THRESHOLD, used)
+    calibration = fit_faces(peaks, errors <= ACCURATE_THRESHOLD, used, batches.pack.scheme)
     former = load(checkpoint)
     save(checkpoint, dataclasses.replace(former, metadata={**former.metadata, "calibration": list(calibration)}))
     before = tuple(metadata.get("calibration", IDENTITY))

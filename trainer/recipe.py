@@ -21,6 +21,7 @@ from canthus.runtime.fields import FieldError, parse_value, read_values
 from canthus.runtime.files import write_file
 from canthus.trainer.augmentation.settings import Augmentation
 from canthus.trainer.faces.kinds import PointKind
+from canthus.trainer.faces.schemes import COFW, WFLW
 from canthus.trainer.renamed_keys import rename_keys
 
 _RECIPES = resources.files("canthus.trainer") / "recipes"
@@ -171,16 +172,16 @@ def named_recipes() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in _RECIPES.iterdir() if file.name.endswith(".toml"))
 
 
-def default_name(network: str, points: int = 98) -> str:
+def default_name(network: str, points: int = WFLW.points) -> str:
     """Return the name of the default recipe for a network and a number of points."""
     if network == "hrnet_w18_skps":
-        return "cofw-published" if points == 29 else "wflw-published"
+        return "cofw-published" if points == COFW.points else "wflw-published"
     if network != "hrnet_w18":
         return "student"
-    return "cofw-hrnet" if points == 29 else "wflw-hrnet"
+    return "cofw-hrnet" if points == COFW.points else "wflw-hrnet"
 
 
-def default_recipe(network: str, points: int = 98) -> Recipe:
+def default_recipe(network: str, points: int = WFLW.points) -> Recipe:
     """Return the default recipe for a network and a number of points."""
     return find_recipe(default_name(network, points))
 

@@ -14,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.schemes import scheme_values
+from canthus.trainer.augmentation.settings import NO_AUGMENTATION
 from canthus.trainer.ema import EMA
 from canthus.trainer.evaluation.metrics import box_nme, nme
 from canthus.trainer.evaluation.placed import POSES, poses_of_yaws
 from canthus.trainer.faces.labelled import yaw_estimate
 from canthus.trainer.log import Log, draw_crops
 from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimizer, load, restore_optimizer, save
+from canthus.trainer.networks.exported import Target, exported_model, load_exported
 from canthus.trainer.networks.hrnet import HighResolutionModule
 from canthus.trainer.networks.network import (
     DecodingNetwork,
@@ -40,6 +43,9 @@ from canthus.trainer.time_limit import TimeLimit
 from canthus.trainer.validation_faces import open_validation_pack, validation_fingerprint
 
 _log = logging.getLogger(__name__)
+
+STATISTICS_FACES = 256
+"""Faces, at most, on which the batch normalizations of an exported model are measured."""
 
 UNCHECKED_STEPS = 20
 """Steps on a GPU after which their losses are checked. A check waits for the GPU."""
@@ -88,7 +94,7 @@ class Run:
 
         network = build(recipe.network, self.points)
         if options.pretrained:
-            summary = load_pretrained(options.pretrained, network)
+            summary = self._start_from(options.pretrained, network)
             if world.first:
                 _log.info("%s", summary)
         pad = {"auto": world.device.type == "cuda" and recipe.precision == "bf16", "on": True, "off": False}
@@ -115,6 +121,17 @@ class Run:
         self.losses: list[Tensor] = []  # of the steps of this epoch, on the device
         self._checked = 0  # how many of them are known to be finite
         self._progress = 0.0  # elapsed fraction of the time limit
+
+    def _start_from(self, weights: Path, network: nn.Module) -> str:
+        """Load pretrained weights, also those of an exported model, and return a summary."""
+        model = exported_model(weights)
+        if model is None:
+            return str(load_pretrained(weights, network))
+        rows, pack = self.batches.training_rows, self.batches.pack
+        rng, size = np.random.default_rng(self.recipe.seed), self.recipe.size
+        rows = rng.choice(rows, min(len(rows), STATISTICS_FACES), replace=False)
+        crops = np.stack([augment_face(pack, row, size, NO_AUGMENTATION, rng).crop for row in rows.tolist()])
+        return load_exported(model, Target(self.recipe.network, network, pack.scheme), crops)
 
     def train_step(self, batch: Batch) -> None:
         """Update the weights with one batch. Raises ModelError if one of the last losses is not finite."""
@@ -201,16 +218,18 @@ class Run:
         If `batches.placed_only`, only the points that people placed are measured, by `box_nme`, also for each pose.
         Raises ModelError if it is not finite.
         """
-        recipe, device = self.recipe, self.world.device
+        recipe, device, scheme = self.recipe, self.world.device, self.batches.pack.scheme
         decoding = self._decoding_network()
         sums = np.zeros((1 + len(POSES), 2))  # errors and faces: of all, then of each pose
         for batch in self.batches.validation():
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
                 points, _ = decoding(batch.crops.to(device))
             evaluated = batch.point_weight.numpy() > 0  # (B, K)
-            measure = box_nme if self.batches.placed_only else nme
-            errors = measure(points.float().cpu().numpy(), batch.points.numpy(), evaluated)
-            pose = poses_of_yaws(yaw_estimate(batch.points.numpy()))
+            found, true = points.float().cpu().numpy(), batch.points.numpy()
+            errors = (
+                box_nme(found, true, evaluated) if self.batches.placed_only else nme(found, true, evaluated, scheme)
+            )
+            pose = poses_of_yaws(yaw_estimate(true, scheme))
             for number, chosen in enumerate([pose >= 0, *(pose == one for one in range(len(POSES)))]):
                 of_faces = errors[chosen & evaluated.any(-1)]
                 sums[number] += of_faces.sum(dtype=np.float64), len(of_faces)
@@ -235,7 +254,7 @@ class Run:
         decoding = DecodingNetwork(self.ema.network, recipe.stride, window_sigma({"decode": recipe.decode})).eval()
         if not recipe.choose_with_flip:
             return decoding
-        return FlipAveragedPoints(decoding, self.points).eval().to(self.world.device)
+        return FlipAveragedPoints(decoding, self.batches.pack.scheme).eval().to(self.world.device)
 
     @torch.inference_mode()
     def show_faces(self, log: Log) -> None:
@@ -265,6 +284,7 @@ class Run:
         metadata = {
             "network": self.recipe.network,
             "points": self.points,
+            "scheme": scheme_values(self.batches.pack.scheme),
             "size": self.recipe.size,
             "stride": self.recipe.stride,
             "flip_tta": self.recipe.flip_tta,

@@ -53,7 +53,7 @@ class _LimitedBackend(Closeable):
 
     def __init__(self, backend: Backend, deadline: float) -> None:
         self._backend, self._deadline = backend, deadline
-        self.name, self.size = backend.name, backend.size
+        self.name, self.size, self.scheme = backend.name, backend.size, backend.scheme
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """As `Backend.predict`."""

@@ -9,18 +9,13 @@ from canthus.gui.overlay.measures import paint_measures
 from canthus.gui.overlay.place import place_points, polygon
 from canthus.gui.overlay.style import OUTLINE_COLOR, OverlayStyle, qcolor, score_color, score_levels
 from canthus.gui.overlay.trails import Trails, paint_trails
-from canthus.runtime import draw, wflw
+from canthus.runtime import draw
 from canthus.runtime.draw import FAINT_BELOW, FOREHEAD
+from canthus.runtime.schemes import Color, Scheme
 from canthus.runtime.types import Faces
 
-REGIONS: tuple[tuple[tuple[int, ...], ...], ...] = (
-    (wflw.LEFT_BROW,),
-    (wflw.RIGHT_BROW,),
-    (wflw.LEFT_EYE,),
-    (wflw.RIGHT_EYE,),
-    (wflw.OUTER_LIPS, wflw.INNER_LIPS),
-)
-"""Outlines of each filled region. What two outlines of a region enclose is not filled: the open mouth."""
+FILLED = (("left_brow",), ("right_brow",), ("left_eye",), ("right_eye",), ("outer_lips", "inner_lips"))
+"""Regions of a scheme that are filled together. What two of them enclose is not filled: the open mouth."""
 
 REGION_ALPHA = 105
 FAINT_ALPHA = 90
@@ -42,13 +37,14 @@ def paint_faces(
     sizes = [_dot_size(points) for points in placed]
     for points, scores, size in zip(placed, faces.scores, sizes, strict=True):
         if style.regions:
-            _paint_regions(painter, points, style)
+            _paint_regions(painter, points, faces.scheme, style)
         if style.boxes:
             _paint_box(painter, points, size, style)
         if style.lines:
-            _paint_lines(painter, points, size, style)
+            _paint_lines(painter, points, size, faces.scheme, style)
         if style.points:
-            _paint_points(painter, points, scores, size, style)
+            colors = None if style.scores else style.palette.points(faces.scheme)
+            _paint_points(painter, points, scores, size, colors)
         if style.numbers:
             _paint_numbers(painter, points)
     if style.needs_measures and faces.measures is not None:
@@ -69,10 +65,16 @@ def _pen(color: QColor, width: float) -> QPen:
     return QPen(color, width, Qt.PenStyle.SolidLine, Qt.PenCapStyle.RoundCap, Qt.PenJoinStyle.RoundJoin)
 
 
-def _paint_regions(painter: QPainter, points: NDArray[np.float64], style: OverlayStyle) -> None:
-    colors = style.palette.points
+def _paint_regions(painter: QPainter, points: NDArray[np.float64], scheme: Scheme, style: OverlayStyle) -> None:
+    """Fill the regions that a closed line of the scheme goes around."""
+    colors = style.palette.points(scheme)
     painter.setPen(Qt.PenStyle.NoPen)
-    for outlines in REGIONS:
+    closed = {frozenset(line): line for line in scheme.lines if line[0] == line[-1]}
+    for names in FILLED:
+        found = [closed.get(frozenset(scheme.regions.get(name, ()))) for name in names]
+        outlines = [outline for outline in found if outline is not None]
+        if not outlines:
+            continue
         path = QPainterPath()  # an odd-even fill
         for outline in outlines:
             path.addPolygon(polygon(points[list(outline)]))
@@ -89,9 +91,11 @@ def _paint_box(painter: QPainter, points: NDArray[np.float64], size: float, styl
         painter.drawRoundedRect(box, radius, radius)
 
 
-def _paint_lines(painter: QPainter, points: NDArray[np.float64], size: float, style: OverlayStyle) -> None:
-    width, colors = max(1.0, size * 0.42), style.palette.points
-    chains = [(polygon(points[list(line)]), colors[line[0]]) for line in wflw.LINES]
+def _paint_lines(
+    painter: QPainter, points: NDArray[np.float64], size: float, scheme: Scheme, style: OverlayStyle
+) -> None:
+    width, colors = max(1.0, size * 0.42), style.palette.points(scheme)
+    chains = [(polygon(points[list(line)]), colors[line[0]]) for line in scheme.lines]
     painter.setPen(_pen(qcolor(draw.OUTLINE, 90), width + 1.6))
     for chain, _ in chains:
         painter.drawPolyline(chain)
@@ -105,10 +109,11 @@ def _paint_points(
     points: NDArray[np.float64],
     scores: NDArray[np.float32],
     size: float,
-    style: OverlayStyle,
+    colors: tuple[Color, ...] | None,
 ) -> None:
+    """Paint points in the color of each, or in colors of their scores if it is None."""
     confident = scores >= FAINT_BELOW
-    if style.scores:  # the color says how certain a point is, so none is faint
+    if colors is None:  # the color says how certain a point is, so none is faint
         painter.setPen(_pen(OUTLINE_COLOR, size + 1.6))
         painter.drawPoints(polygon(points))
         levels = score_levels(scores)
@@ -118,8 +123,8 @@ def _paint_points(
         return
     painter.setPen(_pen(OUTLINE_COLOR, size + 1.6))
     painter.drawPoints(polygon(points[confident]))
-    for (group, _), rgb in zip(wflw.COLORS, style.palette.groups, strict=True):
-        members = np.array(group)
+    for rgb in dict.fromkeys(colors):
+        members = np.array([point for point, color in enumerate(colors) if color == rgb])
         for shown, alpha in ((confident, 255), (~confident, FAINT_ALPHA)):
             painter.setPen(_pen(qcolor(rgb, alpha), size))
             painter.drawPoints(polygon(points[members[shown[members]]]))

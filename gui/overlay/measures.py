@@ -8,9 +8,10 @@ from PyQt6.QtCore import QPointF, Qt
 from PyQt6.QtGui import QPainter, QPen, QPolygonF, QTransform
 
 from canthus.gui.overlay.place import place_directions
-from canthus.gui.overlay.style import OUTLINE_COLOR, Color, OverlayStyle, qcolor
+from canthus.gui.overlay.style import OUTLINE_COLOR, OverlayStyle, qcolor
 from canthus.runtime.draw_measures import AXIS_LENGTH, GAZE_LENGTH, MIN_GAZE_SCORE, NOSE_TIP
 from canthus.runtime.measures import Measures
+from canthus.runtime.schemes import Color
 from canthus.runtime.wflw import PUPILS
 
 HEAD_LENGTH, HEAD_ANGLE = 0.16, 0.45
@@ -20,7 +21,7 @@ HEAD_LENGTH, HEAD_ANGLE = 0.16, 0.45
 def paint_measures(
     painter: QPainter, measures: Measures, points: NDArray[np.float64], to_window: QTransform, style: OverlayStyle
 ) -> None:
-    """Paint what the style selects of the measures of faces with points (N, 98, 2) in window pixels.
+    """Paint what the style selects of the measures of faces with points (N, K, 2) in window pixels.
 
     The directions are those of `draw_measures`: as seen from the camera, without perspective.
     """

@@ -7,11 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PyQt6.QtGui import QColor
 
-from canthus.runtime import wflw
 from canthus.runtime.draw import OUTLINE
 from canthus.runtime.draw_measures import GAZE_COLOR
-
-Color = tuple[int, int, int]
+from canthus.runtime.schemes import PART_COLORS, Color, Scheme
 
 SCORE_STOPS: tuple[tuple[float, Color], ...] = (
     (0.0, (245, 125, 40)),
@@ -26,23 +24,20 @@ SCORE_LEVELS = 12
 
 @dataclass(frozen=True)
 class Palette:
-    """The colors of an overlay, RGB. `groups` are those of the groups of `wflw.COLORS`."""
+    """The colors of an overlay, RGB. `groups` are those of the parts of the face in `PART_COLORS`."""
 
     groups: tuple[Color, ...]
     axes: tuple[Color, Color, Color]  # of the head: right, down, towards the viewer
     gaze: Color
 
-    @property
-    def points(self) -> tuple[Color, ...]:
-        """The color of each point."""
-        colors = dict[int, Color]()
-        for (members, _), color in zip(wflw.COLORS, self.groups, strict=True):
-            colors |= dict.fromkeys(members, color)
-        return tuple(colors[point] for point in range(wflw.POINTS))
+    def points(self, scheme: Scheme) -> tuple[Color, ...]:
+        """Return the color of each point of a scheme. A scheme's own colors stay as they are."""
+        changed = dict(zip(PART_COLORS.values(), self.groups, strict=True))
+        return tuple(changed.get(color, color) for color in scheme.point_colors)
 
 
 STANDARD = Palette(
-    groups=tuple(color for _, color in wflw.COLORS),
+    groups=tuple(PART_COLORS.values()),
     axes=((255, 120, 110), (80, 210, 100), (120, 175, 255)),
     gaze=GAZE_COLOR,
 )
@@ -62,7 +57,7 @@ class OverlayStyle:
     points: bool = True
     lines: bool = True
     regions: bool = False  # eyes, brows and lips are filled
-    numbers: bool = False  # of the points, 0 to 97
+    numbers: bool = False  # of the points, from 0
     boxes: bool = False  # around the points
     ids: bool = True
     pose: bool = False  # axes of the head; needs measures

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import Model, read_model
+from canthus.runtime.schemes import Scheme
 from canthus.runtime.types import Roi
 
 
@@ -25,6 +26,11 @@ class Backend(Protocol):
     @property
     def size(self) -> int:
         """Side of the crops that `predict` takes, pixels."""
+        ...
+
+    @property
+    def scheme(self) -> Scheme:
+        """What the points are."""
         ...
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -37,6 +37,7 @@ from canthus.runtime.models import (
     find_precision,
     read_model,
 )
+from canthus.runtime.schemes import Scheme
 from canthus.runtime.types import Roi
 
 _log = logging.getLogger(__name__)
@@ -137,6 +138,11 @@ class AutomaticBackend(Closeable):
         try:
             self._model = model if isinstance(model, Model) else read_model(model)
             check_points(self._model.path, self._model.manifest.points, points)
+            if self._model.manifest.scheme != cpu.scheme:
+                raise ModelError(
+                    f"{self._model.path}: its points are those of {self._model.manifest.scheme.name} (expected "
+                    f"{cpu.scheme.name}, as the model of the CPU)"
+                )
             self._open_or_build()
         except (CanthusError, OSError) as error:  # OSError: a cache or a disk that cannot be used
             _warn_no_engine(error)
@@ -150,6 +156,11 @@ class AutomaticBackend(Closeable):
     def size(self) -> int:
         """Side of the crops of the backend in use, pixels."""
         return self._active.size
+
+    @property
+    def scheme(self) -> Scheme:
+        """What the points are, on both devices."""
+        return self._cpu.scheme
 
     @property
     def _active(self) -> Backend:

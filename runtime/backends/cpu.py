@@ -32,7 +32,7 @@ class OpenVINOBackend(Closeable):
     def __init__(self, model: Model) -> None:
         manifest = model.manifest
         self.size = manifest.size
-        self._points, self._calibration = manifest.points, manifest.calibration
+        self._points, self._calibration, self.scheme = manifest.points, manifest.calibration, manifest.scheme
         # OpenVINO crashes with some 8-bit networks on CPUs with AMX if the number of crops is not fixed (issue 37577 of
         # openvinotoolkit/openvino). For one crop at a time, an 8-bit network takes no longer for each than for several.
         self._single = manifest.precision == "int8"

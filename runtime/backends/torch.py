@@ -8,6 +8,7 @@ from torch import nn
 from canthus.runtime.calibration import IDENTITY, Calibration, apply_calibration
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import BackendError
+from canthus.runtime.schemes import WFLW, Scheme
 
 
 class TorchBackend(Closeable):
@@ -16,13 +17,22 @@ class TorchBackend(Closeable):
     network: crops (N, S, S, 3) uint8 -> points (N, K, 2) in crop pixels and map peaks (N, K), both float32. So the
         network normalizes the crops and decodes its maps itself, as an exported model does. It is moved to the device.
     size: side of the crops, pixels.
+    scheme: of the points.
     device: "cpu" or "cuda". Raises BackendError if PyTorch finds no GPU.
     """
 
-    def __init__(self, network: nn.Module, size: int, calibration: Calibration = IDENTITY, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        size: int,
+        calibration: Calibration = IDENTITY,
+        device: str = "cpu",
+        scheme: Scheme = WFLW,
+    ) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise BackendError("this PyTorch finds no NVIDIA GPU; use the CPU")
-        self.size, self._calibration, self._device = size, calibration, torch.device(device)
+        self.size, self.scheme = size, scheme
+        self._calibration, self._device = calibration, torch.device(device)
         self._network = network.eval().to(self._device)
         where = torch.cuda.get_device_name(self._device) if device == "cuda" else "the CPU"
         self.name = f"PyTorch {torch.__version__} on {where}"

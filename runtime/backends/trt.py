@@ -20,6 +20,7 @@ from canthus.runtime.cuda.runner import FaceRunner, RunnerSizes
 from canthus.runtime.engine_files import FLAVOURS, Flavour, find_mismatch, read_engine, read_kernels, write_kernels
 from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.extras import install_command
+from canthus.runtime.schemes import guess_scheme
 from canthus.runtime.types import Roi
 
 _log = logging.getLogger(__name__)
@@ -164,6 +165,7 @@ class Engine:
         self.half_maps = PRECISIONS[kind]
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.calibration = manifest.calibration if manifest else IDENTITY
+        self.scheme = manifest.scheme if manifest else guess_scheme(self.points)
 
     def describe_layers(self) -> str:
         """Return the layers of the engine as JSON, from TensorRT's inspector."""
@@ -193,7 +195,7 @@ class TensorRTBackend(Closeable):
 
     def _open(self, engine: Engine, cuda: Cuda, calibration: Calibration | None) -> None:
         self._engine = engine
-        self.size = engine.size
+        self.size, self.scheme = engine.size, engine.scheme
         self._calibration = engine.calibration if calibration is None else calibration
         self.name = f"{engine.flavour} {engine.trt.__version__} on {cuda.gpu.name}"
         self._contexts: dict[int, Any] = {}

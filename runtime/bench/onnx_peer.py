@@ -11,6 +11,7 @@ from canthus.runtime.detector import Detector
 from canthus.runtime.errors import ModelError
 from canthus.runtime.geometry import crop_all, roi_from_box
 from canthus.runtime.landmarks import predict_landmarks, refine_landmarks
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox
 from canthus.runtime.wflw import POINTS
@@ -22,6 +23,8 @@ class OnnxPeer:
     A network with one output of 196 values is of the PFLD family: its points are tracked as ours. Of any other, such as
     those of OpenSeeFace, only the crop and the network are run, in a fixed region, and it has no points.
     """
+
+    scheme = WFLW
 
     def __init__(self, file: str, threads: int) -> None:
         path = Path(file)

@@ -14,7 +14,7 @@ SHARED = (60, 64, 68, 72, 54, 76, 82, 79, 85, 90, 94)
 """Points of WFLW: corners of the eyes, tip of the nose, corners of the mouth, middles of the lips' edges."""
 
 EQUIVALENTS: dict[int, tuple[int, ...]] = {
-    98: SHARED,
+    POINTS: SHARED,
     68: (36, 39, 42, 45, 30, 48, 54, 51, 57, 62, 66),  # iBUG and dlib
     468: (33, 133, 362, 263, 4, 61, 291, 0, 17, 13, 14),  # MediaPipe's mesh
     478: (33, 133, 362, 263, 4, 61, 291, 0, 17, 13, 14),  # and with the irises of the attention mesh

@@ -183,7 +183,7 @@ class _TimedBackend:
 
     def __init__(self, backend: "Backend", clock: _Clock, maps_share: float) -> None:
         self.backend, self.clock, self.maps_share = backend, clock, maps_share
-        self.name, self.size = backend.name, backend.size
+        self.name, self.size, self.scheme = backend.name, backend.size, backend.scheme
         self.predict = backend.predict
 
     def predict_regions(

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.measures.head import Floats
+from canthus.runtime.wflw import POINTS
 
 FEATURES = (
     "eye_aspect_left",
@@ -43,7 +44,7 @@ _GROUPS = (
     (60, 64), (68, 72),  # corners of the eyes
     (77, 78, 79, 80, 81), (83, 84, 85, 86, 87),  # outer edges of the lips
 )  # fmt: skip
-_MEANS = np.zeros((len(_GROUPS), 98))
+_MEANS = np.zeros((len(_GROUPS), POINTS))
 for _row, _points in zip(_MEANS, _GROUPS, strict=True):
     _row[list(_points)] = 1 / len(_points)
 

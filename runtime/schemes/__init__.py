@@ -25,15 +25,17 @@ Group = tuple[int, ...]
 Color = tuple[int, int, int]
 """RGB."""
 
-_BROW, _EYE, _NOSE, _LIPS = (255, 200, 90), (120, 240, 140), (190, 150, 255), (255, 120, 140)
-REGION_COLORS: dict[str, Color] = {
-    "contour": (90, 200, 250),
-    **dict.fromkeys(("left_brow", "right_brow"), _BROW),
-    **dict.fromkeys(("nose", "nose_bridge", "nose_base"), _NOSE),
-    **dict.fromkeys(("left_eye", "right_eye"), _EYE),
-    **dict.fromkeys(("lips", "outer_lips", "inner_lips"), _LIPS),
-    **dict.fromkeys(("left_pupil", "right_pupil"), (255, 255, 255)),
+PART_COLORS: dict[tuple[str, ...], Color] = {
+    ("contour",): (90, 200, 250),
+    ("left_brow", "right_brow"): (255, 200, 90),
+    ("nose", "nose_bridge", "nose_base"): (190, 150, 255),
+    ("left_eye", "right_eye"): (120, 240, 140),
+    ("lips", "outer_lips", "inner_lips"): (255, 120, 140),
+    ("left_pupil", "right_pupil"): (255, 255, 255),
 }
+"""The color of each part of the face. A part has one or several regions."""
+
+REGION_COLORS = {region: color for regions, color in PART_COLORS.items() for region in regions}
 """Color of each region that a scheme gives no color."""
 
 OTHER_COLOR: Color = (220, 225, 230)
@@ -112,6 +114,10 @@ class Scheme:
                 colors[point] = self.colors.get(region, REGION_COLORS.get(region, OTHER_COLOR))
         return tuple(colors)
 
+    def line_color(self, line: Group) -> Color:
+        """Return the color of one of the lines: that of its first point."""
+        return self.point_colors[line[0]]
+
     @cached_property
     def mirror(self) -> NDArray[np.intp]:
         """The index (K,) of each point's mirror point: `points[mirror]` reorders the points of a mirrored image."""
@@ -169,7 +175,9 @@ def scheme_values(scheme: Scheme) -> str | dict[str, Any]:
     """Return what `parse_scheme` reads: the name of an included scheme, or the fields of another one."""
     if scheme in included_schemes():
         return scheme.name
-    return {name: value for name, value in dataclasses.asdict(scheme).items() if value not in ((), {}, "", None)}
+    return {
+        name: value for name, value in dataclasses.asdict(scheme).items() if value not in ((), {}, "", None, (0, 0))
+    }
 
 
 def manifest_values(manifest: Any) -> dict[str, Any]:

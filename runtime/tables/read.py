@@ -111,7 +111,7 @@ def read_table(path: str | Path) -> Table:
     """Read a table that `canthus video` or `canthus images` has written.
 
         table = read_table("points.parquet")
-        table.points[table.face == 0]   # (R, 98, 2)
+        table.points[table.face == 0]   # (R, K, 2)
         frame = table.to_pandas()       # or to_polars()
 
     The suffix names the format: .csv, .jsonl, .parquet, .feather or .npz. Tables of canthus 0.2.0 can be read too.

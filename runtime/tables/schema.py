@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.measures import MEASURE_COLUMNS, MEASURES_VERSION
+from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.types import Faces
-from canthus.runtime.wflw import POINTS
 
 SCHEMA_VERSION = 2
 """Changes if a column gets another name, unit or meaning. Version 1 (canthus 0.2.0) had no `detection_score`, no rows
@@ -61,11 +61,15 @@ class Schema:
 
     kind: Literal["frames", "images"] = "frames"
     measures: tuple[str, ...] = ()  # names of the columns of measures, after all others
-    points: int = POINTS
+    points: int = WFLW.points
 
     def with_measures(self, measures: bool = True) -> "Schema":
         """Return the schema with the columns of measures, or without."""
         return replace(self, measures=MEASURE_COLUMNS if measures else ())
+
+    def with_points(self, scheme: Scheme) -> "Schema":
+        """Return the schema for faces with the points of a scheme."""
+        return replace(self, points=scheme.points)
 
     @property
     def place(self) -> tuple[str, ...]:

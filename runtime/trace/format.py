@@ -7,14 +7,13 @@
 the predictions of the network with their regions, both in the order of the calls.
 """
 
-import dataclasses
 import io
 import json
 import platform
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import IO
@@ -23,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.fields import FieldError, parse_fields, parse_json
+from canthus.runtime.fields import FieldError, check, parse_fields, parse_json
 from canthus.runtime.processing import Processing
+from canthus.runtime.schemes import WFLW, Scheme, manifest_values, parse_scheme
 
 VERSION = 1
 HEADER = "trace.json"
@@ -75,16 +75,18 @@ class Header:
     numpy: str = ""
     machine: str = ""
     version: int = VERSION
+    scheme: Scheme = field(default=WFLW, metadata=check(parse=parse_scheme))  # of the points
 
 
-def make_header(processing: Processing, source: str, network: str) -> Header:
+def make_header(processing: Processing, source: str, network: str, scheme: Scheme) -> Header:
     """Return the header of a trace that is recorded now."""
-    return Header(processing, source, network, metadata.version("canthus"), np.__version__, platform.machine())
+    versions = metadata.version("canthus"), np.__version__, platform.machine()
+    return Header(processing, source, network, *versions, scheme=scheme)
 
 
 def write_header(archive: zipfile.ZipFile, header: Header) -> None:
     """Write the header."""
-    archive.writestr(HEADER, json.dumps(dataclasses.asdict(header), indent=1))
+    archive.writestr(HEADER, json.dumps(manifest_values(header), indent=1))
 
 
 def write_chunk(archive: zipfile.ZipFile, number: int, chunk: Chunk) -> None:

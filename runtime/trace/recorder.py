@@ -15,6 +15,7 @@ from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
 from canthus.runtime.processing import Inputs, Processing
+from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.trace.format import (
     CALIBRATE,
     CHUNK_FRAMES,
@@ -64,11 +65,11 @@ class Recorder(Closeable):
         with self.draft.writing():
             self._archive: zipfile.ZipFile | None = zipfile.ZipFile(self.draft.file, "w", zipfile.ZIP_DEFLATED)
 
-    def start(self, processing: Processing, network: str) -> None:
+    def start(self, processing: Processing, network: str, scheme: Scheme = WFLW) -> None:
         """Write the header. Called by the landmarker, once."""
         with self._writing() as archive:
             if archive is not None:
-                write_header(archive, make_header(processing, self._source, network))
+                write_header(archive, make_header(processing, self._source, network, scheme))
 
     def watch(self, inputs: Inputs) -> Inputs:
         """Return the same inputs, whose results are recorded."""
@@ -181,7 +182,7 @@ class _WatchedBackend:
 
     def __init__(self, backend: Backend, record: RecordPrediction) -> None:
         self._backend, self._record = backend, record
-        self.name, self.size = backend.name, backend.size
+        self.name, self.size, self.scheme = backend.name, backend.size, backend.scheme
         self.predict = backend.predict
         self.close = backend.close
 

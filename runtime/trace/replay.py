@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.processing import Inputs, Processing, Processor
+from canthus.runtime.schemes import Scheme
 from canthus.runtime.trace.format import CALIBRATE, NOT_READY, RESTART, Chunk, Header, read_chunks, read_header
 from canthus.runtime.trace.recorder import digest
 from canthus.runtime.types import FaceBox, Faces, Frame, Roi
@@ -39,7 +40,7 @@ def replay(path: Path, processing: Processing | None = None) -> Iterator[Replaye
     Raises InputError if the file is no trace or is damaged, or if the tracker asks for something that was not recorded.
     """
     header = read_header(path)
-    recorded = _Recorded(path)
+    recorded = _Recorded(path, header.scheme)
     processor = Processor(Inputs(recorded.detect, recorded, recorded.shrink), processing or header.processing)
     for chunk in read_chunks(path):
         recorded.open(chunk)
@@ -67,12 +68,14 @@ class _Recorded:
 
     name, size = "a trace", 0
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, scheme: Scheme) -> None:
+        self._path, self.scheme = path, scheme
         self._frame = 0  # number of the frame, for messages
 
     def open(self, chunk: Chunk) -> None:
-        """Go on with another chunk."""
+        """Go on with another chunk. Raises InputError if its faces have other points than the header says."""
+        if len(chunk["points"]) and (points := chunk["points"].shape[1]) != self.scheme.points:
+            raise InputError(f"{self._path}: is damaged (faces have {points} points, not {self.scheme.points})")
         self._chunk = chunk
         self._detections = self._boxes = self._predictions = self._regions = 0
 

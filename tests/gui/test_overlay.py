@@ -16,6 +16,7 @@ from canthus.gui.overlay.style import COLOR_BLIND_SAFE, STANDARD, score_color, s
 from canthus.gui.overlay.trails import TRAIL_POINTS
 from canthus.runtime.draw import OUTLINE
 from canthus.runtime.measures import Measurer
+from canthus.runtime.schemes import Scheme
 from canthus.runtime.types import Faces
 from support.shape import SHAPE
 from support.viewer import application
@@ -137,3 +138,20 @@ def test_trails_end_with_their_face_and_with_a_jump(qt: QApplication) -> None:
     assert len(trails.paths()) == 1
     trails.add(Faces.none(), 1.2)
     assert trails.paths() == []
+
+
+def test_a_face_is_painted_with_the_lines_and_colors_of_its_scheme(qt: QApplication) -> None:
+    scheme = Scheme("two", 2, lines=((0, 1),), regions={"left_eye": (0,), "ear": (1,)}, colors={"ear": (250, 10, 10)})
+    points = np.array([[[60, 100], [260, 100]]], np.float32)
+    faces = Faces(points, np.ones((1, 2), np.float32), np.zeros(1, np.int64), scheme=scheme)
+    trails = Trails()
+    trails.add(faces, 0.0)
+    trails.add(replace(faces, points=points + 5), 0.1)
+    style = OverlayStyle(regions=True, numbers=True, boxes=True, trails=True, ids=False)
+    image = painted(style, faces, trails)
+    assert image[100, 260].tolist() == [250, 10, 10]
+    assert image[100, 60].tolist() == list(scheme.point_colors[0])
+    assert (image[100, 150] != 128).any()
+    safe = painted(replace(style, safe_colors=True), faces, trails)
+    assert safe[100, 60].tolist() == list(COLOR_BLIND_SAFE.groups[3])
+    assert safe[100, 260].tolist() == [250, 10, 10]

@@ -15,6 +15,7 @@ import pytest
 from canthus import runtime
 from canthus.runtime import CanthusError, Faces, Frame, InputError, Landmarker, Settings, draw_faces, follow, read_image
 from canthus.runtime.landmarks import VIEW_SCALES
+from canthus.runtime.schemes import included_scheme
 from support.fakes import FakeCapture
 from support.videos import write_video
 
@@ -275,3 +276,10 @@ def test_command_works_without_stderr():
     script = "from canthus.runtime.cli import main; print(main(['nothing']))"
     words = ["sh", "-c", f'"{sys.executable}" -c "{script}" 2>&-']
     assert subprocess.check_output(words, text=True) == "2\n"
+
+
+def test_measures_of_a_model_with_other_points_are_refused(monkeypatch, fake_backend):
+    fake_backend.scheme = included_scheme("cofw")
+    monkeypatch.setattr("canthus.runtime.pipeline.open_automatic", lambda *_, **__: fake_backend)
+    with pytest.raises(InputError, match=r"measures need the 98 points of WFLW; this model has 29 \(COFW\)"):
+        Landmarker(Settings(measures=True))

@@ -21,7 +21,7 @@ from canthus.runtime.bench.command import command as bench
 from canthus.runtime.calibration import Calibration
 from canthus.runtime.cuda.launch import Gpu
 from canthus.runtime.engine_files import EngineManifest, EngineRecipe
-from canthus.runtime.errors import BackendError, EngineError, ModelError
+from canthus.runtime.errors import BackendError, EngineError
 from canthus.runtime.models import Manifest, read_model, sha256
 from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.schemes import guess_scheme
@@ -400,13 +400,11 @@ def test_description_says_whether_the_engine_is_built(machine):
     assert automatic.engine_ready(machine.model)
 
 
-def test_engine_with_other_points_is_refused(machine, monkeypatch):
-    monkeypatch.setattr(automatic, "open_backend", OPEN_BACKEND)
-    with pytest.raises(ModelError, match=r"has 29 points \(expected 98\)"):
-        Landmarker(Settings(model=str(machine.cache_engine(points=29))))
-
-
-OPEN_BACKEND = automatic.open_backend
+def test_a_model_of_the_gpu_with_other_points_than_that_of_the_cpu_is_not_used(machine):
+    machine.cpu.scheme = guess_scheme(29)
+    with machine.landmarker() as landmarker:
+        assert landmarker.backend.scheme.name == "COFW"
+    assert "its points are those of WFLW (expected COFW, as the model of the CPU)" in machine.messages[-1]
 
 
 def test_bench_measures_the_cpu_while_no_engine_is_built(machine, monkeypatch, capsys):

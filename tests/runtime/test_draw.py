@@ -5,6 +5,7 @@ import pytest
 
 from canthus.runtime import wflw
 from canthus.runtime.draw import draw
+from canthus.runtime.schemes import Scheme
 from canthus.runtime.types import Faces
 from support.shape import SHAPE
 
@@ -117,3 +118,14 @@ def test_a_face_that_is_not_finite_is_skipped():
 
 def test_a_tiny_image_can_be_drawn_on():
     assert draw(plain(size=(3, 2)), one_face(30, -10, -10)).shape == (3, 2, 3)
+
+
+def test_a_face_is_drawn_with_the_lines_and_colors_of_its_scheme():
+    scheme = Scheme("two", 2, lines=((0, 1),), regions={"left_eye": (0,), "ear": (1,)}, colors={"ear": (250, 10, 10)})
+    points = np.array([[[20, 50], [120, 50]]], np.float32)
+    faces = Faces(points, np.ones((1, 2), np.float32), np.zeros(1, np.int64), scheme=scheme)
+    drawn = draw(plain(), faces, ids=False)
+    assert drawn[50, 120].tolist() == [250, 10, 10]
+    assert drawn[50, 20].tolist() == list(scheme.point_colors[0])
+    assert change(plain(), faces, ids=False)[50, 70] > 30
+    assert not change(plain(), faces, ids=False, lines=False)[50, 70].any()

@@ -11,10 +11,11 @@ from canthus.runtime import pipeline
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
 from canthus.runtime.processing import Inputs, Processing, Processor
+from canthus.runtime.schemes import Scheme
 from canthus.runtime.trace import Recorder, replay
 from canthus.runtime.trace.format import VERSION, read_chunks, read_header
 from canthus.runtime.tracker import TrackerSettings
-from canthus.runtime.types import Frame
+from canthus.runtime.types import Faces, Frame
 from support.fakes import FakeBackend, FakeDetector, bright_boxes, scene
 from support.videos import write_video
 
@@ -144,6 +145,15 @@ def test_a_tracker_that_asks_for_other_regions_is_named(tmp_path):
     rewrite(path, "000000/regions", lambda regions: regions + 5)
     with pytest.raises(InputError, match=r"in frame 0 the tracker looks at other regions, which was not recorded"):
         list(replay(path))
+
+
+def test_the_header_has_the_scheme_of_the_points(tmp_path):
+    path, scheme = tmp_path / "clip.trace", Scheme("two", 2, eyes=((0,), (1,)))
+    with Recorder(path) as recorder:
+        recorder.start(Processing(), "fake", scheme)
+        recorder.start_frame(Frame(np.zeros((4, 4, 3), np.uint8), 0, 0.0))
+        recorder.end_frame(Faces.none(scheme))
+    assert read_header(path).scheme == scheme
 
 
 def test_a_discarded_recording_leaves_nothing(tmp_path):

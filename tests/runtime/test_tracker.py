@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from canthus.runtime import tracker as tracker_module
-from canthus.runtime.geometry import MARGIN
+from canthus.runtime.geometry import MARGIN, crop_all, transform
 from canthus.runtime.landmarks import Landmarks
+from canthus.runtime.schemes import Scheme
+from canthus.runtime.smooth import Smoother
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox
 from support.fakes import FakeBackend, bright_boxes, scene
@@ -18,7 +20,7 @@ class Scored:
     """A backend that returns the same score for all points."""
 
     def __init__(self, backend, score):
-        self.backend, self.size, self.score = backend, backend.size, score
+        self.backend, self.size, self.scheme, self.score = backend, backend.size, backend.scheme, score
 
     def predict(self, crops):
         points, scores = self.backend.predict(crops)
@@ -275,7 +277,7 @@ class TooSmall:
     """A backend that gives a face that fills the crop a low score, and points in the middle of the crop only."""
 
     def __init__(self, backend):
-        self.backend, self.size = backend, backend.size
+        self.backend, self.size, self.scheme = backend, backend.size, backend.scheme
 
     def predict(self, crops):
         points, scores = self.backend.predict(crops)
@@ -407,3 +409,33 @@ def test_detection_score_is_the_best_of_two_boxes_of_one_face(fake_backend):
 def test_constructor_takes_no_private_state(fake_backend):
     with pytest.raises(TypeError):
         Tracker(bright_boxes, fake_backend, TrackerSettings(), 0, [])
+
+
+def test_faces_are_tracked_with_the_points_of_any_model(fake_backend):
+    """With four points and the eyes as the first two, a rotated face is found again in a rotated region."""
+    scheme = Scheme("four", 4, eyes=((0,), (1,)))
+    regions = []
+
+    class FourPoints:
+        size, scheme = 64, None
+
+        def predict(self, crops):
+            corners = np.array([[12, 12], [50, 22], [40, 60], [2, 50]], np.float32)  # of a rotated square
+            return np.stack([corners] * len(crops)), np.full((len(crops), 4), 0.9, np.float32)
+
+        def predict_regions(self, image, rois):
+            regions.append(rois)
+            crops = crop_all(image, rois, self.size)
+            points, scores = self.predict(crops.images)
+            return transform(crops.to_frame, points), scores
+
+    backend = FourPoints()
+    backend.scheme = scheme
+    tracker = Tracker(bright_boxes, backend)
+    empty, faces = tracker.update(scene(), 0.0), tracker.update(scene((200, 100)), 0.1)
+    assert empty.points.shape == (0, 4, 2)
+    assert faces.points.shape == (1, 4, 2)
+    assert faces.scheme is empty.scheme is scheme
+    tracker.update(scene((200, 100)), 0.2)
+    assert regions[-1][0].angle == pytest.approx(scheme.roll(faces.points[0]))
+    assert Smoother().smooth(faces, 0.1).scheme is scheme

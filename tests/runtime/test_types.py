@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from canthus.runtime import wflw
+from canthus.runtime.errors import InputError
+from canthus.runtime.schemes import Scheme, included_scheme, included_schemes
 from canthus.runtime.types import Face, Faces, Frame
 from support.shape import SHAPE
 
@@ -130,3 +132,30 @@ def test_68_points_are_mirrored_as_ibug_mirrors_them():
     for points, mirrored in ranges:
         for point, other in zip(points, mirrored, strict=True):
             assert wflw.MIRROR[wflw.IBUG_68[point]] == wflw.IBUG_68[other]
+
+
+def faces_of(scheme: Scheme) -> Faces:
+    points = np.random.default_rng(0).uniform(0, 9, (2, scheme.points, 2)).astype(np.float32)
+    return Faces(points, np.ones((2, scheme.points), np.float32), np.array([4, 7]), scheme=scheme)
+
+
+@pytest.mark.parametrize("scheme", included_schemes(), ids=lambda one: one.name)
+def test_faces_keep_their_scheme_and_have_its_regions(scheme):
+    faces = faces_of(scheme)
+    assert faces[1:].scheme is faces[0].scheme is scheme
+    for name, points in scheme.regions.items():
+        np.testing.assert_array_equal(faces[0].region(name), faces.points[0, list(points)])
+    assert Faces.none(scheme).points.shape == (0, scheme.points, 2)
+
+
+def test_a_region_that_the_scheme_lacks_is_an_error():
+    face = faces_of(included_scheme("cofw"))[0]
+    with pytest.raises(InputError, match=r"COFW have no region nose_bridge \(they have left_brow, .*right_pupil\)"):
+        _ = face.nose_bridge
+    with pytest.raises(InputError, match="do not contain the 68"):
+        _ = face.points_68
+
+
+def test_68_points_of_300w_are_all_of_them():
+    faces = faces_of(included_scheme("300w"))
+    np.testing.assert_array_equal(faces.points_68, faces.points)

@@ -6,6 +6,7 @@ import time
 import numpy as np
 
 from canthus.runtime import wflw
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import FaceBox
 from support.shape import SHAPE
 
@@ -15,6 +16,7 @@ class FakeBackend:
 
     name = "fake"
     size = 64
+    scheme = WFLW
 
     def __init__(self) -> None:
         self.batches: list[int] = []

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from canthus.runtime.geometry import MARGIN
+from canthus.runtime.schemes import guess_scheme
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.recipe import Recipe
 from canthus.trainer.run import TrainOptions
@@ -49,6 +50,7 @@ class Knowing:
 
     def __init__(self, shape: np.ndarray = SHAPE) -> None:
         low, high = shape.min(0), shape.max(0)
+        self.scheme = guess_scheme(len(shape))
         self.points = (shape - (low + high) / 2) / (high - low).max() / MARGIN * self.size + (self.size - 1) / 2
 
     def predict(self, crops):

@@ -9,7 +9,7 @@ import pytest
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.faces.formats import open_set
-from canthus.trainer.faces.labelled import is_held_out
+from canthus.trainer.faces.labelled import fitting_held_out, is_held_out
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import Pack, write_pack
 from canthus.trainer.packs.set_names import select_sets
@@ -144,3 +144,17 @@ def test_pack_that_is_too_small_is_refused_with_advice(tmp_path):
     pack = write_pack([open_set(tmp_path / "shard")], tmp_path / "pack", 64).pack
     with pytest.raises(InputError, match="lower held_out"):
         Batches(pack, Recipe(held_out=10_000, size=32))
+
+
+@pytest.mark.parametrize("count", [4, 8, 30, 100])
+def test_a_small_set_holds_out_some_faces_and_keeps_most(count):
+    names = [f"{number:03d}.png" for number in range(count)]
+    every = fitting_held_out(names, 32)
+    held_out = sum(is_held_out(name, every) for name in names)
+    assert 1 <= held_out <= count / 2
+    assert held_out >= 3 or count < 10
+
+
+def test_a_large_set_holds_out_as_the_recipe_says():
+    assert fitting_held_out([f"{number}.png" for number in range(1000)], 32) == 32
+    assert fitting_held_out(["one.png"], 32) == 32  # nothing fits

@@ -304,7 +304,7 @@ def test_a_model_with_other_points_is_refused_before_a_clip_is_read(tmp_path):
 
     few, fake = Candidate("few", Few()), Candidate("fake", FakeBackend())
     for candidate, follower in ((few, few), (few, fake), (fake, few)):
-        with pytest.raises(ModelError, match=r"few: predicts 29 points \(expected 98"):
+        with pytest.raises(ModelError, match=r"few: predicts 29 points \(expected the 98 of WFLW"):
             track_clips([tmp_path / "unread.mp4"], [candidate], follower, bright_boxes)
 
 

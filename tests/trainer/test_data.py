@@ -248,7 +248,7 @@ def test_error_for_a_folder_without_a_pack_says_how_to_make_one(tmp_path, part, 
         ("crops.npy", np.zeros((3, 8, 8, 3), np.uint8), "expected points of 3 faces, got 2"),
         ("spread", np.zeros(3, np.float32), "expected spread of 2 faces, got 3"),
         ("points", np.zeros((2, 98), np.float32), r"expected points \(N, K, 2\), got \(2, 98\)"),
-        ("points", np.zeros((2, 5, 2), np.float32), "5 points per face are not supported"),
+        ("points", np.zeros((2, 5, 2), np.float32), "expected 98 points, got 5; make the pack again"),
     ],
 )
 def test_error_names_what_does_not_fit_in_a_pack(tmp_path, part, content, message):

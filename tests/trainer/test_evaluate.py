@@ -9,6 +9,7 @@ import pytest
 
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import MARGIN, intersection_over_union, roi_from_points
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import FaceBox
 from canthus.runtime.wflw import ATTRIBUTES, MIRROR
 from canthus.trainer.commands.evaluate import command
@@ -29,6 +30,7 @@ class Knowing:
 
     name = "knowing"
     size = 64
+    scheme = WFLW
 
     def __init__(self, shift: float = 0.0, margin: float = MARGIN) -> None:
         low, high = SHAPE.min(0), SHAPE.max(0)

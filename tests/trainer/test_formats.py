@@ -16,6 +16,7 @@ from canthus.runtime import wflw
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
 from canthus.runtime.geometry import roi_from_points, roll_from_points
+from canthus.runtime.schemes import included_scheme
 from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation.metrics import nme
@@ -246,7 +247,7 @@ def test_v_of_1_is_a_covered_point_if_the_file_has_visible_ones(tmp_path):
         (lambda c: c["annotations"][0]["keypoints"].__setitem__(4, "x"), r"annotation 1 \(id 0\): not a number"),
         (
             lambda c: c["annotations"][0].update(keypoints=[1, 2, 1] * 19),
-            r"annotation 1 \(id 0\): .*19 points per face are not supported",
+            r"annotation 2 \(id 1\): expected 57 numbers .* got 87",
         ),
         (lambda c: c.update(annotations=[]), "contains no face with a labelled point"),
     ],
@@ -404,7 +405,7 @@ def test_pack_of_different_numbers_of_points_is_refused(tmp_path):
     write_cofw(tmp_path / "cofw.mat")
     write_shard(tmp_path / "shard")
     sets = [open_set(tmp_path / "cofw.mat"), open_set(tmp_path / "shard")]
-    with pytest.raises(InputError, match=r"one number of points \(.*29, .*98\)"):
+    with pytest.raises(InputError, match=r"the same points \(.*29 of COFW, .*98 of WFLW\)"):
         write_pack(sets, tmp_path / "pack", 64)
 
 
@@ -477,7 +478,7 @@ def test_summary_reports_points_outside_images_and_swapped_sides(tmp_path):
     assert "seem to be swapped on 1 faces: some/face 4.png" in text
     assert has_swapped_sides(pack.points, WFLW).tolist() == [number == 4 for number in range(6)]
     rows = {name: getattr(pack, name)[[4]] for name in ("crops", "points", "spread", "source", "kinds", "image_boxes")}
-    first = Pack(**rows, sources=pack.sources, names=(pack.names[4],))
+    first = Pack(**rows, sources=pack.sources, names=(pack.names[4],), scheme=pack.scheme)
     np.testing.assert_array_equal(pack_contact_sheet(pack)[:, :TILE], pack_contact_sheet(first)[:, :TILE])
     brows = pack.points.copy()
     both = [*wflw.LEFT_BROW, *wflw.RIGHT_BROW]
@@ -564,6 +565,6 @@ def test_the_one_wflw_face_with_swapped_brows_is_found(real_faces):
 
 
 @pytest.mark.faces
-def test_sample_of_an_unknown_scheme_is_refused(real_faces):
-    with pytest.raises(InputError, match="19 points per face are not supported"):
-        open_set(real_faces / "samples" / "aflw" / "test_aflw.json")
+@pytest.mark.parametrize("name", ["wflw", "300w", "cofw", "lapa", "aflw"])
+def test_samples_have_the_scheme_of_their_set(real_faces, name):
+    assert open_set(real_faces / "samples" / name / f"test_{name}.json").scheme is included_scheme(name)

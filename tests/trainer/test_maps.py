@@ -399,9 +399,9 @@ def test_decoding_with_a_flip_averages_the_points_of_crop_and_mirror_image():
     crops = torch.zeros(2, 64, 64, 3, dtype=torch.uint8)
     crops[0, 20, 13] = crops[1, 41, 50] = 255
     wanted = torch.tensor([[13.0, 20], [50, 41]])[:, None].expand(-1, 98, 2)
-    exact = FlipAveragedPoints(DecodingNetwork(BrightestPixel(), 4, PEAK), 98)
+    exact = FlipAveragedPoints(DecodingNetwork(BrightestPixel(), 4, PEAK), WFLW)
     torch.testing.assert_close(exact(crops)[0], wanted, atol=1e-3, rtol=0)
-    wrong = FlipAveragedPoints(DecodingNetwork(BrightestPixel(0.5), 4, PEAK), 98)  # both errors to the right
+    wrong = FlipAveragedPoints(DecodingNetwork(BrightestPixel(0.5), 4, PEAK), WFLW)  # both errors to the right
     torch.testing.assert_close(wrong(crops)[0], wanted, atol=1e-3, rtol=0)
     assert (wrong.decoding(crops)[0] - wanted).abs().max() > 1
 
@@ -443,7 +443,7 @@ def test_flip_tta_returns_the_same_points_and_averages_errors():
     images = torch.zeros(2, 3, 64, 64)
     images[:, 0, 21, 13] = images[:, 0, 30, 47] = images[:, 2, 40, 28] = 1
     network = SpotFinder()
-    plain, with_flip = network(images), FlipTTANetwork(network, WFLW.points, 4)(images)
+    plain, with_flip = network(images), FlipTTANetwork(network, WFLW, 4)(images)
     np.testing.assert_allclose(with_flip, plain, atol=1e-5)
 
     class Biased(nn.Module):
@@ -452,7 +452,7 @@ def test_flip_tta_returns_the_same_points_and_averages_errors():
             maps[:, WFLW.points : 2 * WFLW.points] += 0.5  # half a cell too far to the right
             return maps
 
-    wrong, averaged = Biased()(images), FlipTTANetwork(Biased(), WFLW.points, 4)(images)
+    wrong, averaged = Biased()(images), FlipTTANetwork(Biased(), WFLW, 4)(images)
     assert (decode(wrong, 4)[0] - decode(plain, 4)[0]).abs().max() > 1
     np.testing.assert_allclose(decode(averaged, 4)[0], decode(plain, 4)[0], atol=1e-3)
 

@@ -24,7 +24,7 @@ from canthus.trainer.augmentation.appearance import (
 )
 from canthus.trainer.augmentation.occluders import draw_occluder
 from canthus.trainer.augmentation.settings import Augmentation
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.faces.schemes import Scheme, scheme_of
 
 Points = NDArray[np.float32]
 
@@ -37,6 +37,7 @@ class PackedImage(NamedTuple):
 
     side: int  # of the packed crop, pixels
     image_box: NDArray[np.floating]  # (4,) left, top, right and bottom edge of the source image, same pixels
+    scheme: Scheme | None = None  # of its points; None = the included one with as many
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +49,7 @@ class Transform:
     flipped: bool  # mirror left and right, after the affine map
     appearance: Appearance
     image_box: NDArray[np.floating] | None = None  # (4,), of `published`: the appearance changes the packed crop first
+    scheme: Scheme | None = None  # of the points; None = the included one with as many
 
 
 def augment(
@@ -68,7 +70,7 @@ def apply_transform(image: Image, points: Points, sampled: Transform, size: int)
     augmented = _apply_affine(image, sampled.affine, sampled.replicate_border, size)
     moved = transform(sampled.affine, points)
     if sampled.flipped:
-        augmented, moved = flip(augmented, moved)
+        augmented, moved = flip(augmented, moved, sampled.scheme)
     return augmented if sampled.image_box is not None else apply_appearance(augmented, sampled.appearance), moved
 
 
@@ -84,13 +86,15 @@ def sample_transform(
     source: needed by `augmentation.published`, which changes the packed crop.
     """
     affine, replicate_border = _sample_affine(points, size, augmentation, rng)
+    scheme = None if source is None else source.scheme
     flipped = rng.random() < augmentation.flip_p
     if augmentation.published and source is not None:
         appearance = published.sample_appearance(source.side, source.image_box, augmentation, rng)
-        return Transform(affine, replicate_border, flipped, appearance, source.image_box)
-    sampled = Transform(affine, replicate_border, flipped, sample_appearance(size, augmentation, rng))
+        return Transform(affine, replicate_border, flipped, appearance, source.image_box, scheme)
+    appearance = sample_appearance(size, augmentation, rng)
+    sampled = Transform(affine, replicate_border, flipped, appearance, scheme=scheme)
     if augmentation.occluder_p and rng.random() < augmentation.occluder_p:
-        occluder = draw_occluder(move_points(points, sampled, size), size, rng)
+        occluder = draw_occluder(move_points(points, sampled, size), size, rng, scheme)
         sampled = replace(sampled, appearance=replace(sampled.appearance, occluder=occluder))
     return sampled
 
@@ -98,7 +102,7 @@ def sample_transform(
 def move_points(points: Points, sampled: Transform, size: int) -> Points:
     """Map points (K, 2) of the packed crop to the augmented crop of `size` pixels."""
     moved = transform(sampled.affine, points)
-    return _mirror_points(moved, size) if sampled.flipped else moved
+    return _mirror_points(moved, size, sampled.scheme) if sampled.flipped else moved
 
 
 def make_negative(
@@ -160,13 +164,13 @@ def _shuffle_tiles(image: Image, grid: int, rng: np.random.Generator) -> Image:
     return shuffled
 
 
-def flip(image: Image, points: Points) -> tuple[Image, Points]:
+def flip(image: Image, points: Points, scheme: Scheme | None = None) -> tuple[Image, Points]:
     """Mirror an image left to right; each point (K, 2) takes the place of its mirror point."""
-    return cv2.flip(image, 1).astype(np.uint8, copy=False), _mirror_points(points, image.shape[1])
+    return cv2.flip(image, 1).astype(np.uint8, copy=False), _mirror_points(points, image.shape[1], scheme)
 
 
-def _mirror_points(points: Points, width: int) -> Points:
-    mirrored = points[scheme_of(len(points)).mirror].copy()
+def _mirror_points(points: Points, width: int, scheme: Scheme | None) -> Points:
+    mirrored = points[(scheme or scheme_of(len(points))).mirror].copy()
     mirrored[:, 0] = width - 1 - mirrored[:, 0]
     return mirrored
 

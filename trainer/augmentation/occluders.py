@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.faces.schemes import Scheme, scheme_of
 
 IMAGE_SIDE = 96
 """Side of an occluder's image, pixels."""
@@ -38,10 +38,12 @@ class Occluder:
 class _Canvas:
     """An occluder while it is drawn: shapes with soft edges, placed in face coordinates or in crop pixels."""
 
-    def __init__(self, points: NDArray[np.floating], size: int, rng: np.random.Generator) -> None:
+    def __init__(
+        self, points: NDArray[np.floating], size: int, rng: np.random.Generator, scheme: Scheme | None
+    ) -> None:
         self.rng = rng
         self.points = points
-        self.scheme = scheme_of(len(points))
+        self.scheme = scheme or scheme_of(len(points))
         roll = self.scheme.roll(points)
         right = np.array([math.cos(roll), math.sin(roll)])
         axes = np.stack([right, [-right[1], right[0]]])  # rows: right and down
@@ -119,9 +121,11 @@ class _Canvas:
         self._mask[area] = 0
 
 
-def draw_occluder(points: NDArray[np.floating], size: int, rng: np.random.Generator) -> Occluder:
+def draw_occluder(
+    points: NDArray[np.floating], size: int, rng: np.random.Generator, scheme: Scheme | None = None
+) -> Occluder:
     """Draw a random occluder of the face with points (K, 2), in pixels of a crop of `size` pixels."""
-    canvas = _Canvas(points, size, rng)
+    canvas = _Canvas(points, size, rng, scheme)
     kinds: list[Callable[[_Canvas], bool]] = [_hand, _hand, _hair, _hair, _glasses, _glasses, _mask, _head, _object]
     return canvas.finish(skin=kinds[rng.integers(len(kinds))](canvas))
 

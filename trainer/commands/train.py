@@ -122,7 +122,7 @@ def _report_stop(args: argparse.Namespace, folder: Path) -> None:
 
 def _report_end(args: argparse.Namespace, folder: Path, best: Path) -> None:
     weights = best.with_suffix(".safetensors")
-    measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "WFLW"])
+    measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "SET"])
     print(f"the best checkpoint: {weights}; to measure it: {measure}")
     if args.minutes:
         print(f"the time is up; to continue: canthus train {_resume_arguments(args, folder)}")
@@ -157,6 +157,8 @@ def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tup
             )
         name = str(folder / "recipe.json")
     recipe = change(find_recipe(name), dict(args.settings))
+    if recipe.held_out and not (args.resume or args.choose_on or "held_out" in dict(args.settings)):
+        recipe = _fit_held_out(pack, recipe)
     if args.teacher:
         if args.resume and not recipe.teacher:
             raise InputError(f"{folder}: this run has no teacher; resume it without --teacher")
@@ -169,6 +171,17 @@ def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tup
             )
         recipe = change(recipe, {"choose_on": str(args.choose_on.resolve()), "held_out": 0})
     return folder, name, recipe
+
+
+def _fit_held_out(pack: "Pack", recipe: "Recipe") -> "Recipe":
+    """Return the recipe, with a smaller `held_out` if the pack has so few faces that it would hold out hardly any."""
+    from canthus.trainer.faces.labelled import fitting_held_out
+    from canthus.trainer.recipe import change
+
+    every = fitting_held_out(pack.names, recipe.held_out)
+    if every != recipe.held_out and os.environ.get("RANK", "0") == "0":
+        print(f"one face in {every} is held out for validation, not one in {recipe.held_out}: the pack is small")
+    return change(recipe, {"held_out": every})
 
 
 def _crop_problem(pack: "Pack", recipe: "Recipe") -> str:

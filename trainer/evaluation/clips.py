@@ -20,14 +20,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.geometry import intersection_over_union, roi_from_points, roll_from_points, to_square_pixels
+from canthus.runtime.geometry import intersection_over_union, roi_from_points, to_square_pixels
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.temporal import lag_in_frames
 from canthus.runtime.tracker import Detect, Tracker, region_points
 from canthus.runtime.types import Faces, Frame
-from canthus.runtime.wflw import OUTER_CANTHI
 from canthus.trainer.evaluation.evaluate import SAME_FACE, SINGLE_PROCESS, Candidate, Worker, predict_faces
-from canthus.trainer.faces.schemes import WFLW
+from canthus.trainer.faces.schemes import WFLW, Scheme
 
 CLIP_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".webm")
 
@@ -54,8 +53,9 @@ class TrackSegment:
     """One face in T consecutive frames, as predicted by M models."""
 
     seconds: NDArray[np.float64]  # (T,)
-    raw: Points  # (M, T, 98, 2) pixels of the image with square pixels
+    raw: Points  # (M, T, K, 2) pixels of the image with square pixels
     smoothed: Points  # the same
+    scheme: Scheme = WFLW
 
 
 @dataclass
@@ -133,14 +133,18 @@ def track_clips(
         worker: This process, if several share the clips. All of them return all results.
 
     Raises:
-        ModelError: A model predicts another number of points than 98.
+        ModelError: A model predicts other points than the reference.
     """
     from canthus.runtime.sources import VideoFile  # here: without clips PyAV need not be installed
 
     for one in (reference, *candidates):
         empty = np.zeros((0, one.backend.size, one.backend.size, 3), np.uint8)
-        if (count := one.backend.predict(empty)[0].shape[1]) != WFLW.points:
-            raise ModelError(f"{one.name}: predicts {count} points (expected {WFLW.points} for clips)")
+        count, expected = one.backend.predict(empty)[0].shape[1], reference.backend.scheme
+        if count != expected.points or one.backend.scheme != expected:
+            raise ModelError(
+                f"{one.name}: predicts {count} points (expected the {expected.points} of {expected.name}, as "
+                f"{reference.name})"
+            )
     mine = clips[worker.rank :: worker.world_size]
     total = 0
     for clip in mine:
@@ -169,15 +173,16 @@ class _SelfTracking:
         self.lost = 0  # frames
         self._candidate = candidate
         self._smoother = Smoother()
-        self._points: dict[int, Points] = {}  # (98, 2) of the frame before, by id
-        self._region_points: dict[int, Points] = {}  # (98, 2) by id, see `region_points`
+        self._points: dict[int, Points] = {}  # (K, 2) of the frame before, by id
+        self._region_points: dict[int, Points] = {}  # (K, 2) by id, see `region_points`
 
     def update(self, image: NDArray[np.uint8], seconds: float, reference: Faces) -> tuple[Points, Points]:
-        """Return raw and smoothed points (N, 98, 2) of the faces of the reference."""
+        """Return raw and smoothed points (N, K, 2) of the faces of the reference."""
         ids = reference.ids.tolist()
         before = [self._region_points.get(face, points) for face, points in zip(ids, reference.points, strict=True)]
-        rois = [roi_from_points(points, roll_from_points(points)) for points in before]
-        found = Faces(*predict_faces(self._candidate, image, rois, WFLW), reference.ids)
+        rois = [roi_from_points(points, reference.scheme.roll(points)) for points in before]
+        predicted = predict_faces(self._candidate, image, rois, reference.scheme)
+        found = Faces(*predicted, reference.ids, scheme=reference.scheme)
         former, self._points, self._region_points = self._points, {}, {}
         for face, points, expected in zip(ids, found.points, reference.points, strict=True):
             if intersection_over_union(roi_from_points(points), roi_from_points(expected)) >= SAME_FACE:
@@ -195,14 +200,14 @@ def track_faces(
     tracker = Tracker(detect, reference.backend)
     models = [_SelfTracking(candidate) for candidate in candidates]
     tracks = ClipTracks(clip, tuple(candidate.name for candidate in candidates), [])
-    current: dict[int, list[tuple[float, Points, Points]]] = {}  # by id: seconds, raw and smoothed (M, 98, 2) per frame
+    current: dict[int, list[tuple[float, Points, Points]]] = {}  # by id: seconds, raw and smoothed (M, K, 2) per frame
     known: set[int] = set()
     for frame in frames:
         image, _ = to_square_pixels(frame.image, frame.pixel_aspect)
         faces = tracker.update(image, frame.seconds)
         ids = faces.ids.tolist()
         for gone in set(current) - set(ids):
-            tracks.segments.append(_segment(current.pop(gone)))
+            tracks.segments.append(_segment(current.pop(gone), faces.scheme))
         tracks.gaps += sum(face in known and face not in current for face in ids)
         known.update(ids)
 
@@ -210,14 +215,14 @@ def track_faces(
         for row, face in enumerate(ids):
             raw, smoothed = (np.stack([points[row] for points in kind]) for kind in zip(*predicted, strict=True))
             current.setdefault(face, []).append((frame.seconds, raw, smoothed))
-    tracks.segments += [_segment(rows) for rows in current.values()]
+    tracks.segments += [_segment(rows, reference.backend.scheme) for rows in current.values()]
     tracks.lost += [model.lost for model in models]
     return tracks
 
 
-def _segment(rows: list[tuple[float, Points, Points]]) -> TrackSegment:
+def _segment(rows: list[tuple[float, Points, Points]], scheme: Scheme) -> TrackSegment:
     seconds, raw, smoothed = zip(*rows, strict=True)
-    return TrackSegment(np.array(seconds), np.stack(raw, 1), np.stack(smoothed, 1))
+    return TrackSegment(np.array(seconds), np.stack(raw, 1), np.stack(smoothed, 1), scheme)
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,12 +236,14 @@ class _Motion:
 
 
 def _measure_segment(segment: TrackSegment) -> _Motion:
-    points = np.stack([segment.raw, segment.smoothed]).astype(np.float64) * (100 / _face_size(segment.raw))
-    before, now, after = points[:, :, :-2], points[:, :, 1:-1], points[:, :, 2:]  # (2, M, T - 2, 98, 2)
+    points = np.stack([segment.raw, segment.smoothed]).astype(np.float64) * (
+        100 / _face_size(segment.raw, segment.scheme)
+    )
+    before, now, after = points[:, :, :-2], points[:, :, 1:-1], points[:, :, 2:]  # (2, M, T - 2, K, 2)
     duration = segment.seconds[2:] - segment.seconds[:-2]
     fraction = (segment.seconds[1:-1] - segment.seconds[:-2]) / duration  # of the time between the neighbors
     part = fraction[:, None, None]
-    deviation = np.linalg.norm(now - (1 - part) * before - part * after, axis=-1)  # (2, M, T - 2, 98)
+    deviation = np.linalg.norm(now - (1 - part) * before - part * after, axis=-1)  # (2, M, T - 2, K)
     jumped = deviation > JUMP
     others = jumped.sum(1, keepdims=True) - jumped
     speed = np.median(np.linalg.norm(after[0] - before[0], axis=-1), axis=(0, 2)) / duration
@@ -252,10 +259,10 @@ def _measure_segment(segment: TrackSegment) -> _Motion:
     )
 
 
-def _face_size(points: Points) -> float:
-    """Return the size of a face in pixels, from its points (M, T, 98, 2); see `Jitter`."""
-    left, right = OUTER_CANTHI
-    ocular = float(np.median(np.linalg.norm(points[:, :, left] - points[:, :, right], axis=-1)))
+def _face_size(points: Points, scheme: Scheme) -> float:
+    """Return the size of a face in pixels, from its points (M, T, K, 2); see `Jitter`."""
+    left, right = (points[:, :, list(group)].mean(2) for group in scheme.normalizer)
+    ocular = float(np.median(np.linalg.norm(left - right, axis=-1))) if scheme.normalizer[0] else 0.0
     longer_side = float(np.median(np.ptp(points, axis=2).max(-1)))
     return max(ocular, FRONTAL_WIDTH * longer_side, 1.0)
 
@@ -271,12 +278,13 @@ def measure_temporal_stability(tracks: Sequence[ClipTracks]) -> list[TemporalSta
     """Return the temporal stability of each model over all segments of the clips."""
     motions = [_measure_segment(segment) for clip in tracks for segment in clip.segments if len(segment.seconds) > 2]
     still = np.array([speed < STILL_SPEED for one in motions for speed in one.speed], np.bool_)
+    points = next((segment.raw.shape[2] for clip in tracks for segment in clip.segments), 1)
     jumps = sum((one.jumps for one in motions), np.zeros((2, len(tracks[0].models)), np.int64))
     return [
         TemporalStability(
             model=model,
-            raw=_jitter([one.jitter[0, index] for one in motions], still, int(jumps[0, index])),
-            smoothed=_jitter([one.jitter[1, index] for one in motions], still, int(jumps[1, index])),
+            raw=_jitter([one.jitter[0, index] for one in motions], still, jumps[0, index] / points),
+            smoothed=_jitter([one.jitter[1, index] for one in motions], still, jumps[1, index] / points),
             lag_frames=_or_nan(np.median, np.array([lag for one in motions for lag in one.lags[index]])),
             lost_frames=sum(clip.lost[index] for clip in tracks),
             frames=len(still),
@@ -286,14 +294,14 @@ def measure_temporal_stability(tracks: Sequence[ClipTracks]) -> list[TemporalSta
     ]
 
 
-def _jitter(by_segment: list[NDArray[np.float64]], still: NDArray[np.bool_], jumps: int) -> Jitter:
+def _jitter(by_segment: list[NDArray[np.float64]], still: NDArray[np.bool_], jumps_of_a_point: float) -> Jitter:
     jitter = np.concatenate([np.zeros(0), *by_segment])  # (frames,)
     return Jitter(
         median=_or_nan(np.median, jitter),
         mean=_or_nan(np.mean, jitter),
         still_median=_or_nan(np.median, jitter[still]),
         still_mean=_or_nan(np.mean, jitter[still]),
-        jumps_per_1000=1000 * jumps / (WFLW.points * len(jitter)) if len(jitter) else math.nan,
+        jumps_per_1000=1000 * jumps_of_a_point / len(jitter) if len(jitter) else math.nan,
     )
 
 

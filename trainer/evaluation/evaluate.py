@@ -26,7 +26,7 @@ from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed, ya
 from canthus.trainer.evaluation.scores import ScoreReliability, length_errors, measure_scores
 from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
-from canthus.trainer.faces.schemes import Scheme, scheme_of
+from canthus.trainer.faces.schemes import Scheme
 
 _log = logging.getLogger(__name__)
 
@@ -169,13 +169,16 @@ def evaluate(
             candidate.name,
             kind,
             faces,
+            scheme,
             [gathered[index % worker.world_size][row][index // worker.world_size] for index in range(images)],
         )
         for row, (candidate, kind) in enumerate(rows)
     ]
 
 
-def _result(model: str, boxes: Boxes, faces: list[LabelledFace], predictions: list[Landmarks]) -> Result:
+def _result(
+    model: str, boxes: Boxes, faces: list[LabelledFace], scheme: Scheme, predictions: list[Landmarks]
+) -> Result:
     """Compare the predictions, one per image, with the labels of the faces in the same order."""
     points = np.concatenate([one.points for one in predictions])
     scores = np.concatenate([one.scores for one in predictions])
@@ -183,11 +186,10 @@ def _result(model: str, boxes: Boxes, faces: list[LabelledFace], predictions: li
     subsets = np.stack([face.attributes for face in faces])  # (N, subsets)
     kinds = np.stack([face.kinds for face in faces])
     evaluated = evaluated_points(kinds)
-    errors = nme(points, labels, evaluated)
+    errors = nme(points, labels, evaluated, scheme)
     errors = np.where(np.isfinite(errors), errors, np.inf)
-    names = scheme_of(labels.shape[1]).subsets
-    attributes = {name: summarize(errors[subsets[:, column]]) for column, name in enumerate(names)}
-    distances = length_errors(points, labels, evaluated)
+    attributes = {name: summarize(errors[subsets[:, column]]) for column, name in enumerate(scheme.subsets)}
+    distances = length_errors(points, labels, evaluated, scheme)
     return Result(
         model,
         boxes,
@@ -196,9 +198,9 @@ def _result(model: str, boxes: Boxes, faces: list[LabelledFace], predictions: li
         errors,
         points,
         reliability(scores, distances),
-        measure_placed(faces, points),
-        measure_mouth(faces, points),
-        measure_scores(scores, distances, kinds, yaw_of(faces)),
+        measure_placed(faces, points, scheme),
+        measure_mouth(faces, points, scheme),
+        measure_scores(scores, distances, kinds, yaw_of(faces, scheme)),
     )
 
 
@@ -206,7 +208,7 @@ def leave_out_unmeasurable(labelled: LabelledSet) -> LabelledSet:
     """Leave out the faces whose outer eye corners have no labels, with a warning: errors cannot be normalized."""
     if not labelled.faces:
         return labelled
-    usable = has_normalizer(np.stack([face.kinds for face in labelled.faces]))
+    usable = has_normalizer(np.stack([face.kinds for face in labelled.faces]), labelled.scheme)
     if usable.all():
         return labelled
     _log.warning(
@@ -220,9 +222,9 @@ def leave_out_unmeasurable(labelled: LabelledSet) -> LabelledSet:
 
 def common_scheme(sets: Sequence[LabelledSet]) -> Scheme:
     """Return the scheme of all sets. Raises InputError if they differ: errors of different schemes have no mean."""
-    if len({one.scheme.name for one in sets}) > 1:
-        kinds = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
-        raise InputError(f"the sets have different numbers of points ({kinds}); evaluate one kind at a time")
+    if any(one.scheme != sets[0].scheme for one in sets):
+        kinds = ", ".join(f"{one.name}: {one.scheme.points} of {one.scheme.name}" for one in sets)
+        raise InputError(f"the sets have different points ({kinds}); evaluate one kind at a time")
     return sets[0].scheme
 
 
@@ -306,7 +308,7 @@ def _scale_to_margin(rois: Sequence[Roi], candidate: Candidate) -> list[Roi]:
 def _predict_mirrored(backend: Backend, crops: Image) -> Landmarks:
     """Predict the landmarks of crops (N, S, S, 3) from their mirror images, in pixels of the crops."""
     points, scores = backend.predict(np.ascontiguousarray(crops[:, :, ::-1]))
-    mirror = scheme_of(points.shape[1]).mirror
+    mirror = backend.scheme.mirror
     points, scores = points[:, mirror], scores[:, mirror]
     points[..., 0] = backend.size - 1 - points[..., 0]
     return Landmarks(points, scores)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.trainer.faces.lengths import box_root
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.faces.schemes import Scheme, scheme_of
 
 FAILURE_THRESHOLD = 10.0
 """A face with a larger NME (%) is a failure: FR@10 and AUC@10."""
@@ -21,14 +21,15 @@ Floats = NDArray[np.floating]
 Marks = NDArray[np.bool_]
 
 
-def nme(predicted: Floats, true: Floats, evaluated: Marks | None = None) -> Floats:
+def nme(predicted: Floats, true: Floats, evaluated: Marks | None = None, scheme: Scheme | None = None) -> Floats:
     """Return the normalized mean error (N,) in %: the mean distance of the points over the scheme's normalizer.
 
-    predicted, true: (N, K, 2) in the same pixels. K determines the scheme; the normalizer of WFLW is the inter-ocular
-    distance, between the outer eye corners.
+    predicted, true: (N, K, 2) in the same pixels. The normalizer of WFLW is the inter-ocular distance, between the
+    outer eye corners.
     evaluated: (N, K) which points to measure; None = all. A face without such a point has the error NaN.
+    scheme: of the points; None = the included one with K points.
     """
-    return mean_of_points(point_errors(predicted, true, true), evaluated)
+    return mean_of_points(point_errors(predicted, true, true, scheme), evaluated)
 
 
 def box_nme(predicted: Floats, true: Floats, evaluated: Marks) -> Floats:
@@ -50,15 +51,15 @@ def mean_of_points(errors: Floats, evaluated: Marks | None = None) -> Floats:
     return mean
 
 
-def mean_distance(one: Floats, other: Floats, true: Floats) -> Floats:
+def mean_distance(one: Floats, other: Floats, true: Floats, scheme: Scheme | None = None) -> Floats:
     """Return the mean distance (N,) of two predictions (N, K, 2), in % of the normalizer of the true points."""
-    return mean_of_points(point_errors(one, other, true))
+    return mean_of_points(point_errors(one, other, true, scheme))
 
 
-def point_errors(one: Floats, other: Floats, true: Floats) -> Floats:
+def point_errors(one: Floats, other: Floats, true: Floats, scheme: Scheme | None = None) -> Floats:
     """Return the distance (N, K) of each point of two predictions (N, K, 2), in % of the normalizer of `true`."""
     distance = np.linalg.norm(one - other, axis=-1)
-    normalizer = np.linalg.norm(scheme_of(true.shape[1]).normalizer_vector(true), axis=-1)
+    normalizer = np.linalg.norm((scheme or scheme_of(true.shape[1])).normalizer_vector(true), axis=-1)
     errors: Floats = 100 * distance / normalizer[:, None]
     return errors
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from canthus.runtime.backends.openvino_without_telemetry import core
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import ModelError
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.wflw import POINTS
 
 MARGIN = 1.2
@@ -21,6 +22,7 @@ class Peer(Closeable):
     """
 
     name = "OpenVINO on the CPU"
+    scheme = WFLW
 
     def __init__(self, path: Path) -> None:
         try:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from canthus.trainer.evaluation.metrics import Summary, box_nme, nme, summarize
 from canthus.trainer.faces.kinds import are_mixed, is_placed
 from canthus.trainer.faces.labelled import LabelledFace, yaw_estimate
+from canthus.trainer.faces.schemes import Scheme
 
 MAX_FRONTAL_YAW = 0.48
 MIN_PROFILE_YAW = 0.83
@@ -36,18 +37,20 @@ def poses_of_yaws(yaws: NDArray[np.floating]) -> NDArray[np.intp]:
     return poses
 
 
-def yaw_of(faces: Sequence[LabelledFace]) -> NDArray[np.floating]:
+def yaw_of(faces: Sequence[LabelledFace], scheme: Scheme | None = None) -> NDArray[np.floating]:
     """Return the yaw (N,) of each face: that of the data set, or else `yaw_estimate`."""
     given = np.array([face.yaw for face in faces])
-    return np.where(np.isnan(given), yaw_estimate(np.stack([face.points for face in faces])), given)
+    return np.where(np.isnan(given), yaw_estimate(np.stack([face.points for face in faces]), scheme), given)
 
 
-def poses_of(faces: Sequence[LabelledFace]) -> NDArray[np.intp]:
+def poses_of(faces: Sequence[LabelledFace], scheme: Scheme | None = None) -> NDArray[np.intp]:
     """Return the index in POSES (N,) of each face, by the yaw of the data set or else by `yaw_estimate`."""
-    return poses_of_yaws(yaw_of(faces))
+    return poses_of_yaws(yaw_of(faces, scheme))
 
 
-def measure_placed(faces: Sequence[LabelledFace], points: NDArray[np.floating]) -> dict[str, PlacedAccuracy]:
+def measure_placed(
+    faces: Sequence[LabelledFace], points: NDArray[np.floating], scheme: Scheme | None = None
+) -> dict[str, PlacedAccuracy]:
     """Measure predicted points (N, K, 2), NaN for a missed face, by pose.
 
     Returns the accuracy of "all" faces with placed points and of each pose that occurs. Returns nothing if no face has
@@ -57,8 +60,8 @@ def measure_placed(faces: Sequence[LabelledFace], points: NDArray[np.floating]) 
     placed = is_placed(kinds)
     if not are_mixed(kinds) or not placed.any():
         return {}
-    labels, pose = np.stack([face.points for face in faces]), poses_of(faces)
-    inter_ocular, box = nme(points, labels, placed), box_nme(points, labels, placed)
+    labels, pose = np.stack([face.points for face in faces]), poses_of(faces, scheme)
+    inter_ocular, box = nme(points, labels, placed, scheme), box_nme(points, labels, placed)
     found = {}
     for name, chosen in {"all": pose >= 0, **{name: pose == index for index, name in enumerate(POSES)}}.items():
         rows = chosen & placed.any(-1)

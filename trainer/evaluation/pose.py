@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import InputError
 from canthus.runtime.measures.head import included_head
 from canthus.runtime.measures.pose import Camera, angles_from_rotations, fit_poses
+from canthus.runtime.wflw import POINTS
 from canthus.trainer.evaluation.evaluate import Result, faces_in_order
 from canthus.trainer.faces.labelled import LabelledSet
 from canthus.trainer.head_model import MAX_ANGLE
@@ -60,7 +61,7 @@ def measure_pose(
     faces = [face for _, face in faces_in_order(sets)]
     labels = np.stack([face.points for face in faces])
     if labels.shape[1:] != included_head().shape[:, :2].shape:
-        raise InputError(f"--pose needs faces with 98 points, got {labels.shape[1]}")
+        raise InputError(f"--pose needs faces with {POINTS} points of WFLW, got {labels.shape[1]}")
     true = np.array([poses[face.image] for face in faces])
     rows = [_errors("labels", "-", labels, true)]
     return rows + [_errors(one.model, one.boxes, one.points, true) for one in results]

@@ -15,6 +15,7 @@ from canthus.trainer.evaluation.metrics import ACCURATE_THRESHOLD, reliability
 from canthus.trainer.evaluation.placed import POSES, poses_of_yaws
 from canthus.trainer.faces.kinds import Kinds, PointKind
 from canthus.trainer.faces.lengths import face_length
+from canthus.trainer.faces.schemes import Scheme
 
 Floats = NDArray[np.floating]
 
@@ -29,10 +30,10 @@ class ScoreReliability:
     calibration_error: float  # expected calibration error, see `Reliability`
 
 
-def length_errors(predicted: Floats, true: Floats, measured: NDArray[np.bool_]) -> Floats:
+def length_errors(predicted: Floats, true: Floats, measured: NDArray[np.bool_], scheme: Scheme | None = None) -> Floats:
     """Return the distance (N, K) of points (N, K, 2) in % of `face_length`; NaN where not measured (N, K)."""
     with np.errstate(divide="ignore", invalid="ignore"):  # faces without a measured point
-        errors = 100 * np.linalg.norm(predicted - true, axis=-1) / face_length(true, measured)[:, None]
+        errors = 100 * np.linalg.norm(predicted - true, axis=-1) / face_length(true, measured, scheme)[:, None]
     return np.where(measured, errors, np.nan)
 
 

@@ -59,7 +59,7 @@ def measure_box_stability(
             for kind, values in by_kind.items():
                 for variants in zip(*(regions[kind] for regions in changed), strict=True):  # one region per face
                     points = predict_faces(candidate, image, variants, scheme).points
-                    values += mean_distance(points, reference, labels).tolist()
+                    values += mean_distance(points, reference, labels, scheme).tolist()
     gathered = worker.gather(distances)
     return [
         BoxStability(

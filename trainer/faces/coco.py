@@ -8,18 +8,21 @@ from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.fields import FieldError, parse_json
+from canthus.runtime.schemes import Scheme
+from canthus.trainer.faces.coco_scheme import coco_scheme
 from canthus.trainer.faces.kinds import PointKind, place_unlabelled
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
 from canthus.trainer.faces.parsing import parse_numbers, read_text, shorten, with_image_folder
-from canthus.trainer.faces.schemes import scheme_of
 
 
 def open_coco(path: Path) -> LabelledSet:
     """Open keypoints in COCO format, as mmpose converts WFLW, COFW, 300W and LaPa.
 
     Images are searched beside the file, in images/ there, and the same one folder up. v is 2 for a
-    visible point, 1 for a covered one and 0 for one without a label. If no point of the file has v = 2, then 1 stands
-    for both, as after mmpose's conversion. Faces without any labelled point are left out.
+    visible point, 1 for a covered one and 0 for one without a label, which is not trained on. If no point of the file
+    has v = 2, then 1 stands for both, as after mmpose's conversion. Faces without any labelled point are left out.
+
+    What the points are: see `coco_scheme`.
     """
     content = _parse_json(read_text(path), path)
     try:
@@ -40,11 +43,12 @@ def open_coco(path: Path) -> LabelledSet:
             parsed.append(face)
     if not parsed:
         raise InputError(f"{path}: contains no face with a labelled point")
+    scheme = coco_scheme(path, content, np.stack([face.keypoints for face in parsed]))
     kind_of_1 = PointKind.COVERED if any((face.keypoints[:, 2] == 2).any() for face in parsed) else PointKind.PLACED
-    faces = [_face_of_annotation(face, kind_of_1) for face in parsed]
+    faces = [_face_of_annotation(face, kind_of_1, scheme) for face in parsed]
     folders = (path.parent, path.parent / "images", path.parent.parent / "images", path.parent.parent)
     images = next((folder for folder in folders if _is_file(folder / faces[0].image)), folders[0])
-    return with_image_folder(path, images, tuple(faces))
+    return with_image_folder(path, images, tuple(faces), scheme)
 
 
 def _parse_json(text: str, path: Path) -> Any:
@@ -79,17 +83,16 @@ def _parse_annotation(annotation: Any, names: dict[Any, str], points: int | None
     points = numbers.size // 3 if points is None else points
     if numbers.ndim != 1 or numbers.size != 3 * points:
         raise InputError(f"{place}: expected {3 * points} numbers (x, y, v of {points} points), got {numbers.size}")
-    scheme_of(points, place)
     return _Annotation(image, numbers.reshape(-1, 3), (x, y, x + width, y + height))
 
 
-def _face_of_annotation(annotation: _Annotation, kind_of_1: PointKind) -> LabelledFace:
+def _face_of_annotation(annotation: _Annotation, kind_of_1: PointKind, scheme: Scheme) -> LabelledFace:
     """Convert an annotation; `kind_of_1` is the kind of the points with v = 1."""
     points, visibility = annotation.keypoints[:, :2].astype(np.float32), annotation.keypoints[:, 2]
     kinds = np.full(len(points), PointKind.PLACED, np.uint8)
     kinds[visibility == 1] = kind_of_1
     kinds[visibility == 0] = PointKind.UNLABELLED
-    attributes = np.zeros(len(scheme_of(len(points)).subsets), np.bool_)
+    attributes = np.zeros(len(scheme.subsets), np.bool_)
     placed = place_unlabelled(points, kinds)
     return LabelledFace(annotation.image, placed, annotation.rect, attributes, kinds=kinds)
 

@@ -31,12 +31,12 @@ def convert_to_98(labelled: LabelledSet) -> LabelledSet:
     Raises:
         InputError: If the faces have another number of points.
     """
-    if labelled.scheme is WFLW:
+    if labelled.scheme == WFLW:
         return labelled
-    if labelled.scheme is not W300:
+    if labelled.scheme != W300:
         raise InputError(
-            f"{labelled.name}: {labelled.scheme.points} points cannot be converted to 98 (expected 68 or 98); "
-            "leave out --as-98"
+            f"{labelled.name}: {labelled.scheme.points} points cannot be converted to {WFLW.points} (expected "
+            f"{W300.points} of {W300.name}); leave out --as-98"
         )
     return replace(labelled, faces=tuple(_convert(face) for face in labelled.faces), scheme=WFLW)
 

@@ -39,7 +39,7 @@ def open_set(path: Path, split: str = "test") -> LabelledSet:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
     points = np.stack([face.points for face in labelled.faces])
     normalizers = np.linalg.norm(labelled.scheme.normalizer_vector(points), axis=-1)  # (N,) pixels
-    unlabelled = ~has_normalizer(np.stack([face.kinds for face in labelled.faces]))
+    unlabelled = ~has_normalizer(np.stack([face.kinds for face in labelled.faces]), labelled.scheme)
     usable = (normalizers >= MIN_NORMALIZER) | unlabelled
     if usable.all():
         return labelled

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime import wflw
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.faces.schemes import Scheme, scheme_of
 
 Kinds = NDArray[np.uint8]
 
@@ -50,9 +50,12 @@ def evaluated_points(kinds: Kinds) -> NDArray[np.bool_]:
     return evaluated
 
 
-def has_normalizer(kinds: Kinds) -> NDArray[np.bool_]:
-    """Return which faces (N,) of kinds (N, K) have labels at the points whose distance normalizes errors."""
-    points = [point for group in scheme_of(kinds.shape[1]).normalizer for point in group]
+def has_normalizer(kinds: Kinds, scheme: Scheme | None = None) -> NDArray[np.bool_]:
+    """Return which faces (N,) of kinds (N, K) have labels at the points whose distance normalizes errors.
+
+    scheme: of the points; None = the included one with K points.
+    """
+    points = [point for group in (scheme or scheme_of(kinds.shape[1])).normalizer for point in group]
     return np.asarray(is_labelled(kinds)[:, points].all(-1))
 
 

@@ -18,6 +18,9 @@ from canthus.trainer.faces.schemes import WFLW, Scheme, scheme_of
 MAX_LISTED = 10
 """Number of image names that a message lists."""
 
+MIN_HELD_OUT = 3
+"""Faces that are held out at least, if a set has enough."""
+
 VIDEO_FACE_NAME = re.compile(r"(.+/frame-\d+)\d{3}_\d+\.jpg")
 """Image name of a face from a video: `frame_name`, then the face's number. Group 1 is shared by 1000 frames."""
 
@@ -80,13 +83,17 @@ class LabelledSet:
         return replace(self, faces=faces, published_count=0)
 
 
-def yaw_estimate(points: NDArray[np.floating]) -> NDArray[np.float64]:
+def yaw_estimate(points: NDArray[np.floating], scheme: Scheme | None = None) -> NDArray[np.float64]:
     """Estimate the yaw (N,) of faces (N, K, 2), -1 to 1.
 
     It is 0 if the tip of the nose lies midway between the outer eye corners, -1 at the left one and 1 at the right one.
-    It is also 0 if the eye corners coincide, as unlabelled ones do.
+    It is also 0 if the eye corners coincide, as unlabelled ones do, and if the scheme has no tip of the nose.
+
+    scheme: of the points; None = the included one with K points.
     """
-    scheme = scheme_of(points.shape[1])
+    scheme = scheme or scheme_of(points.shape[1])
+    if scheme.nose_tip is None:
+        return np.zeros(len(points))
     vector = scheme.normalizer_vector(points)
     from_left = points[:, scheme.nose_tip] - points[:, list(scheme.normalizer[0])].mean(1)
     squared = (vector**2).sum(-1)
@@ -119,3 +126,16 @@ def is_held_out(name: str, every: int) -> bool:
     """
     match = VIDEO_FACE_NAME.fullmatch(name)
     return zlib.crc32((match[1] if match else name).encode(errors="surrogatepass")) % every == 0
+
+
+def fitting_held_out(names: Sequence[str], every: int) -> int:
+    """Return how many faces one is held out of, for a set with these image names: `every`, or less if it is small.
+
+    At least MIN_HELD_OUT faces are held out if that leaves half of them for training; otherwise at least one is.
+    """
+    for least in (MIN_HELD_OUT, 1):
+        for number in range(every, 1, -1):
+            held_out = sum(is_held_out(name, number) for name in names)
+            if least <= held_out <= len(names) / 2:
+                return number
+    return every

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.faces.schemes import Scheme, scheme_of
 
 FRONTAL_RATIO = 0.63
 """Inter-ocular distance over the root of the area of the box of the points: the median of 368 frontal faces with points
@@ -31,23 +31,25 @@ def box_root(points: Floats, used: Marks | None = None) -> Floats:
     return root
 
 
-def face_length(points: Floats, used: Marks | None = None) -> Floats:
+def face_length(points: Floats, used: Marks | None = None, scheme: Scheme | None = None) -> Floats:
     """Return the length (N,) that distances on faces (N, K, 2) are judged by, whatever the pose.
 
     It is the scheme's normalizer (the inter-ocular distance), but at least FRONTAL_RATIO times `box_root`: what the
     inter-ocular distance would be if a turned face looked at the camera.
+
+    scheme: of the points; None = the included one with K points. The same in the other functions.
     """
-    normalizer = np.linalg.norm(scheme_of(points.shape[1]).normalizer_vector(points), axis=-1)
+    normalizer = np.linalg.norm((scheme or scheme_of(points.shape[1])).normalizer_vector(points), axis=-1)
     length: Floats = np.maximum(normalizer, FRONTAL_RATIO * box_root(points, used))
     return length
 
 
-def mouth_opening(points: Floats) -> Floats:
+def mouth_opening(points: Floats, scheme: Scheme | None = None) -> Floats:
     """Return the mean distance (N,) between the inner edges of the lips of faces (N, K, 2), in pixels.
 
     It is 0 if the scheme has no points there.
     """
-    pairs = np.array(scheme_of(points.shape[1]).lip_pairs, np.intp).reshape(-1, 2)
+    pairs = np.array((scheme or scheme_of(points.shape[1])).lip_pairs, np.intp).reshape(-1, 2)
     if not len(pairs):
         return np.zeros(len(points))
     distance = np.linalg.norm(points[:, pairs[:, 0]] - points[:, pairs[:, 1]], axis=-1)
@@ -55,6 +57,7 @@ def mouth_opening(points: Floats) -> Floats:
     return opening
 
 
-def is_wide_open(points: Floats) -> Marks:
+def is_wide_open(points: Floats, scheme: Scheme | None = None) -> Marks:
     """Return which of faces (N, K, 2) have a wide-open mouth."""
-    return np.asarray(mouth_opening(points) > np.maximum(WIDE_OPEN * face_length(points), 1e-6))
+    length = face_length(points, scheme=scheme)
+    return np.asarray(mouth_opening(points, scheme) > np.maximum(WIDE_OPEN * length, 1e-6))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.faces.schemes import Scheme
 
 MAX_COORDINATE = 1e6
 """Coordinates, in pixels, are smaller than this; larger ones are mistakes, and overflow in later arithmetic."""
@@ -19,10 +19,9 @@ MAX_TEXT_BYTES = 2_000_000_000
 
 
 def with_image_folder(
-    name: Path, images: Path, faces: tuple[LabelledFace, ...], published_count: int = 0
+    name: Path, images: Path, faces: tuple[LabelledFace, ...], scheme: Scheme, published_count: int = 0
 ) -> LabelledSet:
     """Return the set of `faces` whose images are files in the folder `images`."""
-    scheme = scheme_of(len(faces[0].points))
     return LabelledSet(str(name), faces, lambda image: (images / image).read_bytes(), scheme, published_count)
 
 

@@ -44,7 +44,8 @@ def open_300w(folder: Path, split: str) -> LabelledSet:
             f"{folder}: {odd.image} has {len(odd.points)} points, but {faces[0].image} {len(faces[0].points)}; "
             "keep faces with different numbers of points in different folders"
         )
-    return with_image_folder(folder, folder, tuple(faces), W300.published_counts[split == "test"] if official else 0)
+    count = W300.published_counts[split == "test"] if official else 0
+    return with_image_folder(folder, folder, tuple(faces), scheme_of(len(faces[0].points)), count)
 
 
 def parse_pts(text: str, source: str) -> NDArray[np.float32]:

@@ -27,7 +27,7 @@ LINE_FIELDS = 2 * POINTS + 4 + len(ATTRIBUTES) + 1
 def open_wflw(folder: Path, list_file: Path, split: str) -> LabelledSet:
     """Open the official WFLW folder with one of its lists."""
     faces = tuple(parse_list(read_text(list_file), str(list_file)))
-    return with_image_folder(folder, folder / "WFLW_images", faces, WFLW.published_counts[split == "test"])
+    return with_image_folder(folder, folder / "WFLW_images", faces, WFLW, WFLW.published_counts[split == "test"])
 
 
 def open_shard(folder: Path) -> LabelledSet:
@@ -42,7 +42,7 @@ def open_shard(folder: Path) -> LabelledSet:
 
     list_file = folder / SHARD_LIST
     faces = read_tables(parse_list(read_text(list_file), str(list_file)), read_table, folder)
-    return with_image_folder(folder, folder / "images", tuple(faces))
+    return with_image_folder(folder, folder / "images", tuple(faces), WFLW)
 
 
 def open_tar(path: Path) -> LabelledSet:

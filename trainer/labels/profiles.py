@@ -81,8 +81,10 @@ def generate_turned_faces(
         ModelError: The networks of MediaPipe cannot be loaded.
     """
     for one in sets:
-        if one.scheme is not WFLW:
-            raise InputError(f"{one.name}: its faces have {one.scheme.points} points (expected 98)")
+        if one.scheme != WFLW:
+            raise InputError(
+                f"{one.name}: its faces have {one.scheme.points} points (expected the {WFLW.points} of WFLW)"
+            )
     rng = np.random.default_rng(options.seed)
     counts: dict[str, int] = {}
     backgrounds: list[Image] = []

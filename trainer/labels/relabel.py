@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canthus.runtime import wflw
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import roi_from_points
 from canthus.trainer.evaluation.evaluate import Candidate
 from canthus.trainer.evaluation.metrics import box_nme
 from canthus.trainer.faces.kinds import Kinds, PointKind, is_placed
 from canthus.trainer.faces.labelled import is_held_out
-from canthus.trainer.faces.schemes import Scheme, scheme_of
+from canthus.trainer.faces.schemes import WFLW, Scheme
 from canthus.trainer.labels.labelling import MIN_FACE_SCORE, PseudoLabel, label_face
 from canthus.trainer.packs.pack import Pack, copy_pack
 
@@ -82,7 +81,7 @@ def relabel(folder: Path, candidates: Sequence[Candidate], output: Path, options
     """
     done = Relabelled()
     with copy_pack(folder, output) as pack:
-        scheme = scheme_of(pack.points.shape[1])
+        scheme = pack.scheme
         chosen = _chosen_sets(pack, options.sets)
         for row, name in enumerate(tqdm(pack.names, "relabelling", unit="face", disable=None)):
             kinds, before = pack.kinds[row], pack.points[row].copy()
@@ -103,7 +102,7 @@ def relabel(folder: Path, candidates: Sequence[Candidate], output: Path, options
             if found.score < MIN_FACE_SCORE or not found.spread <= options.max_spread:
                 done.uncertain += 1
                 continue
-            target = found.points + smooth_residual(before, found.points, placed)
+            target = found.points + smooth_residual(before, found.points, placed, scheme)
             pack.points[row] += _shares(kinds, options.share)[:, None] * (target - before)
             kinds[kinds == PointKind.UNLABELLED] = PointKind.FILLED_IN
             distance = np.linalg.norm(pack.points[row] - before, axis=-1).mean() / np.ptp(before, axis=0).max()
@@ -136,16 +135,16 @@ def _predict(
     return found
 
 
-def smooth_residual(labels: Points, predicted: Points, placed: NDArray[np.bool_]) -> Points:
+def smooth_residual(labels: Points, predicted: Points, placed: NDArray[np.bool_], scheme: Scheme = WFLW) -> Points:
     """Return the residual (K, 2) of labels at the placed points, smoothed over the face (K, 2).
 
     It is the mean of the residuals with Gaussian weights (Nadaraya-Watson kernel regression), and 0 without placed
-    points. The contour of 98 points is apart: on a profile it is close to other points. Added to the predictions, the
+    points. The contour is apart: on a profile it is close to other points. Added to the predictions, the
     result keeps the other points in line with the placed ones.
     """
     size = max(float(np.ptp(predicted, axis=0).max()), 1.0)
     distance = np.linalg.norm(predicted[:, None] - predicted[None, placed], axis=-1) / size  # (K, placed)
-    contour = np.isin(np.arange(len(labels)), wflw.CONTOUR if len(labels) == wflw.POINTS else ())
+    contour = np.isin(np.arange(len(labels)), scheme.regions.get("contour", ()))
     weights = np.exp(-0.5 * (distance / REACH) ** 2) * (contour[:, None] == contour[None, placed])
     residual = weights @ (labels - predicted)[placed] / (weights.sum(1, keepdims=True) + FAR)
     return np.asarray(residual, np.float32)

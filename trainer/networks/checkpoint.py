@@ -18,7 +18,13 @@ from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read
 from canthus.runtime.errors import ModelError
 from canthus.runtime.fields import parse_json
 from canthus.runtime.files import Draft
-from canthus.trainer.networks.network import DecodingNetwork, build, window_sigma, with_flip_tta
+from canthus.trainer.networks.network import (
+    DecodingNetwork,
+    build,
+    scheme_from_metadata,
+    window_sigma,
+    with_flip_tta,
+)
 from canthus.trainer.renamed_keys import rename_keys
 
 Tensors = dict[str, Tensor]
@@ -160,4 +166,5 @@ class CheckpointBackend(TorchBackend):
             int(metadata["size"]),
             calibration_from_metadata(metadata, path),
             "cuda" if gpu and torch.cuda.is_available() else "cpu",
+            scheme_from_metadata(metadata),
         )

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from canthus.runtime.decode import WINDOW_SIGMA
 from canthus.runtime.errors import ModelError
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.runtime.fields import FieldError
+from canthus.runtime.schemes import Scheme, guess_scheme, parse_scheme
 from canthus.trainer.networks.head import decode
 from canthus.trainer.networks.student import Student
 from canthus.trainer.renamed_keys import rename_keys
@@ -48,13 +49,13 @@ class FlipTTANetwork(nn.Module):
     the same pixels of the image.
     """
 
-    def __init__(self, network: nn.Module, points: int, stride: int) -> None:
+    def __init__(self, network: nn.Module, scheme: Scheme, stride: int) -> None:
         super().__init__()
         self.network = network
         self.stride = stride
         self.order: Tensor
         self.signs: Tensor
-        mirror = torch.tensor(scheme_of(points).mirror)
+        points, mirror = scheme.points, torch.tensor(scheme.mirror)
         self.register_buffer("order", torch.cat([mirror + kind * points for kind in range(3)]), persistent=False)
         signs = torch.tensor([1.0, -1.0, 1.0]).repeat_interleave(points)  # the x offset changes its sign
         self.register_buffer("signs", signs.view(-1, 1, 1), persistent=False)
@@ -74,7 +75,22 @@ def with_flip_tta(network: nn.Module, metadata: Mapping[str, Any]) -> nn.Module:
     metadata = rename_keys(metadata)
     if not metadata.get("flip_tta"):
         return network
-    return FlipTTANetwork(network, int(metadata["points"]), int(metadata.get("stride", 4)))
+    return FlipTTANetwork(network, scheme_from_metadata(metadata), int(metadata.get("stride", 4)))
+
+
+def scheme_from_metadata(metadata: Mapping[str, Any]) -> Scheme:
+    """Return the scheme of a checkpoint or manifest. Without one, as up to version 0.2, the number of points decides.
+
+    Raises ModelError if it is not one.
+    """
+    points = int(metadata["points"])
+    try:
+        scheme = parse_scheme(metadata["scheme"]) if "scheme" in metadata else guess_scheme(points)
+    except FieldError as wrong:
+        raise ModelError(f"the scheme of the model: {wrong}") from wrong
+    if scheme.points != points:
+        raise ModelError(f"the scheme of the model: {scheme.name} has {scheme.points} points (expected {points})")
+    return scheme
 
 
 class ChannelStatistics(NamedTuple):
@@ -131,11 +147,11 @@ class FlipAveragedPoints(nn.Module):
     `FlipTTANetwork` averages the maps instead: one decode, and each cell is averaged with the same place of the face.
     """
 
-    def __init__(self, decoding: DecodingNetwork, points: int) -> None:
+    def __init__(self, decoding: DecodingNetwork, scheme: Scheme) -> None:
         super().__init__()
         self.decoding = decoding
         self.mirror: Tensor
-        self.register_buffer("mirror", torch.tensor(scheme_of(points).mirror), persistent=False)
+        self.register_buffer("mirror", torch.tensor(scheme.mirror), persistent=False)
 
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         points, scores = self.decoding(crops)

@@ -7,7 +7,7 @@ batch. So a resumed run gets the same batches as one that was not interrupted, a
 import logging
 import math
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from canthus.runtime import wflw
 from canthus.runtime.errors import InputError
 from canthus.trainer.augmentation.appearance import Image
 from canthus.trainer.augmentation.augment import (
@@ -38,9 +37,9 @@ from canthus.trainer.augmentation.device_augment import BatchTransforms, apply_t
 from canthus.trainer.augmentation.published import ignore_far_points
 from canthus.trainer.augmentation.settings import NO_AUGMENTATION, Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind, are_mixed, is_from_68, is_labelled, is_placed
-from canthus.trainer.faces.labelled import is_held_out, yaw_estimate
+from canthus.trainer.faces.labelled import fitting_held_out, is_held_out, yaw_estimate
 from canthus.trainer.faces.lengths import is_wide_open
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.faces.schemes import WFLW
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.packs.set_names import select_sets
 from canthus.trainer.recipe import Recipe
@@ -148,16 +147,26 @@ def augment_face(
     pack: Pack, row: int, size: int, augmentation: Augmentation, rng: np.random.Generator
 ) -> AugmentedFace:
     """Augment a face of a pack to a crop of `size` pixels. If it is mirrored, so are the kinds of its points."""
-    source = PackedImage(pack.crops.shape[1], pack.image_boxes[row])
-    transform = sample_transform(pack.points[row], size, augmentation, rng, source)
+    transform = sample_transform(pack.points[row], size, augmentation, rng, _source_image(pack, row))
     crop, points = apply_transform(pack.crops[row], pack.points[row], transform, size)
-    kinds = _move_kinds(pack.kinds[row], transform)
+    kinds = _move_kinds(pack, row, transform)
     return AugmentedFace(crop, points, ignore_far_points(kinds, points, size) if augmentation.published else kinds)
 
 
-def _move_kinds(kinds: Kinds, transform: Transform) -> Kinds:
+def _source_image(pack: Pack, row: int) -> PackedImage:
+    return PackedImage(pack.crops.shape[1], pack.image_boxes[row], pack.scheme)
+
+
+def _move_kinds(pack: Pack, row: int, transform: Transform) -> Kinds:
     """Return the kinds (K,) of the points of a face after a transform, which may mirror it."""
-    return kinds[scheme_of(len(kinds)).mirror] if transform.flipped else kinds
+    kinds: Kinds = pack.kinds[row]
+    return kinds[pack.scheme.mirror] if transform.flipped else kinds
+
+
+def _advised(names: Sequence[str], every: int) -> int:
+    """Return a value of held_out that holds out some of the faces, or 0 if there is none."""
+    fitting = fitting_held_out(names, every)
+    return fitting if any(is_held_out(name, fitting) for name in names) and fitting != every else 0
 
 
 class Batches:
@@ -208,21 +217,21 @@ class Batches:
         if not len(self.training_rows) or (every and not len(self.validation_rows)):
             raise InputError(
                 f"the pack's {len(pack)} faces are too few to hold out one in {every} (1000 frames of a video are "
-                "held out together); pack more faces, or lower held_out"
+                f"held out together); pack more faces, or lower held_out: --set held_out={_advised(pack.names, every)}"
             )
-        points, validation_points = pack.points.shape[1], self.validation_pack.points.shape[1]
-        if validation_points != points:
+        ours, theirs = pack.scheme, self.validation_pack.scheme
+        if ours != theirs:
             raise InputError(
-                f"the training faces have {points} points, the validation faces {validation_points}; "
-                "choose the checkpoint on a pack of the same data set (--choose-on)"
+                f"the training faces have {ours.points} points, the validation faces {theirs.points} ({ours.name}, "
+                f"{theirs.name}); choose the checkpoint on a pack of the same data set (--choose-on)"
             )
         kinds = self.validation_pack.kinds[self.validation_rows]
         self.placed_only = are_mixed(kinds) and bool(is_placed(kinds).any())
         self._probabilities = self._sampling_probabilities()
         self._weight_of_kind = recipe.kind_weights.table()
-        self._is_contour = np.zeros(points, np.bool_)
-        if points == wflw.POINTS:
-            self._is_contour[list(wflw.CONTOUR)] = True
+        self._is_contour = np.zeros(ours.points, np.bool_)
+        if ours == WFLW:
+            self._is_contour[list(WFLW.regions["contour"])] = True
 
     def _sampling_probabilities(self) -> NDArray[np.float64]:
         """Return the probability (T,) of each training row."""
@@ -235,9 +244,9 @@ class Batches:
             of_sets[named] *= weight
         self.set_weights = dict(zip(self.pack.sources, of_sets.tolist(), strict=True))
         weights = of_sets[self.pack.source]
-        weights[np.abs(yaw_estimate(self.pack.points)) > PROFILE_YAW] *= self.recipe.profile_weight
+        weights[np.abs(yaw_estimate(self.pack.points, self.pack.scheme)) > PROFILE_YAW] *= self.recipe.profile_weight
         if self.recipe.open_mouth_weight != 1:
-            weights[is_wide_open(self.pack.points)] *= self.recipe.open_mouth_weight
+            weights[is_wide_open(self.pack.points, self.pack.scheme)] *= self.recipe.open_mouth_weight
         weights = weights[self.training_rows]
         if not 0 < weights.sum() < math.inf:
             raise InputError(
@@ -298,8 +307,8 @@ class Batches:
         if rng.random() < self.recipe.negative_fraction:
             crop, transform = sample_negative(self.pack.crops[row], points, size, augmentation, rng)
             return _SampledFace(crop, np.full_like(points, NO_FACE), self._kinds_of_negative(), transform)
-        transform = sample_transform(points, size, augmentation, rng)
-        kinds = _move_kinds(self.pack.kinds[row], transform)
+        transform = sample_transform(points, size, augmentation, rng, _source_image(self.pack, row))
+        kinds = _move_kinds(self.pack, row, transform)
         return _SampledFace(None, move_points(points, transform, size), kinds, transform)
 
     def _kinds_of_negative(self) -> Kinds:

@@ -1,6 +1,7 @@
 """Packs: crops of labelled faces in one file on disk, which training reads fast."""
 
 import contextlib
+import json
 import math
 import shutil
 import zipfile
@@ -14,8 +15,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.fields import parse_json
 from canthus.runtime.files import Draft
 from canthus.runtime.geometry import crop, invert, roi_from_points, to_frame, transform
+from canthus.runtime.schemes import Scheme, parse_scheme, scheme_values
 from canthus.runtime.types import Roi
 from canthus.trainer.augmentation.settings import Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind
@@ -39,11 +42,13 @@ PACK_MARGIN = 1.4
 LABELS = "labels.npz"
 CROPS_KEY = "crops"
 """The labels of a pack, and the key under which they name its other file, with the crops (default: crops.npy)."""
+SCHEME_KEY = "scheme"
+"""The key of the scheme, as JSON. Packs of version 0.2 have none: the number of points decides."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pack:
-    """N faces cut out at one size, for training. All fields except `crops` are arrays in labels.npz."""
+    """N faces cut out at one size, for training. All fields except `crops` are in labels.npz."""
 
     crops: Crops  # (N, P, P, 3) RGB, memory-mapped
     points: NDArray[np.float32]  # (N, K, 2) crop pixels
@@ -53,12 +58,13 @@ class Pack:
     names: tuple[str, ...]  # image name of each face
     kinds: Kinds  # (N, K) PointKind of each point
     image_boxes: NDArray[np.float32]  # (N, 4) left, top, right and bottom edge of the source image, crop pixels
+    scheme: Scheme  # of the points
 
     def __len__(self) -> int:
         return len(self.points)
 
 
-LABEL_FIELDS = tuple(one.name for one in fields(Pack) if one.name != "crops")
+LABEL_FIELDS = tuple(one.name for one in fields(Pack) if one.name not in ("crops", "scheme"))
 OPTIONAL_FIELDS = ("kinds", "image_boxes")
 """Fields that packs of earlier versions lack."""
 
@@ -103,9 +109,9 @@ def write_pack(
     Raises:
         InputError: If images are missing or unreadable (all are tried first), or if the pack cannot be written.
     """
-    if len({one.scheme.name for one in sets}) > 1:
-        counts = ", ".join(f"{one.name}: {one.scheme.points}" for one in sets)
-        raise InputError(f"all faces of a pack have one number of points ({counts}); make one pack of each")
+    if any(one.scheme != sets[0].scheme for one in sets):
+        counts = ", ".join(f"{one.name}: {one.scheme.points} of {one.scheme.name}" for one in sets)
+        raise InputError(f"all faces of a pack have the same points ({counts}); make one pack of each")
     findings = Findings()
     faces = sum(len(one.faces) for one in sets)
     with _pack_drafts(folder, CROPS_ZIP if webp else CROPS_NPY) as drafts:
@@ -125,7 +131,7 @@ def write_pack(
             "kinds": np.array([one.face.kinds for one in cut]),
             "image_boxes": np.array([one.image_box for one in cut], np.float32),
         }
-        _write_labels(drafts, labels)
+        _write_labels(drafts, labels, sets[0].scheme)
     return WrittenPack(open_pack(folder), findings)
 
 
@@ -244,12 +250,13 @@ def copy_pack(folder: Path, output: Path) -> Iterator[Pack]:
             except OSError as error:
                 raise disk_full(output, crops.stat().st_size, error, "choose another disk") from error
         yield pack
-        _write_labels(drafts, {name: np.array(getattr(pack, name)) for name in LABEL_FIELDS})
+        _write_labels(drafts, {name: np.array(getattr(pack, name)) for name in LABEL_FIELDS}, pack.scheme)
 
 
-def _write_labels(drafts: _Drafts, labels: dict[str, NDArray[Any]]) -> None:
+def _write_labels(drafts: _Drafts, labels: dict[str, NDArray[Any]], scheme: Scheme) -> None:
     assert set(labels) == set(LABEL_FIELDS)
     labels = {**labels, CROPS_KEY: np.array(drafts.crops.path.name)}
+    labels[SCHEME_KEY] = np.array(json.dumps(scheme_values(scheme)))
     np.savez(drafts.labels.file, **labels)  # type: ignore[arg-type] # mypy takes the keys for options of savez
 
 
@@ -263,6 +270,7 @@ def open_pack(folder: Path) -> Pack:
         with (folder / LABELS).open("rb") as file, np.load(file) as labels:
             arrays = {name: labels[name] for name in LABEL_FIELDS if name in labels or name not in OPTIONAL_FIELDS}
             crops_name = str(labels[CROPS_KEY]) if CROPS_KEY in labels else CROPS_NPY
+            scheme = parse_scheme(parse_json(str(labels[SCHEME_KEY]))) if SCHEME_KEY in labels else None
         if crops_name not in CROP_FILES:
             raise ValueError(crops_name)
         crops = open_crops(folder / crops_name)
@@ -278,14 +286,16 @@ def open_pack(folder: Path) -> Pack:
     arrays.setdefault(
         "image_boxes", np.tile(np.array([-0.5, -0.5, side - 0.5, side - 0.5], np.float32), (len(crops), 1))
     )
-    pack = Pack(crops, **arrays)
+    if arrays["points"].ndim != 3 or arrays["points"].shape[2] != 2:
+        raise InputError(f"{folder}: expected points (N, K, 2), got {arrays['points'].shape}; make the pack again")
+    points = arrays["points"].shape[1]
+    pack = Pack(crops, **arrays, scheme=scheme or scheme_of(points, str(folder)))
+    if pack.scheme.points != points:
+        raise InputError(f"{folder}: expected {pack.scheme.points} points, got {points}; make the pack again")
     if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3:
         raise InputError(
             f"{folder}: expected crops (N, P, P, 3) uint8, got {crops.shape} {crops.dtype}; make the pack again"
         )
-    if pack.points.ndim != 3 or pack.points.shape[2] != 2:
-        raise InputError(f"{folder}: expected points (N, K, 2), got {pack.points.shape}; make the pack again")
-    scheme_of(pack.points.shape[1], str(folder))
     for name, labels_of_faces in (("points", pack.points), ("spread", pack.spread), ("names", pack.names)):
         if len(labels_of_faces) != len(crops):
             raise InputError(

@@ -16,7 +16,7 @@ from canthus.trainer.faces.contact_sheet import (
 )
 from canthus.trainer.faces.kinds import Kinds, PointKind, is_labelled
 from canthus.trainer.faces.labelled import LabelledSet
-from canthus.trainer.faces.schemes import Scheme, scheme_of
+from canthus.trainer.faces.schemes import Scheme
 from canthus.trainer.packs.pack import Findings, Pack
 
 MAX_NAMED = 5
@@ -41,7 +41,7 @@ def summarize_pack(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) 
 
     The last two are those of the faces with labels at all points.
     """
-    scheme = scheme_of(pack.points.shape[1])
+    scheme = pack.scheme
     lines = [f"{len(pack)} faces of {pack.crops.shape[1]} px, {scheme.points} points each ({scheme.name})"]
     lines += [f"  {_describe_set(one)}" for one in sets]
     if findings.unreadable:
@@ -145,7 +145,7 @@ def asymmetry(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.float6
 
 def pack_contact_sheet(pack: Pack) -> NDArray[np.uint8]:
     """Draw some faces of a pack with their points, as an RGB image; faces with swapped sides come first."""
-    scheme = scheme_of(pack.points.shape[1])
+    scheme = pack.scheme
     scale = TILE / pack.crops.shape[1]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     swapped = _swapped_rows(pack, scheme)[:MAX_NAMED].tolist()

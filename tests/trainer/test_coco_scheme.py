@@ -1,0 +1,158 @@
+"""The scheme of keypoints in COCO format: an included one, from the file's names and skeleton, or from a TOML file."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from canthus.runtime.errors import InputError
+from canthus.runtime.schemes import Scheme
+from canthus.trainer.augmentation.augment import flip
+from canthus.trainer.faces.formats import open_set
+from canthus.trainer.faces.kinds import PointKind
+from canthus.trainer.faces.schemes import COFW
+from canthus.trainer.packs.batches import Batches
+from canthus.trainer.packs.pack import open_pack, write_pack
+from canthus.trainer.recipe import Recipe, change
+
+PLACES = {  # of a frontal face; left and right are the person's
+    "right_eye_outer": (30, 40), "right_eye_inner": (42, 40), "left_eye_inner": (58, 40), "left_eye_outer": (70, 40),
+    "nose_tip": (50, 60), "right_mouth": (40, 75), "left_mouth": (60, 75), "chin": (50, 95),
+}  # fmt: skip
+SKELETON = [[1, 2], [3, 4], [6, 7]]
+
+
+def write(folder: Path, count: int = 3, category: dict | None = None, places: dict | None = None) -> Path:
+    """Write faces whose place differs a little, with a white image for each."""
+    if category is None:
+        category = {"keypoints": list(places or PLACES), "skeleton": [] if places else SKELETON}
+    places = PLACES if places is None else places
+    content: dict[str, list] = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "face", **category}]}
+    for number in range(count):
+        cv2.imwrite(str(folder / f"{number}.png"), np.full((120, 120, 3), 255, np.uint8))
+        keypoints = [value for x, y in places.values() for value in (x + number, y, 2)]
+        content["images"].append({"id": number, "file_name": f"{number}.png"})
+        content["annotations"].append({"image_id": number, "keypoints": keypoints, "bbox": [20, 30, 60, 70]})
+    (folder / "mine.json").write_text(json.dumps(content))
+    return folder / "mine.json"
+
+
+def test_names_and_skeleton_make_a_scheme(tmp_path):
+    scheme = open_set(write(tmp_path)).scheme
+    assert (scheme.name, scheme.points, scheme.names) == ("mine", 8, tuple(PLACES))
+    assert scheme.mirror.tolist() == [3, 2, 1, 0, 4, 6, 5, 7]
+    assert scheme.eyes == ((0, 1), (3, 2))  # of the image
+    assert scheme.normalizer == ((0,), (3,))
+    assert scheme.nose_tip == 4
+    assert scheme.lines == ((0, 1), (2, 3), (5, 6))
+    assert scheme.regions["left_eye"] == (0, 1)
+    assert scheme.regions["lips"] == (5, 6)
+
+
+@pytest.mark.parametrize("style", ["LeftEye", "l_eye", "lefteye", "eye.left"])
+def test_left_and_right_are_found_in_any_style_of_names(style, tmp_path):
+    other = {"LeftEye": "RightEye", "l_eye": "r_eye", "lefteye": "righteye", "eye.left": "eye.right"}[style]
+    scheme = open_set(write(tmp_path, places={style: (30, 40), other: (70, 40), "nose": (50, 60)})).scheme
+    assert scheme.mirror_pairs == ((0, 1),)
+    assert scheme.eyes == ((0,), (1,))
+    assert scheme.nose_tip == 2
+
+
+def test_flip_pairs_replace_the_names(tmp_path):
+    places = {f"eye {number}": place for number, place in enumerate(PLACES.values())}
+    for pairs in ([[0, 3], [1, 2]], [["eye 0", "eye 3"], ["eye 1", "eye 2"]]):
+        path = write(tmp_path, category={"keypoints": list(places), "flip_pairs": pairs}, places=places)
+        assert open_set(path).scheme.mirror_pairs == ((0, 3), (1, 2))
+
+
+def test_a_skeleton_that_counts_from_0_is_understood_and_lines_are_joined(tmp_path):
+    category = {"keypoints": list(PLACES), "skeleton": [[0, 1], [1, 4], [4, 2], [5, 6]]}
+    assert open_set(write(tmp_path, category=category)).scheme.lines == ((0, 1, 4, 2), (5, 6))
+
+
+def test_a_toml_file_beside_it_adds_fields_and_wins(tmp_path):
+    path = write(tmp_path)
+    path.with_suffix(".toml").write_text('name = "eight"\nlines = [[0, 7]]\n[colors]\nlips = [1, 2, 3]\n')
+    scheme = open_set(path).scheme
+    assert (scheme.name, scheme.lines, scheme.point_colors[5]) == ("eight", ((0, 7),), (1, 2, 3))
+    assert scheme.eyes == ((0, 1), (3, 2))
+
+
+def test_points_without_names_are_those_of_the_included_scheme(tmp_path):
+    places = {str(number): (20 + number, 30 + 2 * number) for number in range(29)}
+    path = write(tmp_path, category={}, places=places)
+    assert open_set(path).scheme == COFW
+    with pytest.raises(InputError, match=r"its 8 points per face are those of no included scheme .*keypoints and skel"):
+        open_set(write(tmp_path, category={}))
+
+
+def test_names_of_an_included_scheme_select_it(tmp_path):
+    places = {name: (20 + number, 30 + 2 * number) for number, name in enumerate(COFW.names)}
+    path = write(tmp_path, category={"keypoints": list(places)}, places=places)
+    assert open_set(path).scheme == COFW
+
+
+@pytest.mark.parametrize(
+    ("category", "message"),
+    [
+        ({"keypoints": ["a", "b"]}, "expected 8 names, as many as points, got 2"),
+        ({"keypoints": list("abcdefgh")}, "flip_pairs: missing, and no name of the keypoints has left or right"),
+        ({"keypoints": ["left_ear", *list("bcdefgh")]}, "'left_ear' has no mirror point; give the pairs as flip_pairs"),
+        ({"keypoints": list(PLACES), "flip_pairs": [[0, 8]]}, r"flip_pairs: there is no point 8 \(expected 0 to 7"),
+        ({"keypoints": list(PLACES), "flip_pairs": [0, 1]}, "flip_pairs: expected pairs of points"),
+        ({"keypoints": list(PLACES), "flip_pairs": [[0, 1], [1, 2]]}, "mirror_pairs: point 1 occurs twice"),
+        ({"keypoints": list(PLACES), "skeleton": [[1, 9]]}, "lines: there is no point 8"),
+        ({"keypoints": list(PLACES), "skeleton": [1]}, "skeleton: expected pairs of point numbers"),
+        ({"keypoints": ["left_a", "right_a", *list("cdefgh")]}, "eyes: none of the mirrored keypoints has eye in its"),
+        ({"keypoints": [*list("abcdefg"), "a"], "flip_pairs": [[0, 1]]}, "eyes: none of the mirrored"),
+    ],
+)
+def test_a_category_that_defines_no_scheme_is_an_error_of_one_line(category, message, tmp_path):
+    with pytest.raises(InputError, match=message) as caught:
+        open_set(write(tmp_path, category=category))
+    assert str(caught.value).startswith(str(tmp_path / "mine.json"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("points = 7", "points: 7, but the faces of mine.json have 8"),
+        ("eye = 3", "eye: unknown field"),
+        ("eyes = [[0], [99]]", "eyes: there is no point 99"),
+        ("eyes = [[0], [1", "cannot be read"),
+    ],
+)
+def test_a_toml_file_that_is_wrong_is_named(text, message, tmp_path):
+    path = write(tmp_path)
+    path.with_suffix(".toml").write_text(text)
+    with pytest.raises(InputError, match=rf"mine\.toml.*{message}"):
+        open_set(path)
+
+
+def test_a_pack_keeps_the_scheme_and_mirrors_by_it(tmp_path):
+    path = write(tmp_path, count=12)
+    content = json.loads(path.read_text())
+    content["annotations"][2]["keypoints"][23] = 0  # the chin
+    path.write_text(json.dumps(content))
+    one = open_set(path)
+    write_pack([one], tmp_path / "pack", 64)
+    pack = open_pack(tmp_path / "pack")
+    assert pack.scheme == one.scheme
+    recipe = change(Recipe(), {"size": 32, "batch": 12, "negative_fraction": 0, "augmentation.flip_p": 1.0})
+    batches = Batches(pack, change(recipe, {"held_out": 0, "profile_weight": 1.0}))
+    batch = batches.make_batch(0)
+    row = batches.sample_rows(0).tolist().index(2)
+    assert pack.kinds[2].tolist().count(PointKind.UNLABELLED) == 1
+    assert batch.point_weight[row].tolist() == [1, 1, 1, 1, 1, 1, 1, 0]
+    assert batch.point_weight.sum() == 12 * 8 - 1
+    left, right = (batch.points[:, list(eye), 0].mean() for eye in one.scheme.eyes)
+    assert left < right  # also after mirroring
+
+
+def test_flip_swaps_the_points_of_the_given_scheme():
+    points = np.array([[1, 0], [5, 0]], np.float32)
+    _, mirrored = flip(np.zeros((9, 9, 3), np.uint8), points, Scheme("two", 2, mirror_pairs=((0, 1),)))
+    assert mirrored.tolist() == [[3, 0], [7, 0]]

@@ -1,0 +1,65 @@
+"""Training starts from an exported model: the same network, with batch normalization, and other points if need be."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from canthus.runtime.backends.cpu import run_exactly
+from canthus.runtime.errors import ModelError
+from canthus.runtime.models import find_model, parse_manifest
+from canthus.runtime.schemes import WFLW, Scheme, included_scheme
+from canthus.trainer.networks import exported
+from canthus.trainer.networks.exported import Target, exported_model, load_exported
+from canthus.trainer.networks.head import split_maps
+from canthus.trainer.networks.network import DecodingNetwork, build, normalize
+
+
+@pytest.fixture(scope="module")
+def crops():
+    return np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8).repeat(16, 1).repeat(16, 2)
+
+
+def test_a_network_from_an_exported_model_predicts_the_same(crops):
+    network = build("student", WFLW.points)
+    summary = load_exported(find_model("fast"), Target("student", network, WFLW), crops)
+    assert summary.endswith("batch normalization measured on 3 faces")
+    with torch.inference_mode():
+        points, _ = DecodingNetwork(network).eval()(torch.from_numpy(crops))
+        maps = network(normalize(torch.from_numpy(crops)))
+        in_training = network.train()(normalize(torch.from_numpy(crops)))  # by the statistics of the batch
+    expected = run_exactly(find_model("fast"), crops)[0]
+    assert np.median(np.abs(points.numpy() - expected)) < 0.01
+    torch.testing.assert_close(in_training, maps, atol=0.02, rtol=0.02)
+
+
+def test_shared_points_keep_their_maps_and_others_are_new(crops):
+    networks = {}
+    for scheme in (WFLW, included_scheme("300w"), Scheme("own", 5)):
+        networks[scheme.points] = build("student", scheme.points).eval()
+        summary = load_exported(find_model("fast"), Target("student", networks[scheme.points], scheme), crops)
+    assert "the last layer is new for 5 of the 5 points of own (the model has 98 of WFLW)" in summary
+    with torch.inference_mode():
+        images = normalize(torch.from_numpy(crops[:1]))
+        of_98, of_68, of_5 = (split_maps(networks[points](images)) for points in (98, 68, 5))
+    for ours, theirs in zip(of_68, of_98, strict=True):
+        torch.testing.assert_close(ours, theirs[..., list(WFLW.ibug_68), :, :])
+    assert of_5[0].abs().max() < 0.1
+
+
+def test_names_of_included_models_and_onnx_files_are_exported_models(tmp_path):
+    assert exported_model(Path("fast")) == find_model("fast")
+    assert exported_model(tmp_path / "own.onnx") == tmp_path / "own.onnx"
+    assert exported_model(tmp_path / "own.safetensors") is None
+    assert exported_model(Path("none")) is None
+
+
+def test_a_model_that_does_not_fit_is_refused(crops, monkeypatch):
+    with pytest.raises(ModelError, match=r"is a student, the recipe trains a hrnet_w18; .*--network student"):
+        load_exported(find_model("fast"), Target("hrnet_w18", build("student", 5), Scheme("own", 5)), crops)
+    manifest = dataclasses.replace(parse_manifest(find_model("fast")), precision="int8")
+    monkeypatch.setattr(exported, "read_manifest", lambda _: manifest)
+    with pytest.raises(ModelError, match="computes in 8 bits"):
+        load_exported(find_model("fast"), Target("student", build("student", 5), Scheme("own", 5)), crops)
