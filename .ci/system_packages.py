@@ -13,7 +13,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 LINKED = {
-    "PyQt6": ("Qt6/plugins/platforms/libqxcb.so", "Qt6/plugins/platforms/libqwayland*.so", "Qt6/plugins/xcbgl*/*.so"),
+    "PyQt6": (
+        "Qt6/plugins/platforms/libqxcb.so",
+        "Qt6/plugins/platforms/libqwayland*.so",
+        "Qt6/plugins/xcbgl*/*.so",
+        "QtMultimedia.abi3.so",  # the sound of the viewer
+    ),
     "cv2": ("*.so",),
     "mediapipe": ("tasks/c/*.so",),
 }
@@ -30,6 +35,7 @@ PACKAGES = {
     "libfreetype.so.6": "libfreetype6",
     "libglib-2.0.so.0": "libglib2.0-0",
     "libgthread-2.0.so.0": "libglib2.0-0",
+    "libpulse.so.0": "libpulse0",
     "libwayland-client.so.0": "libwayland-client0",
     "libwayland-cursor.so.0": "libwayland-cursor0",
     "libxcb-cursor.so.0": "libxcb-cursor0",
