@@ -82,6 +82,10 @@ def _process_many(args: "argparse.Namespace", outputs: Outputs, settings: "Setti
 
     if args.table and str(args.table) == "-":
         raise InputError("-: images in several processes cannot be written to standard output; give --table FILE")
+    if args.fetch:
+        raise InputError(
+            "--fetch: is for videos; put images where the cluster can read them, or at an address of fsspec"
+        )
     bare = replace(outputs, overlay=None, table=None, overwrite=True)
     identity = {"outputs": asdict(bare), "settings": describe_settings(settings)}
     table, drawn = (str(path) if path else "" for path in (args.table, args.output))
