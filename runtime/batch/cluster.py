@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import logging
 import os
+import socket
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,9 @@ MAX_CALLS = 200
 
 START_SECONDS = 180
 """Time that a cluster on this machine has to start."""
+
+CONNECT_SECONDS = 10.0
+"""Time that a cluster has to answer."""
 
 QUEUED = 2
 """Tasks that are submitted beyond those that the cluster can run."""
@@ -104,6 +108,8 @@ class RayPool(Closeable):
             options["include_dashboard"] = False
             if self._options.jobs:
                 options["num_cpus"] = self._options.jobs * self._options.threads_each
+        else:
+            _check_reachable(address)
         try:
             self._ray.init(address, **options)
         except Exception as error:  # Ray raises plain exceptions too
@@ -159,6 +165,16 @@ class RayPool(Closeable):
                 self._ray.cancel(reference, force=True)
         if self._own:
             self._ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise InputError if nothing answers at HOST:PORT. Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            raise InputError(f"--ray {address}: no cluster there ({error})") from error
 
 
 def _store(outcome: Outcome, files: dict[str, bytes]) -> Outcome:
