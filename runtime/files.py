@@ -280,6 +280,29 @@ def delete_abandoned(folder: Path) -> None:
         _delete_if_abandoned(draft)
 
 
+def rescue_drafts(folder: Path, prefix: str) -> list[Path]:
+    """Move the unfinished files of killed runs out of their temporary folders; return their new paths.
+
+    Only files whose names start with `prefix` are moved, to a name that is free: NAME.mp4 or NAME-rescued.mp4. Files
+    of runs that go on are left where they are. Nothing is raised: what cannot be moved stays.
+    """
+    rescued: list[Path] = []
+    for draft in sorted(folder.glob(f"{DRAFT_PREFIX}partial-*")):
+        files = [file for file in sorted(draft.glob(f"{prefix}*")) if file.is_file() and file.stat().st_size]
+        with contextlib.suppress(OSError):
+            lock = _Lock(draft / LOCK_NAME)
+            abandoned = lock.acquire()
+            lock.close()
+            for file in files if abandoned else ():
+                names = (file.name, f"{file.stem}-rescued{file.suffix}")
+                target = next((folder / name for name in names if not (folder / name).exists()), None)
+                if target is not None:
+                    rescued.append(file.rename(target))
+            if files and abandoned and not any(file.exists() for file in files):
+                shutil.rmtree(draft, ignore_errors=True)
+    return rescued
+
+
 def _take(path: Path) -> _Lock | None:
     """Create and lock a file; None if another process has locked it."""
     while True:

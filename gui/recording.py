@@ -1,0 +1,221 @@
+"""Writes what the viewer shows to a video and a table, in a thread, while the viewer goes on."""
+
+import contextlib
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from canthus.gui.mailbox import Mailbox
+from canthus.gui.overlay import OverlayStyle, Trails
+from canthus.gui.rendering import render
+from canthus.gui.stream import Result
+from canthus.runtime.channel import Channel
+from canthus.runtime.errors import CanthusError
+from canthus.runtime.files import rescue_drafts
+
+if TYPE_CHECKING:
+    from canthus.runtime.files import Output
+    from canthus.runtime.video_format import VideoFormat
+
+WAITING_FRAMES = 4
+"""Frames that wait for the encoder. If it is slower than the source, the oldest one is dropped."""
+
+MAX_GAP = 2.0
+"""Seconds between two frames of a file above which it was jumped to another place."""
+
+CAMERA_RATE = 30.0
+"""Frames per second that the header of a camera's recording names. Each frame has its own time."""
+
+PREFIX = "canthus-"
+"""Of the names of recordings and snapshots."""
+
+
+@dataclass(frozen=True)
+class RecordingOptions:
+    """What is recorded."""
+
+    video: Path
+    table: Path | None = None
+    style: OverlayStyle | None = None  # the faces are painted in this style; None = frames as they are
+    file: Path | None = None  # the video file that is played; None = a camera or a stream
+    source: str = ""  # what is shown, for the metadata of the table
+    measures: bool = False  # the faces have measures, which the table gets as well
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recording goes on."""
+
+    seconds: float = 0.0
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Saving:
+    """The end of a recording is written."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A recording is complete. `paths` is empty if there was no frame. `note` says what differs from expected."""
+
+    paths: tuple[Path, ...]
+    seconds: float = 0.0
+    dropped: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class RecordingFailed:
+    """A recording could not be written."""
+
+    error: str
+
+
+RecordingState = Recording | Saving | Saved | RecordingFailed
+
+
+class Recorder:
+    """Records the results that `add` gets, from its creation until `stop` or a jump to another place of the file.
+
+    A killed process loses at most the last second: `rescue_recordings` finds the rest.
+    """
+
+    def __init__(self, options: RecordingOptions) -> None:
+        self.states: Mailbox[RecordingState] = Mailbox()
+        self.options = options
+        self._results: Channel[Result] = Channel(WAITING_FRAMES, newest_wins=True)
+        self._thread = Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def add(self, result: Result) -> None:
+        """Record a result. Never waits; may be called in any thread."""
+        self._results.put(result)
+
+    def stop(self) -> None:
+        """End the recording after the results so far. Returns at once."""
+        self._results.close()
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait until the files are complete; return whether they are."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self.states.post(self._record())
+        except CanthusError as error:
+            self._results.leave()
+            self.states.post(RecordingFailed(str(error)))
+        except Exception as error:  # noqa: BLE001 - shown in the window
+            self._results.leave()
+            self.states.post(RecordingFailed(f"{type(error).__name__}: {error}"))
+
+    def _record(self) -> RecordingState:
+        """Write all results to the files. Returns the last state."""
+        from canthus.runtime.files import claim, commit_together
+
+        results = iter(self._results)
+        first = next((result for result in results if result.seconds), None)
+        if first is None:
+            return Saved(())
+        options, seconds = self.options, 0.0
+        paths = tuple(path for path in (options.video, options.table) if path)
+        with contextlib.ExitStack() as stack:
+            for path in paths:
+                stack.enter_context(claim(path))
+            outputs: list[Output] = []
+            stack.callback(commit_together, outputs)
+            writer = _Writer(options, first, outputs)
+            result: Result | None = first
+            while result is not None and writer.follows(result):
+                seconds = writer.write(result)
+                self.states.post(Recording(seconds, self._results.dropped))
+                result = next(results, None)
+            note = "" if result is None else "The recording ended where the file was left."
+            self._results.leave()
+            self.states.post(Saving())
+        note = writer.audio_error or note
+        return Saved(paths, seconds, self._results.dropped, note)
+
+
+class _Writer:
+    """The open files of a recording."""
+
+    def __init__(self, options: RecordingOptions, first: Result, outputs: "list[Output]") -> None:
+        from canthus.runtime.sinks import VideoSink
+        from canthus.runtime.tables import FRAMES, TableSink
+
+        self._options, self._begin, self._trails = options, first.frame.seconds, Trails()
+        self._last: Result | None = None
+        self._frames = 0
+        self._video: VideoSink = VideoSink(options.video, _format(options.file, first))
+        outputs.append(self._video)
+        self._table: TableSink | None = None
+        if options.table is not None:
+            details = {"source": options.source, "backend": first.backend}
+            self._table = TableSink(options.table, FRAMES.with_measures(options.measures), details)
+            outputs.append(self._table)
+
+    def follows(self, result: Result) -> bool:
+        """Whether a result can be added: its frame has the same size, and a file was not jumped in."""
+        if self._last is None:
+            return True
+        frame, last = result.frame, self._last.frame
+        return frame.image.shape == last.image.shape and (
+            self._options.file is None or 0 <= frame.seconds - last.seconds <= MAX_GAP
+        )
+
+    def write(self, result: Result) -> float:
+        """Add a result, and return how long the recording is so far, in seconds."""
+        frame, faces, style = result.frame, result.faces, self._options.style
+        if self._last is not None:
+            elapsed = frame.seconds - self._last.frame.seconds
+            if elapsed == 0:  # its faces were found again, with other settings
+                return frame.seconds - self._begin
+            if not 0 < elapsed <= MAX_GAP:  # a camera was opened again
+                self._begin += elapsed - 1 / CAMERA_RATE
+        seconds = frame.seconds - self._begin
+        image = frame.image
+        if style is not None:
+            self._trails.add(faces, frame.seconds)
+            image = render(image, faces, style, self._trails)
+        self._video.write(image, seconds)
+        measured = faces.measures is not None or not (self._options.measures and len(faces))
+        if self._table is not None and measured:
+            self._table.write(self._frames, seconds, faces)
+        self._last, self._frames = result, self._frames + 1
+        return seconds
+
+    @property
+    def audio_error(self) -> str:
+        """Why the sound is incomplete, as a sentence; or empty."""
+        return f"Its sound is incomplete: {self._video.audio_error}." if self._video.audio_error else ""
+
+
+def _format(file: Path | None, first: Result) -> "VideoFormat":
+    """Return the format of the recording that begins with a result."""
+    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_format import VideoFormat
+
+    height, width = first.frame.image.shape[:2]
+    if file is not None:
+        with VideoFile(file) as source:
+            if (source.width, source.height) == (width, height):
+                return VideoFormat.of(source, first.frame.seconds)
+    return VideoFormat(width, height, CAMERA_RATE)
+
+
+def recording_path(folder: Path, suffix: str, now: float | None = None) -> Path:
+    """Return a new file name in a folder, from the time (seconds since the epoch)."""
+    stem = PREFIX + time.strftime("%Y-%m-%d-%H%M%S", time.localtime(now))
+    names = [stem, *(f"{stem}-{number}" for number in range(2, 100))]
+    free = [path for name in names if not (path := folder / f"{name}{suffix}").exists()]
+    return free[0] if free else folder / f"{stem}{suffix}"
+
+
+def rescue_recordings(folder: Path) -> list[Path]:
+    """Give the recordings of killed viewers their names again. Returns the files."""
+    return rescue_drafts(folder, PREFIX)
