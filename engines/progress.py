@@ -1,5 +1,6 @@
 """A progress bar for work that consists of a few long steps."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +14,9 @@ BAR_FORMAT = "{bar:20} {n_fmt}/{total_fmt} {desc}"
 def show_steps(title: str, total: int, quiet: bool = False) -> Iterator[Callable[[str], None]]:
     """Show a progress bar with `total` steps on a terminal; nothing if `quiet` or if stderr is not a terminal.
 
+    If the environment variable CANTHUS_PROGRESS is "lines", each step is a line "1/4 preparing: graph" on stdout, for a
+    program that started this one.
+
     Yields a function. Call it with the name of a step when the step begins.
     """
     with tqdm(total=total, desc=title, bar_format=BAR_FORMAT, leave=False, disable=quiet or None) as bar:
@@ -22,6 +26,8 @@ def show_steps(title: str, total: int, quiet: bool = False) -> Iterator[Callable
             nonlocal begun
             bar.update(begun - bar.n)  # all steps before this one are done
             begun += 1
+            if os.environ.get("CANTHUS_PROGRESS") == "lines":
+                print(f"{begun}/{total} {title}: {step}", flush=True)
             bar.set_description_str(f"{title}: {step}")
 
         yield begin

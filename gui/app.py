@@ -8,7 +8,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 from canthus.runtime.addresses import is_address
 from canthus.runtime.cli import main
 from canthus.runtime.errors import BackendError, CanthusError
-from canthus.runtime.options import add_landmarker_options, settings_from_args
+from canthus.runtime.options import add_landmarker_options
 
 if TYPE_CHECKING:
     from PyQt6.QtWidgets import QApplication
 
     from canthus.gui.clock import Clock
+    from canthus.gui.finder import TrackingControl
     from canthus.gui.media import Media
     from canthus.gui.sound import Sound
     from canthus.gui.stream import Stream
@@ -68,12 +69,15 @@ def command(arguments: list[str]) -> int:
 
     from canthus.gui.icons import ICON
     from canthus.gui.media import CameraMedia
+    from canthus.gui.tools import Tools
     from canthus.gui.window import Window
 
     application.setWindowIcon(QIcon(str(ICON)))
     stderr = _duplicate_stderr()
-    stream = _stream(args)
+    control = _control(args)
+    stream = _stream(control)
     window = Window(stream)
+    tools = Tools(window, control)
     reporter = _Reporter(stderr)
     window.failed.connect(reporter.report)
     with _close_on_signals(lambda: window.close()) as signals, _close_on_errors(lambda: window.close()) as errors:
@@ -90,6 +94,7 @@ def command(arguments: list[str]) -> int:
             application.exec()
         finally:
             stream.stop()
+            tools.close()
             ended = stream.join(JOIN_SECONDS)
     # After Ctrl-C, later errors may be caused by it, so only an error that the window has shown counts. If the user
     # closed the window, all errors are reported.
@@ -183,21 +188,31 @@ def _media(args: argparse.Namespace) -> "list[Media]":
     return [*(media_of_paths(paths) if paths else []), *addresses]
 
 
-def _stream(args: argparse.Namespace) -> "Stream":
+def _control(args: argparse.Namespace) -> "TrackingControl":
+    """Return the settings of the tracking that the options select."""
+    from canthus.gui.finder import Tracking, TrackingControl
+
+    tracking = Tracking(
+        model=args.model,
+        detector_model=args.detector_model,
+        precision=args.precision,
+        gpu=not args.cpu,
+        max_faces=args.max_faces,
+        smoothing=not args.no_smoothing,
+    )
+    return TrackingControl(tracking)
+
+
+def _stream(control: "TrackingControl") -> "Stream":
     """Create the stream. OpenCV, FFmpeg and the networks are imported in its threads."""
-    from canthus.gui.stream import FaceFinder, Stream
-
-    def open_finder(live: bool) -> AbstractContextManager[FaceFinder]:
-        from canthus.runtime.pipeline import Landmarker
-
-        return Landmarker(settings_from_args(args), live=live)
+    from canthus.gui.stream import Stream
 
     def open_sound(path: Path, start: float, clock: "Clock", is_muted: Callable[[], bool]) -> "Sound":
         from canthus.gui.sound import Sound
 
         return Sound(path, start, clock, is_muted)
 
-    return Stream(open_finder, open_sound)
+    return Stream(control.open, open_sound)
 
 
 def _open_qt() -> "QApplication":

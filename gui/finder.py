@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from canthus.gui.mailbox import Mailbox
 from canthus.runtime.closeable import Closeable
+from canthus.runtime.errors import CanthusError
 from canthus.runtime.models import Precision
 from canthus.runtime.types import Faces, Frame
 
@@ -133,14 +134,12 @@ class LiveFinder(Closeable):
     Each model is opened, used and closed in a thread of its own. `change` may be called in any thread; the other
     methods belong to the thread that entered the `with` block.
 
-    open_landmarks: opens a model. live: frames have no faces until the first model is open; otherwise `with` waits for
-    it. `states` tells the window what happens.
+    open_landmarks: opens a model. `with` waits for the first one. states: gets what happens.
     """
 
-    def __init__(self, open_landmarks: Open, tracking: Tracking, live: bool) -> None:
-        self.states: Mailbox[FinderState] = Mailbox()
+    def __init__(self, open_landmarks: Open, tracking: Tracking, states: Mailbox[FinderState]) -> None:
+        self.states = states
         self._open = open_landmarks
-        self._live = live
         self._tracking = tracking
         self._lock = Lock()  # of the following three
         self._active: _Worker | None = None
@@ -149,14 +148,13 @@ class LiveFinder(Closeable):
 
     def __enter__(self) -> "LiveFinder":
         worker = self._start(self._tracking)
-        if not self._live:
+        try:
             worker.opened.result()
+        except CanthusError as error:
+            self.states.post(FinderState(error=str(error)))
+            raise
+        self._adopt()
         return self
-
-    @property
-    def tracking(self) -> Tracking:
-        """The settings that were requested last."""
-        return self._tracking
 
     @property
     def seconds(self) -> dict[str, float]:
@@ -208,15 +206,12 @@ class LiveFinder(Closeable):
                 if self._active is not None:
                     self._retire(self._active)
                 self._active = worker
-        if error is not None and self._active is None:
-            raise error
         self.states.post(FinderState(self.backend_name, error=str(error or "")))
 
     def update(self, frame: Frame) -> Faces:
-        """Return the faces of the next frame; none before the first model is open."""
+        """Return the faces of the next frame."""
         self._adopt()
-        if self._active is None:
-            return Faces.none()
+        assert self._active is not None, "used outside of its `with` block"
         faces: Faces = self._active.run(lambda landmarks: landmarks.update(frame)).result()
         return faces
 
@@ -234,6 +229,31 @@ class LiveFinder(Closeable):
             self._active = self._next = None
         for worker in self._old:
             worker.join()
+
+
+class TrackingControl:
+    """The settings of all finders of a viewer, one after the other. `states` gets what the current one does."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking = tracking
+        self.states: Mailbox[FinderState] = Mailbox()
+        self._finder: LiveFinder | None = None
+
+    def open(self, live: bool) -> LiveFinder:
+        """Return a finder for a camera (live) or for a clip."""
+        self._finder = LiveFinder(lambda tracking: TrackingLandmarker(tracking, live), self.tracking, self.states)
+        return self._finder
+
+    def change(self, tracking: Tracking) -> None:
+        """Use other settings, in the current finder and in those to come. Returns at once."""
+        self.tracking = tracking
+        if self._finder is not None:
+            self._finder.change(tracking)
+
+    def calibrate(self) -> None:
+        """Measure the neutral faces again. Returns at once."""
+        if self._finder is not None:
+            self._finder.calibrate()
 
 
 class _Worker:

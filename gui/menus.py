@@ -10,6 +10,7 @@ from PyQt6.QtWidgets import QMainWindow, QMenu, QMenuBar
 class Menus:
     """The menus of the window. Each part of the viewer adds its own actions to them."""
 
+    bar: QMenuBar
     file: QMenu
     view: QMenu
     playback: QMenu
@@ -24,7 +25,7 @@ def add_menus(bar: QMenuBar) -> Menus:
         menu.setToolTipsVisible(True)
         bar.addMenu(menu)
         menus.append(menu)
-    return Menus(*menus)
+    return Menus(bar, *menus)
 
 
 def new_action(window: QMainWindow, text: str, tip: str, *keys: str, checked: bool | None = None) -> QAction:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Condition, Thread
@@ -71,6 +71,7 @@ class Shown:
     playback: "Playback"
     jump: int
     frame: Frame
+    arrived: float = field(default_factory=time.monotonic)  # seconds
 
 
 class Playback:

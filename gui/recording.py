@@ -1,11 +1,15 @@
 """Writes what the viewer shows to a video and a table, in a thread, while the viewer goes on."""
 
 import contextlib
+import tempfile
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from canthus.gui.mailbox import Mailbox
 from canthus.gui.overlay import OverlayStyle, Trails
@@ -17,7 +21,7 @@ from canthus.runtime.files import rescue_drafts
 
 if TYPE_CHECKING:
     from canthus.runtime.files import Output
-    from canthus.runtime.video_format import VideoFormat
+    from canthus.runtime.sources import VideoFile
 
 WAITING_FRAMES = 4
 """Frames that wait for the encoder. If it is slower than the source, the oldest one is dropped."""
@@ -86,16 +90,19 @@ class Recorder:
     def __init__(self, options: RecordingOptions) -> None:
         self.states: Mailbox[RecordingState] = Mailbox()
         self.options = options
+        self._stopped = False
         self._results: Channel[Result] = Channel(WAITING_FRAMES, newest_wins=True)
         self._thread = Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
     def add(self, result: Result) -> None:
-        """Record a result. Never waits; may be called in any thread."""
-        self._results.put(result)
+        """Record a result, unless the recording was stopped. Never waits; may be called in any thread."""
+        if not self._stopped:
+            self._results.put(result)
 
     def stop(self) -> None:
         """End the recording after the results so far. Returns at once."""
+        self._stopped = True
         self._results.close()
 
     def join(self, seconds: float | None = None) -> bool:
@@ -129,6 +136,7 @@ class Recorder:
             outputs: list[Output] = []
             stack.callback(commit_together, outputs)
             writer = _Writer(options, first, outputs)
+            stack.callback(writer.close)
             result: Result | None = first
             while result is not None and writer.follows(result):
                 seconds = writer.write(result)
@@ -151,7 +159,10 @@ class _Writer:
         self._options, self._begin, self._trails = options, first.frame.seconds, Trails()
         self._last: Result | None = None
         self._frames = 0
-        self._video: VideoSink = VideoSink(options.video, _format(options.file, first))
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            self._source = _open_source(options.file, first, Path(folder))
+            begin = first.frame.seconds if self._source.path == options.file else 0.0
+            self._video: VideoSink = VideoSink(options.video, self._source, begin=begin)
         outputs.append(self._video)
         self._table: TableSink | None = None
         if options.table is not None:
@@ -189,23 +200,46 @@ class _Writer:
         self._last, self._frames = result, self._frames + 1
         return seconds
 
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
     @property
     def audio_error(self) -> str:
         """Why the sound is incomplete, as a sentence; or empty."""
         return f"Its sound is incomplete: {self._video.audio_error}." if self._video.audio_error else ""
 
 
-def _format(file: Path | None, first: Result) -> "VideoFormat":
-    """Return the format of the recording that begins with a result."""
+def _open_source(file: Path | None, first: Result, folder: Path) -> "VideoFile":
+    """Return the video whose size, colors and sound the recording gets: the file, or a template for a camera."""
     from canthus.runtime.sources import VideoFile
-    from canthus.runtime.video_format import VideoFormat
 
     height, width = first.frame.image.shape[:2]
     if file is not None:
-        with VideoFile(file) as source:
-            if (source.width, source.height) == (width, height):
-                return VideoFormat.of(source, first.frame.seconds)
-    return VideoFormat(width, height, CAMERA_RATE)
+        source = VideoFile(file)
+        if (source.width, source.height) == (width, height):
+            return source
+        source.close()  # its size changes in the middle
+    return VideoFile(_write_template(folder / "template.mp4", width, height))
+
+
+def _write_template(path: Path, width: int, height: int) -> Path:
+    """Write a video of one black frame, with a size and the colors of HD video (BT.709)."""
+    import av
+    from av.video.reformatter import ColorRange, Colorspace
+
+    with av.open(str(path), "w") as file:
+        stream = file.add_stream("libx264", rate=round(CAMERA_RATE))
+        stream.width, stream.height, stream.pix_fmt = max(width // 2, 1) * 2, max(height // 2, 1) * 2, "yuv420p"
+        context = stream.codec_context
+        context.time_base = Fraction(1, 90_000)
+        context.colorspace = context.color_primaries = context.color_trc = Colorspace.ITU709
+        context.color_range = ColorRange.MPEG
+        black = av.VideoFrame.from_ndarray(np.zeros((stream.height, stream.width, 3), np.uint8), format="rgb24")
+        black.pts, black.time_base = 0, Fraction(1, 90_000)
+        file.mux(stream.encode(black))
+        file.mux(stream.encode(None))
+    return path
 
 
 def recording_path(folder: Path, suffix: str, now: float | None = None) -> Path:

@@ -44,6 +44,7 @@ class Result:
     seconds: dict[str, float]  # by stage; empty if the faces were not searched, because the models are being loaded
     dropped: int  # frames that were captured so far but never shown
     backend: str = ""  # what ran the network: "OpenVINO on the CPU"
+    arrived: float = 0.0  # monotonic seconds at which the frame was due; 0 = unknown
 
 
 class Stream:
@@ -60,6 +61,7 @@ class Stream:
         self.results: Mailbox[Result | Failed] = Mailbox()
         self.playback: Playback | None = None  # of the source that was opened last
         self.failure: BaseException | None = None  # the first error of this source, also if it came after `stop`
+        self.listener: Callable[[Result], None] | None = None  # gets each result; it must not wait
         self._open_finder, self._open_sound = open_finder, open_sound
         self._frames: Channel[Shown] = Channel(capacity=1, newest_wins=True)
         self._changed = Condition()  # notified when one of the following changes
@@ -207,4 +209,8 @@ class Stream:
             with self._changed:
                 if shown.playback is self.playback:
                     dropped = self._count_dropped() - self._dropped_before
-                    self.results.post(Result(shown.frame, faces, dict(finder.seconds), dropped, finder.backend_name))
+                    seconds, backend = dict(finder.seconds), finder.backend_name
+                    result = Result(shown.frame, faces, seconds, dropped, backend, shown.arrived)
+                    self.results.post(result)
+                    if self.listener is not None:
+                        self.listener(result)

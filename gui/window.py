@@ -29,6 +29,7 @@ from PyQt6.QtWidgets import (
 
 from canthus.gui.cameras import CameraWatcher
 from canthus.gui.controls import Controls
+from canthus.gui.help_sheet import HelpSheet
 from canthus.gui.machine import describe_machine
 from canthus.gui.media import AddressMedia, CameraMedia, Media
 from canthus.gui.menus import add_menus, new_action
@@ -42,25 +43,18 @@ from canthus.gui.start_page import StartPage
 from canthus.gui.states import Message, describe_state
 from canthus.gui.stream import Result, Stream
 from canthus.gui.switches import OverlaySwitches
+from canthus.gui.theme import MENU_STYLE
 from canthus.gui.view import View
 from canthus.runtime.errors import InputError
 
 STYLE = """
-QMainWindow, QWidget#bar { background: #12161d; }
+QWidget#bar, QWidget#controls { background: #12161d; }
 QWidget#bar { border-top: 1px solid #232a35; }
 QLabel#status { color: #b4bfcd; }
 QToolButton { color: #b4bfcd; border: none; border-radius: 5px; padding: 4px 7px; }
 QToolButton:hover { background: #232b38; color: #e6ebf2; }
 QToolButton:checked { background: #1a2f42; color: #5ac8fa; }
 QToolButton:disabled { color: #4a5564; }
-QMenuBar { background: #12161d; color: #b4bfcd; }
-QMenuBar::item { padding: 4px 10px; border-radius: 4px; }
-QMenuBar::item:selected { background: #232b38; color: #e6ebf2; }
-QMenu { background: #171c25; color: #d5dde8; border: 1px solid #2b3442; padding: 4px; }
-QMenu::item { padding: 5px 22px; border-radius: 4px; }
-QMenu::item:selected { background: #27405a; }
-QMenu::separator { height: 1px; background: #2b3442; margin: 4px 8px; }
-QToolTip { background: #171c25; color: #d5dde8; border: 1px solid #2b3442; padding: 3px; }
 """
 MINIMUM_SIZE = QSize(640, 400)
 SCREEN_FRACTION = 0.75
@@ -78,10 +72,11 @@ SILENT_SECONDS = 1.5
 class Window(QMainWindow):
     """Shows what is opened. `failure` is the error that ended the playback, if any. Stops the stream on close.
 
-    `failed` is emitted with each error when it is shown.
+    `failed` is emitted with each error when it is shown, and `result_shown` with each result.
     """
 
     failed = pyqtSignal(object)
+    result_shown = pyqtSignal(Result)
 
     def __init__(self, stream: Stream) -> None:
         super().__init__()
@@ -106,6 +101,7 @@ class Window(QMainWindow):
         self._hint_timer.setInterval(HINT_MS)
         self._hint_timer.timeout.connect(self._refresh)
         self._build()
+        self.help = HelpSheet(self)
         self._connect()
         self._status_timer = QTimer(self)
         self._status_timer.setInterval(STATUS_MS)
@@ -117,6 +113,21 @@ class Window(QMainWindow):
     def status(self) -> str:
         """The text of the status line."""
         return self._status.text()
+
+    @property
+    def stream(self) -> Stream:
+        """Plays what is shown, and finds the faces in it."""
+        return self._stream
+
+    @property
+    def state(self) -> State:
+        """The state of the playback."""
+        return self._state
+
+    @property
+    def shown(self) -> Media | None:
+        """What is shown; None on the start page."""
+        return self._list[self._place] if self._list else None
 
     def open(self, *media: Media, place: int = 0) -> None:
         """Show a camera or a clip, or several clips one after the other, beginning with the one at `place`."""
@@ -168,7 +179,7 @@ class Window(QMainWindow):
         if self._pages.currentWidget() is self.start_page:
             self.start_page.show_problem(problem)
         else:
-            self._show_hint(problem)
+            self.show_hint(problem)
 
     @property
     def _paused(self) -> bool:
@@ -176,7 +187,7 @@ class Window(QMainWindow):
 
     def _build(self) -> None:
         self.setWindowTitle("canthus")
-        self.setStyleSheet(STYLE)
+        self.setStyleSheet(STYLE + MENU_STYLE)
         self.setMinimumSize(MINIMUM_SIZE)
         size = QSize(960, 540 + self._status.sizeHint().height())
         if (screen := self.screen()) is not None:
@@ -199,6 +210,8 @@ class Window(QMainWindow):
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             button.setDefaultAction(action)
             row.addWidget(button)
+        self.controls.setObjectName("controls")
+        self.controls.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self._body = QWidget()
         column = QVBoxLayout(self._body)
         column.setContentsMargins(0, 0, 0, 0)
@@ -237,7 +250,7 @@ class Window(QMainWindow):
         self.menus.view.addSeparator()
         self.menus.view.addAction(full)
         keys = new_action(self, "Keys", "Show keyboard shortcuts", "H", "F1", "?")
-        keys.triggered.connect(self._show_keys)
+        keys.triggered.connect(self._show_help)
         self.menus.help.addAction(keys)
         start = new_action(self, "Start page", "Close what is shown", "Ctrl+T")
         start.triggered.connect(lambda: self.show_start())
@@ -286,11 +299,9 @@ class Window(QMainWindow):
     def _toggle_full_screen(self) -> None:
         self.setWindowState(self.windowState() ^ Qt.WindowState.WindowFullScreen)
 
-    def _show_keys(self) -> None:
-        self._show_hint(
-            "Space: pause  ·  , and .: one frame  ·  Left and Right: 5 s  ·  L: lines  ·  M: mirror  ·  F: full screen"
-            "  ·  Ctrl+O: open  ·  Q: close"
-        )
+    def _show_help(self) -> None:
+        """Show the shortcuts, also over a message or the start page."""
+        self.help.show_menus([self.menus.file, self.menus.view, self.menus.playback, self.menus.help])
 
     def _escape(self) -> None:
         if self.isFullScreen():
@@ -298,7 +309,7 @@ class Window(QMainWindow):
         else:
             self.close()
 
-    def _show_hint(self, hint: str) -> None:
+    def show_hint(self, hint: str) -> None:
         """Show a hint for `HINT_MS`."""
         self._hint_timer.stop()
         self._refresh()
@@ -322,13 +333,14 @@ class Window(QMainWindow):
                     self._has_faces = True
                     self._refresh()
                 if self._backend and result.backend and result.backend != self._backend:
-                    self._show_hint(f"Now using {result.backend}")
+                    self.show_hint(f"Now using {result.backend}")
                 self._backend = result.backend or self._backend
                 self.controls.show_position(result.frame.seconds)
                 if result.seconds:
                     self.controls.timeline.mark(result.frame.seconds, 1 / self._rate, len(result.faces) > 0)
                 self._meter.add(result)
                 self.view.show_result(result)
+                self.result_shown.emit(result)
             case Failed() as failed:
                 self._enter(failed)
 
@@ -403,7 +415,7 @@ class Window(QMainWindow):
             self.controls.setVisible(not full and self.controls.timeline.duration > 0)
             self._menu_bar.setVisible(not full)
             self.view.setCursor(Qt.CursorShape.BlankCursor if full else Qt.CursorShape.ArrowCursor)
-            self._show_hint("Press Esc to exit full screen" if full else "")
+            self.show_hint("Press Esc to exit full screen" if full else "")
         super().changeEvent(event)
 
     def mouseDoubleClickEvent(self, _event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name

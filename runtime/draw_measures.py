@@ -1,6 +1,7 @@
 """Draw the measures of faces onto an image: axes of the head pose, rays of the gaze, and bars of the expressions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,6 +12,8 @@ from canthus.runtime.wflw import PUPILS
 
 Image = NDArray[np.uint8]
 Color = tuple[int, int, int]
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
 
 MEASURE_DRAWINGS = ("pose", "gaze", "expressions")
 """What `draw_measures` can draw."""
@@ -43,6 +46,9 @@ BARS = (
 )
 """Label and measure of each bar. A bar ends at 1; the bars of the brows start in the middle, and go down to -1."""
 
+FOREHEAD = 0.3
+"""Height from the brows to the hair, relative to the height of the points' box: the panel does not cover it either."""
+
 MIN_ROW = 12
 """Height of a bar and its label, at least, in pixels: smaller labels are illegible."""
 
@@ -57,6 +63,7 @@ def draw_measures(canvas: Image, faces: Faces, drawings: Collection[str]) -> Non
     """
     if faces.measures is None:
         return
+    taken = [_head_box(face.points) for face in faces if np.isfinite(face.points).all()]
     for index, face in enumerate(faces):
         if not np.isfinite(face.points).all():
             continue
@@ -71,7 +78,9 @@ def draw_measures(canvas: Image, faces: Faces, drawings: Collection[str]) -> Non
                 ray = GAZE_LENGTH * size * faces.measures.gaze_directions[index, :2]
                 _arrow(canvas, face.points[pupil], ray, GAZE_COLOR, width)
         if "expressions" in drawings:
-            _bars(canvas, face.points, faces.measures.as_dict(index))
+            panel = _place_panel(canvas.shape[:2], size, _head_box(face.points), taken)
+            _bars(canvas, panel, faces.measures.as_dict(index))
+            taken.append(panel.box)
 
 
 def _arrow(canvas: Image, start: NDArray[np.floating], vector: NDArray[np.floating], color: Color, width: int) -> None:
@@ -88,16 +97,63 @@ def _arrow(canvas: Image, start: NDArray[np.floating], vector: NDArray[np.floati
             cv2.arrowedLine(canvas, first, last, shade, thickness, cv2.LINE_AA, _SHIFT, 0.12)
 
 
-def _bars(canvas: Image, points: NDArray[np.floating], values: dict[str, float]) -> None:
-    """Draw a panel with BARS beside the face, on the side with more room."""
-    low, high = points.min(0), points.max(0)
-    row = max(round(float((high - low).max()) / 16), MIN_ROW)
-    width, height = 9 * row, len(BARS) * row + row // 2
-    gap = row // 2
-    right = float(high[0]) + gap
-    x = right if right + width <= canvas.shape[1] else float(low[0]) - gap - width
-    x0 = round(min(max(x, 0), max(canvas.shape[1] - width, 0)))
-    y0 = round(min(max(float(low[1]), 0), max(canvas.shape[0] - height, 0)))
+def _head_box(points: NDArray[np.floating]) -> Box:
+    """Return the box of a face and its forehead."""
+    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+    return left, top - FOREHEAD * (bottom - top), right, bottom
+
+
+class _Panel(NamedTuple):
+    """Where a panel is drawn: its upper left corner, and the height of a bar and its label, in pixels."""
+
+    x: int
+    y: int
+    row: int
+
+    @property
+    def box(self) -> Box:
+        width, height = _panel_size(self.row)
+        return self.x, self.y, self.x + width, self.y + height
+
+
+def _panel_size(row: int) -> tuple[int, int]:
+    return 9 * row, len(BARS) * row + row // 2
+
+
+def _place_panel(canvas: tuple[int, int], size: float, face: Box, taken: Sequence[Box]) -> _Panel:
+    """Return where to draw a panel in a canvas of a height and width, for a face of `size` pixels.
+
+    That is beside the face, right or left, or in a corner of the canvas: the first place where it covers none of the
+    boxes `taken`. A panel that does not fit becomes smaller. In a close-up it is where it covers least.
+    """
+    panels = [
+        _Panel(x, y, row)
+        for row in dict.fromkeys(max(round(size / part), MIN_ROW) for part in (16, 22, 30))
+        for x, y in _places(canvas, _panel_size(row), face)
+    ]
+    return min(panels, key=lambda panel: sum(_overlap(panel.box, other) for other in taken))
+
+
+def _places(canvas: tuple[int, int], panel: tuple[int, int], face: Box) -> list[tuple[int, int]]:
+    """Return the places beside a face that are inside the canvas, and its corners, the best one first."""
+    right, bottom = max(canvas[1] - panel[0], 0), max(canvas[0] - panel[1], 0)
+    gap, top = panel[1] // 15, min(max(face[1], 0), bottom)
+    beside = [(x, top) for x in (face[2] + gap, face[0] - gap - panel[0]) if 0 <= x <= right]
+    corners = [(right, 0), (0, 0), (right, bottom), (0, bottom)]
+    return [(round(x), round(y)) for x, y in (*beside, *corners)]
+
+
+def _overlap(one: Box, other: Box) -> float:
+    """Return the area that two boxes share."""
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _bars(canvas: Image, panel: _Panel, values: dict[str, float]) -> None:
+    """Draw a panel with BARS."""
+    x0, y0, row = panel
+    width, height = _panel_size(row)
     part = canvas[y0 : y0 + height, x0 : x0 + width]
     if part.shape[:2] != (height, width):  # the image is smaller than the panel
         return

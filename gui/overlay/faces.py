@@ -22,7 +22,7 @@ FAINT_ALPHA = 90
 
 NUMBER_SIZE = 30
 """The numbers of the points are 1/30 of the face high, and not shown if that is less than MIN_NUMBER pixels."""
-MIN_NUMBER = 6.0
+MIN_NUMBER = 7.5
 
 
 def paint_faces(

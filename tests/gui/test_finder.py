@@ -8,39 +8,15 @@ import numpy as np
 import pytest
 from PyQt6.QtWidgets import QApplication
 
-from canthus.gui.finder import FinderState, LiveFinder, Tracking, TrackingLandmarker
+from canthus.gui import finder as finder_module
+from canthus.gui.finder import FinderState, LiveFinder, Tracking, TrackingControl, TrackingLandmarker
+from canthus.gui.mailbox import Mailbox
 from canthus.runtime import pipeline
 from canthus.runtime.errors import ModelError
 from canthus.runtime.types import Faces, Frame
-from support.viewer import FakeFinder, application, face_at, frame, wait_for
+from support.viewer import FakeLandmarks, application, face_at, frame, wait_for
 
 qt = pytest.fixture(scope="session")(application)
-
-
-class FakeLandmarks(FakeFinder):
-    """A model that knows in which threads it was opened, used and closed."""
-
-    def __init__(self, tracking: Tracking) -> None:
-        super().__init__()
-        self.backend_name = str(tracking.model)
-        self.trackings = [tracking]
-        self.threads = [threading.current_thread()]
-        self.calibrations = 0
-        self.closed = False
-
-    def update(self, frame: Frame) -> Faces:
-        self.threads.append(threading.current_thread())
-        return super().update(frame)
-
-    def change(self, tracking: Tracking) -> None:
-        self.trackings.append(tracking)
-
-    def calibrate(self) -> None:
-        self.calibrations += 1
-
-    def close(self) -> None:
-        self.threads.append(threading.current_thread())
-        self.closed = True
 
 
 class Models:
@@ -76,7 +52,7 @@ def goes_on_until(finder: LiveFinder, condition: Callable[[], bool]) -> bool:
 
 
 def test_frames_go_on_with_the_old_model_until_the_new_one_is_open(models: Models) -> None:
-    with LiveFinder(models.open, Tracking(model="fast"), live=False) as finder:
+    with LiveFinder(models.open, Tracking(model="fast"), Mailbox()) as finder:
         assert len(finder.update(frame())) == 1
         finder.change(Tracking(model="slow"))
         assert finder.states.take() == FinderState("fast", opening=True)
@@ -93,17 +69,8 @@ def test_frames_go_on_with_the_old_model_until_the_new_one_is_open(models: Model
         assert model.threads[0] is not threading.current_thread()
 
 
-def test_camera_frames_have_no_faces_until_the_first_model_is_open(models: Models) -> None:
-    with LiveFinder(models.open, Tracking(model="slow"), live=True) as finder:
-        assert len(finder.update(frame())) == 0
-        assert (finder.backend_name, finder.seconds) == ("", {})
-        finder.restart()
-        models.release.set()
-        assert goes_on_until(finder, lambda: finder.backend_name == "slow")
-
-
 def test_a_model_that_cannot_be_opened_leaves_the_one_before(models: Models) -> None:
-    with LiveFinder(models.open, Tracking(model="fast"), live=False) as finder:
+    with LiveFinder(models.open, Tracking(model="fast"), Mailbox()) as finder:
         finder.update(frame())
         finder.change(Tracking(model="missing"))
         assert goes_on_until(
@@ -113,14 +80,28 @@ def test_a_model_that_cannot_be_opened_leaves_the_one_before(models: Models) -> 
 
 
 def test_a_first_model_that_cannot_be_opened_is_an_error(models: Models) -> None:
-    with pytest.raises(ModelError), LiveFinder(models.open, Tracking(model="missing"), live=False):
+    states: Mailbox[FinderState] = Mailbox()
+    with pytest.raises(ModelError), LiveFinder(models.open, Tracking(model="missing"), states):
         pass
-    with LiveFinder(models.open, Tracking(model="missing"), live=True) as finder, pytest.raises(ModelError):
-        goes_on_until(finder, lambda: False)
+    assert states.take() == FinderState(error="missing: no such model")
+
+
+def test_the_control_passes_its_settings_to_each_finder(models: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finder_module, "TrackingLandmarker", lambda tracking, live: models.open(tracking))
+    control = TrackingControl(Tracking(max_faces=1))
+    control.change(Tracking(max_faces=2))
+    with control.open(live=True) as finder:
+        control.change(Tracking(max_faces=3))
+        control.calibrate()
+        finder.update(frame())
+        assert [tracking.max_faces for tracking in models.opened[0].trackings] == [2, 3]
+        assert models.opened[0].calibrations == 1
+    with control.open(live=False):
+        assert models.opened[1].trackings[0].max_faces == 3
 
 
 def test_only_the_last_of_several_choices_is_used(models: Models) -> None:
-    with LiveFinder(models.open, Tracking(model="fast"), live=False) as finder:
+    with LiveFinder(models.open, Tracking(model="fast"), Mailbox()) as finder:
         finder.change(Tracking(model="slow"))
         finder.change(Tracking(model="accurate"))
         models.release.set()
@@ -129,7 +110,7 @@ def test_only_the_last_of_several_choices_is_used(models: Models) -> None:
 
 
 def test_other_settings_need_no_other_model(models: Models) -> None:
-    with LiveFinder(models.open, Tracking(), live=False) as finder:
+    with LiveFinder(models.open, Tracking(), Mailbox()) as finder:
         finder.update(frame())
         finder.change(Tracking(max_faces=2))
         finder.calibrate()
@@ -140,7 +121,7 @@ def test_other_settings_need_no_other_model(models: Models) -> None:
 
 
 def test_an_error_of_a_frame_is_raised(models: Models) -> None:
-    with LiveFinder(models.open, Tracking(), live=False) as finder:
+    with LiveFinder(models.open, Tracking(), Mailbox()) as finder:
         finder.update(frame())
         models.opened[0].update = lambda frame: 1 / 0  # type: ignore[method-assign]
         with pytest.raises(ZeroDivisionError):

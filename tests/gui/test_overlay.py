@@ -33,7 +33,7 @@ SKIN_TONES = (
 
 
 def faces_with_measures(scores: float = 0.9) -> Faces:
-    points = (SHAPE * 200 + (60, 40))[None].astype(np.float32)
+    points = (SHAPE * 230 + (40, 30))[None].astype(np.float32)
     values, ids = np.full((1, 98), scores, np.float32), np.array([3], np.int64)
     measures = Measurer().update(points, values, ids, 0.0, (320, 280))
     return Faces(points, values, ids, measures=measures)

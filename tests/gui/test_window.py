@@ -287,7 +287,7 @@ class Announcing(FakeFinder):
         if len(self.seen) == 5:
             print("running", flush=True)
         return super().update(frame)
-app._stream = lambda args: Stream(lambda live: Announcing())
+app._stream = lambda control: Stream(lambda live: Announcing())
 app._media = lambda args: [FakeMedia()]
 try:
     sys.exit(app.command([]))
@@ -367,7 +367,7 @@ from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
 sys.path.insert(0, {folder!r})
 from support.viewer import FakeFinder, FakeMedia
-app._stream = lambda args: Stream(lambda live: FakeFinder())
+app._stream = lambda control: Stream(lambda live: FakeFinder())
 app._media = lambda args: [FakeMedia()]
 open_qt = app._open_qt
 def fail():

@@ -50,6 +50,33 @@ def test_the_panel_is_beside_the_face_inside_the_image():
     assert len(np.unique(rows)) > 7 * 12
 
 
+def panels(faces):
+    """Return which pixels the panels cover, (H, W)."""
+    return (draw(IMAGE, faces, drawings=["expressions"]) != IMAGE).any(-1)
+
+
+def test_the_panels_cover_no_face_and_not_each_other():
+    both = [face(1.0, at) for at in ((160.0, 200.0), (330.0, 200.0))]
+    points = np.concatenate([one.points for one in both])
+    scores, ids = np.full((2, POINTS), 0.9, np.float32), np.arange(2)
+    faces = Faces(points, scores, ids, measures=Measurer().update(points, scores, ids, 0.0, (640, 480)))
+    covered = panels(faces)
+    for x0, y0, x1, y1 in faces.boxes.round().astype(int):
+        assert not covered[y0:y1, x0:x1].any()
+    assert covered.sum() > 1.9 * min(panels(one).sum() for one in both)
+
+
+def test_the_panel_of_a_close_up_is_small_and_in_a_corner():
+    faces = face(3.2, (320.0, 180.0))
+    (left, top), (right, bottom) = faces.points[0].min(0), faces.points[0].max(0)
+    assert right - left > 400
+    assert bottom - top > 400
+    rows, columns = np.nonzero(panels(faces))
+    assert columns.max() == 639 or columns.min() == 0
+    assert rows.max() == 479 or rows.min() == 0
+    assert len(rows) < 0.1 * 640 * 480
+
+
 @pytest.mark.parametrize("at", [(630.0, 470.0), (0.0, 0.0), (-500.0, 900.0), (1e5, -1e5)])
 @pytest.mark.parametrize("size", [0.05, 1.5, 20.0])
 def test_faces_at_the_border_are_drawn_without_error(at, size):

@@ -1,6 +1,8 @@
 """Fake cameras, videos and networks for the tests of the viewer."""
 
 import os
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -8,6 +10,7 @@ from contextlib import AbstractContextManager
 import numpy as np
 from PyQt6.QtWidgets import QApplication
 
+from canthus.gui.finder import Tracking
 from canthus.gui.media import Source
 from canthus.gui.stream import FaceFinder, Stream
 from canthus.runtime.closeable import Closeable
@@ -20,6 +23,7 @@ POINT = (30.0, 20.0)  # frame pixels
 def application() -> Iterator[QApplication]:
     """Yield one Qt application without a screen, for use as a session fixture."""
     os.environ["QT_QPA_PLATFORM"] = "offscreen"
+    os.environ["XDG_CONFIG_HOME"] = tempfile.mkdtemp()  # for the settings, on Linux
     existing = QApplication.instance()
     qt = existing if isinstance(existing, QApplication) else QApplication(["test"])
     qt.setQuitOnLastWindowClosed(False)
@@ -123,3 +127,29 @@ def fake_stream(
     stream = FakeStream(lambda live: finder())
     stream.media = FakeMedia(source, live)
     return stream
+
+
+class FakeLandmarks(FakeFinder):
+    """A model that knows its settings, and in which threads it was opened, used and closed."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        super().__init__()
+        self.backend_name = str(tracking.model)
+        self.trackings = [tracking]
+        self.threads = [threading.current_thread()]
+        self.calibrations = 0
+        self.closed = False
+
+    def update(self, frame: Frame) -> Faces:
+        self.threads.append(threading.current_thread())
+        return super().update(frame)
+
+    def change(self, tracking: Tracking) -> None:
+        self.trackings.append(tracking)
+
+    def calibrate(self) -> None:
+        self.calibrations += 1
+
+    def close(self) -> None:
+        self.threads.append(threading.current_thread())
+        self.closed = True

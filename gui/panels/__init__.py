@@ -1,0 +1,1 @@
+"""The panels beside the video: tracking, performance, and the measures of a face."""

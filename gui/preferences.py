@@ -1,0 +1,88 @@
+"""What the viewer remembers: sizes, folders, switches of the overlay, and what the user prefers."""
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from PyQt6.QtCore import QByteArray, QSettings, QStandardPaths
+
+from canthus.gui.overlay import STYLE_NAMES, OverlayStyle
+from canthus.gui.theme import THEMES, Theme
+
+FORGOTTEN = ("mirrored",)
+"""Switches that depend on the source and are not remembered."""
+
+
+@dataclass(frozen=True)
+class Preferences:
+    """What the user chooses in the dialog. It is stored by `save_preferences`."""
+
+    theme: Theme = "system"
+    folder: Path = Path()  # of recordings and snapshots
+    annotated: bool = True  # recordings and snapshots show the faces
+    table: bool = True  # a recording has a table
+
+
+def _settings() -> QSettings:
+    return QSettings("canthus", "canthus")
+
+
+def _read_bool(settings: QSettings, key: str, default: bool) -> bool:
+    """Read a switch. In an .ini file it is a text."""
+    value = settings.value(key, default)
+    return value if isinstance(value, bool) else str(value).lower() in ("true", "1")
+
+
+def default_folder() -> Path:
+    """Return the folder for videos of this user, or the home folder."""
+    place = QStandardPaths.writableLocation(QStandardPaths.StandardLocation.MoviesLocation)
+    return Path(place) if place and Path(place).is_dir() else Path.home()
+
+
+def load_preferences() -> Preferences:
+    """Return the stored preferences. What is missing or makes no sense has its default."""
+    settings, default = _settings(), Preferences(folder=default_folder())
+    theme = next((theme for theme in THEMES if theme == settings.value("theme")), default.theme)
+    stored = str(settings.value("folder", ""))
+    return Preferences(
+        theme=theme,
+        folder=Path(stored) if stored and Path(stored).is_dir() else default.folder,
+        annotated=_read_bool(settings, "annotated", default.annotated),
+        table=_read_bool(settings, "table", default.table),
+    )
+
+
+def save_preferences(preferences: Preferences) -> None:
+    """Store the preferences."""
+    settings = _settings()
+    for field in fields(preferences):
+        value = getattr(preferences, field.name)
+        settings.setValue(field.name, str(value) if isinstance(value, Path) else value)
+
+
+def load_style(default: OverlayStyle) -> OverlayStyle:
+    """Return the overlay with the stored switches."""
+    settings, names = _settings(), [name for name in STYLE_NAMES if name not in FORGOTTEN]
+    stored = {name: _read_bool(settings, f"overlay/{name}", getattr(default, name)) for name in names}
+    return replace(default, **stored)
+
+
+def save_style(style: OverlayStyle) -> None:
+    """Store the switches of the overlay."""
+    settings = _settings()
+    for name in STYLE_NAMES:
+        if name not in FORGOTTEN:
+            settings.setValue(f"overlay/{name}", getattr(style, name))
+
+
+def load_window() -> tuple[QByteArray, QByteArray] | None:
+    """Return the stored geometry and arrangement of the window; None the first time."""
+    settings = _settings()
+    geometry, state = settings.value("window/geometry"), settings.value("window/state")
+    return (geometry, state) if isinstance(geometry, QByteArray) and isinstance(state, QByteArray) else None
+
+
+def save_window(geometry: QByteArray, state: QByteArray) -> None:
+    """Store the geometry and the arrangement of the window."""
+    settings = _settings()
+    settings.setValue("window/geometry", geometry)
+    settings.setValue("window/state", state)

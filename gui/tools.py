@@ -1,0 +1,347 @@
+"""What the user can do with what the window shows: panels, recordings, snapshots, preferences and help."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from PyQt6.QtCore import QEvent, QObject, Qt, QTimer
+from PyQt6.QtGui import QAction, QGuiApplication
+from PyQt6.QtWidgets import QDockWidget, QScrollArea, QToolButton
+
+from canthus.gui.background import Background
+from canthus.gui.dialogs import AboutDialog, PreferencesDialog
+from canthus.gui.finder import Tracking, TrackingControl
+from canthus.gui.media import VideoMedia
+from canthus.gui.menus import new_action
+from canthus.gui.overlay import OverlayStyle
+from canthus.gui.panels.face import FacePanel
+from canthus.gui.panels.performance import PerformancePanel
+from canthus.gui.panels.tracking import TrackingPanel
+from canthus.gui.playback import Ended
+from canthus.gui.preferences import (
+    load_preferences,
+    load_style,
+    load_window,
+    save_preferences,
+    save_style,
+    save_window,
+)
+from canthus.gui.recording import (
+    Recorder,
+    Recording,
+    RecordingFailed,
+    RecordingOptions,
+    Saved,
+    Saving,
+    recording_path,
+    rescue_recordings,
+)
+from canthus.gui.snapshot import ImageReady, SnapshotFailed, Snapshots, SnapshotSaved
+from canthus.gui.stream import Result
+from canthus.gui.theme import apply_theme
+from canthus.gui.window import Window
+from canthus.runtime.models import included_models
+
+WATCH_MS = 250
+"""How often the end of a clip that is recorded is looked for."""
+
+SAVE_SECONDS = 10.0
+"""How long a recording may take to be completed when the window closes."""
+
+RECORDING_STYLE = "QToolButton#recording { color: #ff5a4f; font-weight: 600; background: transparent; }"
+
+
+class Tools(QObject):
+    """Adds its actions and panels to a window. Create it before the window is shown, and `close` it afterwards."""
+
+    def __init__(self, window: Window, control: TrackingControl) -> None:
+        super().__init__(window)
+        self._window, self._control = window, control
+        self._recorder: Recorder | None = None
+        self._result: Result | None = None  # the newest one
+        self._snapshots = Snapshots()
+        self.preferences = load_preferences()
+        self.tracking = TrackingPanel(control.tracking, list(included_models()))
+        self.performance = PerformancePanel()
+        self.face = FacePanel()
+        self.docks = self._add_docks()
+        self._add_actions()
+        self._recording = QToolButton(window)
+        self._recording.setObjectName("recording")
+        self._recording.setStyleSheet(RECORDING_STYLE)
+        self._recording.setDefaultAction(self.record)
+        self._recording.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        window.menus.bar.setCornerWidget(self._recording)
+        self._connect()
+        self._restore()
+
+    def _add_docks(self) -> dict[str, QDockWidget]:
+        """Add the panels, hidden, with their actions in the View menu."""
+        docks: dict[str, QDockWidget] = {}
+        self._window.menus.view.addSeparator()
+        for name, title, panel, key in (
+            ("tracking", self.tr("Tracking"), self.tracking, "Ctrl+1"),
+            ("performance", self.tr("Performance"), self.performance, "Ctrl+2"),
+            ("face", self.tr("Face"), self.face, "Ctrl+3"),
+        ):
+            dock = QDockWidget(title, self._window)
+            dock.setObjectName(name)
+            dock.setAccessibleName(title)
+            scroll = QScrollArea()
+            scroll.setWidgetResizable(True)
+            scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+            scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+            scroll.setMinimumWidth(panel.minimumSizeHint().width() + 16)
+            scroll.setWidget(panel)
+            dock.setWidget(scroll)
+            self._window.addDockWidget(Qt.DockWidgetArea.RightDockWidgetArea, dock)
+            if docks:
+                self._window.tabifyDockWidget(next(iter(docks.values())), dock)
+            dock.hide()
+            toggle = dock.toggleViewAction()
+            assert toggle is not None, "a dock has an action"
+            toggle.setShortcut(key)
+            toggle.triggered.connect(lambda on, dock=dock: dock.raise_() if on else None)
+            toggle.setToolTip(self.tr("Show or hide this panel") + f" ({key})")
+            self._window.addAction(toggle)
+            self._window.menus.view.addAction(toggle)
+            docks[name] = dock
+        return docks
+
+    def _add_actions(self) -> None:
+        menus = self._window.menus
+        self.record = self._action(self.tr("Record"), self.tr("Record what is shown"), self.toggle_recording, "Ctrl+R")
+        save = self._action(
+            self.tr("Save snapshot"), self.tr("Save the frame, and its points as JSON"), self.save_snapshot, "Ctrl+S"
+        )
+        copy = self._action(self.tr("Copy image"), self.tr("Copy the frame to the clipboard"), self.copy, "Ctrl+C")
+        preferences = self._action(
+            self.tr("Preferences…"), self.tr("Colors, and what is recorded"), self.ask_preferences, "Ctrl+,"
+        )
+        about = self._action(self.tr("About canthus"), self.tr("Versions and licences"), self.show_about)
+        first = menus.file.actions()[-1] if menus.file.actions() else None  # above "Close"
+        menus.file.insertActions(first, [self.record, save, copy, preferences])
+        menus.file.insertSeparator(first)
+        menus.help.addAction(about)
+
+    def _action(self, text: str, tip: str, called: Callable[[], None], *keys: str) -> QAction:
+        action = new_action(self._window, text, tip, *keys)
+        action.triggered.connect(lambda: called())
+        return action
+
+    def _connect(self) -> None:
+        window = self._window
+        window.result_shown.connect(self._take_result)
+        window.switches.changed.connect(self._style_changed)
+        window.installEventFilter(self)
+        self.tracking.changed.connect(self._change)
+        self.tracking.calibrate.connect(self._control.calibrate)
+        self._control.states.filled.connect(self._take_finder_state)
+        self._snapshots.states.filled.connect(self._take_snapshot)
+        self.docks["face"].visibilityChanged.connect(lambda shown: self._require_measures(shown))
+        hints = QGuiApplication.styleHints()
+        if hints is not None:
+            hints.colorSchemeChanged.connect(lambda _: self._apply_theme())
+        self._watch = QTimer(self)
+        self._watch.setInterval(WATCH_MS)
+        self._watch.timeout.connect(self._stop_at_the_end)
+
+    def _restore(self) -> None:
+        """Restore what was stored when the viewer was closed, and rescue recordings of one that was killed."""
+        self._apply_theme()
+        style = load_style(self._window.view.overlay_style)
+        for name, action in self._window.switches.actions.items():
+            action.setChecked(getattr(style, name))
+        stored = load_window()
+        if stored is not None:
+            self._window.restoreGeometry(stored[0])
+            self._window.restoreState(stored[1])
+        folder = self.preferences.folder
+        Background(self, lambda: rescue_recordings(folder), self._show_rescued).start()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Store the arrangement when the window closes."""
+        if event is not None and event.type() == QEvent.Type.Close:
+            save_window(self._window.saveGeometry(), self._window.saveState())
+            save_style(self._window.switches.style)
+            self.tracking.engine.close_now()
+            if self._recorder is not None:
+                self._recorder.stop()
+        return super().eventFilter(watched, event)
+
+    def close(self) -> None:
+        """Complete the files that are being written."""
+        if self._recorder is not None:
+            self._window.stream.listener = None
+            self._recorder.stop()
+            self._recorder.join(SAVE_SECONDS)
+        self._snapshots.join(2.0)
+
+    # Tracking
+
+    def _change(self, tracking: Tracking) -> None:
+        self._control.change(tracking)
+        self._refresh_paused()
+
+    def _require_measures(self, needed: bool) -> None:
+        """Turn the measures on if something that is shown needs them."""
+        if needed and not self._control.tracking.measures:
+            tracking = replace(self._control.tracking, measures=True)
+            self.tracking.show_tracking(tracking)
+            self._change(tracking)
+
+    def _style_changed(self, style: OverlayStyle) -> None:
+        self._require_measures(style.needs_measures)
+
+    def _take_finder_state(self) -> None:
+        state = self._control.states.take()
+        if state is not None:
+            self.tracking.show_state(state)
+            if not state.opening:
+                self._refresh_paused()
+
+    def _refresh_paused(self) -> None:
+        """Find the faces of the frame that is shown again, if no other frame follows."""
+        playback = self._window.stream.playback
+        if playback is not None and (playback.paused or isinstance(self._window.state, Ended)):
+            self._window.stream.refresh()
+
+    def _take_result(self, result: Result) -> None:
+        self._result = result
+        self.performance.add(result)
+        if self.docks["face"].isVisible() and result.seconds:
+            self.face.add(result)
+
+    # Recordings
+
+    @property
+    def _painted_style(self) -> OverlayStyle | None:
+        """The style of recordings and snapshots; None if they show no faces."""
+        return replace(self._window.switches.style, mirrored=False) if self.preferences.annotated else None
+
+    def toggle_recording(self) -> None:
+        """Start or stop a recording."""
+        if self._recorder is not None:
+            self._recorder.stop()
+            return
+        stream, shown = self._window.stream, self._window.shown
+        playback = stream.playback
+        if shown is None or playback is None:
+            self._window.show_hint(self.tr("There is nothing to record"))
+            return
+        video = recording_path(self.preferences.folder, ".mp4")
+        recorder = Recorder(
+            RecordingOptions(
+                video=video,
+                table=video.with_suffix(".csv") if self.preferences.table else None,
+                style=self._painted_style,
+                file=shown.path if isinstance(shown, VideoMedia) else None,
+                source=shown.name,
+                measures=self._control.tracking.measures,
+            )
+        )
+        recorder.states.filled.connect(self._take_recording)
+        self._recorder = recorder
+
+        def listen(result: Result) -> None:
+            if stream.playback is playback:
+                recorder.add(result)
+            else:
+                recorder.stop()
+
+        stream.listener = listen
+        self._watch.start()
+        self._show_recording(self.tr("Starting…"))
+
+    def _take_recording(self) -> None:
+        state = self._recorder.states.take() if self._recorder is not None else None
+        match state:
+            case Recording(seconds):
+                self._show_recording(f"{int(seconds) // 60}:{int(seconds) % 60:02d}")
+            case Saving():
+                self._show_recording(self.tr("Saving…"))
+            case Saved(paths, seconds, dropped, note):
+                text = (
+                    self.tr("Saved {path}  ·  {seconds} s").format(path=paths[0], seconds=round(seconds, 1))
+                    if paths
+                    else self.tr("Nothing was recorded")
+                )
+                text += self.tr("  ·  {count} frames dropped").format(count=dropped) if dropped else ""
+                self._end_recording(f"{text}  ·  {note}" if note else text)
+            case RecordingFailed(error):
+                self._end_recording(self.tr("The recording failed: {reason}").format(reason=error))
+
+    def _show_recording(self, text: str) -> None:
+        self.record.setText("\N{BLACK CIRCLE} " + text)
+        self.record.setToolTip(self.tr("Stop the recording (Ctrl+R)"))
+
+    def _end_recording(self, hint: str) -> None:
+        self._window.stream.listener = None
+        self._watch.stop()
+        self._recorder = None
+        self.record.setText(self.tr("Record"))
+        self.record.setToolTip(self.tr("Record what is shown (Ctrl+R)"))
+        self._window.show_hint(hint)
+
+    def _stop_at_the_end(self) -> None:
+        playback = self._window.stream.playback
+        at_end = isinstance(self._window.state, Ended) and playback is not None and not playback.loop
+        if self._recorder is not None and (at_end or playback is None):
+            self._recorder.stop()
+
+    def _show_rescued(self, paths: list[Path]) -> None:
+        videos = [path.name for path in paths if path.suffix == ".mp4"]
+        if videos:
+            self._window.show_hint(
+                self.tr("Found a recording that was cut off: {names}").format(names=", ".join(videos))
+            )
+
+    # Snapshots
+
+    def save_snapshot(self) -> None:
+        """Save the frame that is shown, with its points."""
+        shown = self._window.shown
+        if self._result is None or shown is None:
+            self._window.show_hint(self.tr("There is nothing to save"))
+            return
+        path = recording_path(self.preferences.folder, ".png")
+        self._snapshots.save(self._result, self._painted_style, path, shown.name)
+
+    def copy(self) -> None:
+        """Copy the frame that is shown to the clipboard."""
+        if self._result is None or self._window.shown is None:
+            self._window.show_hint(self.tr("There is nothing to copy"))
+            return
+        self._snapshots.copy(self._result, self._painted_style)
+
+    def _take_snapshot(self) -> None:
+        match self._snapshots.states.take():
+            case SnapshotSaved(path):
+                self._window.show_hint(self.tr("Saved {path}").format(path=path))
+            case ImageReady(image):
+                clipboard = QGuiApplication.clipboard()
+                if clipboard is not None:
+                    clipboard.setImage(image)
+                self._window.show_hint(self.tr("Copied the image"))
+            case SnapshotFailed(error):
+                self._window.show_hint(error)
+
+    # Preferences and help
+
+    def ask_preferences(self) -> None:
+        """Show the dialog, and store and apply what the user chose."""
+        dialog = PreferencesDialog(self._window, self.preferences)
+        dialog.accepted.connect(lambda: self._use(dialog))
+        dialog.open()
+
+    def _use(self, dialog: PreferencesDialog) -> None:
+        self.preferences = dialog.preferences
+        save_preferences(self.preferences)
+        self._apply_theme()
+
+    def _apply_theme(self) -> None:
+        apply_theme(self.preferences.theme)
+
+    def show_about(self) -> None:
+        """Show versions and licences."""
+        AboutDialog(self._window).open()
