@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from canthus.runtime.backends.torch_gpu import as_tensor
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.cuda.launch import Cuda
 from canthus.runtime.cuda.runner import FaceRunner, RunnerSizes
@@ -46,9 +47,9 @@ class RawMapsBackend(Closeable):
             self._stream = torch.cuda.ExternalStream(self._cuda.stream)  # type: ignore[no-untyped-call]
             with self._cuda.active():
                 self.runner = FaceRunner(self._cuda, RunnerSizes(size, points, stride, MAX_BATCH), self._run)
-            self._crops = _as_tensor(self.runner.crops, (MAX_BATCH, size, size, 3), "|u1")
+            self._crops = as_tensor(self.runner.crops, (MAX_BATCH, size, size, 3), "|u1")
             width = size // stride
-            self._maps = _as_tensor(self.runner.maps, (MAX_BATCH, 3 * points, width, width), "<f4")
+            self._maps = as_tensor(self.runner.maps, (MAX_BATCH, 3 * points, width, width), "<f4")
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return points (N, K, 2) in crop pixels and peaks (N, K) for crops (N, S, S, 3) uint8."""
@@ -96,17 +97,3 @@ class RawMapsBackend(Closeable):
         if self._cuda is not None:
             cuda, self._cuda = self._cuda, None
             cuda.close()
-
-
-def _as_tensor(address: int, shape: tuple[int, ...], kind: str) -> Tensor:
-    """Return device memory as a tensor, without a copy."""
-
-    class Memory:
-        __cuda_array_interface__ = {  # noqa: RUF012
-            "shape": shape,
-            "typestr": kind,
-            "data": (int(address), False),
-            "version": 3,
-        }
-
-    return torch.as_tensor(Memory(), device="cuda")

@@ -1,9 +1,15 @@
 """The CPU now, the GPU as soon as its engine is ready, and the CPU again if the GPU fails.
 
-If this machine has no NVIDIA driver or no TensorRT, neither TensorRT nor CUDA is imported and nothing is logged.
+If no installed TensorRT supports the GPU, PyTorch runs the network on it, if a PyTorch with CUDA is installed.
+
+If this machine has no NVIDIA driver, or neither TensorRT nor such a PyTorch, none of them is imported and nothing is
+logged.
 """
 
+import contextlib
 import ctypes
+import importlib.metadata
+import importlib.util
 import logging
 import platform
 import sys
@@ -17,6 +23,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend, check_points, instructions, open_backend, predict_regions
 from canthus.runtime.backends.engine_build import EngineBuild
+from canthus.runtime.backends.opening import Opening
 from canthus.runtime.backends.trt import (
     TensorRTBackend,
     capability_name,
@@ -119,9 +126,9 @@ def int8_is_faster() -> bool:
 class AutomaticBackend(Closeable):
     """Runs a model on the CPU until its GPU engine is ready, then on the GPU, and on the CPU again if the GPU fails.
 
-    An engine in the cache is used from the start. Otherwise it is built in a background process, once, and used from
-    the first prediction after the build. A prediction that fails on the GPU is repeated on the CPU, so callers
-    see no error. Each change is logged once.
+    An engine in the cache is used from the start. Otherwise it is built in a background process, once, opened in a
+    thread, and used from the first prediction after that. A prediction that fails on the GPU is repeated on the CPU, so
+    callers see no error. Each change is logged once.
 
     cpu: the backend for the CPU. It is closed with this one.
     model: the model of the GPU. It may differ from the CPU's, and take crops of another size.
@@ -135,6 +142,7 @@ class AutomaticBackend(Closeable):
         self._cpu = cpu
         self._gpu: Backend | None = None
         self._build: EngineBuild | None = None
+        self._opening: _Opening | None = None
         try:
             self._model = model if isinstance(model, Model) else read_model(model)
             check_points(self._model.path, self._model.manifest.points, points)
@@ -178,14 +186,16 @@ class AutomaticBackend(Closeable):
         """Run one prediction on the backend in use, and again on the CPU if the GPU fails."""
         if self._build is not None and not self._build.running:
             self._open_built()
+        if self._opening is not None and not self._opening.backend.running:
+            self._use_opened()
         if self._gpu is None:
             return predict(self._cpu)
         try:
             return predict(self._gpu)
-        except (BackendError, RuntimeError) as error:  # RuntimeError: of the libraries of the GPU
+        except (BackendError, RuntimeError) as error:  # RuntimeError: of libraries that a backend did not translate
             _log.warning("%s; the CPU is used from now on", error)
             gpu, self._gpu = self._gpu, None
-            gpu.close()
+            _close_failed(gpu)
             try:
                 return predict(self._cpu)
             except BackendError as second:
@@ -193,7 +203,14 @@ class AutomaticBackend(Closeable):
 
     def _open_or_build(self) -> None:
         """Open the engine in the cache, or start to build it if it is missing or damaged."""
-        target = _find_target()
+        try:
+            target = _find_target()
+        except BackendError as error:
+            if not torch_has_cuda():
+                raise
+            _log.info("%s; PyTorch runs the network on the GPU, and the CPU is used until it is ready", error)
+            self._opening = _Opening(Opening(lambda: _open_torch(self._model)), None)
+            return
         engine = find_engine(self._model, target)
         if engine is not None:
             try:
@@ -209,7 +226,7 @@ class AutomaticBackend(Closeable):
         )
 
     def _open_built(self) -> None:
-        """Open the engine of the build that has ended. If it cannot be used, the CPU stays in use."""
+        """Start to open the engine of the build that has ended. If there is none, the CPU stays in use."""
         build, self._build = self._build, None
         assert build is not None
         try:
@@ -218,15 +235,27 @@ class AutomaticBackend(Closeable):
             engine = find_engine(self._model, _find_target())
             if engine is None:
                 raise BackendError("the engine that was built is not in the cache")
-            try:
-                gpu = self._gpu = self._open(engine)
-            except EngineError as error:
-                mark_failed(engine, str(error))  # otherwise it would be built again at every start
-                raise
         except (CanthusError, OSError) as error:  # OSError: a cache or a disk that cannot be used
             _warn_no_engine(error)
         else:
-            _log.info("the engine is built; %s is used from now on", gpu.name)
+            self._opening = _Opening(Opening(lambda: self._open(engine)), engine)
+
+    def _use_opened(self) -> None:
+        """Use the backend that the thread has opened. If it could not be opened, the CPU stays in use."""
+        opening, self._opening = self._opening, None
+        assert opening is not None
+        try:
+            try:
+                gpu = self._gpu = opening.backend.take()
+            except EngineError as error:
+                if opening.engine is not None:
+                    mark_failed(opening.engine, str(error))  # otherwise it would be built again at every start
+                raise
+        except (CanthusError, RuntimeError, OSError) as error:  # RuntimeError: of the libraries of the GPU
+            _warn_no_engine(error)
+            return
+        ready = "the engine is built" if opening.engine is not None else "PyTorch is ready"
+        _log.info("%s; %s is used from now on", ready, gpu.name)
 
     def _open(self, engine: Path) -> Backend:
         return TensorRTBackend(engine, calibration=self._model.manifest.calibration)
@@ -238,13 +267,37 @@ class AutomaticBackend(Closeable):
             if build.running:
                 _log.info("the engine build was stopped; `canthus engine build` builds it in advance")
             build.close()
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            opening.backend.close()
         if self._gpu is not None:
             self._gpu.close()
         self._cpu.close()
 
 
+class _Opening(NamedTuple):
+    """A backend that a thread opens, and its engine; None = PyTorch, which needs none."""
+
+    backend: Opening
+    engine: Path | None
+
+
+def _open_torch(model: Model) -> Backend:
+    from canthus.runtime.backends.torch_gpu import TorchGpuBackend  # here: importing PyTorch takes seconds
+
+    return TorchGpuBackend(model)
+
+
 def _warn_no_engine(error: Exception) -> None:
     _log.warning("no engine for the GPU: %s; the CPU is used", error)
+
+
+def _close_failed(gpu: Backend) -> None:
+    """Free a backend after a failure of its GPU, which may make freeing fail too."""
+    try:
+        gpu.close()
+    except (BackendError, RuntimeError) as error:
+        _log.debug("%s: not freed: %s", gpu.name, error)
 
 
 def _predict_resized(backend: Backend, crops: NDArray[np.uint8]) -> Prediction:
@@ -267,13 +320,22 @@ class Target(NamedTuple):
 
 
 def gpu_expected() -> bool:
-    """Return whether a flavour of TensorRT and NVIDIA's driver are installed. Imports neither TensorRT nor CUDA."""
-    if not installed_flavours():
+    """Return whether NVIDIA's driver, and TensorRT or a PyTorch with CUDA, are installed. Imports none of them."""
+    if not (installed_flavours() or torch_has_cuda()):
         return False
     try:
         ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
         return False
+    return True
+
+
+def torch_has_cuda() -> bool:
+    """Return whether a PyTorch with CUDA and what our kernels need are installed, without importing them."""
+    if not all(importlib.util.find_spec(name) for name in ("torch", "cuda", "onnx")):
+        return False
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # PyTorch that was not installed by pip
+        return not importlib.metadata.version("torch").endswith("+cpu")
     return True
 
 
@@ -316,6 +378,9 @@ def describe_backend(path: Path) -> str:
         return "OpenVINO on the CPU"
     try:
         target = _find_target()
+    except BackendError as error:
+        return f"PyTorch on the GPU ({error})" if torch_has_cuda() else f"OpenVINO on the CPU: {error}"
+    try:
         engine = find_engine(read_model(path), target)
     except CanthusError as error:
         return f"OpenVINO on the CPU: {error}"

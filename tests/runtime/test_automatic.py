@@ -8,6 +8,7 @@ import hashlib
 import logging
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime import engine_files, pipeline
-from canthus.runtime.backends import RegionBackend, automatic, engine_build, predict_regions
+from canthus.runtime.backends import RegionBackend, automatic, engine_build, opening, predict_regions
 from canthus.runtime.bench import clip
 from canthus.runtime.bench.command import command as bench
 from canthus.runtime.calibration import Calibration
@@ -242,6 +243,102 @@ def test_gpu_that_tensorrt_does_not_support_is_logged_once_and_the_cpu_is_used(m
     reason = "TensorRT-RTX does not support NVIDIA X (sm90)"
     assert machine.messages == [f"no engine for the GPU: {reason}; the CPU is used"]
     assert automatic.describe_backend(machine.model) == f"OpenVINO on the CPU: {reason}"
+
+
+class TorchBackend(GpuBackend):
+    name = "PyTorch on NVIDIA X"
+
+
+@pytest.fixture
+def unsupported(machine, monkeypatch):
+    """The machine, with a GPU that its TensorRT does not support and a PyTorch that does."""
+
+    def refuse():
+        raise BackendError("TensorRT-RTX does not support NVIDIA X (sm90)")
+
+    monkeypatch.setattr(automatic, "select_flavour", refuse)
+    monkeypatch.setattr(automatic, "torch_has_cuda", lambda: True)
+    machine.gpu = TorchBackend()
+    return machine
+
+
+def test_pytorch_runs_on_a_gpu_that_tensorrt_does_not_support_and_says_so(unsupported, monkeypatch):
+    go = threading.Event()
+
+    def open_torch(model):
+        assert go.wait(20)
+        return unsupported.gpu
+
+    monkeypatch.setattr(automatic, "_open_torch", open_torch)
+    with unsupported.landmarker() as landmarker:
+        assert run_some(landmarker) == [CPU_NAME]  # no frame waits for it
+        go.set()
+        assert run_until(landmarker, lambda: landmarker.backend_name == TorchBackend.name)[-1] == TorchBackend.name
+    reason = "TensorRT-RTX does not support NVIDIA X (sm90)"
+    assert unsupported.messages == [
+        f"{reason}; PyTorch runs the network on the GPU, and the CPU is used until it is ready",
+        "PyTorch is ready; PyTorch on NVIDIA X is used from now on",
+    ]
+    assert unsupported.builds == []
+    assert unsupported.gpu.closed
+    assert automatic.describe_backend(unsupported.model) == f"PyTorch on the GPU ({reason})"
+
+
+def test_pytorch_that_cannot_use_the_gpu_is_logged_once_and_the_cpu_stays(unsupported, monkeypatch):
+    def fail(model):
+        raise BackendError("PyTorch 2.13 finds no NVIDIA GPU")
+
+    monkeypatch.setattr(automatic, "_open_torch", fail)
+    with unsupported.landmarker() as landmarker:
+        assert run_until(landmarker, lambda: len(unsupported.messages) > 1) == [CPU_NAME]
+    assert unsupported.messages[1] == "no engine for the GPU: PyTorch 2.13 finds no NVIDIA GPU; the CPU is used"
+
+
+def test_backend_that_opens_after_close_is_closed(unsupported, monkeypatch):
+    go = threading.Event()
+    monkeypatch.setattr(opening, "CLOSE_TIMEOUT", 0.05)
+    monkeypatch.setattr(automatic, "_open_torch", lambda model: unsupported.gpu if go.wait(20) else None)
+    landmarker = unsupported.landmarker()
+    thread = landmarker.backend._opening.backend._thread
+    landmarker.close()
+    assert not unsupported.gpu.closed
+    go.set()
+    thread.join(20)
+    assert unsupported.gpu.closed
+
+
+def test_pytorch_without_cuda_is_not_tried(monkeypatch):
+    monkeypatch.setattr(automatic.importlib.util, "find_spec", lambda name: object())
+    for version, expected in (("2.13.0+cpu", False), ("2.13.0", True), ("2.13.0+cu130", True)):
+        monkeypatch.setattr(automatic.importlib.metadata, "version", lambda name, version=version: version)
+        assert automatic.torch_has_cuda() == expected
+    monkeypatch.setattr(automatic.importlib.util, "find_spec", lambda name: None if name == "cuda" else object())
+    assert not automatic.torch_has_cuda()
+
+
+def test_frames_do_not_wait_while_a_built_engine_is_opened(machine, monkeypatch):
+    engine = machine.cache_engine()
+    hidden = engine.rename(machine.folder / "later")
+    machine.set_build(f"pathlib.Path({str(hidden)!r}).rename({str(engine)!r})")
+    go, real = threading.Event(), machine.open_engine
+    monkeypatch.setattr(automatic, "TensorRTBackend", lambda *words, **named: go.wait(20) and real(*words, **named))
+    with machine.landmarker() as landmarker:
+        run_until(landmarker, lambda: landmarker.backend._opening is not None)
+        assert run_some(landmarker) == [CPU_NAME]
+        go.set()
+        run_until(landmarker, lambda: landmarker.backend_name == GpuBackend.name)
+
+
+def test_gpu_backend_that_cannot_be_freed_after_a_failure_is_left(machine, monkeypatch):
+    machine.cache_engine()
+
+    def fail():
+        raise BackendError("CUDA: CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    with machine.landmarker() as landmarker:
+        monkeypatch.setattr(machine.gpu, "close", fail)
+        machine.gpu.fails = True
+        assert run_some(landmarker) == [CPU_NAME]
 
 
 def test_build_that_cannot_be_started_is_logged_and_the_cpu_is_used(machine, monkeypatch):
