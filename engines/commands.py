@@ -209,7 +209,7 @@ def _verify(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     from canthus.engines.gpu_bench import BenchOptions, bench
 
-    options = BenchOptions(args.model, args.checkpoint, args.wflw, args.frames)
+    options = BenchOptions(args.model, args.checkpoint, args.wflw, args.frames, minutes=args.minutes)
     print(bench(options, args.output, args.overwrite))
     return 0
 

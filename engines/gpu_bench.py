@@ -27,6 +27,7 @@ from canthus.engines.verify import (
     torch_points,
     verify,
 )
+from canthus.runtime.backends.cpu import run_exactly
 from canthus.runtime.backends.trt import (
     TensorRTBackend,
     capability_name,
@@ -37,16 +38,19 @@ from canthus.runtime.backends.trt import (
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import Flavour
 from canthus.runtime.errors import BackendError, CanthusError, InputError
-from canthus.runtime.models import Manifest, find_gpu_model, read_manifest
+from canthus.runtime.models import Manifest, find_gpu_model, read_manifest, read_model
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _log = logging.getLogger(__name__)
 
-TorchMode = Literal["CUDA graph", "eager", "compiled"]
+TorchMode = Literal["eager", "compiled"]
 TORCH_MODES: tuple[TorchMode, ...] = get_args(TorchMode)
-"""How PyTorch runs: captured in a CUDA graph, as usual, or with torch.compile, which takes longest to start."""
+"""How PyTorch runs beside the backend, which captures it in a CUDA graph: as usual, or with torch.compile."""
+
+LONGEST_MEASUREMENT = 150.0
+"""Seconds that one measurement may take: torch.compile on a few CPU cores. None begins with less time left."""
 
 MEASUREMENT_ERRORS = (CanthusError, RuntimeError, ImportError, TypeError, ValueError, AttributeError, OSError)
 """What a single measurement may raise: torch raises RuntimeErrors, the bindings of TensorRT any of the others."""
@@ -65,6 +69,7 @@ class BenchOptions:
     wflw: Path | None = None  # labelled faces for the NME
     frames: int = 10_000  # of the long run
     repeats: int = 200  # measurements behind each median and p99
+    minutes: int = 6  # measurements that would not end in this time are left out
 
 
 def bench(options: BenchOptions, folder: Path, overwrite: bool = False) -> Path:
@@ -81,9 +86,13 @@ def bench(options: BenchOptions, folder: Path, overwrite: bool = False) -> Path:
     report = Report(folder)
     report.add("machine", machine(gpu, model, manifest))
     results: dict[str, Any] = {}
-    for name, run in _measurements(gpu, options, model, manifest).items():
-        _log.info("measuring %s", name)
-        results[name] = attempt(run)
+    end = time.monotonic() + 60 * options.minutes
+    for number, (name, run) in enumerate(_measurements(gpu, options, model, manifest).items()):
+        if number and time.monotonic() > end - LONGEST_MEASUREMENT:
+            results[name] = {"error": f"left out, because the time was short: --minutes {options.minutes}"}
+        else:
+            _log.info("measuring %s", name)
+            results[name] = attempt(run)
         report.add("backends", results)
     return folder / "report.md"
 
@@ -102,8 +111,9 @@ def _measurements(
             name, supports_gpu = f"{flavour}, fp16", False
         group = supported if supports_gpu else unsupported
         group[name] = partial(measure_tensorrt, flavour, supports_gpu, options, model, manifest)
+    backend = {"PyTorch, fp16, in one CUDA graph with our kernels": partial(measure_torch_backend, options, model)}
     torch = {f"PyTorch, fp16, {mode}": partial(measure_torch, mode, options, manifest) for mode in TORCH_MODES}
-    return {**supported, **torch, **unsupported}
+    return {**supported, **backend, **torch, **unsupported}
 
 
 def attempt(measurement: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -171,22 +181,37 @@ def rows_as_json(rows: list[ParityRow], manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def measure_torch_backend(options: BenchOptions, model: Path) -> dict[str, Any]:
+    """Measure the backend that runs where no TensorRT supports the GPU, with the weights of the model."""
+    from canthus.runtime.backends.torch_gpu import TorchGpuBackend
+
+    opened = read_model(model)
+    begin = time.perf_counter()
+    with TorchGpuBackend(opened) as backend:
+        results: dict[str, Any] = {"open seconds": round(time.perf_counter() - begin, 1)}
+        results |= measure(backend.runner, options.repeats, options.frames)
+
+        def parity() -> dict[str, Any]:
+            size = opened.manifest.size
+            crops = labelled_crops(options.wflw, size, 64) if options.wflw else sample_crops(size)
+            outputs = run_exactly(model, crops.images)
+            predictions = [
+                Prediction("ONNX, float32, on the CPU", outputs[0]),
+                Prediction(backend.name, backend.predict(crops.images)[0]),
+            ]
+            return rows_as_json(compare(crops, predictions), opened.manifest)
+
+        results["parity"] = attempt(parity)
+    return results
+
+
 def measure_torch(mode: TorchMode, options: BenchOptions, manifest: Manifest) -> dict[str, Any]:
     """Time PyTorch in fp16 between the same two CUDA kernels. The points are compared only with a checkpoint."""
     from canthus.engines.raw_maps import RawMapsBackend
-    from canthus.trainer.networks.head import decode
 
-    network = fp16_network(options.checkpoint, manifest, compiled=mode == "compiled")
-    maps = as_cuda_graph(network) if mode == "CUDA graph" else network
+    maps = fp16_network(options.checkpoint, manifest, compiled=mode == "compiled")
     with RawMapsBackend(maps, manifest.size, manifest.points, manifest.stride, "cuda") as backend:
-        if mode == "CUDA graph":
-            points = as_cuda_graph(lambda crops: decode(network(crops), manifest.stride))
-            results = measure(backend.runner, options.repeats, options.frames)
-            results["decode"] = attempt(
-                lambda: compare_decodes(backend.runner, lambda faces: backend.on_crops(points, faces), options.repeats)
-            )
-        else:
-            results = measure(backend.runner, max(options.repeats // 10, 1), min(options.frames, EAGER_FRAMES))
+        results = measure(backend.runner, max(options.repeats // 10, 1), min(options.frames, EAGER_FRAMES))
         if (checkpoint := options.checkpoint) is not None:
 
             def parity() -> dict[str, Any]:
@@ -224,7 +249,6 @@ def fp16_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
     network = network.eval().cuda().half()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ready = compile_network(network) if compiled else network
-    # Not `normalize`, which copies its constants from the host: a CUDA graph cannot capture that.
     mean, std = (torch.tensor(values, device="cuda").view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
 
     def run(crops: "Tensor") -> "Tensor":
@@ -233,27 +257,3 @@ def fp16_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
         return maps.float()
 
     return run
-
-
-def as_cuda_graph(function: "Callable[[Tensor], Any]") -> "Callable[[Tensor], Any]":
-    """Return a function that replays `function` as a CUDA graph, one graph for each batch size.
-
-    The crops must be at the same address in every call.
-    """
-    import torch
-
-    graphs: dict[int, tuple[torch.cuda.CUDAGraph, Any]] = {}
-
-    def replay(crops: "Tensor") -> Any:
-        if len(crops) not in graphs:
-            for _ in range(3):  # warm up: the first calls allocate memory, which cannot be captured
-                function(crops)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
-                result = function(crops)
-            graphs[len(crops)] = graph, result
-        graph, result = graphs[len(crops)]
-        graph.replay()
-        return result
-
-    return replay

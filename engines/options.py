@@ -87,7 +87,8 @@ if this machine cannot run the engine: then only its graph was compared.""",
         "measure speed, memory and accuracy on this GPU and write a report",
         """Measure speed, memory and accuracy on this GPU and write a report.
 
-Each installed flavour of TensorRT is measured, and PyTorch. The folder gets
+Each installed flavour of TensorRT is measured, and PyTorch: as the backend runs
+it where no TensorRT supports the GPU, eager and compiled. The folder gets
 report.md for people and report.json for programs. Both are updated after each
 measurement, so a crash loses only the current one.""",
         """examples:
@@ -151,6 +152,13 @@ def engine_parser() -> argparse.ArgumentParser:
     bench.add_argument("--wflw", type=Path, metavar="DIR", help="labelled faces (WFLW or a shard), to compute the NME")
     bench.add_argument(
         "--frames", type=positive_int, default=10_000, metavar="N", help="frames of the memory test (default: 10000)"
+    )
+    bench.add_argument(
+        "--minutes",
+        type=positive_int,
+        default=6,
+        metavar="N",
+        help="leave out measurements that would not end within N minutes (default: 6)",
     )
     bench.add_argument("--overwrite", action="store_true", help="replace an existing report")
     remove = parsers["remove"]

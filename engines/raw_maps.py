@@ -86,13 +86,6 @@ class RawMapsBackend(Closeable):
             self._maps[:faces] = self._network(self._crops[:faces]).float()
         return False  # eager PyTorch allocates memory while it runs, so a CUDA graph cannot capture it
 
-    @torch.inference_mode()
-    def on_crops(self, start: Callable[[Tensor], object], faces: int) -> bool:
-        """Call `start` with the crops on the device, to time it. Returns False: do not capture it in a CUDA graph."""
-        with torch.cuda.stream(self._stream):
-            start(self._crops[:faces])
-        return False
-
     def close(self) -> None:
         if self._cuda is not None:
             cuda, self._cuda = self._cuda, None

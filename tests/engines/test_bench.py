@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from canthus.engines import gpu_bench, gpu_measure
 from canthus.engines.build import CompiledEngine
@@ -187,7 +188,48 @@ def test_report_is_complete_and_is_written_after_each_measurement(network, model
     assert "tolerance of float32: yes" in text
     assert "compute-sanitizer --error-exitcode 1 pytest tests/runtime/test_cuda_kernels.py" in text
     if find_gpu() is None:
-        assert text.count("Not measured. The error was: this PyTorch finds no NVIDIA GPU") == 3
+        assert text.count("Not measured. The error was: this PyTorch finds no NVIDIA GPU") == 2  # eager, compiled
+        assert text.count(f"Not measured. The error was: PyTorch {torch.__version__} finds no NVIDIA GPU") == 1
+
+
+class TorchBackend:
+    """The backend of PyTorch on a fake GPU, with points that are those of the model."""
+
+    name = "PyTorch 2 on fake GPU"
+
+    def __init__(self, network):
+        self.runner = network.runner
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def predict(self, crops):
+        return np.full((len(crops), 98, 2), 7.0, np.float32), np.ones((len(crops), 98), np.float32)
+
+
+def test_pytorch_between_the_kernels_is_measured_and_compared_with_the_model(network, model, tmp_path, monkeypatch):
+    fake_everything(monkeypatch, network, lambda engine, skip_check: nullcontext(network))
+    monkeypatch.setattr("canthus.runtime.backends.torch_gpu.TorchGpuBackend", lambda _: TorchBackend(network))
+    monkeypatch.setattr(gpu_bench, "run_exactly", lambda _, images: [np.full((len(images), 98, 2), 7.01, np.float32)])
+    bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r")
+    backends = json.loads((tmp_path / "r" / "report.json").read_text())["backends"]
+    measured = backends["PyTorch, fp16, in one CUDA graph with our kernels"]
+    assert set(measured["faces"]["2"]["total"]) == {"launches", "graph"}
+    assert measured["parity"]["rows"][1]["name"] == TorchBackend.name
+    assert measured["parity"]["rows"][1]["mean"] == pytest.approx(0.0141, abs=1e-3)
+    assert goals(measured)["points and NME are within the tolerance of float32"]
+
+
+def test_measurements_that_would_not_end_in_time_are_left_out(network, model, tmp_path, monkeypatch):
+    clock = iter(range(0, 100_000, 150))
+    monkeypatch.setattr(gpu_bench, "time", SimpleNamespace(monotonic=lambda: next(clock), perf_counter=lambda: 0.0))
+    fake_everything(monkeypatch, network, lambda engine, skip_check: nullcontext(network))
+    text = bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r").read_text()
+    assert text.count("left out, because the time was short: --minutes 6") == 2  # those at 300 and 450 s
+    assert "PyTorch, fp16, in one CUDA graph with our kernels" in text
 
 
 def test_engine_that_supports_the_gpu_is_measured_first(network, model, tmp_path, monkeypatch):
@@ -227,6 +269,7 @@ def test_tensorrt_that_cannot_be_loaded_leaves_the_others(model, tmp_path, monke
     monkeypatch.setattr(gpu_bench, "find_gpu", lambda: Gpu("NVIDIA X", 120))
     monkeypatch.setattr(gpu_bench, "installed_flavours", lambda: ("tensorrt-rtx",))
     monkeypatch.setattr(gpu_bench, "measure_torch", lambda *_: {"error": "not now"})
+    monkeypatch.setattr(gpu_bench, "measure_torch_backend", lambda *_: {"error": "not now"})
     monkeypatch.setattr("canthus.runtime.backends.trt.importlib.import_module", absent)
     text = bench(BenchOptions(str(model)), tmp_path / "r").read_text()
     assert "The error was: tensorrt-rtx is not installed or does not load (libtensorrt_rtx.so.1: cannot open" in text
