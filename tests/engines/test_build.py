@@ -73,7 +73,7 @@ def test_engine_is_built_for_all_targets_with_its_manifest(folder, engine):
     assert manifest is not None
     assert len(data) > 5_000_000
     assert {"sm75", "sm86", "sm89", "sm120"} <= set(manifest.recipe.targets)
-    assert manifest.bindings == (f"crops: uint8 (N, {SIZE}, {SIZE}, 3)", "maps: float32 (N, 294, 16, 16)")
+    assert manifest.bindings == (f"crops: uint8 (N, {SIZE}, {SIZE}, 3)", "maps: float16 (N, 294, 16, 16)")
     assert manifest.recipe.batch == (1, 4, 16)
     assert manifest.layers["convolution"] == 27
     assert manifest.check["graph_median_shift"] < 0.05
@@ -87,7 +87,8 @@ def test_only_the_layers_of_the_network_are_fp16(folder, tmp_path, precision):
     whole = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), strict_mode=True)
     weights = {one.data_type for one in whole.graph.initializer if len(one.dims) == 4 and one.dims[2] == 3}
     assert weights == {TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT}
-    assert [out.type.tensor_type.elem_type for out in whole.graph.output] == [TensorProto.FLOAT]
+    kind = TensorProto.FLOAT16 if precision == "fp16" else TensorProto.FLOAT
+    assert [out.type.tensor_type.elem_type for out in whole.graph.output] == [kind]
     assert whole.graph.node[0].op_type == "Cast"  # in TensorRT only a Cast can read uint8
     (tmp_path / "graph.onnx").write_bytes(graph)
     crops = synthetic_crops(2, SIZE)
@@ -240,6 +241,23 @@ def test_unsupported_gpu_is_not_a_target_of_tensorrt_rtx(folder, tmp_path, monke
     options = BuildOptions(str(folder / "model.onnx"), "tensorrt-rtx", targets="current")
     with pytest.raises(InputError, match="--target sm90: tensorrt-rtx builds for sm75"):
         build(options, tmp_path / "m.engine", quiet=True)
+
+
+def test_verify_of_an_engine_that_did_not_run_is_an_error(engine, capsys):
+    if find_gpu() is not None:
+        pytest.skip("a GPU is here")
+    with pytest.raises(BackendError, match=r"built\.engine: not verified, because it did not run: no NVIDIA GPU"):
+        command(["verify", str(engine)])
+    assert "graph of the engine" in capsys.readouterr().out
+
+
+def test_model_that_decodes_the_peak_cell_alone_is_refused(folder, tmp_path):
+    model = tmp_path / "peak.onnx"
+    shutil.copy(folder / "model.onnx", model)
+    manifest = read_manifest(folder / "model.onnx")
+    dataclasses.replace(manifest, training={**manifest.training, "decode": "peak"}).write(model)
+    with pytest.raises(ModelError, match=r"peak\.onnx: decodes its points from the peak cell alone"):
+        build(BuildOptions(str(model), "tensorrt-rtx"), tmp_path / "m.engine", quiet=True)
 
 
 def test_verify_compares_pytorch_onnx_and_engine(folder, engine):
