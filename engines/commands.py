@@ -181,8 +181,9 @@ def _read_back(engine: Path, manifest: EngineManifest | None, trust: bool) -> di
         return {"read_back": f"no: {reason}{source}"}
     cuda = Cuda()
     try:
-        opened = Engine(engine, cuda.gpu, trust)
-        layers = json.loads(opened.describe_layers()).get("Layers", [])
+        with cuda.active():
+            opened = Engine(engine, cuda.gpu, trust)
+            layers = json.loads(opened.describe_layers()).get("Layers", [])
         return {
             "read_back": f"crops {opened.size} px, {opened.points} points, 1 to {opened.max_batch} faces",
             "engine_layers": [layer if isinstance(layer, str) else layer.get("Name", "?") for layer in layers],

@@ -162,8 +162,9 @@ def measure_tensorrt(
                 graph = engine_graph(model, "fp16", with_decode=True)
                 recipe = engine_recipe(build_options, manifest)
                 compiled = compile_engine(graph, recipe, manifest, quiet=True)
-                network = DecodingEngine(backend.runner, flavour, compiled.data)
-                return compare_decodes(backend.runner, network, options.repeats)
+                with backend.runner.cuda.active():
+                    network = DecodingEngine(backend.runner, flavour, compiled.data)
+                    return compare_decodes(backend.runner, network, options.repeats)
 
             results["decode"] = attempt(decodes)
         results["parity"] = attempt(lambda: rows_as_json(verify(engine, options.checkpoint, options.wflw), manifest))

@@ -67,8 +67,8 @@ def latency(runner: FaceRunner, image: NDArray[np.uint8], rois: list[Roi], repea
     if graph is not None:
         replays = time_ms(cuda, repeats, lambda: cuda.replay(graph), run)
     steps = {
-        "upload frame": lambda: runner.put_frame(image),
         "upload part": lambda: runner.put_frame(image, rois),  # what the backend does
+        "upload frame": lambda: runner.put_frame(image),  # last, because the regions are those of the whole frame
         **runner.steps(faces, True),
     }
     return {

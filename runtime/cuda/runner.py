@@ -31,7 +31,7 @@ TILE = 16  # threads per block along x and y, crop.cu
 THREADS = 256  # threads per block, decode.cu
 GROUP = 4  # cells that are read at once, face.cuh
 PADDING = 8  # bytes behind the frame that crop.cu may read, face.cuh
-SHARED_BYTES = 48 * 1024  # shared memory that every GPU gives a block
+SHARED_BYTES = 47 * 1024  # dynamic shared memory of a block: every GPU has 48 KB, less what decode.cu has of its own
 
 FIRST_RUN_LIMIT = 60.0
 """Seconds that the first run of a batch size may take: libraries load and compile their kernels in it."""
@@ -213,6 +213,10 @@ class FaceRunner:
             # One run without capture: TensorRT allocates memory on first use, which a graph cannot hold.
             capturable = self.start(bucket, cut)
             self.cuda.synchronize(FIRST_RUN_LIMIT)
+            if not capturable:
+                _log.info(
+                    "no CUDA graph for %d faces: the network cannot be captured; their frames take longer", bucket
+                )
             self._graphs[key] = self._capture(bucket, cut) if capturable else None
         return self._graphs[key]
 
