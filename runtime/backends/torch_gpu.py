@@ -72,7 +72,7 @@ class TorchGpuBackend(Closeable):
                 f"PyTorch {torch.__version__} finds no NVIDIA GPU; install one with CUDA, or use the CPU"
             )
         manifest = model.manifest
-        self.size, self._calibration = manifest.size, manifest.calibration
+        self.size, self._calibration, self.scheme = manifest.size, manifest.calibration, manifest.scheme
         self._cuda: TorchCuda | None = TorchCuda()
         self.name = f"PyTorch {torch.__version__} on {self._cuda.gpu.name}"
         try:
