@@ -157,9 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         help="videos, images or folders to play one after the other, or a stream by its address (rtsp://…, http://…)",
     )
     parser.add_argument("--camera", type=_camera_number, metavar="N", help="camera number (default: the first one)")
-    parser.add_argument(
-        "--source", action="append", dest="more", default=[], type=_file_or_address, help=argparse.SUPPRESS
-    )
+    parser.add_argument("--source", action="append", dest="more", default=[], type=_file_or_address, help="as above")
     parser.add_argument("--start-page", action="store_true", help="show what can be opened, and open nothing")
     parser.add_argument("--loop", action="store_true", help="play each file again and again")
     add_landmarker_options(parser)
@@ -247,6 +245,8 @@ def _open_qt() -> "QApplication":
     qInstallMessageHandler(previous)
     for message in messages:
         print(message, file=sys.stderr)
+    with suppress(ImportError):  # without libpulse on Linux; Sound says so
+        import PyQt6.QtMultimedia  # noqa: F401 - in this thread: PyQt crashes if a thread imports it while Qt runs
     application.setApplicationName("canthus")
     application.setDesktopFileName("canthus-viewer")
     application.setStyle("Fusion")
