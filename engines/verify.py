@@ -235,7 +235,7 @@ def _row(prediction: Prediction, reference: Points, crops: ParityCrops) -> Parit
 def sample_crops(size: int) -> ParityCrops:
     """Return crops of the face in the sample clip with random shift, rotation and scale. The same in every call."""
     from canthus.runtime import sample
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     random, motion = np.random.default_rng(98), sample.motion()
     frames = np.linspace(0, len(motion) - 1, SAMPLE_CROPS).round().astype(int)
@@ -255,7 +255,7 @@ def sample_crops(size: int) -> ParityCrops:
 def sample_scene() -> SampleScene:
     """Return the first frame of the sample clip and 16 regions around its face. The same in every call."""
     from canthus.runtime import sample
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     affine, random = sample.motion()[0], np.random.default_rng(98)
     side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))

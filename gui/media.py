@@ -69,7 +69,7 @@ class CameraMedia:
         return self.label or f"camera {self.number}"
 
     def open(self) -> AbstractContextManager[Source]:
-        from canthus.runtime.sources import Camera
+        from canthus.runtime.camera_frames import Camera
 
         return Camera(self.number, self.mode)
 

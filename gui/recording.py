@@ -15,13 +15,13 @@ from canthus.gui.mailbox import Mailbox
 from canthus.gui.overlay import OverlayStyle, Trails
 from canthus.gui.rendering import render
 from canthus.gui.stream import Result
+from canthus.runtime.abandoned import rescue_drafts
 from canthus.runtime.channel import Channel
 from canthus.runtime.errors import CanthusError
-from canthus.runtime.files import rescue_drafts
 
 if TYPE_CHECKING:
     from canthus.runtime.files import Output
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
 WAITING_FRAMES = 4
 """Frames that wait for the encoder. If it is slower than the source, the oldest one is dropped."""
@@ -122,7 +122,8 @@ class Recorder:
 
     def _record(self) -> RecordingState:
         """Write all results to the files. Returns the last state."""
-        from canthus.runtime.files import claim, commit_together
+        from canthus.runtime.abandoned import claim
+        from canthus.runtime.files import commit_together
 
         results = iter(self._results)
         first = next((result for result in results if result.seconds), None)
@@ -212,7 +213,7 @@ class _Writer:
 
 def _open_source(file: Path | None, first: Result, folder: Path) -> "VideoFile":
     """Return the video whose size, colors and sound the recording gets: the file, or a template for a camera."""
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     height, width = first.frame.image.shape[:2]
     if file is not None:

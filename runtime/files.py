@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-import sys
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
@@ -13,11 +12,12 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.file_lock import FileLock
 from canthus.runtime.interrupts import ctrl_c_deferred
 
 DRAFT_PREFIX = ".canthus-"
 """Name prefix of the temporary folders: .canthus-partial-HASH-RANDOM, with a hash of the target's name. Only a killed
-process leaves one behind, and `claim` deletes it."""
+process leaves one behind, and `abandoned.claim` deletes it."""
 
 LOCK_NAME = ".canthus-lock"
 """A file in each temporary folder, locked while the draft is in use."""
@@ -48,11 +48,11 @@ class Draft:
         self.path = path
         with self.writing():
             self._target = path.resolve()
-            self.folder = folder or Path(tempfile.mkdtemp(prefix=_draft_prefix(self._target), dir=self._target.parent))
+            self.folder = folder or Path(tempfile.mkdtemp(prefix=draft_prefix(self._target), dir=self._target.parent))
             self._cleanup = weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
             if folder is not None:
                 self._cleanup.detach()
-            self._lock: _Lock | None = _Lock(self.folder / LOCK_NAME)
+            self._lock: FileLock | None = FileLock(self.folder / LOCK_NAME)
             self._lock.acquire()
         self.file = self.folder / self._target.name
         self._beside: list[Path] = []  # names of the files that `commit` moves first
@@ -116,7 +116,7 @@ class Draft:
     def delete_part(self) -> None:
         """Delete the part that `keep` of an earlier run gave a name, if it is still the same file."""
         for path in (*self._beside, self._target):
-            _delete_part(self.folder / path.name, partial_path(path, self._target))
+            delete_part(self.folder / path.name, partial_path(path, self._target))
 
     def __enter__(self) -> Self:
         return self
@@ -205,161 +205,20 @@ def keep_parts(outputs: Sequence[Output]) -> list[Path]:
         return [draft.keep() for draft in drafts] if whole else []
 
 
-class _Lock:
-    """A lock on a file. The system frees it when the process ends, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-
-    def acquire(self) -> bool | None:
-        """Return whether the lock was free and is taken now; None if the file system has no locks."""
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(self._descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return False
-        except OSError:
-            return None
-        return True
-
-    def is_current(self) -> bool:
-        """Whether the path still names the file that is locked. Its last owner may have deleted it."""
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), self.path.stat())
-        except FileNotFoundError:
-            return False
-
-    def close(self) -> None:
-        """Free the lock."""
-        os.close(self._descriptor)
-
-
-@contextlib.contextmanager
-def claim(path: Path, keep: bool = False) -> Iterator[None]:
-    """Reserve an output for this run until the end of the block, and delete what stopped runs left of it.
-
-    Args:
-        path: A file to be written, or an existing folder in which files are written.
-        keep: Delete nothing, because this run goes on with it.
-
-    Raises:
-        InputError: If another run has reserved the output, or nothing can be written there.
-    """
-    try:
-        target = path.resolve()
-        folder = target if target.is_dir() else target.parent
-        lock = _take(folder / f"{DRAFT_PREFIX}{_name_hash(target)}.lock")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    if lock is None:
-        raise InputError(f"{path}: another run is writing it; wait until it ends, or choose another name")
-    try:
-        of_folder, of_file = f"**/{DRAFT_PREFIX}partial-*", f"{_draft_prefix(target)}*"
-        for draft in list(folder.glob(of_folder if folder == target else of_file)) if not keep else ():
-            _delete_if_abandoned(draft)
-        yield
-    finally:
-        if sys.platform == "win32":  # an open file cannot be deleted there
-            lock.close()
-        with contextlib.suppress(OSError):
-            lock.path.unlink()
-        if sys.platform != "win32":
-            lock.close()
-
-
-def delete_abandoned(folder: Path) -> None:
-    """Delete the drafts that killed runs left in a folder and its sub-folders. Those in use are kept."""
-    for draft in list(folder.glob(f"**/{DRAFT_PREFIX}partial-*")):
-        _delete_if_abandoned(draft)
-
-
-def rescue_drafts(folder: Path, prefix: str) -> list[Path]:
-    """Move the unfinished files of killed runs out of their temporary folders; return their new paths.
-
-    Only files whose names start with `prefix` are moved, to a name that is free: NAME.mp4 or NAME-rescued.mp4. Files
-    of runs that go on are left where they are. Nothing is raised: what cannot be moved stays.
-    """
-    rescued: list[Path] = []
-    for draft in sorted(folder.glob(f"{DRAFT_PREFIX}partial-*")):
-        files = [file for file in sorted(draft.glob(f"{prefix}*")) if file.is_file() and file.stat().st_size]
-        with contextlib.suppress(OSError):
-            lock = _Lock(draft / LOCK_NAME)
-            abandoned = lock.acquire()
-            lock.close()
-            for file in files if abandoned else ():
-                names = (file.name, f"{file.stem}-rescued{file.suffix}")
-                target = next((folder / name for name in names if not (folder / name).exists()), None)
-                if target is not None:
-                    rescued.append(file.rename(target))
-            if files and abandoned and not any(file.exists() for file in files):
-                shutil.rmtree(draft, ignore_errors=True)
-    return rescued
-
-
-def _take(path: Path) -> _Lock | None:
-    """Create and lock a file; None if another process has locked it."""
-    while True:
-        lock = _Lock(path)
-        if lock.acquire() is False:
-            lock.close()
-            return None
-        if lock.is_current():
-            return lock
-        lock.close()
-
-
-def _delete_if_abandoned(folder: Path) -> None:
-    """Delete the folder of a draft if its process has ended, and the parts that it gave a name."""
-    if not _is_abandoned(folder):
-        return
-    for file in folder.iterdir():
-        for target in (file, file.with_suffix("")):  # the table, and the metadata beside it
-            _delete_part(file, folder.parent / partial_path(file, target).name)
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_abandoned(folder: Path) -> bool:
-    try:
-        lock = _Lock(folder / LOCK_NAME)
-    except OSError:
-        return False
-    abandoned = lock.acquire()
-    lock.close()
-    return bool(abandoned)
-
-
-def _delete_part(file: Path, part: Path) -> None:
+def delete_part(file: Path, part: Path) -> None:
     """Delete a part if it is the file that `Draft.keep` gave this name."""
     with contextlib.suppress(OSError):
         if part.samefile(file):
             part.unlink()
 
 
-def delete_drafts(path: Path) -> None:
-    """Delete the drafts of a target that stopped runs have left, and the parts that they gave a name."""
-    for folder in abandoned_drafts(path):
-        _delete_if_abandoned(folder)
+def draft_prefix(target: Path) -> str:
+    """Return how the names of the temporary folders of a target start."""
+    return f"{DRAFT_PREFIX}partial-{name_hash(target)}-"
 
 
-def abandoned_drafts(path: Path) -> list[Path]:
-    """Return the folders of the drafts of a target whose processes have ended, the newest first."""
-    target = path.resolve()
-    folders = [folder for folder in target.parent.glob(f"{_draft_prefix(target)}*") if _is_abandoned(folder)]
-    return sorted(folders, key=lambda folder: folder.stat().st_mtime, reverse=True)
-
-
-def _draft_prefix(target: Path) -> str:
-    return f"{DRAFT_PREFIX}partial-{_name_hash(target)}-"
-
-
-def _name_hash(target: Path) -> str:
+def name_hash(target: Path) -> str:
+    """Return a hash of the name of a target: 8 hexadecimal digits."""
     return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
 
 

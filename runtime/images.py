@@ -102,8 +102,8 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
     """
     from tqdm import tqdm
 
+    from canthus.runtime.abandoned import claim
     from canthus.runtime.draw import draw
-    from canthus.runtime.files import claim
     from canthus.runtime.image_files import find_images, read_damaged_image, write_image
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.run_details import describe_model, describe_points, describe_settings

@@ -132,8 +132,9 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 def open_source(args: argparse.Namespace) -> "AbstractContextManager[Iterable[Frame]]":
     """Open the source of the options of `add_source_options`. Raises InputError if that fails."""
-    from canthus.runtime.sources import Camera, VideoFile
+    from canthus.runtime.camera_frames import Camera
     from canthus.runtime.stream import NetworkStream
+    from canthus.runtime.video_file import VideoFile
 
     match args.source:
         case None:

@@ -17,6 +17,7 @@ from canthus.runtime.addresses import is_address
 from canthus.runtime.backends import Backend
 from canthus.runtime.backends.automatic import open_automatic
 from canthus.runtime.background import BackgroundDetector
+from canthus.runtime.camera_frames import Camera
 from canthus.runtime.channel import Stage
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.detector import Detector
@@ -29,10 +30,10 @@ from canthus.runtime.processing import Inputs, Processing, Processor, measure
 from canthus.runtime.saved_state import load_state, save_state, values_without
 from canthus.runtime.schemes import WFLW
 from canthus.runtime.smooth import OneEuro
-from canthus.runtime.sources import Camera, VideoFile
 from canthus.runtime.stream import NetworkStream
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
+from canthus.runtime.video_file import VideoFile
 
 if TYPE_CHECKING:
     from canthus.runtime.trace import Recorder

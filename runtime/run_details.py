@@ -10,7 +10,7 @@ from canthus.runtime.schemes import Scheme
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
 
 def describe_video(file: "VideoFile") -> dict[str, object]:

@@ -9,8 +9,8 @@ from typing import TypeVar
 import av
 
 from canthus.runtime.media import AV_TIME_BASE, demux, to_rgb
-from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import Frame
+from canthus.runtime.video_file import VideoFile
 
 MARGIN = 0.5
 """Seconds before the wanted frame to which a file is moved. Some files have no key frame exactly where they say."""

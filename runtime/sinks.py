@@ -32,8 +32,8 @@ from canthus.runtime.fragments import (
 from canthus.runtime.interrupts import ctrl_c_deferred
 from canthus.runtime.media import ROUNDED_DOWN, error_reason
 from canthus.runtime.native_messages import native_messages_caught
-from canthus.runtime.sources import VideoFile
 from canthus.runtime.track_copies import AudioCopy, SubtitleCopy
+from canthus.runtime.video_file import VideoFile
 
 __all__ = ["VIDEO_SUFFIXES", "VideoSink", "check_video"]
 

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from canthus.runtime.abandoned import abandoned_drafts
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import abandoned_drafts
 from canthus.runtime.fragments import count_packets, videos_left
 
 CHECKPOINT_INTERVAL = 16

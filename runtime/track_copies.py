@@ -11,7 +11,7 @@ from av.bitstream import BitStreamFilterContext
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.fragments import FRAGMENTED_FORMATS, Fragments
 from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media
-from canthus.runtime.sources import VideoFile
+from canthus.runtime.video_file import VideoFile
 
 COPIED_CODECS = {
     "aac": ("mp4", "ipod", "mov", "matroska", "mpegts", "flv"),

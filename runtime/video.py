@@ -180,7 +180,7 @@ def _add_video_options(parser: argparse.ArgumentParser) -> None:
 
 def _video_options(args: argparse.Namespace) -> "VideoOptions":
     from canthus.runtime.codecs import Encoding
-    from canthus.runtime.sources import Selection
+    from canthus.runtime.video_file import Selection
     from canthus.runtime.video_run import VideoOptions
 
     if args.end <= args.start:

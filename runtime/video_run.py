@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from canthus.runtime.abandoned import claim, delete_drafts
 from canthus.runtime.backends import Backend
 from canthus.runtime.channel import Stage
 from canthus.runtime.codecs import Encoding, codec_for, select_pixels
 from canthus.runtime.draw import draw
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft, Output, claim, commit_together, delete_drafts, keep_parts
+from canthus.runtime.files import Draft, Output, commit_together, keep_parts
 from canthus.runtime.media import has_many_bits
 from canthus.runtime.options import Outputs
 from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.run_details import describe_model, describe_points, describe_settings, describe_video
 from canthus.runtime.sinks import VideoSink, check_video
-from canthus.runtime.sources import DeepFrame, Selection, VideoFile
 from canthus.runtime.stopped_runs import (
     CHECKPOINT_INTERVAL,
     Checkpoint,
@@ -38,6 +38,7 @@ from canthus.runtime.tables import FRAMES, STDOUT, Stopped, TableSink, check_tab
 from canthus.runtime.trace import Recorder
 from canthus.runtime.trace.recorder import check_trace
 from canthus.runtime.types import Faces, Frame
+from canthus.runtime.video_file import DeepFrame, Selection, VideoFile
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import cv2
 import pytest
 
 from canthus.runtime import sample
-from canthus.runtime.sources import VideoFile
+from canthus.runtime.video_file import VideoFile
 from support.repository import REPOSITORY
 
 TEXT = (REPOSITORY / "README.md").read_text()

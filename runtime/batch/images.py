@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.abandoned import claim, delete_abandoned
 from canthus.runtime.batch import storage
 from canthus.runtime.batch.listing import SourceFile, find_sources
 from canthus.runtime.batch.options import BatchOptions
@@ -29,7 +30,6 @@ from canthus.runtime.batch.summary import Row, check_summary, write_summary
 from canthus.runtime.batch.tasks import Figures, OnProgress, Task
 from canthus.runtime.draw import draw
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import claim, delete_abandoned
 from canthus.runtime.image_files import IMAGE_SUFFIXES, read_damaged_image, write_image
 from canthus.runtime.options import Outputs
 from canthus.runtime.pipeline import Landmarker, Settings

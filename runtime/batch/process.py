@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
+from canthus.runtime.abandoned import delete_abandoned
 from canthus.runtime.batch import storage
 from canthus.runtime.batch.listing import SourceFile, find_sources
 from canthus.runtime.batch.options import BatchOptions
@@ -20,7 +21,6 @@ from canthus.runtime.batch.state import State
 from canthus.runtime.batch.summary import Row, check_summary, write_summary
 from canthus.runtime.batch.tasks import Outcome, Task, Work
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import delete_abandoned
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
+from canthus.runtime.abandoned import claim
 from canthus.runtime.batch import storage
 from canthus.runtime.batch.tasks import Figures, Outcome, Task
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import claim
 
 STATE_PREFIX = ".canthus-batch"
 

@@ -54,7 +54,7 @@ def measure_speed(clip: Path, settings: "Settings") -> tuple[str, Speed]:
 
     from canthus.runtime.channel import Stage
     from canthus.runtime.pipeline import Landmarker
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     stages: list[tuple[float, ...]] = []  # seconds of each stage, for each frame
     counts: list[int] = []  # faces of each frame
@@ -103,8 +103,8 @@ def measure_stability(settings: "Settings") -> Stability:
     from canthus.runtime import sample
     from canthus.runtime.pipeline import Landmarker
     from canthus.runtime.smooth import Smoother
-    from canthus.runtime.sources import VideoFile
     from canthus.runtime.temporal import lag_in_frames
+    from canthus.runtime.video_file import VideoFile
 
     tracks: list[NDArray[np.float32]] = []
     smoothed_tracks: list[NDArray[np.float32]] = []

@@ -134,7 +134,7 @@ def store_frames(clip: Path, file: Path, limit: int) -> int:
 
     Raises InputError if the video has less frames than a turn.
     """
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     with VideoFile(clip) as video:
         stored = None

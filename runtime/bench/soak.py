@@ -73,7 +73,8 @@ class _Arrival(NamedTuple):
 def command(arguments: list[str]) -> int:
     """Run the live pipeline for hours, and record memory, handles, threads and latency."""
     from canthus.runtime import sample
-    from canthus.runtime.files import check_output, check_suffix, claim, write_file
+    from canthus.runtime.abandoned import claim
+    from canthus.runtime.files import check_output, check_suffix, write_file
 
     args = _parser().parse_args(arguments)
     picture = args.output.with_suffix(".svg")
@@ -189,8 +190,8 @@ def _pass_on(clip: Path, channel: "Channel[_Arrival]", closing: threading.Event,
 
 def _repeat(clip: Path) -> "Iterator[Frame]":
     """Yield the frames of a clip without end, with increasing indices and times. It is opened again each time."""
-    from canthus.runtime.sources import VideoFile
     from canthus.runtime.types import Frame
+    from canthus.runtime.video_file import VideoFile
 
     index, start = 0, 0.0
     while True:

@@ -151,7 +151,7 @@ def make_clip(path: Path, size: tuple[int, int], faces: int, frames: int) -> Non
 
 def _portrait() -> NDArray[np.uint8]:
     from canthus.runtime import sample
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     with VideoFile(sample.CLIP) as video:
         return next(iter(video)).image
@@ -230,7 +230,7 @@ def _measure_case(case: Case, clip: Path) -> Result:
     from canthus.runtime.backends import open_backend
     from canthus.runtime.detector import Detector
     from canthus.runtime.models import find_model, find_precision, read_model
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
     from canthus.runtime.wflw import POINTS
 
     model = read_model(find_precision(find_model(case.model), case.precision))

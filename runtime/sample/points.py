@@ -31,7 +31,7 @@ GROUPS = (
 def symmetric_face() -> NDArray[np.float64]:
     """Return the landmarks of the sample portrait (98, 2), symmetric and scaled to the diagram."""
     from canthus.runtime import Landmarker, Settings
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     with VideoFile(CLIP) as video, Landmarker(Settings(model="accurate")) as landmarker:
         points = landmarker.landmark(next(iter(video)).image).points[0].astype(np.float64)

@@ -125,7 +125,7 @@ def _write_video(path: Path, codec: str, audio: str | None) -> bytes:
 
 def read_video(path: Path) -> None:
     """Decode the frames of a video."""
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     with VideoFile(path) as video:
         last = -1.0
@@ -143,7 +143,7 @@ def write_overlay(path: Path) -> None:
     """Run `canthus video` on a video, with fakes of the networks, and read what it has written."""
     from canthus.runtime import pipeline
     from canthus.runtime.options import Outputs
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
     from canthus.runtime.video_run import process_video
     from support.fakes import FakeBackend, FakeDetector
 

@@ -28,8 +28,8 @@ from canthus.gui.recording import (
 )
 from canthus.gui.snapshot import ImageReady, SnapshotFailed, Snapshots, SnapshotSaved
 from canthus.gui.stream import Result
-from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import Faces, Frame
+from canthus.runtime.video_file import VideoFile
 from support.videos import write_video
 from support.viewer import application, face_at
 

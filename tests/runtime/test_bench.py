@@ -90,7 +90,7 @@ def test_machine_is_described_by_processor_cores_and_versions():
 
 def test_given_boxes_are_those_of_every_face_of_the_clip(tmp_path):
     from canthus.runtime.detector import Detector
-    from canthus.runtime.sources import VideoFile
+    from canthus.runtime.video_file import VideoFile
 
     stages.make_clip(tmp_path / "clip.mp4", (1280, 720), 4, 2)
     with VideoFile(tmp_path / "clip.mp4") as video:

@@ -22,8 +22,8 @@ from canthus.runtime.cli import main
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.schemes import included_scheme
-from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import Frame
+from canthus.runtime.video_file import VideoFile
 from support.videos import write_video
 
 CANTHUS = [str(Path(sys.executable).with_name("canthus"))]

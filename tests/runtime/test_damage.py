@@ -6,7 +6,7 @@ import pytest
 
 from canthus.runtime.elementary import FrameNumbers, ends_within_packet
 from canthus.runtime.errors import InputError
-from canthus.runtime.sources import VideoFile
+from canthus.runtime.video_file import VideoFile
 from support.videos import write_video
 
 FRAMES = 50

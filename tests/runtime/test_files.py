@@ -11,9 +11,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from canthus.runtime.abandoned import claim
 from canthus.runtime.bench.machine import open_handles
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft, check_output, claim, commit_together, write_file
+from canthus.runtime.files import Draft, check_output, commit_together, write_file
 
 
 def names(folder):
@@ -135,7 +136,8 @@ def test_unusable_outputs_are_refused_before_any_work(tmp_path):
 HOLD = """
 import sys, time
 from pathlib import Path
-from canthus.runtime.files import Draft, claim
+from canthus.runtime.abandoned import claim
+from canthus.runtime.files import Draft
 path = Path(sys.argv[1])
 with claim(path), Draft(path / "a.png" if path.is_dir() else path) as draft:
     draft.file.write_text("half")

@@ -12,7 +12,7 @@ import pytest
 
 from canthus.runtime import sinks
 from canthus.runtime.sinks import VideoSink
-from canthus.runtime.sources import VideoFile
+from canthus.runtime.video_file import VideoFile
 from support.videos import write_video
 
 WRITE = """
@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 import numpy as np
 from canthus.runtime.sinks import VideoSink
-from canthus.runtime.sources import VideoFile
+from canthus.runtime.video_file import VideoFile
 from canthus.runtime.tables import FRAMES, TableSink
 from canthus.runtime.types import Faces
 

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from canthus.runtime.abandoned import claim
 from canthus.runtime.cli import main
-from canthus.runtime.files import claim
 
 pytestmark = pytest.mark.usefixtures("fake_networks")
 

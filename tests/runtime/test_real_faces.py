@@ -6,8 +6,8 @@ import pytest
 from canthus.runtime import Settings, follow
 from canthus.runtime.image_files import read_image
 from canthus.runtime.pipeline import Landmarker
-from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import Frame
+from canthus.runtime.video_file import VideoFile
 
 pytestmark = pytest.mark.faces
 

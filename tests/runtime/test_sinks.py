@@ -12,7 +12,7 @@ from av.video.reformatter import Colorspace
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.sinks import VideoSink
-from canthus.runtime.sources import VideoFile
+from canthus.runtime.video_file import VideoFile
 from support.videos import write_video
 
 UNEVEN = [0.0, 0.04, 0.2, 0.21, 0.9, 1.4]

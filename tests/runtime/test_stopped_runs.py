@@ -15,7 +15,7 @@ from canthus.runtime.codecs import CODECS
 from canthus.runtime.errors import InputError
 from canthus.runtime.pipeline import Landmarker
 from canthus.runtime.saved_state import load_state, save_state
-from canthus.runtime.sources import VideoFile
+from canthus.runtime.video_file import VideoFile
 
 pytestmark = pytest.mark.usefixtures("fake_networks")
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from canthus.runtime.abandoned import delete_abandoned
 from canthus.runtime.batch import workers
 from canthus.runtime.batch.listing import SourceFile
 from canthus.runtime.batch.progress import Table
 from canthus.runtime.batch.run import run_tasks
 from canthus.runtime.batch.tasks import Outcome, Task
 from canthus.runtime.batch.workers import LocalPool, LogLine, Progress, describe_end
-from canthus.runtime.files import delete_abandoned
 from support.batch import Scripted
 
 

@@ -135,7 +135,7 @@ def track_clips(
     Raises:
         ModelError: A model predicts other points than the reference.
     """
-    from canthus.runtime.sources import VideoFile  # here: without clips PyAV need not be installed
+    from canthus.runtime.video_file import VideoFile  # here: without clips PyAV need not be installed
 
     for one in (reference, *candidates):
         empty = np.zeros((0, one.backend.size, one.backend.size, 3), np.uint8)

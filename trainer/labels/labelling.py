@@ -30,8 +30,8 @@ from canthus.runtime.geometry import (
     transform,
 )
 from canthus.runtime.image_files import IMAGE_SUFFIXES, find_images, read_image
-from canthus.runtime.sources import VideoFile
 from canthus.runtime.types import FaceBox, Roi
+from canthus.runtime.video_file import VideoFile
 from canthus.trainer.evaluation.evaluate import Candidate, Detect, Image, predict_faces, predict_views
 from canthus.trainer.faces.kinds import Kinds
 from canthus.trainer.faces.labelled import LabelledFace, frame_name, yaw_estimate
