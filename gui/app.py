@@ -49,9 +49,12 @@ keys:
   Space       pause or resume; play a finished file again
   , .         show the previous or the next frame
   Left Right  jump by 5 seconds
-  L I M       switch the lines, the face IDs and the mirror view on or off
+  L I M       switch the lines, the ids and the mirror view on or off
   F           full screen
   Ctrl+O      open files
+  Ctrl+1 2 3  show the panels: tracking, performance, measures of a face
+  Ctrl+R      start or stop a recording
+  Ctrl+S      save the frame
   H           show the keys in the window
   Q, Esc      close the window
 """
@@ -157,7 +160,15 @@ def _parser() -> argparse.ArgumentParser:
         help="videos, images or folders to play one after the other, or a stream by its address (rtsp://…, http://…)",
     )
     parser.add_argument("--camera", type=_camera_number, metavar="N", help="camera number (default: the first one)")
-    parser.add_argument("--source", action="append", dest="more", default=[], type=_file_or_address, help="as above")
+    parser.add_argument(
+        "--source",
+        action="append",
+        dest="more",
+        default=[],
+        type=_file_or_address,
+        metavar="FILE|ADDRESS",
+        help="the same as FILE|FOLDER|ADDRESS",
+    )
     parser.add_argument("--start-page", action="store_true", help="show what can be opened, and open nothing")
     parser.add_argument("--loop", action="store_true", help="play each file again and again")
     add_landmarker_options(parser)

@@ -99,12 +99,12 @@ def _help(commands: dict[str, metadata.EntryPoint]) -> str:
     lines = ["usage: canthus COMMAND ...", "", "Find 98 points on every face of a webcam, a video or images."]
     for title, names in (*SECTIONS, ("other commands", tuple(sorted(commands.keys() - known)))):
         if present := [name for name in names if name in commands]:
-            lines += ["", f"{title}:", *(f"  {name:<10} {_summary(commands[name])}" for name in present)]
+            lines += ["", f"{title}:", *(f"  {name:<13} {_summary(commands[name])}" for name in present)]
     lines += [
         "",
         "options:",
-        "  --version  print the version",
-        "  --debug    with a command: print debug messages, and a traceback after an error",
+        "  --version     print the version",
+        "  --debug       with a command: print debug messages, and a traceback after an error",
         "",
         EXAMPLES,
         "",

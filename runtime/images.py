@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Find 98 points on every face of an image file, or of all images in a folder and its sub-folders.
 
-The table has one row for each face: picture (the path of the image below the folder), face (its number in the image),
+The table has one row for each face: `picture` (path of the image below the folder), face (its number in the image),
 the face's box and scores, then x, y and score of each point. Coordinates are pixels. An image without a face has a row
 with the other columns empty. The drawn images keep their names.
 Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then. A JPEG

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Measure the neutral face of one person, for `--person FILE` of other commands.
 
-Look calmly into the camera, with closed lips, until the two seconds are full; blink once or twice, so that the closed
-eyes are known. The command ends after --seconds, or at the end of a file. The file has 16 distances of the neutral
+Look calmly into the camera, with closed lips, until the bar is full; blink once or twice, so that the closed eyes
+are known. The command ends after --seconds, or at the end of a file. The file has 16 distances of the neutral
 face, the closed eyes, and how the head differs from the mean head: numbers, no image. With it, expressions are right
 from the first frame on, and a person who smiles at the start is not measured as neutral."""
 

@@ -174,7 +174,7 @@ def add_output_options(parser: argparse.ArgumentParser, overlay: str, overlay_he
         metavar="FILE",
         help="write a table of points: .csv, .jsonl, .parquet, .feather or .npz; - writes CSV to standard output",
     )
-    parser.add_argument("--faces-only", action="store_true", help="write no rows where no face is")
+    parser.add_argument("--faces-only", action="store_true", help="write no row for a frame or an image without a face")
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
     parser.add_argument("--no-lines", action="store_true", help="draw no lines between the points")
     parser.add_argument(

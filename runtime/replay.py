@@ -6,7 +6,7 @@ from pathlib import Path
 
 from canthus.runtime.options import command_parser
 
-DESCRIPTION = """Track, smooth and measure the faces of a trace again, without camera, network or model.
+DESCRIPTION = """Track, smooth and measure the faces of a trace again, without camera or model.
 
 A trace is recorded by `canthus video` and `canthus stream` with --record-trace. It has the boxes of the detector, the
 regions, points and scores of the network, the times and the settings, but no image. On the same machine, with the same
@@ -19,7 +19,7 @@ EXAMPLES = """examples:
 
 
 def command(arguments: list[str]) -> int:
-    """Repeat the tracking, smoothing and measuring of a recorded trace, without camera or network."""
+    """Repeat the tracking, smoothing and measuring of a recorded trace, without camera or model."""
     parser = command_parser("canthus replay", DESCRIPTION, EXAMPLES)
     parser.add_argument("trace", type=Path, metavar="FILE.trace", help="the recorded trace")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write a table, as `canthus video` does")

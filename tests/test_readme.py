@@ -1,5 +1,6 @@
 """The documents: commands and examples run, links lead somewhere, figures agree, the tree of files is complete."""
 
+import functools
 import re
 import shutil
 import subprocess
@@ -18,17 +19,32 @@ DOCUMENTS = [
     "README.md",
     "CHANGELOG.md",
     ".github/CONTRIBUTING.md",
+    "runtime/batch/README.md",
+    "runtime/cuda/README.md",
+    "runtime/measures/README.md",
     "runtime/streams/README.md",
+    "runtime/tables/README.md",
+    "trainer/README.md",
     "trainer/RESULTS.md",
     "engines/models/fast.md",
     "engines/models/accurate.md",
 ]
-SHELL = [
-    line.split("#")[0].strip()
-    for block in re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith(("canthus", "make"))
-]
+
+
+def shell_lines(text):
+    """Return the commands of canthus and make in the shell blocks of a document."""
+    return [
+        line.split("#")[0].strip()
+        for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+        for line in block.splitlines()
+        if line.startswith(("canthus", "make"))
+    ]
+
+
+SHELL = shell_lines(TEXT)
+BLOCKS = {
+    line for name in DOCUMENTS for line in shell_lines((REPOSITORY / name).read_text()) if line.startswith("canthus")
+}
 QUOTED = {
     command
     for name in DOCUMENTS
@@ -64,12 +80,18 @@ def test_the_command_succeeds_without_a_message(line, folder):
     assert re.fullmatch(summary, result.stderr)
 
 
-@pytest.mark.parametrize("line", sorted(QUOTED | {line for line in SHELL if line.startswith("canthus")}))
-def test_the_command_has_these_options(line, folder):
+@functools.cache
+def options_of(command):
+    """Return the help of a command up to its examples."""
+    return run(f"canthus {command} --help", REPOSITORY).stdout.partition("examples:")[0]
+
+
+@pytest.mark.parametrize("line", sorted(QUOTED | BLOCKS))
+def test_the_command_has_these_options(line):
     _, name, *words = line.split()
     if name in ("data", "engine") or (name == "bench" and words and not words[0].startswith("-")):
         name = f"{name} {words.pop(0)}"
-    options = run(f"canthus {name} --help", folder).stdout.partition("examples:")[0]
+    options = options_of(name)
     assert options.startswith("usage: ")
     for word in words:
         if word.startswith("-") and word != "-":
@@ -82,6 +104,7 @@ def test_the_makefile_has_the_targets():
 
 
 def test_the_python_examples_run(folder):
+    run("canthus video clip.mp4 --table points.csv --end 0.5", folder)  # for the example of read_table
     printed = []
     for example in re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL):
         result = subprocess.run(
@@ -91,6 +114,7 @@ def test_the_python_examples_run(folder):
         printed.append(result.stdout)
     assert "(1, 98, 2)" in printed[0]
     assert "(68, 2)" in printed[1]
+    assert "98, 2)" in printed[3]
 
 
 def test_the_documented_regions_are_those_of_face():

@@ -34,7 +34,7 @@ QUEUED = 2
 
 def import_ray() -> Any:
     """Return the module ray. Raises InputError if it is not installed."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # canthus sends no data over the network
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # no usage statistics are sent
     try:
         return importlib.import_module("ray")
     except ImportError as missing:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
     from canthus.runtime.report.figures import Overview
 
-DESCRIPTION = """Write an HTML page about a table of points: the share of frames with a face, spans in which the face
-is lost, when each face is there, scores and jitter over time, measures if the table has them, and images of the frames
-with the lowest scores. The page needs no other file and no network.
+DESCRIPTION = """Write an HTML page about a table of points.
+
+It shows the share of frames with a face, spans in which the face is lost, when each face is there, scores and jitter
+over time, measures if the table has them, and images of the frames with the lowest scores. The page loads no other file
+and connects to nothing.
 
 Several tables, or a folder of them, give a folder with one page for each and an index.html. The failed files of a
 batch are listed there.
@@ -42,7 +44,7 @@ def command(arguments: list[str]) -> int:
         "-o", "--output", type=Path, metavar="PAGE", help="an .html file, or a folder for several tables"
     )
     parser.add_argument("--source", type=Path, metavar="PATH", help="the video, or a folder with the videos or images")
-    parser.add_argument("--no-images", action="store_true", help="without images of faces")
+    parser.add_argument("--no-images", action="store_true", help="leave out the images of faces")
     parser.add_argument("--overwrite", action="store_true", help="replace pages that exist")
     args = parser.parse_args(arguments)
 

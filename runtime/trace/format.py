@@ -160,13 +160,7 @@ def _check_chunk(chunk: Chunk) -> None:
         fits = array.dtype == kind and array.ndim == len(shape)
         if not fits or any(sizes.setdefault(one, size) != size for one, size in _dimensions(shape, array)):
             raise ValueError(f"{name} is {array.shape} {array.dtype}")
-    counts = {
-        "detections": "detections",
-        "predictions": "predictions",
-        "boxes_found": "boxes",
-        "regions_seen": "regions",
-    }
-    for name, counted in counts.items():
+    for name, counted in COUNTS.items():
         found = np.maximum(chunk[name], 0) if name == "boxes_found" else chunk[name]
         if found.min(initial=0) < 0 or found.sum(dtype=np.int64) != sizes[counted]:
             raise ValueError(f"{name} does not agree with the number of {counted}")

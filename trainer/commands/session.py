@@ -19,7 +19,7 @@ MINUTES = 9.0
 
 @report_errors_once()
 def command(arguments: list[str]) -> int:
-    """Train for some minutes, measure the result on labelled faces, and write a report: one call for a piece of time.
+    """Train for some minutes, measure the result on labelled faces, and write a report.
 
     The first call starts a run. The same call again goes on with it, on any machine that has its folder. Everything is
     written into that folder while it goes: log.csv, the checkpoints, sessions.json, and report.txt for people.
