@@ -22,9 +22,13 @@ def render(
 
 
 def as_qimage(pixels: NDArray[np.uint8]) -> QImage:
-    """Return a contiguous RGB array (H, W, 3) as an image of Qt that uses its memory. Keep the array as long."""
-    height, width, _ = pixels.shape
+    """Return a contiguous array as an image of Qt that uses its memory. Keep the array as long.
+
+    pixels: (H, W, 3) RGB, or (H, W, 4) BGRA, whose A is ignored.
+    """
+    height, width, channels = pixels.shape
+    kind = QImage.Format.Format_RGB888 if channels == 3 else QImage.Format.Format_RGB32
     # Not pixels.data: of a buffer, Qt makes a copy before it paints.
     address, line = voidptr(pixels.ctypes.data), pixels.strides[0]
-    image: QImage = QImage(address, width, height, line, QImage.Format.Format_RGB888)  # type: ignore[call-overload]
+    image: QImage = QImage(address, width, height, line, kind)  # type: ignore[call-overload]
     return image

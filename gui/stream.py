@@ -9,9 +9,12 @@ that the models are loaded once.
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Condition, Thread
 from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from canthus.gui.identities import Identities
 from canthus.gui.mailbox import Mailbox
@@ -45,6 +48,13 @@ class Result:
     dropped: int  # frames that were captured so far but never shown
     backend: str = ""  # what ran the network: "OpenVINO on the CPU"
     arrived: float = 0.0  # monotonic seconds at which the frame was due; 0 = unknown
+    pixels: NDArray[np.uint8] = field(init=False, repr=False)  # (H, W, 4) BGRA: the frame as Qt paints it fastest
+
+    def __post_init__(self) -> None:
+        """Convert the frame here, in the thread that found the faces: the thread of the window must only paint."""
+        import cv2
+
+        object.__setattr__(self, "pixels", cv2.cvtColor(self.frame.image, cv2.COLOR_RGB2BGRA))
 
 
 class Stream:
@@ -206,11 +216,11 @@ class Stream:
             faces = finder.update(shown.frame)
             if not live:
                 faces = identities.rename(faces, shown.frame.seconds)
+            dropped = self._count_dropped() - self._dropped_before
+            seconds, backend = dict(finder.seconds), finder.backend_name
+            result = Result(shown.frame, faces, seconds, dropped, backend, shown.arrived)
             with self._changed:
                 if shown.playback is self.playback:
-                    dropped = self._count_dropped() - self._dropped_before
-                    seconds, backend = dict(finder.seconds), finder.backend_name
-                    result = Result(shown.frame, faces, seconds, dropped, backend, shown.arrived)
                     self.results.post(result)
                     if self.listener is not None:
                         self.listener(result)

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 from PyQt6.QtCore import QRectF, Qt
 from PyQt6.QtGui import QColor, QFont, QFontInfo, QImage, QPainter, QPaintEvent, QResizeEvent
 from PyQt6.QtWidgets import QWidget
 
 from canthus.gui.message_card import TEXT_SIZE, Choice, MessageCard
 from canthus.gui.overlay import OverlayStyle, Trails, frame_to_window, paint_faces
+from canthus.gui.rendering import as_qimage
 from canthus.gui.stream import Result
 
 BACKGROUND = QColor("#0b0e13")
@@ -25,7 +25,7 @@ class View(QWidget):
         self.overlay_style = style
         self._hint = ""
         self.card = MessageCard(self)
-        self._result: Result | None = None
+        self._result: Result | None = None  # owns the memory of the image
         self._image = QImage()
         self._trails = Trails()
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
@@ -36,24 +36,14 @@ class View(QWidget):
         self.update()
 
     def show_result(self, result: Result) -> None:
-        self._result = result
+        """Paint a frame with its faces."""
+        self._image, self._result = as_qimage(result.pixels), result
         self._trails.add(result.faces, result.frame.seconds)
-        pixels = np.ascontiguousarray(result.frame.image)
-        height, width, _ = pixels.shape
-        borrowed = QImage(
-            pixels.data,  # type: ignore[call-overload]  # any buffer works, but the stubs allow only bytes
-            width,
-            height,
-            pixels.strides[0],
-            QImage.Format.Format_RGB888,
-        )
-        # Qt paints its native format twice as fast, and the copy does not depend on the array's lifetime.
-        self._image = borrowed.convertToFormat(QImage.Format.Format_RGB32)
         self.update()
 
     def clear(self) -> None:
         """Show no frame."""
-        self._result = None
+        self._image, self._result = QImage(), None
         self.update()
 
     def show_message(self, title: str, text: str = "", choices: Sequence[Choice] = ()) -> None:
@@ -78,7 +68,7 @@ class View(QWidget):
 
     def _text_changed(self) -> None:
         """Repaint, and pass the text on to screen readers, which cannot read painted text."""
-        self.setAccessibleName(self.message or self.hint or "Video")
+        self.setAccessibleName(self.message or self.hint or self.tr("Video"))
         self.update()
 
     def _font(self, size: float) -> QFont:
