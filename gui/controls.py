@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from PyQt6.QtCore import QSize, Qt, pyqtSignal
-from PyQt6.QtGui import QAction, QActionGroup
+from PyQt6.QtCore import QEvent, QSize, Qt, pyqtSignal
+from PyQt6.QtGui import QAction, QActionGroup, QPalette
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QMainWindow, QMenu, QToolButton, QWidget
 
 from canthus.gui.icons import symbol
@@ -22,10 +22,12 @@ class Controls(QWidget):
 
     def __init__(self, window: QMainWindow, menu: QMenu) -> None:
         super().__init__(window)
-        self.setObjectName("bar")
+        self.setObjectName("controls")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
         self._window = window
         self._playback: Playback | None = None
         self._speed = 1.0
+        self._paused = False
         self._of_clips: list[QAction] = []
         self.timeline = Timeline()
         self.timeline.moved.connect(self.seek)
@@ -90,15 +92,31 @@ class Controls(QWidget):
         row = QHBoxLayout(self)
         row.setContentsMargins(6, 2, 6, 2)
         row.setSpacing(2)
-        for action, name in ((self._back, "previous"), (self.pause, "pause"), (self._next, "next")):
-            action.setIcon(symbol(name))
+        for action in (self._back, self.pause, self._next):
             row.addWidget(_button(action))
         row.addWidget(self.timeline, 1)
         row.addWidget(self._time)
         row.addSpacing(6)
         row.addWidget(self._speed_button)
-        self.loop.setIcon(symbol("loop"))
         row.addWidget(_button(self.loop))
+        self._draw_symbols()
+
+    def _draw_symbols(self) -> None:
+        """Draw the symbols of the actions in the color of the theme."""
+        color = self.palette().color(QPalette.ColorRole.ButtonText)
+        for action, name in (
+            (self._back, "previous"),
+            (self.pause, "play" if self._paused else "pause"),
+            (self._next, "next"),
+            (self.loop, "loop"),
+        ):
+            action.setIcon(symbol(name, color))
+
+    def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Follow the theme."""
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.PaletteChange:
+            self._draw_symbols()
 
     def show_playback(self, playback: Playback | None, duration: float = 0.0) -> None:
         """Control this playback; `duration` is that of a clip in seconds, and 0 for a camera."""
@@ -124,7 +142,9 @@ class Controls(QWidget):
     def show_paused(self, paused: bool) -> None:
         """Show what the button does now: play or pause."""
         self.pause.setText(self.tr("Play") if paused else self.tr("Pause"))
-        self.pause.setIcon(symbol("play" if paused else "pause"))
+        if paused != self._paused:
+            self._paused = paused
+            self._draw_symbols()
 
     def show_list(self, place: int, count: int) -> None:
         """Show whether there are files before and after this one."""

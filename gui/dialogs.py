@@ -63,7 +63,7 @@ class PreferencesDialog(QDialog):
         form.addRow(self.annotated)
         form.addRow(self.table)
         for widget, name, tip in (
-            (self.theme, self.tr("Colors"), self.tr("Of menus, panels and dialogs")),
+            (self.theme, self.tr("Colors"), self.tr("The area around the video stays dark")),
             (self.folder, self.tr("Folder of recordings"), self.tr("Where recordings and snapshots are saved")),
             (choose, self.tr("Choose the folder"), self.tr("Choose the folder")),
             (self.annotated, self.annotated.text(), self.tr("Off: recordings and snapshots are frames as they are")),

@@ -5,11 +5,11 @@ from PyQt6.QtGui import QAction, QColor, QKeyEvent, QKeySequence, QMouseEvent, Q
 from PyQt6.QtWidgets import QFrame, QGridLayout, QLabel, QMenu, QScrollArea, QVBoxLayout, QWidget
 
 STYLE = """
-QScrollArea, QWidget#sheet { background: #141921; border: none; }
-QFrame#card { background: #141921; border: 1px solid #2b3442; border-radius: 12px; }
-QLabel { color: #d5dde8; background: transparent; }
-QLabel#heading { color: #5ac8fa; font-weight: 600; }
-QLabel#key { color: #ffffff; font-weight: 600; }
+QScrollArea, QWidget#sheet { background: palette(window); border: none; }
+QFrame#card { background: palette(window); border: 1px solid palette(mid); border-radius: 12px; }
+QLabel { color: palette(window-text); background: transparent; }
+QLabel#heading { color: palette(link); font-weight: 600; }
+QLabel#key { font-weight: 600; }
 """
 DIMMED = QColor(6, 8, 12, 170)
 MARGIN = 24

@@ -8,7 +8,6 @@ from PyQt6.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
 
 ICON = Path(__file__).with_name("canthus.svg")
 SIZE = 64
-COLOR = QColor("#d5dde8")
 
 
 def _triangle(painter: QPainter, left: float, right: float) -> None:
@@ -35,11 +34,12 @@ def _previous(painter: QPainter) -> None:
 
 
 def _loop(painter: QPainter) -> None:
+    color = painter.brush().color()
     painter.setBrush(Qt.BrushStyle.NoBrush)
-    painter.setPen(QPen(COLOR, 6))
+    painter.setPen(QPen(color, 6))
     painter.drawArc(QRectF(13, 13, 38, 38), 60 * 16, 290 * 16)
     painter.setPen(Qt.PenStyle.NoPen)
-    painter.setBrush(COLOR)
+    painter.setBrush(color)
     painter.drawPolygon(QPolygonF([QPointF(36, 4), QPointF(56, 14), QPointF(36, 27)]))
 
 
@@ -52,14 +52,14 @@ _DRAWINGS: dict[str, Callable[[QPainter], None]] = {
 }
 
 
-def symbol(name: str) -> QIcon:
-    """Return the icon "play", "pause", "next", "previous" or "loop"."""
+def symbol(name: str, color: QColor) -> QIcon:
+    """Return the icon "play", "pause", "next", "previous" or "loop" in a color."""
     pixmap = QPixmap(SIZE, SIZE)
     pixmap.fill(Qt.GlobalColor.transparent)
     painter = QPainter(pixmap)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     painter.setPen(Qt.PenStyle.NoPen)
-    painter.setBrush(COLOR)
+    painter.setBrush(color)
     _DRAWINGS[name](painter)
     painter.end()
     return QIcon(pixmap)

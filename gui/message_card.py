@@ -8,11 +8,12 @@ from PyQt6.QtGui import QFont, QFontInfo
 from PyQt6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 STYLE = """
-QFrame#card { background: rgba(20, 25, 33, 235); border: 1px solid rgba(255, 255, 255, 22); border-radius: 12px; }
-QLabel#title { color: #e6ebf2; }
-QLabel#text { color: #9aa7b8; }
-QPushButton { background: #27405a; color: #e6ebf2; border: none; border-radius: 6px; padding: 7px 14px; }
-QPushButton:hover, QPushButton:focus { background: #33587c; }
+QFrame#card { background: palette(window); border: 1px solid palette(mid); border-radius: 12px; }
+QLabel#title { color: palette(window-text); }
+QLabel#text { color: palette(placeholder-text); }
+QPushButton { background: palette(highlight); color: palette(highlighted-text); border: 1px solid transparent;
+    border-radius: 6px; padding: 6px 13px; }
+QPushButton:hover, QPushButton:focus { border-color: palette(accent); }
 """
 TITLE_SIZE, TEXT_SIZE = 1.6, 1.2
 """Font sizes, as multiples of the user's own font size."""

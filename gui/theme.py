@@ -1,4 +1,4 @@
-"""Light and dark colors of menus, panels and dialogs. The area of the video is always dark."""
+"""Light and dark colors of the window. The area around the video is dark in both."""
 
 from typing import Literal, get_args
 
@@ -13,17 +13,17 @@ _Role = QPalette.ColorRole
 
 _COLORS: dict[bool, dict[QPalette.ColorRole, str]] = {
     True: {
-        _Role.Window: "#12161d", _Role.WindowText: "#d5dde8", _Role.Base: "#0d1117", _Role.AlternateBase: "#171c25",
+        _Role.Window: "#12161d", _Role.WindowText: "#d5dde8", _Role.Base: "#1e2632", _Role.AlternateBase: "#171c25",
         _Role.Text: "#d5dde8", _Role.Button: "#1b222d", _Role.ButtonText: "#d5dde8", _Role.BrightText: "#ff8a80",
         _Role.Highlight: "#27405a", _Role.HighlightedText: "#ffffff", _Role.Link: "#5ac8fa",
-        _Role.ToolTipBase: "#171c25", _Role.ToolTipText: "#d5dde8", _Role.PlaceholderText: "#7d8a9b",
+        _Role.ToolTipBase: "#171c25", _Role.ToolTipText: "#d5dde8", _Role.PlaceholderText: "#8d9aab",
         _Role.Mid: "#2b3442", _Role.Accent: "#5ac8fa",
     },
     False: {
         _Role.Window: "#f3f5f8", _Role.WindowText: "#1c242e", _Role.Base: "#ffffff", _Role.AlternateBase: "#e9edf2",
         _Role.Text: "#1c242e", _Role.Button: "#e6eaf0", _Role.ButtonText: "#1c242e", _Role.BrightText: "#b3261e",
         _Role.Highlight: "#bfe0f7", _Role.HighlightedText: "#0f1720", _Role.Link: "#0a5fa5",
-        _Role.ToolTipBase: "#ffffff", _Role.ToolTipText: "#1c242e", _Role.PlaceholderText: "#66717f",
+        _Role.ToolTipBase: "#ffffff", _Role.ToolTipText: "#1c242e", _Role.PlaceholderText: "#5c6773",
         _Role.Mid: "#c9d1db", _Role.Accent: "#0a6ebd",
     },
 }  # fmt: skip
@@ -43,6 +43,18 @@ QMenu::separator { height: 1px; background: palette(mid); margin: 4px 8px; }
 QToolTip { background: palette(window); color: palette(window-text); border: 1px solid palette(mid); padding: 3px; }
 """
 """Style of the menus, in colors of the palette."""
+
+BAR_STYLE = """
+QWidget#bar, QWidget#controls { background: palette(window); }
+QWidget#bar { border-top: 1px solid palette(mid); }
+QLabel#status { color: palette(window-text); }
+QToolButton { color: palette(button-text); border: none; border-radius: 5px; padding: 4px 7px; }
+QToolButton:hover { background: palette(button); }
+QToolButton:checked { background: palette(highlight); color: palette(highlighted-text); }
+QToolButton:disabled { color: palette(placeholder-text); }
+QToolButton#recording { color: palette(bright-text); font-weight: 600; background: transparent; }
+"""
+"""Style of the bars below the video, and of the button that records."""
 
 
 def palette(dark: bool) -> QPalette:

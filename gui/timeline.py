@@ -5,14 +5,12 @@ from itertools import pairwise
 
 import numpy as np
 from PyQt6.QtCore import QRectF, Qt, pyqtSignal
-from PyQt6.QtGui import QColor, QKeyEvent, QMouseEvent, QPainter, QPaintEvent
+from PyQt6.QtGui import QKeyEvent, QMouseEvent, QPainter, QPaintEvent, QPalette, QPen
 from PyQt6.QtWidgets import QSlider
 
 BINS = 1000
 """Parts of a clip that are marked on their own."""
 
-GROOVE, SEARCHED, FACES, HANDLE = QColor("#2b3442"), QColor("#465468"), QColor("#3f9fd8"), QColor("#e6ebf2")
-FOCUS = QColor("#5ac8fa")
 MARGIN = 8
 LONGEST_GAP = 1.0
 """Seconds. A larger distance to the frame before is a jump."""
@@ -133,16 +131,18 @@ class Timeline(QSlider):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.setPen(Qt.PenStyle.NoPen)
-        groove = self._groove()
-        painter.setBrush(GROOVE)
+        groove, role, color = self._groove(), QPalette.ColorRole, self.palette().color
+        painter.setBrush(color(role.Mid))
         painter.drawRoundedRect(groove, 3, 3)
         scale = groove.width() / self._duration if self._duration else 0.0
         for start, end, has_faces in self.spans():
-            painter.setBrush(FACES if has_faces else SEARCHED)
+            painter.setBrush(color(role.Accent if has_faces else role.PlaceholderText))
             painter.drawRect(
                 QRectF(groove.left() + scale * start, groove.top(), scale * (end - start), groove.height())
             )
-        painter.setBrush(FOCUS if self.hasFocus() else HANDLE)
+        painter.setBrush(color(role.WindowText))
+        if self.hasFocus():
+            painter.setPen(QPen(color(role.Accent), 3))
         center = groove.left() + scale * self.position
         painter.drawEllipse(QRectF(center - 6, self.height() / 2 - 6, 12, 12))
         painter.end()

@@ -4,7 +4,7 @@ import configparser
 import sys
 
 import pytest
-from PyQt6.QtGui import QIcon
+from PyQt6.QtGui import QColor, QIcon
 from PyQt6.QtWidgets import QApplication
 
 from canthus.gui import app
@@ -25,7 +25,7 @@ def test_the_icon_is_drawn_at_each_size(qt: QApplication) -> None:
 
 @pytest.mark.parametrize("name", ["play", "pause", "next", "previous", "loop"])
 def test_the_symbols_are_drawn(qt: QApplication, name: str) -> None:
-    image = symbol(name).pixmap(32, 32).toImage()
+    image = symbol(name, QColor("#d5dde8")).pixmap(32, 32).toImage()
     opaque = sum(image.pixelColor(x, y).alpha() > 200 for x in range(32) for y in range(32))
     assert 60 < opaque < 700
 
