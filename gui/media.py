@@ -37,6 +37,13 @@ class Clip(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class SelfReopening(Protocol):
+    """A camera that is opened again by itself when it sends the same image again and again."""
+
+    reopened: int  # how often this has happened
+
+
 class Media(Protocol):
     """Something that can be opened and shown. `open` may take seconds: call it in a thread."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Condition, Thread
 
 from canthus.gui.clock import Clock
-from canthus.gui.media import Clip, Media, Source
+from canthus.gui.media import Clip, Media, SelfReopening, Source
 from canthus.runtime.errors import InputError
 from canthus.runtime.types import Frame
 
@@ -38,6 +38,7 @@ class Playing:
 
     duration: float = 0.0
     rate: float = 0.0  # frames per second of a clip
+    repeated: bool = False  # a camera was opened again because it sent the same image again and again
 
 
 @dataclass(frozen=True)
@@ -217,10 +218,14 @@ class Playback:
 
     def _play_live(self, source: Source) -> None:
         self._jump += 1
+        reopened = 0
         for index, frame in enumerate(source):
             self.arrived = time.monotonic()
             if index == 0:
                 self._report(self, Playing())
+            if isinstance(source, SelfReopening) and source.reopened > reopened:
+                reopened = source.reopened
+                self._report(self, Playing(repeated=True))
             if self._stopped or (not self._paused and not self._deliver(Shown(self, self._jump, frame))):
                 return
 

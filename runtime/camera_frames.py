@@ -56,6 +56,7 @@ class Camera(Closeable):
         self.number, self.mode = number, mode
         self._check_hanging()
         self.width = self.height = 0
+        self.reopened = 0  # how often it was opened again because it sent the same image
         self._opened = threading.Event()  # or cannot be opened
         self._open_error: Exception | None = None
         self._newest: queue.Queue[tuple[float, NDArray[np.uint8]] | None] = queue.Queue(1)
@@ -114,6 +115,7 @@ class Camera(Closeable):
                 )
                 self._capture.release()
                 self._capture = _open_camera(self.number, self.mode)
+                self.reopened += 1
             self._offer((seconds, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)))
 
     def _offer(self, newest: tuple[float, NDArray[np.uint8]] | None) -> None:

@@ -88,7 +88,7 @@ def test_camera_that_sends_the_same_image_is_opened_again_once(monkeypatch, capl
         for frame in camera:
             if frame.seconds > 0.5:
                 break
-    assert (captures.opened, captures.released) == (2, 2)
+    assert (captures.opened, captures.released, camera.reopened) == (2, 2, 1)
     assert caplog.messages == ["camera 0 has sent the same image for 0 s; it is opened again"]
     assert threading.active_count() == threads
 
