@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PyQt6.QtCore import QObject, QTimer, pyqtSignal
 
-from canthus.gui.background import Background
+from canthus.gui.background_task import BackgroundTask
 from canthus.runtime.cameras import CameraInfo, CameraMode, list_cameras
 
 LOOK_MS = 1000
@@ -23,7 +23,7 @@ class CameraWatcher(QObject):
         self._devices: set[str] | None = None
         self._settled = True  # the devices were examined after they have appeared
         self.cameras: list[CameraInfo] = find_cameras(folder)
-        self._background = Background(self, lambda: list_cameras(folder), self._take)
+        self._background = BackgroundTask(self, lambda: list_cameras(folder), self._take)
         self._timer = QTimer(self)
         self._timer.setInterval(LOOK_MS)
         self._timer.timeout.connect(self._look)

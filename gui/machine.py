@@ -1,6 +1,13 @@
 """What was found on this machine: processor, GPU, TensorRT."""
 
+from PyQt6.QtCore import QCoreApplication
+
 from canthus.runtime.doctor import examine
+
+
+def tr(text: str) -> str:
+    """Translate a text of this file."""
+    return QCoreApplication.translate("Machine", text)
 
 
 def describe_machine() -> list[tuple[str, str]]:
@@ -10,7 +17,7 @@ def describe_machine() -> list[tuple[str, str]]:
     engines = [f"{name} {packages[name]}" for name in ("tensorrt", "tensorrt-rtx") if packages[name]]
     return [
         ("CPU", report["cpu"]),
-        ("GPU", "; ".join(gpu.split(",")[0] for gpu in report["gpus"]) or "no NVIDIA GPU found"),
-        ("TensorRT", ", ".join(engines) or "not installed (only for NVIDIA GPUs)"),
-        ("Faces are found by", report["landmarks"]),
+        ("GPU", "; ".join(gpu.split(",")[0] for gpu in report["gpus"]) or tr("no NVIDIA GPU found")),
+        ("TensorRT", ", ".join(engines) or tr("not installed (only for NVIDIA GPUs)")),
+        (tr("Faces are found by"), report["landmarks"]),
     ]

@@ -2,8 +2,14 @@
 
 from dataclasses import dataclass
 
+from PyQt6.QtCore import QCoreApplication
 from PyQt6.QtGui import QAction, QKeySequence
 from PyQt6.QtWidgets import QMainWindow, QMenu, QMenuBar
+
+
+def tr(text: str) -> str:
+    """Translate a text of this file."""
+    return QCoreApplication.translate("Menus", text)
 
 
 @dataclass(frozen=True)
@@ -16,11 +22,16 @@ class Menus:
     playback: QMenu
     help: QMenu
 
+    @property
+    def all(self) -> list[QMenu]:
+        """The menus in the order of the bar."""
+        return [self.file, self.view, self.playback, self.help]
+
 
 def add_menus(bar: QMenuBar) -> Menus:
     """Add the menus to a menu bar, empty."""
     menus = []
-    for title in ("&File", "&View", "&Playback", "&Help"):
+    for title in (tr("&File"), tr("&View"), tr("&Playback"), tr("&Help")):
         menu = QMenu(title, bar)  # not bar.addMenu(title): its type allows None
         menu.setToolTipsVisible(True)
         bar.addMenu(menu)

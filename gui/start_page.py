@@ -7,20 +7,20 @@ from pathlib import Path
 from PyQt6.QtCore import Qt, pyqtSignal
 from PyQt6.QtWidgets import QFrame, QGridLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
-from canthus.gui.background import Background
+from canthus.gui.background_task import BackgroundTask
 from canthus.gui.media import CameraMedia
 from canthus.runtime.addresses import is_address
 from canthus.runtime.cameras import CameraInfo
 
 STYLE = """
-QScrollArea, QWidget#page { background: #0b0e13; border: none; }
-QLabel { color: #9aa7b8; }
-QLabel#name { color: #e6ebf2; font-size: 28px; font-weight: 600; }
-QLabel#heading { color: #e6ebf2; font-weight: 600; }
-QLabel#problem { color: #ffb74d; }
-QPushButton { background: #171c25; color: #d5dde8; border: 1px solid #232b38; border-radius: 8px; padding: 10px 14px;
-    text-align: left; }
-QPushButton:hover, QPushButton:focus { background: #1f2a38; border-color: #5ac8fa; }
+QScrollArea, QWidget#page { background: palette(window); border: none; }
+QLabel { color: palette(placeholder-text); }
+QLabel#name { color: palette(text); font-size: 28px; font-weight: 600; }
+QLabel#heading { color: palette(text); font-weight: 600; }
+QLabel#problem { color: palette(bright-text); }
+QPushButton { background: palette(base); color: palette(text); border: 1px solid palette(mid);
+    border-radius: 8px; padding: 10px 14px; text-align: left; }
+QPushButton:hover, QPushButton:focus { background: palette(button); border-color: palette(accent); }
 """
 RECENT_SHOWN = 5
 
@@ -76,7 +76,7 @@ class StartPage(QScrollArea):
         grid.addLayout(self._machine, 6, 0, Qt.AlignmentFlag.AlignTop)
         self._machine.setColumnStretch(1, 1)
         grid.setRowStretch(7, 1)
-        self._background: Background[list[tuple[str, str]]] | None = None
+        self._background: BackgroundTask[list[tuple[str, str]]] | None = None
 
     def show_problem(self, problem: str) -> None:
         """Say why nothing is shown; an empty text says nothing."""
@@ -111,7 +111,7 @@ class StartPage(QScrollArea):
         """Show what was found on this machine, once. `describe` runs in a thread."""
         if self._background is None:
             self.show_machine([(self.tr("Looking for CPU, GPU and TensorRT…"), "")])
-            self._background = Background(self, describe, self.show_machine)
+            self._background = BackgroundTask(self, describe, self.show_machine)
             self._background.start()
 
     def show_machine(self, findings: list[tuple[str, str]]) -> None:

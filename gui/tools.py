@@ -8,7 +8,7 @@ from PyQt6.QtCore import QEvent, QObject, Qt, QTimer
 from PyQt6.QtGui import QAction, QGuiApplication
 from PyQt6.QtWidgets import QDockWidget, QScrollArea, QToolButton
 
-from canthus.gui.background import Background
+from canthus.gui.background_task import BackgroundTask
 from canthus.gui.dialogs import AboutDialog, PreferencesDialog
 from canthus.gui.finder import Tracking, TrackingControl
 from canthus.gui.media import VideoMedia
@@ -48,8 +48,6 @@ WATCH_MS = 250
 SAVE_SECONDS = 10.0
 """How long a recording may take to be completed when the window closes."""
 
-RECORDING_STYLE = "QToolButton#recording { color: #ff5a4f; font-weight: 600; background: transparent; }"
-
 
 class Tools(QObject):
     """Adds its actions and panels to a window. Create it before the window is shown, and `close` it afterwards."""
@@ -68,7 +66,6 @@ class Tools(QObject):
         self._add_actions()
         self._recording = QToolButton(window)
         self._recording.setObjectName("recording")
-        self._recording.setStyleSheet(RECORDING_STYLE)
         self._recording.setDefaultAction(self.record)
         self._recording.setFocusPolicy(Qt.FocusPolicy.NoFocus)
         window.menus.bar.setCornerWidget(self._recording)
@@ -157,7 +154,7 @@ class Tools(QObject):
             self._window.restoreGeometry(stored[0])
             self._window.restoreState(stored[1])
         folder = self.preferences.folder
-        Background(self, lambda: rescue_recordings(folder), self._show_rescued).start()
+        BackgroundTask(self, lambda: rescue_recordings(folder), self._show_rescued).start()
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
         """Store the arrangement when the window closes."""

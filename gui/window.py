@@ -3,26 +3,20 @@
 import time
 from functools import partial
 
-from PyQt6.QtCore import QEvent, QPoint, QRect, QSize, Qt, QTimer, pyqtSignal
+from PyQt6.QtCore import QEvent, Qt, QTimer, pyqtSignal
 from PyQt6.QtGui import (
     QAction,
     QCloseEvent,
     QContextMenuEvent,
-    QDragEnterEvent,
-    QDropEvent,
     QKeySequence,
     QMouseEvent,
     QShortcut,
 )
 from PyQt6.QtWidgets import (
-    QHBoxLayout,
-    QLabel,
     QMainWindow,
     QMenu,
     QMenuBar,
-    QSizePolicy,
     QStackedWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -34,30 +28,21 @@ from canthus.gui.machine import describe_machine
 from canthus.gui.media import AddressMedia, CameraMedia, Media
 from canthus.gui.menus import add_menus, new_action
 from canthus.gui.message_card import Choice
-from canthus.gui.meter import SEPARATOR, FrameRateMeter
-from canthus.gui.opening import Opener
+from canthus.gui.messages import Message, describe_state
+from canthus.gui.opener import Opener
 from canthus.gui.overlay import OverlayStyle
 from canthus.gui.playback import Disconnected, Ended, Failed, Opening, Playing, State
 from canthus.gui.recent import recent
 from canthus.gui.start_page import StartPage
-from canthus.gui.states import Message, describe_state
+from canthus.gui.status_bar import FrameRateMeter, StatusBar
 from canthus.gui.stream import Result, Stream
 from canthus.gui.switches import OverlaySwitches
-from canthus.gui.theme import MENU_STYLE
+from canthus.gui.theme import BAR_STYLE, MENU_STYLE
 from canthus.gui.view import View
+from canthus.gui.window_size import MINIMUM_SIZE, first_size, fitted_geometry
 from canthus.runtime.errors import InputError
+from canthus.runtime.types import Frame
 
-STYLE = """
-QWidget#bar, QWidget#controls { background: #12161d; }
-QWidget#bar { border-top: 1px solid #232a35; }
-QLabel#status { color: #b4bfcd; }
-QToolButton { color: #b4bfcd; border: none; border-radius: 5px; padding: 4px 7px; }
-QToolButton:hover { background: #232b38; color: #e6ebf2; }
-QToolButton:checked { background: #1a2f42; color: #5ac8fa; }
-QToolButton:disabled { color: #4a5564; }
-"""
-MINIMUM_SIZE = QSize(640, 400)
-SCREEN_FRACTION = 0.75
 HINT_MS = 2500
 STATUS_MS = 250
 
@@ -87,15 +72,14 @@ class Window(QMainWindow):
         self._opened = 0.0  # when it was opened, in seconds of the monotonic clock
         self._rate = 30.0  # frames per second
         self._name = ""  # of the source
-        self._meter = FrameRateMeter()
         self._state: State = Opening()
         self._has_result = False
         self._has_faces = False  # faces were searched in a frame of this source
         self._backend = ""  # of the last result
+        self._silent = False  # the window says that the camera sends no image
         self.view = View(OverlayStyle(mirrored=True))
         self.start_page = StartPage()
         self.cameras = CameraWatcher(self)
-        self._status = QLabel()
         self._hint_timer = QTimer(self)
         self._hint_timer.setSingleShot(True)
         self._hint_timer.setInterval(HINT_MS)
@@ -112,7 +96,7 @@ class Window(QMainWindow):
     @property
     def status(self) -> str:
         """The text of the status line."""
-        return self._status.text()
+        return self._bar.text
 
     @property
     def stream(self) -> Stream:
@@ -140,7 +124,7 @@ class Window(QMainWindow):
         self._opened = time.monotonic()
         self._has_result = self._has_faces = False
         self._state = Opening()
-        self._meter = FrameRateMeter()
+        self._bar.meter = FrameRateMeter()
         self.switches.actions["mirrored"].setChecked(shown.live and not isinstance(shown, AddressMedia))
         self.view.clear()
         self.controls.show_playback(self._stream.open(shown))
@@ -187,31 +171,13 @@ class Window(QMainWindow):
 
     def _build(self) -> None:
         self.setWindowTitle("canthus")
-        self.setStyleSheet(STYLE + MENU_STYLE)
+        self.setStyleSheet(BAR_STYLE + MENU_STYLE)
         self.setMinimumSize(MINIMUM_SIZE)
-        size = QSize(960, 540 + self._status.sizeHint().height())
-        if (screen := self.screen()) is not None:
-            size = size.boundedTo(screen.availableSize() * SCREEN_FRACTION)
-        self.resize(size.expandedTo(MINIMUM_SIZE))
-        self._bar = QWidget()
-        self._bar.setObjectName("bar")
-        row = QHBoxLayout(self._bar)
-        row.setContentsMargins(12, 4, 6, 4)
-        row.setSpacing(2)
-        self._status.setObjectName("status")
-        self._status.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
-        row.addWidget(self._status, 1)
-        row.addSpacing(10)
         self._menu_bar = QMenuBar(self)
         self.setMenuBar(self._menu_bar)
         self.menus = add_menus(self._menu_bar)
-        for action in self._actions():
-            button = QToolButton()
-            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-            button.setDefaultAction(action)
-            row.addWidget(button)
-        self.controls.setObjectName("controls")
-        self.controls.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self._bar = StatusBar(self._actions())
+        self.resize(first_size(self.screen(), self._bar.sizeHint().height()))
         self._body = QWidget()
         column = QVBoxLayout(self._body)
         column.setContentsMargins(0, 0, 0, 0)
@@ -223,7 +189,6 @@ class Window(QMainWindow):
         self._pages.addWidget(self._body)
         self._pages.addWidget(self.start_page)
         self.setCentralWidget(self._pages)
-        self.setAcceptDrops(True)
 
     def _connect(self) -> None:
         self._stream.states.filled.connect(self._take_state)
@@ -241,20 +206,21 @@ class Window(QMainWindow):
 
     def _actions(self) -> list[QAction]:
         """Create the actions and add them to the menus. Return those with a button in the bar, in its order."""
+        tr = self.tr
         self.opener = Opener(self, self.menus.file, self.cameras)
         self.controls = Controls(self, self.menus.playback)
         self.switches = OverlaySwitches(self, self.menus.view, self.view.overlay_style)
         self.switches.changed.connect(self.view.set_style)
-        full = new_action(self, "Full screen", "Show only the video", "F", "F11")
+        full = new_action(self, tr("Full screen"), tr("Show only the video"), "F", "F11")
         full.triggered.connect(self._toggle_full_screen)
         self.menus.view.addSeparator()
         self.menus.view.addAction(full)
-        keys = new_action(self, "Keys", "Show keyboard shortcuts", "H", "F1", "?")
+        keys = new_action(self, tr("Keys"), tr("Show keyboard shortcuts"), "H", "F1", "?")
         keys.triggered.connect(self._show_help)
         self.menus.help.addAction(keys)
-        start = new_action(self, "Start page", "Close what is shown", "Ctrl+T")
+        start = new_action(self, tr("Start page"), tr("Close what is shown"), "Ctrl+T")
         start.triggered.connect(lambda: self.show_start())
-        close = new_action(self, "Close", "Close the window", "Q", "Ctrl+Q", "Ctrl+W")
+        close = new_action(self, tr("Close"), tr("Close the window"), "Q", "Ctrl+Q", "Ctrl+W")
         close.triggered.connect(self.close)
         self.menus.file.addActions([start, close])
         QShortcut(QKeySequence("Esc"), self).activated.connect(self._escape)
@@ -263,14 +229,7 @@ class Window(QMainWindow):
 
     def _update_status(self) -> None:
         self._watch()
-        running = isinstance(self._state, Playing) and not self._paused
-        width_of = self._status.fontMetrics().horizontalAdvance
-        text = self._meter.text(running=running)
-        if width_of(text) > self._status.width():
-            text = self._meter.text(running=running, short=True)
-        while width_of(text) > self._status.width():
-            text = text.rpartition(SEPARATOR)[0]  # drop the last value rather than cut it off
-        self._status.setText(text)
+        self._bar.refresh(running=isinstance(self._state, Playing) and not self._paused)
 
     def _watch(self) -> None:
         """Notice a camera that takes long to open, or that sends no images."""
@@ -280,11 +239,13 @@ class Window(QMainWindow):
         if isinstance(self._state, Opening) and time.monotonic() - self._opened > PATIENCE_SECONDS:
             self._refresh()
         elif playback.media.live and isinstance(self._state, Playing) and not self._hint_timer.isActive():
-            silent = time.monotonic() - playback.arrived
-            if silent > SILENT_SECONDS:
-                self.view.show_hint(f"No image from {self._name} for {silent:.0f} s")
-            elif self.view.hint.startswith("No image"):
+            seconds = time.monotonic() - playback.arrived
+            if seconds > SILENT_SECONDS:
+                text = self.tr("No image from {camera} for {seconds} s")
+                self.view.show_hint(text.format(camera=self._name, seconds=round(seconds)))
+            elif self._silent:
                 self._refresh()
+            self._silent = seconds > SILENT_SECONDS
 
     def _user_acted(self) -> None:
         """Show at once that the user has paused, resumed or jumped."""
@@ -301,7 +262,7 @@ class Window(QMainWindow):
 
     def _show_help(self) -> None:
         """Show the shortcuts, also over a message or the start page."""
-        self.help.show_menus([self.menus.file, self.menus.view, self.menus.playback, self.menus.help])
+        self.help.show_menus(self.menus.all)
 
     def _escape(self) -> None:
         if self.isFullScreen():
@@ -327,18 +288,18 @@ class Window(QMainWindow):
             case Result() as result:
                 if not self._has_result:
                     self._has_result = True
-                    self._fit(result)
+                    self._fit(result.frame)
                     self._refresh()
                 if result.seconds and not self._has_faces:
                     self._has_faces = True
                     self._refresh()
                 if self._backend and result.backend and result.backend != self._backend:
-                    self.show_hint(f"Now using {result.backend}")
+                    self.show_hint(self.tr("Now using {backend}").format(backend=result.backend))
                 self._backend = result.backend or self._backend
                 self.controls.show_position(result.frame.seconds)
                 if result.seconds:
                     self.controls.timeline.mark(result.frame.seconds, 1 / self._rate, len(result.faces) > 0)
-                self._meter.add(result)
+                self._bar.meter.add(result)
                 self.view.show_result(result)
                 self.result_shown.emit(result)
             case Failed() as failed:
@@ -355,6 +316,9 @@ class Window(QMainWindow):
                 self.failed.emit(error)
             case Disconnected(reason) if not was_disconnected:
                 self.failed.emit(InputError(reason))
+            case Playing(repeated=True):
+                text = self.tr("{camera} repeated the same image and was opened again")
+                self.show_hint(text.format(camera=self._name))
             case Playing(duration, rate):
                 self._rate = rate or self._rate
                 self.controls.show_playback(self._stream.playback, duration)
@@ -371,7 +335,7 @@ class Window(QMainWindow):
         self.controls.show_paused(paused)
         self.controls.pause.setEnabled(not isinstance(self._state, Failed))
         if not self._hint_timer.isActive():
-            self.view.show_hint("Paused  ·  Press Space to resume" if self._paused else message.hint)
+            self.view.show_hint(self.tr("Paused  ·  Press Space to resume") if self._paused else message.hint)
         self.view.show_message(message.title, message.text, self._choices(message))
 
     def _choices(self, message: Message) -> list[Choice]:
@@ -379,33 +343,27 @@ class Window(QMainWindow):
         slow = isinstance(self._state, Opening) and time.monotonic() - self._opened > PATIENCE_SECONDS
         if not message.title or not (slow or isinstance(self._state, Failed | Disconnected)):
             return []
-        choices: list[Choice] = [] if slow else [("Try again", self._retry)]
+        choices: list[Choice] = [] if slow else [(self.tr("Try again"), self._retry)]
         if self._place + 1 < len(self._list):
-            choices.append(("Next file", lambda: self._open_beside(1)))
+            choices.append((self.tr("Next file"), lambda: self._open_beside(1)))
         numbers = [media.number for media in self._list if isinstance(media, CameraMedia)]
         for camera in self.cameras.cameras[:3]:
             if camera.number not in numbers:
-                media = CameraMedia(camera.number, camera.name)
-                choices.append((f"Show {camera.name}", partial(self.open, media)))
-        return [*choices, ("Open files…", self.opener.ask_files), ("Start page", self.show_start)]
+                text = self.tr("Show {camera}").format(camera=camera.name)
+                choices.append((text, partial(self.open, CameraMedia(camera.number, camera.name))))
+        return [
+            *choices,
+            (self.tr("Open files…"), self.opener.ask_files),
+            (self.tr("Start page"), self.show_start),
+        ]
 
-    def _fit(self, result: Result) -> None:
+    def _fit(self, frame: Frame) -> None:
         """Resize the window to the shape of the first frame, unless the user has resized it already."""
         screen = self.screen()
-        if screen is None or self.size() != self._initial_size or self.isFullScreen():
-            return
-        height, width = result.frame.image.shape[0], result.frame.image.shape[1] * result.frame.pixel_aspect
-        available = screen.availableSize() * SCREEN_FRACTION
-        bars = [self._bar, self._menu_bar, *([] if self.controls.isHidden() else [self.controls])]
-        bar = sum(widget.sizeHint().height() for widget in bars)
-        scale = min(available.width() / width, (available.height() - bar) / height, max(1.0, 640 / height))
-        size = QSize(round(width * scale), round(height * scale) + bar).expandedTo(MINIMUM_SIZE)
-        geometry = QRect(QPoint(), size)
-        geometry.moveCenter(self.geometry().center())
-        # The window grows around its center; keep its top left corner on the screen.
-        corner = screen.availableGeometry().topLeft()
-        geometry.moveTopLeft(QPoint(max(geometry.left(), corner.x()), max(geometry.top(), corner.y())))
-        self.setGeometry(geometry)
+        if screen is not None and self.size() == self._initial_size and not self.isFullScreen():
+            bars = [self._bar, self._menu_bar, *([] if self.controls.isHidden() else [self.controls])]
+            bar = sum(widget.sizeHint().height() for widget in bars)
+            self.setGeometry(fitted_geometry(self.geometry(), frame, bar, screen))
 
     def changeEvent(self, event: QEvent | None) -> None:  # noqa: N802 - Qt's name
         # Handled here because the desktop environment can also toggle full screen.
@@ -415,7 +373,7 @@ class Window(QMainWindow):
             self.controls.setVisible(not full and self.controls.timeline.duration > 0)
             self._menu_bar.setVisible(not full)
             self.view.setCursor(Qt.CursorShape.BlankCursor if full else Qt.CursorShape.ArrowCursor)
-            self.show_hint("Press Esc to exit full screen" if full else "")
+            self.show_hint(self.tr("Press Esc to exit full screen") if full else "")
         super().changeEvent(event)
 
     def mouseDoubleClickEvent(self, _event: QMouseEvent | None) -> None:  # noqa: N802 - Qt's name
@@ -424,20 +382,9 @@ class Window(QMainWindow):
     def contextMenuEvent(self, event: QContextMenuEvent | None) -> None:  # noqa: N802 - Qt's name
         if event is not None:
             menu = QMenu(self)
-            for part in (self.menus.file, self.menus.view, self.menus.playback, self.menus.help):
+            for part in self.menus.all:
                 menu.addMenu(part)
             menu.exec(event.globalPos())
-
-    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:  # noqa: N802 - Qt's name
-        data = event.mimeData() if event is not None else None
-        if event is not None and data is not None and (data.hasUrls() or data.hasText()):
-            event.acceptProposedAction()
-
-    def dropEvent(self, event: QDropEvent | None) -> None:  # noqa: N802 - Qt's name
-        data = event.mimeData() if event is not None else None
-        if event is not None and data is not None:
-            event.acceptProposedAction()
-            self.opener.open_dropped(data)
 
     def closeEvent(self, event: QCloseEvent | None) -> None:  # noqa: N802 - Qt's name
         self._status_timer.stop()

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 import pytest
 from PyQt6.QtCore import QMimeData, QPoint, QPointF, QSettings, Qt, QUrl
-from PyQt6.QtGui import QDropEvent
+from PyQt6.QtGui import QDragEnterEvent, QDropEvent
 from PyQt6.QtTest import QTest
 from PyQt6.QtWidgets import QApplication, QFileDialog, QInputDialog
 
-from canthus.gui import opening, window
+from canthus.gui import opener, window
 from canthus.gui.cameras import CameraWatcher
 from canthus.gui.image_clip import IMAGE_SECONDS
 from canthus.gui.media import CameraMedia
@@ -20,6 +20,7 @@ from canthus.gui.playback import Failed
 from canthus.gui.window import Window
 from canthus.runtime.cameras import CameraInfo, CameraMode
 from canthus.runtime.errors import InputError
+from canthus.runtime.types import Frame
 from support.viewer import FakeFinder, FakeMedia, FakeSource, FakeStream, application, wait_for
 
 qt = pytest.fixture(scope="session")(application)
@@ -138,8 +139,9 @@ def test_dropped_images_are_shown_and_remembered(person: Person, tmp_path: Path)
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(tmp_path / name)) for name in ("1.png", "2.png")])
     none = Qt.KeyboardModifier.NoModifier
-    drop = QDropEvent(QPointF(9, 9), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, none)
-    person.window.dropEvent(drop)
+    copy, button = Qt.DropAction.CopyAction, Qt.MouseButton.LeftButton
+    QApplication.sendEvent(person.window, QDragEnterEvent(QPoint(9, 9), copy, data, button, none))
+    QApplication.sendEvent(person.window, QDropEvent(QPointF(9, 9), copy, data, button, none))
     assert wait_for(lambda: person.window.controls.timeline.duration == 2 * IMAGE_SECONDS)
     person.presses(Qt.Key.Key_Period)
     assert wait_for(lambda: person.position == IMAGE_SECONDS)
@@ -212,6 +214,20 @@ def test_camera_that_sends_nothing_is_noticed_and_reconnects(person: Person, mon
     assert wait_for(lambda: person.window.view.hint == "")
 
 
+def test_camera_that_was_opened_again_because_it_repeats_its_image_is_mentioned(person: Person) -> None:
+    class Repeating(FakeSource):
+        reopened = 0
+
+        def __iter__(self) -> Iterator[Frame]:
+            for shown in super().__iter__():
+                self.reopened = shown.index // 20
+                yield shown
+
+    person.opens(FakeMedia(Repeating, name="Webcam"))
+    assert wait_for(lambda: person.window.view.hint == "Webcam repeated the same image and was opened again")
+    assert person.window.view.message == ""
+
+
 def test_camera_that_opens_slowly_can_be_left(person: Person, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "PATIENCE_SECONDS", 0.1)
     opened = threading.Event()
@@ -258,7 +274,7 @@ def test_watcher_notices_a_new_device(qt: QApplication, tmp_path: Path, monkeypa
 
 
 def test_clear_of_the_list_forgets_what_was_opened(person: Person, tmp_path: Path) -> None:
-    opening.remember("rtsp://user:secret@host/1")
-    assert opening.recent() == ["rtsp://host/1"]
-    opening.forget_all()
-    assert opening.recent() == []
+    opener.remember("rtsp://user:secret@host/1")
+    assert opener.recent() == ["rtsp://host/1"]
+    opener.forget_all()
+    assert opener.recent() == []

@@ -8,17 +8,19 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
-from PyQt6.QtCore import QSize, Qt
+from PyQt6.QtCore import QSize, Qt, QTranslator
 from PyQt6.QtTest import QSignalSpy
 from PyQt6.QtWidgets import QApplication
 
 from canthus.gui import playback
 from canthus.gui.app import command
 from canthus.gui.mailbox import Mailbox
-from canthus.gui.meter import FrameRateMeter
+from canthus.gui.status_bar import FrameRateMeter
 from canthus.gui.stream import Result
 from canthus.gui.window import Window
 from canthus.runtime.errors import InputError, ModelError
@@ -72,6 +74,41 @@ def test_window_shows_camera_and_faces(open_window: Callable[[FakeStream], Windo
     assert wait_for(lambda: "·  3.0 ms" in window.status)
     window.setStyleSheet("QLabel#status { font-size: 40px; }")  # as with a large system font
     assert wait_for(lambda: window.status.endswith(("fps", "face")))
+
+
+def test_frames_are_converted_outside_the_thread_of_the_window(
+    open_window: Callable[[FakeStream], Window], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert, threads = cv2.cvtColor, set()
+
+    def recorded(*args: Any) -> Any:
+        threads.add(threading.current_thread())
+        return convert(*args)
+
+    monkeypatch.setattr(cv2, "cvtColor", recorded)
+    window = open_window(fake_stream())
+    assert wait_for(lambda: "1 face " in window.status)
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def test_menus_and_messages_are_translated(open_window: Callable[[FakeStream], Window]) -> None:
+    class Marking(QTranslator):
+        def translate(self, _context: str | None, text: str | None, *_rest: Any) -> str:
+            return f"§{text}"
+
+    translator = Marking()
+    QApplication.installTranslator(translator)
+    try:
+        window = open_window(fake_stream(source=lambda: FakeSource(count=0, error=InputError("gone"))))
+        assert wait_for(lambda: window.view.card.choices != [])
+    finally:
+        QApplication.removeTranslator(translator)
+    actions = [action for action in window.actions() if action.text()]
+    texts = [*(menu.title() for menu in window.menus.all), *(action.text() for action in actions)]
+    tips = [action.toolTip() for action in actions]
+    assert len(actions) > 20
+    assert [text for text in [*texts, *tips, *window.view.card.choices] if not text.startswith("§")] == []
 
 
 def test_initial_window_fits_the_screen(open_window: Callable[[FakeStream], Window]) -> None:

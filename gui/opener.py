@@ -1,10 +1,10 @@
-"""Everything with which something is opened: the File menu, its dialogs, and what was opened last."""
+"""Everything with which something is opened: the File menu, its dialogs, what was opened last, and drag and drop."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from PyQt6.QtCore import QMimeData, QObject, QSettings, pyqtSignal
-from PyQt6.QtGui import QAction
+from PyQt6.QtCore import QEvent, QMimeData, QObject, QSettings, pyqtSignal
+from PyQt6.QtGui import QAction, QDropEvent
 from PyQt6.QtWidgets import QFileDialog, QInputDialog, QLineEdit, QMainWindow, QMenu
 
 from canthus.gui.cameras import CameraWatcher
@@ -41,6 +41,8 @@ class Opener(QObject):
         menu.addSeparator()
         self._recent_menu.aboutToShow.connect(self._fill_recent)
         cameras.changed.connect(self._fill_cameras)
+        window.setAcceptDrops(True)
+        window.installEventFilter(self)
         self._fill_cameras()
         self._fill_recent()
 
@@ -92,6 +94,18 @@ class Opener(QObject):
             remember(str(path))
         QSettings("canthus", "canthus").setValue(FOLDER_KEY, str(paths[0].absolute().parent))
         self.chosen.emit(found)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+        """Open what the user drops on the window."""
+        if isinstance(event, QDropEvent) and (data := event.mimeData()) is not None:
+            if event.type() == QEvent.Type.DragEnter and (data.hasUrls() or data.hasText()):
+                event.acceptProposedAction()
+                return True
+            if event.type() == QEvent.Type.Drop:
+                event.acceptProposedAction()
+                self.open_dropped(data)
+                return True
+        return super().eventFilter(watched, event)
 
     def open_dropped(self, data: QMimeData) -> None:
         """Open what the user has dropped on the window."""

@@ -1,7 +1,12 @@
-"""The numbers in the status line: frame rate, faces, time per stage, dropped frames."""
+"""The bar below the video: frame rate, faces, time per stage, dropped frames; and buttons."""
 
 import time
 from collections import deque
+from collections.abc import Sequence
+
+from PyQt6.QtCore import QCoreApplication, Qt
+from PyQt6.QtGui import QAction
+from PyQt6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QToolButton, QWidget
 
 from canthus.gui.stream import Result
 
@@ -13,6 +18,49 @@ PAD = "\N{FIGURE SPACE}"
 
 SEPARATOR = "  ·  "
 """Between two values."""
+
+
+def tr(text: str) -> str:
+    """Translate a text of this file."""
+    return QCoreApplication.translate("StatusBar", text)
+
+
+class StatusBar(QWidget):
+    """Shows the values of a meter for which there is room, and a button for each of some actions."""
+
+    def __init__(self, actions: Sequence[QAction]) -> None:
+        super().__init__()
+        self.setObjectName("bar")
+        self.setAttribute(Qt.WidgetAttribute.WA_StyledBackground)
+        self.meter = FrameRateMeter()
+        self._values = QLabel()
+        self._values.setObjectName("status")
+        self._values.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(12, 4, 6, 4)
+        row.setSpacing(2)
+        row.addWidget(self._values, 1)
+        row.addSpacing(10)
+        for action in actions:
+            button = QToolButton()
+            button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+            button.setDefaultAction(action)
+            row.addWidget(button)
+
+    @property
+    def text(self) -> str:
+        """The values that are shown."""
+        return self._values.text()
+
+    def refresh(self, running: bool) -> None:
+        """Show the values, or only the faces unless the playback is running."""
+        width_of = self._values.fontMetrics().horizontalAdvance
+        text = self.meter.text(running=running)
+        if width_of(text) > self._values.width():
+            text = self.meter.text(running=running, short=True)
+        while width_of(text) > self._values.width():
+            text = text.rpartition(SEPARATOR)[0]  # drop the last value rather than cut it off
+        self._values.setText(text)
 
 
 class FrameRateMeter:
@@ -50,14 +98,14 @@ class FrameRateMeter:
         }
         stages = "  ".join(f"{stage} {mean:.1f}" for stage, mean in means.items())
         parts = (
-            f"{rate.rjust(4, PAD)} fps",
+            tr("{rate} fps").format(rate=rate.rjust(4, PAD)),
             _faces(len(newest.faces)),
             f"{sum(means.values()):.1f} ms" if short else f"{stages} ms",
-            f"{newest.dropped} dropped",
+            tr("{count} dropped").format(count=newest.dropped),
         )
         backend = (newest.backend,) if newest.backend and not short else ()
         return SEPARATOR.join((*parts, *backend))
 
 
 def _faces(count: int) -> str:
-    return f"{count} face" + "s" * (count != 1)
+    return tr("1 face") if count == 1 else tr("{count} faces").format(count=count)

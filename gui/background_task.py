@@ -11,7 +11,7 @@ from canthus.gui.mailbox import Mailbox
 Value = TypeVar("Value")
 
 
-class Background(QObject, Generic[Value]):
+class BackgroundTask(QObject, Generic[Value]):
     """Calls `work` in a daemon thread at each `start`, and then `done` with its value in the thread of Qt."""
 
     def __init__(self, parent: QObject, work: Callable[[], Value], done: Callable[[Value], object]) -> None:
