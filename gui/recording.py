@@ -10,6 +10,7 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PyQt6.QtCore import QCoreApplication
 
 from canthus.gui.mailbox import Mailbox
 from canthus.gui.overlay import OverlayStyle, Trails
@@ -34,6 +35,11 @@ CAMERA_RATE = 30.0
 
 PREFIX = "canthus-"
 """Of the names of recordings and snapshots."""
+
+
+def tr(text: str) -> str:
+    """Translate a text of this file."""
+    return QCoreApplication.translate("Recording", text)
 
 
 @dataclass(frozen=True)
@@ -143,7 +149,7 @@ class Recorder:
                 seconds = writer.write(result)
                 self.states.post(Recording(seconds, self._results.dropped))
                 result = next(results, None)
-            note = "" if result is None else "The recording ended where the file was left."
+            note = "" if result is None else tr("The recording ended where the file was left.")
             self._results.leave()
             self.states.post(Saving())
         note = writer.audio_error or note
@@ -208,7 +214,8 @@ class _Writer:
     @property
     def audio_error(self) -> str:
         """Why the sound is incomplete, as a sentence; or empty."""
-        return f"Its sound is incomplete: {self._video.audio_error}." if self._video.audio_error else ""
+        error = self._video.audio_error
+        return tr("Its sound is incomplete: {reason}.").format(reason=error) if error else ""
 
 
 def _open_source(file: Path | None, first: Result, folder: Path) -> "VideoFile":

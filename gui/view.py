@@ -13,8 +13,8 @@ from canthus.gui.stream import Result
 
 BACKGROUND = QColor("#0b0e13")
 DIMMED = QColor(6, 8, 12, 150)
-CARD = QColor(20, 25, 33, 235)
-TITLE_COLOR = QColor("#e6ebf2")
+HINT_BACKGROUND = QColor(20, 25, 33, 235)
+HINT_COLOR = QColor("#e6ebf2")
 
 
 class View(QWidget):
@@ -116,8 +116,8 @@ class View(QWidget):
         pill = text_box.adjusted(-16, -7, 16, 7)
         pill.moveBottom(self.height() - 18)
         painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(CARD)
+        painter.setBrush(HINT_BACKGROUND)
         painter.drawRoundedRect(pill, 16, 16)
-        painter.setPen(TITLE_COLOR)
+        painter.setPen(HINT_COLOR)
         painter.drawText(pill.adjusted(16, 7, -16, -7), flags, self.hint)
         painter.restore()
