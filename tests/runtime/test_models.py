@@ -60,7 +60,7 @@ def test_manifest_that_is_no_object_is_refused(tmp_path, text):
     [
         ({"size": 64}, r"inputs have the shapes \[\?,128,128,3\] \(expected \[N, 64, 64, 3\], from size 64"),
         (
-            {"points": 29, "calibration": [1, 0]},
+            {"points": 29, "scheme": "COFW", "calibration": [1, 0]},
             r"outputs have the shapes \[\?,98,2\] and \[\?,98\] \(expected \[N, 29, 2\] and \[N, 29\]",
         ),
     ],
