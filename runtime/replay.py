@@ -2,9 +2,14 @@
 
 import contextlib
 import dataclasses
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from canthus.runtime.options import command_parser
+
+if TYPE_CHECKING:
+    from canthus.runtime.tables import TableSink
 
 DESCRIPTION = """Track, smooth and measure the faces of a trace again, without camera or model.
 
@@ -36,6 +41,7 @@ def command(arguments: list[str]) -> int:
             check_table(args.table, args.overwrite)
             schema = FRAMES.with_measures(header.processing.measures)
             table = stack.enter_context(TableSink(args.table, schema, {"trace": dataclasses.asdict(header)}))
+            stack.push(partial(_discard_part, table))
         frames = with_faces = 0
         first_other: int | None = None
         for one in replay(args.trace):
@@ -48,3 +54,9 @@ def command(arguments: list[str]) -> int:
         print(f"{frames} frames, {with_faces} with faces, {describe(header)}")
         print("the same numbers" if first_other is None else f"other numbers from frame {first_other} on")
     return 0 if first_other is None else 1
+
+
+def _discard_part(table: "TableSink", error: type[BaseException] | None, *_: object) -> None:
+    """Delete the table of a trace that was read in part: it would look like a whole one."""
+    if error is not None:
+        table.discard()

@@ -106,7 +106,7 @@ def find_stopped_run(outputs: Sequence[Path], run: Mapping[str, object], overlay
         return None
     if different := sorted(name for name in {*before, *run} if before.get(name) != run.get(name)):
         raise InputError(
-            f"{outputs[0]}: the stopped run had another {different[0]}; give the same options and source, or leave out "
+            f"{outputs[0]}: the stopped run differs in {different[0]}; give the same options and source, or leave out "
             "--resume to start again"
         )
     limit = max(map(count_packets, videos_left(folders[overlay], overlay)), default=0) if overlay else None

@@ -141,7 +141,7 @@ def process_video(
             stack.callback(sinks.recorder.discard)
         backends: list[Backend] = []
         landmarked = _landmark(run, stopped, backends.append, sinks.recorder)
-        results = _begun(stack.enter_context(contextlib.closing(landmarked)))
+        results = _begun(stack.enter_context(contextlib.closing(landmarked)), source)
         try:
             sinks.open(results.first.frame.seconds, backends[0])
             done = _write(run, sinks, results, on_frame)
@@ -312,11 +312,11 @@ class _Begun:
         yield from self._results
 
 
-def _begun(results: Iterator[_Result]) -> _Begun:
+def _begun(results: Iterator[_Result], source: Path) -> _Begun:
     """Compute the first result. Raises InputError if there is none."""
     first = next(results, None)
     if first is None:
-        raise InputError("no frame is in the part between --start and --end; the video is shorter")
+        raise InputError(f"{source}: no frame is between --start and --end; give times within the video")
     return _Begun(results, first)
 
 
@@ -333,8 +333,11 @@ def _claimed(run: _Run) -> Iterator[None]:
         raise InputError(
             f"{outputs.trace or STDOUT}: cannot go on; give -o and --table with file names, or leave out --resume"
         )
+    files = [output.resolve() for output, _ in checks if output]
     with contextlib.ExitStack() as stack:
         for output, check in checks:
+            if output and files.count(output.resolve()) > 1:
+                raise InputError(f"{output}: is given for two outputs; choose another name for one")
             if output and output.resolve() == run.file.path.resolve():
                 raise InputError(f"{output}: is the source; choose another name for the output")
             if output and (output != STDOUT or check is not check_table):

@@ -70,7 +70,8 @@ def train(pack: Pack, recipe: Recipe, folder: Path, options: TrainOptions = DEFA
     if not completed:
         raise KeyboardInterrupt
     if world.first and len(run.batches.validation_rows):
-        _log.info("%s", calibrate(folder / "best", run.batches, world.device))
+        for line in str(calibrate(folder / "best", run.batches, world.device)).splitlines():
+            _log.info("%s", line)
     return folder / "best"
 
 

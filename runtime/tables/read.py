@@ -1,5 +1,6 @@
 """Read a table of points into arrays or a DataFrame."""
 
+import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -140,8 +141,10 @@ def _read_text(path: Path) -> Table:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             schema, chunks = parse(file)
             return _joined(schema, read_metadata(path), chunks)
-    except (InputError, ValueError, LookupError, TypeError) as error:
+    except InputError as error:
         raise InputError(f"{path}: {error}") from error
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, csv.Error) as error:
+        raise InputError(f"{path}: is damaged ({error}); write the table again") from error
 
 
 def _joined(schema: Schema, metadata: dict[str, object], chunks: Iterable[tuple[Records, list[str]]]) -> Table:

@@ -141,6 +141,10 @@ class TableSink(Closeable):
                 self._writer.complete()
         return not self._failed
 
+    def discard(self) -> None:
+        """Let `close` delete the file instead of moving it to its path."""
+        self._failed = True
+
     def close(self) -> None:
         """Finish the file and move it to its path."""
         commit_together([self])

@@ -140,7 +140,7 @@ def _csv_chunks(schema: Schema, reader: Iterator[list[str]], places: list[int]) 
 
 def parse_json(lines: Iterable[str]) -> tuple[Schema, Iterator[Chunk]]:
     """Return the schema of a table of JSON Lines, and its rows in chunks. Raises InputError or ValueError."""
-    objects = [json.loads(line) for line in lines]
+    objects = [_json_object(number, line) for number, line in enumerate(lines, 1)]
     face: dict[str, Any] = next((row for row in objects if row.get("face") is not None), {})
     first = objects[0] if objects else {}
     kind = "images" if "picture" in first else "frames"
@@ -150,6 +150,16 @@ def parse_json(lines: Iterable[str]) -> tuple[Schema, Iterator[Chunk]]:
     if "scores" in face:
         schema = Schema(schema.kind, schema.measures, len(face["scores"]))
     return schema, iter([_json_records(schema, objects)])
+
+
+def _json_object(number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"line {number}: not JSON ({getattr(error, 'msg', error)})") from error
+    if not isinstance(row, dict):
+        raise InputError(f"line {number}: not a JSON object")
+    return row
 
 
 def _json_records(schema: Schema, objects: list[dict]) -> Chunk:

@@ -73,7 +73,8 @@ def test_part_of_a_video_keeps_the_numbers_and_times_of_the_source(tmp_path, opt
     ("options", "message"),
     [
         (["--start", "2", "--end", "1"], "--end 1: is not after --start 2"),
-        (["--start", "90"], "no frame is in the part between --start and --end"),
+        (["--start", "90"], "in.mp4: no frame is between --start and --end; give times within the video"),
+        (["--table", "{output}"], "o.mp4: is given for two outputs; choose another name for one"),
         (["--codec", "prores"], "cannot store prores (expected .mov, .mkv)"),
         (["--codec", "h264", "--crf", "70"], "--crf 70: not a quality of h264 (expected 0 to 51"),
         (["--pix-fmt", "yuv999"], "--pix-fmt yuv999: h264 cannot encode it (expected yuv420p,"),
@@ -83,7 +84,8 @@ def test_part_of_a_video_keeps_the_numbers_and_times_of_the_source(tmp_path, opt
 @pytest.mark.usefixtures("fake_networks")
 def test_impossible_options_are_one_clear_error_before_any_work(tmp_path, capsys, options, message):
     source = write_video(tmp_path / "in.mp4", TIMES)
-    assert run(source, "-o", tmp_path / "o.mp4", *options) == 1
+    output = tmp_path / "o.mp4"
+    assert run(source, "-o", output, *(option.format(output=output) for option in options)) == 1
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

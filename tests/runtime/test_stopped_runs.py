@@ -174,7 +174,7 @@ def test_run_with_other_options_does_not_go_on(clip, tmp_path, monkeypatch, caps
     before = names(tmp_path / "out")
     capsys.readouterr()
     assert run(clip, tmp_path / "out", "--resume", *options) == 1
-    assert f"the stopped run had another {different}; give the same options" in capsys.readouterr().err
+    assert f"the stopped run differs in {different}; give the same options" in capsys.readouterr().err
     assert names(tmp_path / "out") == before
 
 

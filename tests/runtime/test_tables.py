@@ -12,6 +12,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.files import DRAFT_PREFIX
 from canthus.runtime.measures import Measurer
 from canthus.runtime.tables import FRAMES, IMAGES, SCHEMA_VERSION, TABLE_SUFFIXES, TableSink, check_table, journal
+from canthus.runtime.tables.text import csv_header
 from canthus.runtime.types import Faces
 from support.shape import SHAPE
 
@@ -248,3 +249,24 @@ def test_full_disk_leaves_no_partial_table(tmp_path, suffix):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.jsonl", '{"frame": 0, "face": null', "line 1: not JSON (Expecting ',' delimiter)"),
+        ("t.jsonl", "[" * 100_000, "line 1: not JSON (maximum recursion depth exceeded"),
+        ("t.jsonl", "[1]\n", "line 1: not a JSON object"),
+        ("t.jsonl", '{"frame": 0, "face": 0, "scores": 5}\n', "is damaged (object of type 'int' has no len()); write"),
+        ("t.csv", "{header}" + "z" + "," * 302, "is damaged (invalid literal for int() with base 10: 'z'); write"),
+        ("t.csv", "{header}" + "9" * 30 + "," * 302, "is damaged (Python int too large to convert to C"),
+        ("t.csv", "{header}" + "9" * 200_000, "is damaged (field larger than field limit (131072)); write"),
+    ],
+)
+def test_a_damaged_text_table_is_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content.replace("{header}", csv_header(FRAMES)))
+    with pytest.raises(InputError) as raised:
+        read_table(path)
+    assert str(raised.value).startswith(f"{path}: {message}")
+    assert "\n" not in str(raised.value)

@@ -234,6 +234,16 @@ def test_the_command_compares_and_writes_the_table(tmp_path, capsys):
     assert "other numbers from frame 7 on" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_a_damaged_trace_leaves_no_table(tmp_path, capsys, suffix):
+    path = tmp_path / "clip.trace"
+    record(path, moving(one_face))
+    rewrite(path, "000000/points", lambda points: points[:-1])
+    assert main(["replay", str(path), "--table", str(tmp_path / f"points{suffix}")]) == 1
+    assert "clip.trace: is damaged" in capsys.readouterr().err
+    assert [each.name for each in tmp_path.iterdir()] == ["clip.trace"]
+
+
 def test_canthus_video_records_a_trace(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "Detector", lambda model: FakeDetector())
     monkeypatch.setattr(pipeline, "open_automatic", lambda *_: FakeBackend())
