@@ -1,6 +1,5 @@
 """Read a table of points into arrays or a DataFrame."""
 
-import csv
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import CanthusError, InputError
 from canthus.runtime.tables import arrow, npz
 from canthus.runtime.tables.schema import NO_FACE, Records, Schema
 from canthus.runtime.tables.text import parse_csv, parse_json
@@ -123,6 +122,18 @@ def read_table(path: str | Path) -> Table:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file (expected a table)")
+    try:
+        return _read(path)
+    except CanthusError:
+        raise
+    except MemoryError as error:  # pyarrow's is a subclass
+        raise InputError(f"{path}: needs more memory than there is, or is damaged; write the table again") from error
+    except Exception as error:  # parsers of damaged files raise many types
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: is damaged ({reason}); write the table again") from error
+
+
+def _read(path: Path) -> Table:
     match path.suffix.lower():
         case ".csv" | ".jsonl":
             return _read_text(path)
@@ -143,8 +154,6 @@ def _read_text(path: Path) -> Table:
             return _joined(schema, read_metadata(path), chunks)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, csv.Error) as error:
-        raise InputError(f"{path}: is damaged ({error}); write the table again") from error
 
 
 def _joined(schema: Schema, metadata: dict[str, object], chunks: Iterable[tuple[Records, list[str]]]) -> Table:

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import json
 import os
@@ -270,3 +271,17 @@ def test_a_damaged_text_table_is_one_line(tmp_path, name, content, message):
         read_table(path)
     assert str(raised.value).startswith(f"{path}: {message}")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".feather", ".npz"])
+def test_flipped_bits_of_a_table_are_errors_of_canthus(tmp_path, suffix):
+    whole = write(tmp_path / f"t{suffix}").read_bytes()
+    random, read = np.random.default_rng(0), 0
+    for _ in range(15):
+        damaged = np.frombuffer(whole, np.uint8).copy()
+        damaged[random.integers(len(whole), size=4)] ^= 8
+        (tmp_path / f"d{suffix}").write_bytes(damaged.tobytes())
+        with contextlib.suppress(InputError):  # a bit of a value may read as another value
+            read_table(tmp_path / f"d{suffix}")
+            read += 1
+    assert read < 10
