@@ -55,7 +55,7 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "cpu": f"{_or_import_error(_cpu)}, {_cores()} cores",
+        "cpu": f"{_or_import_error(_cpu)}, {_cores()} core{'s' if _cores() > 1 else ''}",
         "gpus": _gpus(),
         "cameras": _cameras(),
         "models": {name: str(path) for name, path in included_models().items()},
