@@ -34,7 +34,7 @@ def test_train_command_trains_refuses_an_existing_run_and_resumes(faces, tmp_pat
     settings = [f"{n}={v}" for n, v in (("size", 32), ("batch", 4), ("epochs", 0.5), ("held_out", 3))]
     words = [pack, "-o", run, *(word for one in settings for word in ("--set", one))]
     assert command(words) == 0
-    assert f"canthus eval --model '{run}/best.safetensors' --wflw SET\n" in capsys.readouterr().out
+    assert f"canthus eval --model '{run}/best.safetensors' --data SET\n" in capsys.readouterr().out
     assert load_recipe(tmp_path / "my run" / "recipe.json").epochs == 0.5
     with pytest.raises(InputError, match="--resume continues it, --overwrite replaces it"):
         command(words)

@@ -122,7 +122,7 @@ def _report_stop(args: argparse.Namespace, folder: Path) -> None:
 
 def _report_end(args: argparse.Namespace, folder: Path, best: Path) -> None:
     weights = best.with_suffix(".safetensors")
-    measure = shlex.join(["canthus", "eval", "--model", str(weights), "--wflw", "SET"])
+    measure = shlex.join(["canthus", "eval", "--model", str(weights), "--data", "SET"])
     print(f"the best checkpoint: {weights}; to measure it: {measure}")
     if args.minutes:
         print(f"the time is up; to continue: canthus train {_resume_arguments(args, folder)}")
