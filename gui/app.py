@@ -251,9 +251,14 @@ def _open_qt() -> "QApplication":
 
     messages: list[str] = []
     QLoggingCategory.setFilterRules("qt.multimedia.*=false")  # it names each optional library that is missing
-    previous = qInstallMessageHandler(handle_message)
+    qInstallMessageHandler(handle_message)
     application = QApplication(["canthus"])
-    qInstallMessageHandler(previous)
+
+    def print_message(_kind: QtMsgType, _context: object, message: str | None) -> None:
+        if not (message or "").startswith("PulseAudioService"):  # no sound server runs: Sound says so if it is needed
+            print(message, file=sys.stderr)
+
+    qInstallMessageHandler(print_message)
     for message in messages:
         print(message, file=sys.stderr)
     with suppress(ImportError):  # without libpulse on Linux; Sound says so
