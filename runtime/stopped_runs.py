@@ -53,6 +53,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, run: Mapping[str, object]) -> None:
         self._folder = folder
+        self.saved = False  # at least one
         (folder / _RUN).write_text(json.dumps(run), encoding="utf-8")
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -62,6 +63,7 @@ class Checkpoints:
         written = path.with_suffix(".new")
         written.write_bytes(json.dumps(asdict(checkpoint.progress)).encode() + b"\n" + checkpoint.state)
         written.replace(path)
+        self.saved = True
         for old in sorted(self._folder.glob(f"*{_SUFFIX}"))[:-CHECKPOINTS]:
             old.unlink()
 

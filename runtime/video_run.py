@@ -149,7 +149,9 @@ def process_video(
             parts = keep_parts(sinks.outputs)
             if parts:
                 names = " and ".join(map(str, parts))
-                _log.warning("stopped; %s: what was written until then; --resume goes on", names)
+                saved = sinks.checkpoints is not None and sinks.checkpoints.saved
+                advice = "; --resume goes on" if saved else ""
+                _log.warning("stopped; %s: what was written until then%s", names, advice)
             raise
         commit_together(sinks.outputs)
     # Read after the sinks are closed: the rest of the audio is copied on close.

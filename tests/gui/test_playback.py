@@ -87,7 +87,7 @@ def test_person_scrubs_with_the_mouse_while_paused(person: Person) -> None:
     for share in (0.2, 0.8, 0.5):
         QTest.mouseClick(timeline, Qt.MouseButton.LeftButton, pos=QPoint(round(timeline.width() * share), 12))
     assert wait_for(lambda: bool(person.finder.seen) and abs(person.finder.seen[-1][1] - 5.0) < 0.2)
-    assert abs(person.position - 5.0) < 0.2
+    assert wait_for(lambda: abs(person.position - 5.0) < 0.2)
     assert wait_for(lambda: person.window.status == "1 face")
     assert 2 <= len(timeline.spans()) <= 4  # the start, and the places of the clicks that were searched
     person.presses(Qt.Key.Key_Right)

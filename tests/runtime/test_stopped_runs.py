@@ -182,7 +182,7 @@ def test_other_source_does_not_go_on(clip, tmp_path, monkeypatch, capsys):
     kill(monkeypatch, clip, tmp_path / "out", 50)
     clip.write_bytes(clip.read_bytes() + b"\0")
     assert run(clip, tmp_path / "out", "--resume") == 1
-    assert "another source" in capsys.readouterr().err
+    assert "differs in source" in capsys.readouterr().err
 
 
 def test_resume_without_a_stopped_run_starts_and_says_so(clip, tmp_path, capsys):
