@@ -20,6 +20,9 @@ MAY_IMPORT = {
     "engines": {"engines", "trainer", "runtime"},
     "gui": {"gui", "runtime"},
 }
+TOP_LEVEL = {
+    *ROOMS, "tests", "pyproject.toml", "README.md", "CHANGELOG.md", "LICENSE", "Makefile", "constraints.txt",
+}  # fmt: skip
 SOURCES = [path for room in ROOMS for path in sorted((REPOSITORY / room).rglob("*.py"))]
 RUNTIME_ORDER = (
     "errors threads addresses extras interrupts file_lock files abandoned temporal closeable fields schemes wflw "
@@ -30,6 +33,11 @@ RUNTIME_ORDER = (
 )
 """Files and folders of runtime, each importing only earlier ones at its top."""
 HEAVY = ("torch", "PyQt6", "cv2", "av", "mediapipe", "openvino", "tensorrt", "onnx")
+
+
+def test_nothing_else_lies_at_the_top():
+    tracked = subprocess.check_output(["git", "ls-files"], cwd=REPOSITORY, text=True).splitlines()
+    assert {name.split("/")[0] for name in tracked if not name.startswith(".")} == TOP_LEVEL
 
 
 def imports(path):
