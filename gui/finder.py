@@ -10,6 +10,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from canthus.gui.mailbox import Mailbox
+from canthus.gui.stream import FaceFinder
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import CanthusError
 from canthus.runtime.models import Precision
@@ -53,18 +54,8 @@ class Tracking:
         )
 
 
-class Landmarks(Protocol):
-    """Finds the faces of frames: a `TrackingLandmarker`."""
-
-    @property
-    def seconds(self) -> dict[str, float]: ...
-
-    @property
-    def backend_name(self) -> str: ...
-
-    def update(self, frame: Frame) -> Faces: ...
-
-    def restart(self) -> None: ...
+class Landmarks(FaceFinder, Protocol):
+    """Finds the faces of frames, with settings that may change: a `TrackingLandmarker`."""
 
     def calibrate(self) -> None: ...
 
