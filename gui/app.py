@@ -106,6 +106,7 @@ def command(arguments: list[str]) -> int:
     exit_code = 1 if failure is not None else 130 if signals else 0
     if failure is not None:
         reporter.report(failure)
+    _forget_frames(errors)
     if not ended:
         # A library or a driver still holds a thread, for example while it loads a model. A normal exit could crash.
         sys.stdout.flush()
@@ -297,6 +298,17 @@ def _close_on_errors(close: Callable[[], object]) -> Iterator[list[BaseException
         yield errors
     finally:
         sys.excepthook = previous
+
+
+def _forget_frames(errors: list[BaseException]) -> None:
+    """Release the frames in which the errors were raised. They hold the application.
+
+    If the application still lives when Python exits, the clean-up of PyQt crashes now and then.
+    """
+    for error in errors:
+        error.__traceback__ = None
+    if errors:
+        sys.last_type = sys.last_value = sys.last_traceback = None  # Python keeps the last error here
 
 
 @contextmanager

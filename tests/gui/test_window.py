@@ -397,7 +397,7 @@ def test_error_of_a_damaged_file_is_printed_when_the_window_closes_early(tmp_pat
 
 FAILING_SLOT = """
 import sys
-from PyQt6.QtCore import QTimer
+from PyQt6.QtCore import QCoreApplication, QTimer
 from canthus.gui import app
 from canthus.gui.stream import Stream
 from canthus.runtime.cli import main
@@ -414,7 +414,9 @@ def open_and_fail():
     QTimer.singleShot(100, fail)
     return application
 app._open_qt = open_and_fail
-sys.exit(main(["view"]))
+code = main(["view"])
+assert QCoreApplication.instance() is None, "PyQt's clean-up crashes now and then if it outlives the command"
+sys.exit(code)
 """
 
 
