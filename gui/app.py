@@ -1,11 +1,14 @@
 """The `canthus view` command: opens the window, and ends its threads when it closes."""
 
 import argparse
+import gc
 import logging
 import os
 import signal
 import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -68,6 +71,18 @@ def command(arguments: list[str]) -> int:
         parser.error("--loop needs a file: canthus view --loop FILE")
     media = _media(args)
     application = _open_qt()
+    from PyQt6.QtCore import QEvent
+
+    exit_code = _show(application, args, media)
+    application.sendPostedEvents()  # PyQt releases a slot only when it handles an event
+    application.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    gc.collect()  # the application must be the last object of Qt: PyQt may crash if it deletes others with it
+    return exit_code
+
+
+def _show(application: "QApplication", args: argparse.Namespace, media: "list[Media]") -> int:
+    """Show the window until it is closed. Returns the exit code, after all threads and the window are gone."""
+    from PyQt6 import sip
     from PyQt6.QtGui import QIcon
 
     from canthus.gui.icons import ICON
@@ -76,6 +91,7 @@ def command(arguments: list[str]) -> int:
     from canthus.gui.window import Window
 
     application.setWindowIcon(QIcon(str(ICON)))
+    threads = set(threading.enumerate())
     stderr = _duplicate_stderr()
     control = _control(args)
     stream = _stream(control)
@@ -83,7 +99,12 @@ def command(arguments: list[str]) -> int:
     tools = Tools(window, control)
     reporter = _Reporter(stderr)
     window.failed.connect(reporter.report)
-    with _close_on_signals(lambda: window.close()) as signals, _close_on_errors(lambda: window.close()) as errors:
+
+    def close() -> None:
+        if not sip.isdeleted(window):
+            window.close()
+
+    with _close_on_signals(close) as signals, _close_on_errors(close) as errors:
         window.controls.loop.setChecked(args.loop)
         window.show()
         stream.start()
@@ -98,7 +119,7 @@ def command(arguments: list[str]) -> int:
         finally:
             stream.stop()
             tools.close()
-            ended = stream.join(JOIN_SECONDS)
+            ended = _join(threads, JOIN_SECONDS)
     # After Ctrl-C, later errors may be caused by it, so only an error that the window has shown counts. If the user
     # closed the window, all errors are reported.
     failure = window.failure if signals else stream.failure or window.failure
@@ -113,7 +134,18 @@ def command(arguments: list[str]) -> int:
         os._exit(exit_code)
     if stderr is not None:
         os.close(stderr)
+    sip.delete(window)
     return exit_code
+
+
+def _join(others: set[threading.Thread], seconds: float) -> bool:
+    """Wait up to `seconds` for all threads except `others`; return whether they have ended."""
+    until = time.monotonic() + seconds
+    # Python names a thread of a library "Dummy-1" once it has called Python code, and cannot wait for it.
+    started = [t for t in threading.enumerate() if t not in others and not t.name.startswith("Dummy-")]
+    for thread in started:
+        thread.join(max(0.0, until - time.monotonic()))
+    return not any(thread.is_alive() for thread in started)
 
 
 def start_viewer() -> int:

@@ -138,7 +138,7 @@ class Tools(QObject):
         self.docks["face"].visibilityChanged.connect(lambda shown: self._require_measures(shown))
         hints = QGuiApplication.styleHints()
         if hints is not None:
-            hints.colorSchemeChanged.connect(lambda _: self._apply_theme())
+            hints.colorSchemeChanged.connect(self._apply_theme)  # a lambda would keep the window alive
         self._watch = QTimer(self)
         self._watch.setInterval(WATCH_MS)
         self._watch.timeout.connect(self._stop_at_the_end)
