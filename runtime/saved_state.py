@@ -40,8 +40,9 @@ def load_state(content: bytes) -> dict[str, dict[str, object]]:
     """
     try:
         state = _Reader(io.BytesIO(content)).load()
-    except (pickle.UnpicklingError, EOFError, LookupError, ValueError, TypeError, AttributeError, ImportError) as error:
-        raise InputError(f"the state of the stopped run is damaged ({error})") from error
+    except Exception as error:  # pickle raises many types for damaged content, also MemoryError
+        reason = str(error) or type(error).__name__
+        raise InputError(f"the state of the stopped run is damaged ({reason})") from error
     if not isinstance(state, dict) or not all(isinstance(part, dict) for part in state.values()):
         raise InputError("the state of the stopped run is damaged (not the values of its parts)")
     return state

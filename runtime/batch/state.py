@@ -98,10 +98,11 @@ class State:
 
     def _read(self, text: str) -> None:
         for line in text.splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
                 record = json.loads(line)
+                finished = _finished(record)
                 if self._shard.has(record["name"]):
-                    self._records[record["name"]] = _finished(record)
+                    self._records[record["name"]] = finished
 
     def is_started(self, name: str) -> bool:
         """Whether a run has begun to write the outputs of a file: they are its own and may be replaced."""
@@ -166,7 +167,25 @@ class State:
         self._uploaded = time.monotonic()
 
 
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "name": str,
+    "key": str,
+    "stamp": str,
+    "sha256": str,
+    "sizes": dict,
+    "figures": dict,
+    "seconds": (int, float),
+}
+"""Types of the values of a line."""
+
+
 def _finished(record: dict[str, Any]) -> Finished:
+    """Return the record of a line. Raises TypeError if a value has another type."""
+    if not isinstance(record, dict):
+        raise TypeError("not an object")
+    for name, kind in _TYPES.items():
+        if name in record and not isinstance(record[name], kind):
+            raise TypeError(f"{name} is {record[name]!r}")
     return Finished(
         record.get("key", ""),
         record.get("stamp", ""),

@@ -64,8 +64,9 @@ class UdpSender:
             self._socket = socket.socket(family, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        except OSError as error:
-            raise InputError(f"{address}: cannot be reached ({error.strerror or error})") from error
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that is too long
+            reason = getattr(error, "strerror", None) or error
+            raise InputError(f"{address}: cannot be reached ({reason})") from error
         self.address = address
         self._failed = False
 

@@ -49,13 +49,16 @@ def read(path: Path) -> tuple[Schema, dict[str, object], Records, list[str]]:
         InputError: If it is not a table of canthus, or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             measures, scores = tuple(arrays["measure_names"].tolist()), arrays["scores"]
             schema = Schema("images" if "picture" in arrays else "frames", measures, scores.shape[1])
             records = np.zeros(len(scores), schema.dtype)
             names = arrays["picture"].tolist() if schema.kind == "images" else []
             for name in schema.dtype.names or ():
-                records[name] = np.arange(len(names)) if name == "picture" else arrays[name]
+                values = np.arange(len(names)) if name == "picture" else arrays[name]
+                if (values.dtype, values.shape) != (records[name].dtype, records[name].shape):
+                    raise ValueError(f"{name} is {values.shape} {values.dtype}")
+                records[name] = values
             return schema, json.loads(str(arrays["metadata"])), records, names
     except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a table of canthus ({str(error).splitlines()[0]})") from error

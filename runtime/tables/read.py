@@ -123,13 +123,15 @@ def read_table(path: str | Path) -> Table:
     if not path.is_file():
         raise InputError(f"{path}: no such file (expected a table)")
     try:
-        return _read(path)
+        with np.errstate(over="raise"):  # a number that is too large for the type of its column
+            return _read(path)
     except CanthusError:
         raise
     except MemoryError as error:  # pyarrow's is a subclass
         raise InputError(f"{path}: needs more memory than there is, or is damaged; write the table again") from error
     except Exception as error:  # parsers of damaged files raise many types
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        missing = f"{error.args[0]} is missing" if isinstance(error, KeyError) and error.args else ""
+        reason = missing or (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: is damaged ({reason}); write the table again") from error
 
 

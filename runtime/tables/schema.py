@@ -126,7 +126,7 @@ class Schema:
         count = len(rows)
         points = np.concatenate([rows["points"], rows["scores"][..., None]], axis=2)
         scores = np.stack([rows["face_score"], rows["detection_score"]], axis=1)
-        return np.concatenate([rows["box"], scores, points.reshape(count, -1), rows["measures"]], axis=1)
+        return np.concatenate([rows["box"], scores, points.reshape(count, 3 * self.points), rows["measures"]], axis=1)
 
     def set_flat(self, rows: Records, values: NDArray[np.float32]) -> None:
         """Set the fields of records from the values (R, C) that `flat` returns."""

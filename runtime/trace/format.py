@@ -11,7 +11,6 @@ import io
 import json
 import platform
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -22,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.fields import FieldError, check, parse_fields, parse_json
+from canthus.runtime.fields import check, parse_fields, parse_json
 from canthus.runtime.processing import Processing
 from canthus.runtime.schemes import WFLW, Scheme, manifest_values, parse_scheme
 
@@ -108,23 +107,19 @@ def open_trace(path: Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+    except Exception as error:  # zipfile raises many types for damaged files
         raise InputError(f"{path}: is not a trace, or is damaged ({error}); record one with --record-trace") from error
 
 
 def _read_header(path: Path, archive: zipfile.ZipFile) -> Header:
     try:
-        text = _read_part(archive, HEADER, MAX_HEADER_BYTES).read().decode()
-        values = parse_json(text)
-        if isinstance(values, dict) and isinstance(version := values.get("version"), int) and version > VERSION:
-            raise InputError(f"{path}: has version {version} (this canthus reads up to {VERSION}); update canthus")
-        return parse_fields(Header, values)
-    except (KeyError, FieldError, *_DAMAGE) as error:
+        values = parse_json(_read_part(archive, HEADER, MAX_HEADER_BYTES).read().decode())
+        version = values.get("version") if isinstance(values, dict) else None
+        if not isinstance(version, int) or version <= VERSION:
+            return parse_fields(Header, values)
+    except Exception as error:  # zipfile, zlib and others raise many types for damaged files
         raise InputError(f"{path}: is not a trace, or is damaged ({error}); record one with --record-trace") from error
-
-
-_DAMAGE = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImplementedError, RuntimeError)
-"""What zipfile, zlib and NumPy raise for damaged files."""
+    raise InputError(f"{path}: has version {version} (this canthus reads up to {VERSION}); update canthus")
 
 
 def _read_part(archive: zipfile.ZipFile, name: str, limit: int) -> IO[bytes]:
@@ -143,7 +138,7 @@ def read_chunks(path: Path) -> Iterator[dict[str, NDArray]]:
             try:
                 chunk = {name: _read_array(archive, f"{number}/{name}.npy") for name in COLUMNS}
                 _check_chunk(chunk)
-            except (KeyError, *_DAMAGE) as error:
+            except Exception as error:  # zipfile, zlib and NumPy raise many types for damaged files
                 raise InputError(f"{path}: is damaged (part {number}: {error})") from error
             yield chunk
 

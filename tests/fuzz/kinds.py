@@ -18,7 +18,8 @@ import av
 import cv2
 import numpy as np
 
-from fuzz.mutations import Mutate, mutate_bytes, mutate_json, mutate_text
+from fuzz import requests, results, schemes
+from fuzz.mutations import Mutate, mutate_any, mutate_bytes, mutate_json, mutate_text
 
 Seeds = dict[str, bytes]
 """File name -> content."""
@@ -333,11 +334,20 @@ KINDS = {
     "videos": Kind(make_videos, read_video, mutate_bytes),
     "overlays": Kind(make_videos, write_overlay, mutate_bytes),
     "lists": Kind(make_lists, read_folder, mutate_text),
-    "tables": Kind(make_tables, read_folder, mutate_text),
+    "shard-tables": Kind(make_tables, read_folder, mutate_text),
     "pts": Kind(make_pts, read_folder, mutate_text),
     "coco": Kind(make_coco, read_set, mutate_json),
     "archives": Kind(make_archives, read_set, mutate_bytes),
     "manifests": Kind(make_manifests, read_manifest_file, mutate_json),
     "recipes": Kind(make_recipes, read_recipe, mutate_text),
     "checkpoints": Kind(make_checkpoints, read_checkpoint, mutate_bytes, memory_gb=8.0),
+    "traces": Kind(results.make_traces, results.read_trace, mutate_any),
+    "people": Kind(results.make_people, results.read_person_file, mutate_json),
+    "tables": Kind(results.make_point_tables, results.read_point_table, mutate_any, memory_gb=8.0),
+    "reports": Kind(results.make_point_tables, results.write_report, mutate_any, memory_gb=8.0),
+    "states": Kind(results.make_states, results.read_state, mutate_any),
+    "schemes": Kind(schemes.make_schemes, schemes.read_scheme_file, mutate_any),
+    "coco-schemes": Kind(schemes.make_coco_schemes, schemes.read_coco_scheme, mutate_any),
+    "addresses": Kind(requests.make_addresses, requests.read_address, mutate_text),
+    "requests": Kind(requests.make_requests, requests.send_request, mutate_bytes),
 }

@@ -1,8 +1,12 @@
 """Change the content of a file at random. The same generator gives the same changes."""
 
+import contextlib
 import copy
+import io
 import json
 import re
+import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -150,3 +154,78 @@ def _choose_place(root: dict[str, Any], rng: np.random.Generator) -> tuple[Any, 
         keys = list(holder) if isinstance(holder, dict) else range(len(holder))
         key = keys[int(rng.integers(0, len(keys)))]
     return holder, key
+
+
+EXTREMES = (0.0, -1.0, 1.0, 1e9, -1e9, 3e38, 1e308, float("nan"), float("inf"), -float("inf"), 255, 2**31, -(2**63))
+
+
+def mutate_any(content: bytes, seeds: Sequence[bytes], rng: np.random.Generator) -> bytes:
+    """Change a file as its content requires: as a ZIP archive, JSON, text or bytes."""
+    if content.startswith(b"PK"):
+        return mutate_zip(content, seeds, rng) if rng.random() < 0.8 else mutate_bytes(content, seeds, rng)
+    if content.startswith(b"{") and content.count(b"\n{") == 0:
+        return mutate_json(content, seeds, rng)
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return mutate_bytes(content, seeds, rng)
+    return mutate_text(content, seeds, rng)
+
+
+def read_zip(content: bytes) -> dict[str, bytes]:
+    """Return the members of a ZIP archive by their names."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_zip(members: dict[str, bytes]) -> bytes:
+    """Return a ZIP archive; the same members give the same bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name), content, zipfile.ZIP_DEFLATED)
+    return buffer.getvalue()
+
+
+def mutate_zip(content: bytes, seeds: Sequence[bytes], rng: np.random.Generator) -> bytes:
+    """Change members of a ZIP archive, whose checksums are right again afterwards."""
+    members = read_zip(content)
+    for _ in range(min(rng.geometric(0.5), 4)):
+        name = list(members)[int(rng.integers(0, len(members)))]
+        match int(rng.integers(0, 10)):
+            case 0 if len(members) > 1:
+                del members[name]
+            case 1:
+                members[f"{name}{WORDS[int(rng.integers(0, len(WORDS)))]}"[:1000].replace("\ud800", "?")] = b"x"
+            case 2 | 3 | 4 | 5 | 6 if name.endswith(".npy"):
+                members[name] = _mutate_array(members[name], rng)
+            case _:
+                is_json = name.endswith(".json") and rng.random() < 0.9
+                with contextlib.suppress(ValueError, RecursionError):  # a change before has damaged it
+                    members[name] = (mutate_json if is_json else mutate_bytes)(members[name], seeds, rng)
+    return write_zip(members)
+
+
+def _mutate_array(content: bytes, rng: np.random.Generator) -> bytes:
+    """Change numbers, the type or the shape of an array of NumPy. It stays a valid one."""
+    try:
+        array = np.load(io.BytesIO(content), allow_pickle=False)
+    except Exception:  # noqa: BLE001 - a change before has damaged it
+        return content
+    match int(rng.integers(0, 6)):
+        case 0 if array.ndim:
+            array = np.concatenate([array, array]) if rng.random() < 0.5 else array[:-1]
+        case 1 if array.dtype.kind in "fiu":
+            array = array.astype(rng.choice(["f4", "f8", "i4", "i8", "u1", "c16", "U3", "M8[s]", "?", ">f4"]))
+        case 2:
+            array = array.reshape(-1) if rng.random() < 0.5 else array[None]
+        case _ if array.size and array.dtype.kind in "fiu":
+            array = array.copy()
+            count = 1 if rng.random() < 0.5 else array.size
+            value = EXTREMES[int(rng.integers(0, len(EXTREMES)))]
+            with warnings.catch_warnings(), np.errstate(all="ignore"):
+                warnings.simplefilter("ignore")
+                array.reshape(-1)[rng.integers(0, array.size, count)] = np.array(value).astype(array.dtype)
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

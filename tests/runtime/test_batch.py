@@ -183,6 +183,15 @@ def test_line_that_a_killed_run_wrote_in_part_is_ignored(clips, pools):
     assert pools[2].names == []
 
 
+@pytest.mark.parametrize("line", ['{"name": null}', '{"name": "a.mp4", "sizes": 5}', "[1]", "7", "[" * 20_000])
+def test_line_of_the_state_that_is_damaged_is_ignored(clips, pools, line):
+    assert run("clips", "--table", "tables") == 0
+    with Path("tables/.canthus-batch.jsonl").open("a") as state:
+        state.write(f"{line}\n")
+    assert run("clips", "--table", "tables") == 0
+    assert pools[1].names == []
+
+
 def test_abandoned_drafts_of_killed_runs_are_deleted(clips, pools):
     left = Path("tables/deep/.canthus-partial-12345678-abc")
     left.mkdir(parents=True)

@@ -209,6 +209,15 @@ class Harmful:
         return os.system, ("touch harmful",)
 
 
+@pytest.mark.parametrize(
+    "content", [b"\x80\x05B\xff\xff\xff\x7f", b"\x80\x05\x8e" + b"\xff" * 8, b"(" * 100_000, b"I1\n."]
+)
+def test_damaged_state_is_one_clear_error(content):
+    with pytest.raises(InputError, match="the state of the stopped run is damaged") as raised:
+        load_state(content)
+    assert "\n" not in str(raised.value)
+
+
 def test_state_of_other_classes_is_not_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for value in (Harmful(), Path("x"), stopped_runs.Progress()):

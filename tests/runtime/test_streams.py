@@ -288,11 +288,9 @@ def test_other_texts_are_no_address(text):
         parse_address(text, DEFAULT)
 
 
-def test_an_unknown_host_is_one_line():
-    with (
-        pytest.raises(InputError, match=r"^no-such-host.invalid:39539: cannot be reached \("),
-        open_stream("vmc", "no-such-host.invalid"),
-    ):
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 300], ids=["unknown", "too long"])
+def test_a_host_that_does_not_exist_is_one_line(host):
+    with pytest.raises(InputError, match=rf"^{host}:39539: cannot be reached \("), open_stream("vmc", host):
         pass
 
 

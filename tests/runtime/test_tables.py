@@ -142,6 +142,7 @@ def test_table_without_a_row_can_be_read(tmp_path, suffix):
         pass
     table = read_table(tmp_path / f"t{suffix}")
     assert (len(table), table.points.shape) == (0, (0, 98, 2))
+    assert {len(values) for values in table.columns().values()} == {0}
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".feather", ".npz"])
@@ -258,6 +259,12 @@ def test_full_disk_leaves_no_partial_table(tmp_path, suffix):
         ("t.jsonl", '{"frame": 0, "face": null', "line 1: not JSON (Expecting ',' delimiter)"),
         ("t.jsonl", "[" * 100_000, "line 1: not JSON (maximum recursion depth exceeded"),
         ("t.jsonl", "[1]\n", "line 1: not a JSON object"),
+        ("t.jsonl", '{"frame": 0, "face": null}', "is damaged (seconds is missing); write"),
+        (
+            "t.jsonl",
+            '{"frame": 0, "seconds": 0, "face": 0, "scores": [0.5], "box": [0, 0, 1e39, 2]}',
+            "is damaged (overflow encountered",
+        ),
         ("t.jsonl", '{"frame": 0, "face": 0, "scores": 5}\n', "is damaged (object of type 'int' has no len()); write"),
         ("t.csv", "{header}" + "z" + "," * 302, "is damaged (invalid literal for int() with base 10: 'z'); write"),
         ("t.csv", "{header}" + "9" * 30 + "," * 302, "is damaged (Python int too large to convert to C"),
@@ -271,6 +278,18 @@ def test_a_damaged_text_table_is_one_line(tmp_path, name, content, message):
         read_table(path)
     assert str(raised.value).startswith(f"{path}: {message}")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda points: points.astype(np.complex64), lambda points: points[:1]], ids=["type", "shape"]
+)
+def test_an_array_of_another_type_or_shape_in_a_table_is_one_line(tmp_path, change):
+    path = write(tmp_path / "t.npz")
+    with np.load(path) as arrays:
+        content = dict(arrays)
+    np.savez(path, **content | {"points": change(content["points"])})
+    with pytest.raises(InputError, match=r"t\.npz: not a table of canthus \(points is \("):
+        read_table(path)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".feather", ".npz"])

@@ -203,6 +203,19 @@ def test_a_damaged_trace_is_one_line(tmp_path, name, change, reason):
     assert "\n" not in str(raised.value)
 
 
+def test_a_damaged_header_of_an_array_is_one_line(tmp_path):
+    path = tmp_path / "clip.trace"
+    record(path, moving(one_face))
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    parts["000000/digest.npy"] = parts["000000/digest.npy"].replace(b"(12, 8)", b"\xa712, 8)")
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+    with pytest.raises(InputError, match=r"clip.trace: is damaged \(part 000000: "):
+        list(replay(path))
+
+
 def test_files_that_are_no_trace_are_one_line(tmp_path):
     path = tmp_path / "clip.trace"
     path.write_bytes(b"GIF89a")
@@ -213,6 +226,11 @@ def test_files_that_are_no_trace_are_one_line(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("trace.json", json.dumps({"version": VERSION + 1}))
     with pytest.raises(InputError, match=f"version {VERSION + 1}.*update canthus"):
+        read_header(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        person = {"neutral": {}, "closed_aspect": [0.1, 0.1], "head": []}
+        archive.writestr("trace.json", json.dumps({"processing": {"person": person}}))
+    with pytest.raises(InputError, match=r"clip.trace: is not a trace, or is damaged \(neutral must have"):
         read_header(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("trace.json", json.dumps({"processing": {"smoothing": "much"}}))

@@ -123,6 +123,8 @@ def test_a_category_that_defines_no_scheme_is_an_error_of_one_line(category, mes
         ("eye = 3", "eye: unknown field"),
         ("eyes = [[0], [99]]", "eyes: there is no point 99"),
         ("eyes = [[0], [1", "cannot be read"),
+        ("mirror_pairs = [[0]]", r"mirror_pairs: expected pairs of points, got \[\[0\]\]"),
+        ("mirror_pairs = [[0, {}]]", r"mirror_pairs: there is no point \{\}"),
     ],
 )
 def test_a_toml_file_that_is_wrong_is_named(text, message, tmp_path):

@@ -106,10 +106,9 @@ def _fields(category: dict[str, Any], keypoints: NDArray[np.float64], given: dic
     if not names:
         return {}
     words = [_words(name) for name in names]
-    pairs = given.get("mirror_pairs")
-    if pairs is None:
-        flip_pairs = category.get("flip_pairs")
-        pairs = _pairs_of_names(names, words) if flip_pairs is None else _indices(flip_pairs, names, "flip_pairs")
+    field = "mirror_pairs" if "mirror_pairs" in given else "flip_pairs"
+    pairs = given.get(field, category.get("flip_pairs"))
+    pairs = _pairs_of_names(names, words) if pairs is None else _indices(pairs, names, field)
     mirror = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
     found: dict[str, Any] = {"names": names, "mirror_pairs": pairs, "lines": _chains(category.get("skeleton") or [])}
     eyes = [point for point, own in enumerate(words) if _region(own) == "{side}_eye" and point in mirror]
