@@ -39,7 +39,7 @@ from canthus.runtime.engine_files import (
     timings_path,
     write_cache,
 )
-from canthus.runtime.errors import BackendError, EngineError, InputError, ModelError
+from canthus.runtime.errors import BackendError, EngineError, InputError, ModelError, UsageError
 from canthus.runtime.files import DRAFT_PREFIX, Draft
 from canthus.runtime.models import (
     Manifest,
@@ -161,7 +161,7 @@ def _check_decode(model: Path, manifest: Manifest) -> None:
 
 def _check_output(engine: Path, overwrite: bool) -> None:
     if engine.suffix != ".engine":
-        raise InputError(f"{engine}: expected a file name that ends in .engine")
+        raise UsageError(f"{engine}: expected a file name that ends in .engine")
     if engine.exists() and not overwrite:
         raise InputError(f"{engine}: exists already; use --overwrite to replace it")
     if engine.with_suffix(".json").exists() and not engine.exists():
@@ -186,7 +186,7 @@ def _remove_abandoned_builds(folder: Path) -> None:
 def engine_recipe(options: BuildOptions, manifest: Manifest) -> EngineRecipe:
     """Return everything that decides the engine's bytes, for these options on this machine."""
     if not 1 <= options.max_batch <= MAX_BATCH:
-        raise InputError(f"--max-batch {options.max_batch}: expected a number from 1 to {MAX_BATCH}")
+        raise UsageError(f"--max-batch {options.max_batch}: expected a number from 1 to {MAX_BATCH}")
     flavour = options.flavour or select_flavour()
     return EngineRecipe(
         model_sha256=manifest.sha256,
@@ -220,7 +220,7 @@ def _targets(flavour: Flavour, targets: str | None) -> tuple[str, ...]:
             raise BackendError("--target current: no NVIDIA GPU on this machine; name the targets: --target sm86,sm89")
         current = capability_name(gpu)
         if targets not in (None, "current", current):
-            raise InputError(f"--target {targets}: tensorrt builds only for the GPU of this machine, {current}")
+            raise UsageError(f"--target {targets}: tensorrt builds only for the GPU of this machine, {current}")
         if flavour == "tensorrt":
             return (current,)
         targets = current
@@ -228,7 +228,7 @@ def _targets(flavour: Flavour, targets: str | None) -> tuple[str, ...]:
     requested = supported if targets is None else tuple(re.split(r"[,\s]+", targets.strip().lower()))
     unknown = [name for name in requested if name not in supported]
     if unknown:
-        raise InputError(f"--target {', '.join(unknown)}: {flavour} builds for {', '.join(supported)}")
+        raise UsageError(f"--target {', '.join(unknown)}: {flavour} builds for {', '.join(supported)}")
     return tuple(name for name in supported if name in requested)
 
 

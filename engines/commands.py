@@ -18,7 +18,7 @@ from canthus.runtime.engine_files import (
     remove_engines,
     remove_timings,
 )
-from canthus.runtime.errors import BackendError, EngineError, InputError
+from canthus.runtime.errors import BackendError, EngineError, UsageError
 
 
 def command(arguments: list[str]) -> int:
@@ -217,7 +217,7 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _remove(args: argparse.Namespace) -> int:
     if not (args.engines or args.stale or args.all):
-        raise InputError("no engines given; name engines, or use --stale or --all")
+        raise UsageError("no engines given; name engines, or use --stale or --all")
     engines = [_find(name) for name in args.engines]
     if args.all:
         engines += list_engines()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from canthus.engines.progress import show_steps
 from canthus.runtime.backends import open_backend
 from canthus.runtime.calibration import IDENTITY, Calibration
-from canthus.runtime.errors import BackendError, InputError, ModelError
+from canthus.runtime.errors import BackendError, InputError, ModelError, UsageError
 from canthus.runtime.extras import install_command
 from canthus.runtime.files import Draft, check_free
 from canthus.runtime.models import PRECISIONS, Manifest, sha256
@@ -65,7 +65,7 @@ def export(
     differs from PyTorch by more than the tolerance. No file is changed in these cases.
     """
     if model.suffix != ".onnx":
-        raise InputError(f"{model}: expected a file name that ends in .onnx")
+        raise UsageError(f"{model}: expected a file name that ends in .onnx")
     for path in (model, model.with_suffix(".json")):
         check_free(path, overwrite)
     if not model.parent.is_dir():

@@ -16,10 +16,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
 
-from canthus.runtime.addresses import is_address
 from canthus.runtime.cli import main
 from canthus.runtime.errors import BackendError, CanthusError
-from canthus.runtime.options import add_landmarker_options
+from canthus.runtime.options import add_landmarker_options, file_or_address
 
 if TYPE_CHECKING:
     from PyQt6.QtWidgets import QApplication
@@ -124,7 +123,9 @@ def _show(application: "QApplication", args: argparse.Namespace, media: "list[Me
     # closed the window, all errors are reported.
     failure = window.failure if signals else stream.failure or window.failure
     failure = next(iter(errors), None) or failure
-    exit_code = 1 if failure is not None else 130 if signals else 0
+    # A file that cannot be played does not end the viewer; a bug does.
+    ended_by_user = signals and (failure is None or isinstance(failure, CanthusError))
+    exit_code = 130 if ended_by_user else 1 if failure is not None else 0
     if failure is not None:
         reporter.report(failure)
     _forget_frames(errors)
@@ -188,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "sources",
         nargs="*",
-        type=_file_or_address,
+        type=file_or_address,
         metavar="FILE|FOLDER|ADDRESS",
         help="videos, images or folders to play one after the other, or a stream by its address (rtsp://…, http://…)",
     )
@@ -198,7 +199,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         dest="more",
         default=[],
-        type=_file_or_address,
+        type=file_or_address,
         metavar="FILE|ADDRESS",
         help="the same as FILE|FOLDER|ADDRESS",
     )
@@ -212,10 +213,6 @@ def _camera_number(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a camera number (expected 0, 1, 2, …)")
     return int(text)
-
-
-def _file_or_address(text: str) -> Path | str:
-    return text if is_address(text) else Path(text)
 
 
 def _media(args: argparse.Namespace) -> "list[Media]":

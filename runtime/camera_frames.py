@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.cameras import CameraMode
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 from canthus.runtime.image_files import opencv_log_silenced
 from canthus.runtime.media import error_reason
 from canthus.runtime.types import Frame
@@ -52,7 +52,7 @@ class Camera(Closeable):
 
     def __init__(self, number: int = 0, mode: CameraMode | None = None) -> None:
         if number not in range(2**31):  # OpenCV crashes on a negative number
-            raise InputError(f"{number} is not a camera number (expected 0 for the first camera, 1 for the second, …)")
+            raise UsageError(f"{number} is not a camera number (expected 0 for the first camera, 1 for the second, …)")
         self.number, self.mode = number, mode
         self._check_hanging()
         self.width = self.height = 0

@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 
 from canthus.runtime.console import show_logs
-from canthus.runtime.errors import CanthusError
+from canthus.runtime.errors import CanthusError, UsageError
 from canthus.runtime.interrupts import signals_end_command
 
 GROUP = "canthus.commands"
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         if debug:
             raise
         print(f"canthus {name}: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         if arguments is None:  # the process ends now, and another Ctrl-C would kill it while it does
             signal.signal(signal.SIGINT, signal.SIG_IGN)

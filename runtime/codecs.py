@@ -9,7 +9,7 @@ from pathlib import Path
 
 import av
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import UsageError
 from canthus.runtime.files import check_suffix
 from canthus.runtime.media import has_many_bits
 
@@ -110,17 +110,17 @@ def codec_for(path: Path, encoding: Encoding) -> Codec:
         name = encoding.codec or DEFAULT_CODECS.get(suffix, "h264")
     codec = CODECS[name]
     if suffix not in codec.suffixes:
-        raise InputError(f"{path}: cannot store {name} (expected {', '.join(codec.suffixes)})")
+        raise UsageError(f"{path}: cannot store {name} (expected {', '.join(codec.suffixes)})")
     if encoding.alpha and not codec.alpha:
         able = ", ".join(other for other, one in CODECS.items() if one.alpha and suffix in one.suffixes)
-        raise InputError(f"{path}: {name} has no transparency (expected {able})")
+        raise UsageError(f"{path}: {name} has no transparency (expected {able})")
     if encoding.crf is not None and codec.crf is None:
-        raise InputError(f"--crf {encoding.crf}: {name} has no such quality; leave it out")
+        raise UsageError(f"--crf {encoding.crf}: {name} has no such quality; leave it out")
     if encoding.crf is not None and not 0 <= encoding.crf <= codec.worst:
-        raise InputError(f"--crf {encoding.crf}: not a quality of {name} (expected 0 to {codec.worst}, 0 is best)")
+        raise UsageError(f"--crf {encoding.crf}: not a quality of {name} (expected 0 to {codec.worst}, 0 is best)")
     known = pixel_formats(codec)
     if encoding.pixels is not None and encoding.pixels not in known:
-        raise InputError(f"--pix-fmt {encoding.pixels}: {name} cannot encode it (expected {', '.join(known)})")
+        raise UsageError(f"--pix-fmt {encoding.pixels}: {name} cannot encode it (expected {', '.join(known)})")
     return codec
 
 

@@ -21,6 +21,10 @@ class InputError(CanthusError):
     """An image, video, camera, label file, option or output path that cannot be used."""
 
 
+class UsageError(InputError):
+    """A value of an option or argument that is wrong whatever the files contain. The commands exit with 2, not 1."""
+
+
 class ModelError(CanthusError):
     """A network, manifest or checkpoint that is missing, damaged or of another type."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.errors import CanthusError, InputError, UsageError
 from canthus.runtime.file_lock import FileLock
 from canthus.runtime.interrupts import ctrl_c_deferred
 
@@ -264,4 +264,4 @@ def check_free(path: Path, overwrite: bool) -> None:
 def check_suffix(path: Path, supported: Sequence[str], what: str) -> None:
     """Raise InputError if the suffix of `path` is not one of `supported`. `what` names the format in the message."""
     if path.suffix.lower() not in supported:
-        raise InputError(f"{path}: unsupported {what} (supported: {', '.join(supported)})")
+        raise UsageError(f"{path}: unsupported {what} (supported: {', '.join(supported)})")

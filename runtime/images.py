@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canthus.runtime.batch.options import add_batch_options, batch_from_args, is_batch
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 from canthus.runtime.options import (
     Outputs,
     add_landmarker_options,
@@ -81,9 +81,9 @@ def _process_many(args: "argparse.Namespace", outputs: Outputs, settings: "Setti
     from canthus.runtime.batch.images import ImageBatch, process_image_files
 
     if args.table and str(args.table) == "-":
-        raise InputError("-: images in several processes cannot be written to standard output; give --table FILE")
+        raise UsageError("-: images in several processes cannot be written to standard output; give --table FILE")
     if args.fetch:
-        raise InputError(
+        raise UsageError(
             "--fetch: is for videos; put images where the cluster can read them, or at an address of fsspec"
         )
     bare = replace(outputs, overlay=None, table=None, overwrite=True)
@@ -155,7 +155,7 @@ def _check_outputs(outputs: Outputs, root: Path, paths: list[Path]) -> None:
         _check_folder(outputs.overlay, root, [path.relative_to(root) for path in paths], outputs.overwrite)
     if outputs.table:
         if outputs.table.resolve() in (path.resolve() for path in paths):
-            raise InputError(f"{outputs.table}: is a source; choose another name for the table")
+            raise UsageError(f"{outputs.table}: is a source; choose another name for the table")
         check_table(outputs.table, outputs.overwrite)
 
 
@@ -165,7 +165,7 @@ def _check_folder(folder: Path, root: Path, names: list[Path], overwrite: bool) 
     from canthus.runtime.image_files import IMAGE_SUFFIXES
 
     if folder.resolve() == root.resolve():
-        raise InputError(f"{folder}: is the source folder; choose another folder for the drawn images")
+        raise UsageError(f"{folder}: is the source folder; choose another folder for the drawn images")
     for name in names:
         if name.suffix.lower() not in IMAGE_SUFFIXES:
             raise InputError(f"{folder / name}: unsupported output format (supported: {', '.join(IMAGE_SUFFIXES)})")

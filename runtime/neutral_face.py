@@ -13,6 +13,7 @@ from canthus.runtime.options import (
     add_source_options,
     command_parser,
     open_source,
+    positive_number,
     settings_from_args,
 )
 
@@ -44,15 +45,16 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.json", help="the file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
     parser.add_argument(
-        "--seconds", type=float, default=SECONDS, help="how long a camera is watched (default: %(default)s)"
+        "--seconds", type=positive_number, default=SECONDS, help="how long a camera is watched (default: %(default)s)"
     )
     add_source_options(parser)
     add_landmarker_options(parser, max_faces=1)
     add_focal_option(parser)
     args = parser.parse_args(arguments)
-    from canthus.runtime.files import check_output
+    from canthus.runtime.files import check_output, check_suffix
     from canthus.runtime.person_file import write_person
 
+    check_suffix(args.output, (".json",), "format of a person")
     check_output(args.output, args.overwrite)
     write_person(args.output, _calibrate(args))
     print(f"wrote {args.output}; use it with --person {args.output}")

@@ -1,6 +1,7 @@
 """Command-line options that several commands share."""
 
 import argparse
+import contextlib
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -8,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from canthus.runtime.addresses import is_address
-from canthus.runtime.errors import InputError
+from canthus.runtime.addresses import SCHEMES, is_address
+from canthus.runtime.errors import UsageError
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
@@ -102,7 +103,7 @@ def add_focal_option(parser: argparse.ArgumentParser) -> None:
     """Add --focal."""
     parser.add_argument(
         "--focal",
-        type=float,
+        type=positive_number,
         metavar="PIXELS",
         help="focal length of the camera, for the head pose (default: the longer side of the image)",
     )
@@ -124,7 +125,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--camera", type=_camera_number, default=0, metavar="N", help="camera number (default: 0)")
     source.add_argument(
         "--source",
-        type=_file_or_address,
+        type=file_or_address,
         metavar="FILE|ADDRESS",
         help="a video file, or a stream by its address (rtsp://…, http://…), instead of a camera",
     )
@@ -151,7 +152,12 @@ def _camera_number(text: str) -> int:
     return int(text)
 
 
-def _file_or_address(text: str) -> Path | str:
+def file_or_address(text: str) -> Path | str:
+    """Parse the source of a live command, as argparse's `type`: the path of a file, or the address of a stream."""
+    if "://" in text and not is_address(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not the address of a stream (expected {', '.join(SCHEMES)}, each with ://…)"
+        )
     return text if is_address(text) else Path(text)
 
 
@@ -210,7 +216,7 @@ def parse_drawings(given: str | None) -> tuple[str, ...]:
 
     names = DEFAULT_DRAWINGS if given is None else tuple(name.strip() for name in given.split(",") if name.strip())
     if unknown := [name for name in names if name not in DRAWINGS]:
-        raise InputError(f"--draw {given}: cannot draw {unknown[0]!r} (expected some of {', '.join(DRAWINGS)})")
+        raise UsageError(f"--draw {given}: cannot draw {unknown[0]!r} (expected some of {', '.join(DRAWINGS)})")
     return names
 
 
@@ -224,6 +230,14 @@ def positive_int(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return int(text)
+
+
+def positive_number(text: str) -> float:
+    """Parse a finite number above 0, as argparse's `type`."""
+    with contextlib.suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def seconds_argument(text: str) -> float:

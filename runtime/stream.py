@@ -9,7 +9,7 @@ import av
 from canthus.runtime.addresses import SCHEMES, is_address, without_password
 from canthus.runtime.channel import Channel
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 from canthus.runtime.media import decode, error_reason, main_track, open_media, to_rgb
 from canthus.runtime.types import Frame
 
@@ -35,7 +35,7 @@ class NetworkStream(Closeable):
     def __init__(self, address: str) -> None:
         self.name = without_password(address)
         if not is_address(address):
-            raise InputError(f"{self.name}: not an address of a stream (expected one of {', '.join(SCHEMES)}://…)")
+            raise UsageError(f"{self.name}: not an address of a stream (expected one of {', '.join(SCHEMES)}://…)")
         self._address = address
         self._frames: Channel[Frame] = Channel(1, newest_wins=True)
         self._count = 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canthus.runtime.batch.options import add_batch_options, batch_from_args, is_batch
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import UsageError
 from canthus.runtime.options import (
     Outputs,
     add_landmarker_options,
@@ -142,8 +142,8 @@ def _process_many(args: argparse.Namespace, outputs: Outputs, given: VideoWork) 
         folders["overlay"] = (str(args.output), suffixes.get(args.codec, ".mp4"))
     for folder, _ in folders.values():
         if Path(folder).suffix in (*WRITTEN, *(f".{name}" for name in TABLE_FORMATS)) and not Path(folder).is_dir():
-            raise InputError(
-                f"{folder}: is the name of a file (expected a folder: there are several videos, or workers)"
+            raise UsageError(
+                f"{folder}: is the name of a file (expected a folder: for several videos, an address, or workers)"
             )
     identity = {
         "outputs": asdict(work.outputs),
@@ -184,7 +184,7 @@ def _video_options(args: argparse.Namespace) -> "VideoOptions":
     from canthus.runtime.video_run import VideoOptions
 
     if args.end <= args.start:
-        raise InputError(f"--end {args.end:g}: is not after --start {args.start:g} (seconds)")
+        raise UsageError(f"--end {args.end:g}: is not after --start {args.start:g} (seconds)")
     selection = Selection(args.start, args.end, args.every)
     return VideoOptions(selection, Encoding(args.codec, args.crf, args.pix_fmt, args.overlay_only), args.resume)
 

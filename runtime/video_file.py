@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import math
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -118,7 +119,7 @@ class VideoFile(Closeable):
         try:
             container = open_media(self.path)
         except (av.error.FFmpegError, ValueError) as error:
-            raise InputError(f"{self.path}: not a readable video ({error_reason(error)})") from error
+            raise InputError(f"{self.path}: {_describe_unreadable(self.path, error)}") from error
         stream = main_track(container.streams.video)
         if stream is None:
             container.close()
@@ -258,6 +259,17 @@ class VideoFile(Closeable):
     def close(self) -> None:
         """Close the file."""
         self._container.close()
+
+
+def _describe_unreadable(path: Path, error: Exception) -> str:
+    """Return what is wrong with a file that FFmpeg cannot open, and what to try."""
+    if not path.stat().st_size:
+        return "not a readable video (it is empty); copy or record it again"
+    copy = shlex.join(["ffmpeg", "-err_detect", "ignore_err", "-i", str(path), "-c", "copy", f"{path.stem}-copy.mkv"])
+    return (
+        f"not a readable video ({error_reason(error)}; expected .mp4, .mov, .mkv, .webm, .avi or another format of "
+        f"FFmpeg); if a player shows it, try: {copy}"
+    )
 
 
 def _decode_in_part(packet: av.Packet) -> av.VideoFrame | None:

@@ -18,7 +18,7 @@ from canthus.runtime.backends import Backend
 from canthus.runtime.channel import Stage
 from canthus.runtime.codecs import Encoding, codec_for, select_pixels
 from canthus.runtime.draw import draw
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 from canthus.runtime.files import Draft, Output, commit_together, keep_parts
 from canthus.runtime.media import has_many_bits
 from canthus.runtime.options import Outputs
@@ -332,16 +332,16 @@ def _claimed(run: _Run) -> Iterator[None]:
         (outputs.trace, check_trace),
     )
     if run.options.resume and not run.can_resume:
-        raise InputError(
+        raise UsageError(
             f"{outputs.trace or STDOUT}: cannot go on; give -o and --table with file names, or leave out --resume"
         )
     files = [output.resolve() for output, _ in checks if output]
     with contextlib.ExitStack() as stack:
         for output, check in checks:
             if output and files.count(output.resolve()) > 1:
-                raise InputError(f"{output}: is given for two outputs; choose another name for one")
+                raise UsageError(f"{output}: is given for two outputs; choose another name for one")
             if output and output.resolve() == run.file.path.resolve():
-                raise InputError(f"{output}: is the source; choose another name for the output")
+                raise UsageError(f"{output}: is the source; choose another name for the output")
             if output and (output != STDOUT or check is not check_table):
                 stack.enter_context(claim(output, keep=run.options.resume))
             if output:

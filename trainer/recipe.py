@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 from canthus.runtime.fields import FieldError, parse_value, read_values
 from canthus.runtime.files import write_file
 from canthus.trainer.augmentation.settings import Augmentation
@@ -195,7 +195,7 @@ def find_recipe(name: str) -> Recipe:
         values = tomllib.loads((_RECIPES / f"{name}.toml").read_text(encoding="utf-8"))
         return _read_values(values, name, Recipe())
     if Path(name).suffix not in (".toml", ".json"):
-        raise InputError(f"no recipe {name!r}; expected {', '.join(named_recipes())}, or a .toml or .json file")
+        raise UsageError(f"no recipe {name!r}; expected {', '.join(named_recipes())}, or a .toml or .json file")
     return load_recipe(Path(name))
 
 

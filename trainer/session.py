@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import Backend
 from canthus.runtime.backends.torch import TorchBackend
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 from canthus.runtime.files import write_file
 from canthus.trainer.evaluation import tables
 from canthus.trainer.evaluation.evaluate import Candidate, Result, evaluate, leave_out_unmeasurable, open_candidate
@@ -80,7 +80,7 @@ def open_sets(sets: Sequence[Path], held_out_sets: Sequence[Path], held_out: int
         InputError: A set cannot be read, or no face of it is left.
     """
     if held_out_sets and not held_out:
-        raise InputError("--eval-held-out: the recipe holds no faces out (held_out=0); name other faces with --eval")
+        raise UsageError("--eval-held-out: the recipe holds no faces out (held_out=0); name other faces with --eval")
     opened = [leave_out_unmeasurable(open_set(path)) for path in sets]
     for path in held_out_sets:
         one = leave_out_unmeasurable(open_set(path, "train")).held_out_subset(held_out)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from canthus.runtime.addresses import is_address, without_password
 from canthus.runtime.batch.storage import is_remote, open_remote, remote_errors
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".wmv", ".flv", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".3gp",
@@ -142,6 +143,11 @@ def _counts(pattern: str, path: str, suffixes: tuple[str, ...]) -> bool:
 
 
 def _find_remote(word: str, suffixes: tuple[str, ...]) -> Iterator[SourceFile]:
+    if is_address(word) and not word.lower().startswith("http"):
+        raise UsageError(
+            f"{without_password(word)}: is a live stream, which has no end (expected files, or an address such as "
+            "s3://BUCKET/FOLDER); `canthus view` shows it, `canthus stream` sends its faces"
+        )
     system, path = open_remote(word)
     with remote_errors(word):
         if _is_pattern(path):

@@ -1,6 +1,8 @@
 """The command-line options of runs over many files."""
 
 import argparse
+import contextlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +56,7 @@ def add_batch_options(parser: argparse.ArgumentParser) -> None:
         "--ray", metavar="ADDRESS", help="run on a Ray cluster: an address, auto, or local for one on this machine"
     )
     group.add_argument(
-        "--gpus", type=float, default=0.0, metavar="G", help="GPUs that each task reserves with --ray (default: 0)"
+        "--gpus", type=_gpus, default=0.0, metavar="G", help="GPUs that each task reserves with --ray (default: 0)"
     )
     group.add_argument(
         "--fetch",
@@ -78,6 +80,13 @@ def is_batch(args: argparse.Namespace, sources: Sequence[str], folders: bool = T
     if len(sources) > 1 or remote or any(option is not None for option in options):
         return True
     return is_several(sources[0]) and (folders or not Path(sources[0]).is_dir())
+
+
+def _gpus(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number of GPUs (expected 0 or more, such as 0.25)")
 
 
 def _shard(text: str) -> Shard:

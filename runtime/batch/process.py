@@ -20,7 +20,7 @@ from canthus.runtime.batch.run import run_tasks
 from canthus.runtime.batch.state import State
 from canthus.runtime.batch.summary import Row, check_summary, write_summary
 from canthus.runtime.batch.tasks import Outcome, Task, Work
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def plan(batch: Batch, folders: Sequence[str]) -> list[Task]:
         stem = source.name if stems[_stem(source.name)] > 1 else _stem(source.name)
         outputs = {kind: storage.join(folder, f"{stem}{suffix}") for kind, (folder, suffix) in batch.outputs.items()}
         if any(_is_same(source.address, output) for output in outputs.values()):
-            raise InputError(f"{source.address}: would be replaced; choose another folder for the outputs")
+            raise UsageError(f"{source.address}: would be replaced; choose another folder for the outputs")
         tasks.append(Task(source.name, source.address, outputs))
     return tasks
 

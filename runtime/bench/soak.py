@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import json
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from canthus.runtime.bench.machine import memory_mb, open_handles, running_threads
-from canthus.runtime.options import add_landmarker_options, command_parser, settings_from_args
+from canthus.runtime.options import add_landmarker_options, command_parser, positive_number, settings_from_args
 
 if TYPE_CHECKING:
     from canthus.runtime.channel import Channel
@@ -102,7 +101,9 @@ def command(arguments: list[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("canthus bench soak", DESCRIPTION, EXAMPLES)
-    parser.add_argument("--hours", type=_positive, default=2.0, metavar="H", help="duration (default: %(default)s)")
+    parser.add_argument(
+        "--hours", type=positive_number, default=2.0, metavar="H", help="duration (default: %(default)s)"
+    )
     parser.add_argument("--clip", type=Path, metavar="VIDEO", help="repeat this video, not the sample clip")
     parser.add_argument("--full-speed", action="store_true", help="process every frame, as fast as possible")
     parser.add_argument(
@@ -111,14 +112,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
     add_landmarker_options(parser)
     return parser
-
-
-def _positive(text: str) -> float:
-    """Parse a number above 0, as argparse's `type`."""
-    with contextlib.suppress(ValueError):
-        if 0 < (number := float(text)) < math.inf:
-            return number
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
 
 
 def soak(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.errors import CanthusError, InputError, UsageError
 from canthus.runtime.options import command_parser
 
 if TYPE_CHECKING:
@@ -54,12 +54,15 @@ def command(arguments: list[str]) -> int:
         page = args.output or tables[0].with_suffix(".html")
         if page.is_dir():
             page = page / f"{tables[0].stem}.html"
+        from canthus.runtime.files import check_suffix
+
+        check_suffix(page, (".html", ".htm"), "format of a page")
         _check_pages([page], args.overwrite)
         _write_page(tables[0], page, args.source, args.no_images)
         print(f"wrote {page}")
         return 0
     if args.output is None or args.output.suffix == ".html":
-        raise InputError("several tables give several pages; give -o FOLDER for them")
+        raise UsageError("several tables give several pages; give -o FOLDER for them")
     pages = [args.output / table.relative_to(root).parent / f"{table.name}.html" for table in tables]
     _check_pages([args.output / "index.html", *pages], args.overwrite)
     return _write_pages(tables, pages, args.output, args)

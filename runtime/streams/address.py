@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 
 _log = logging.getLogger(__name__)
 
@@ -37,9 +37,18 @@ def parse_address(text: str, default: Address) -> Address:
     elif text.isdecimal():
         host, port = "", text
     number = int(port) if port.isdecimal() and len(port) < 6 else default.port if not port else -1
+    if host.count(":") and not _is_ipv6(host):
+        number = -1
     if not 1 <= number <= 65535 or any(letter.isspace() or letter in "/@" for letter in host):
-        raise InputError(f"{text}: is no address (expected HOST, PORT or HOST:PORT, such as {default})")
+        raise UsageError(f"{text}: is no address (expected HOST, PORT or HOST:PORT, such as {default})")
     return Address(host or default.host, number)
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).version == 6
+    except ValueError:
+        return False
 
 
 def is_loopback(host: str) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-from canthus.runtime.errors import BackendError, InputError
+from canthus.runtime.errors import BackendError, UsageError
 from canthus.runtime.extras import install_command
 from canthus.runtime.streams.address import LOOPBACK, Address, is_loopback, parse_address
 from canthus.runtime.types import Faces, Frame
@@ -82,7 +82,7 @@ def _open(kind: Kind, where: str, options: StreamOptions) -> Stream:
 
             return VirtualCamera(where or None, options.drawings)
         if kind not in DEFAULTS:
-            raise InputError(f"{kind}: is no stream (expected one of {', '.join(KINDS)})")
+            raise UsageError(f"{kind}: is no stream (expected one of {', '.join(KINDS)})")
         address = parse_address(where, DEFAULTS[kind])
         match kind:
             case "vmc":

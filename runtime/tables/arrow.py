@@ -2,6 +2,7 @@
 
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,12 +14,21 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.extras import install_command
 from canthus.runtime.tables.journal import CHUNK, Journal
 from canthus.runtime.tables.schema import NO_FACE, Records, Schema
+from canthus.runtime.tables.text import Chunk
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 KEY = b"canthus"
 """The key of the JSON in the metadata of the file's schema."""
+
+ROWS_KEY = b"canthus.rows"
+"""The key of the number of rows, beside it. Tables of canthus 0.2.0 have neither this nor checksums."""
+
+CHECKSUM_KEY = b"canthus.crc32"
+"""The key of the checksum in the metadata of each record batch of a .feather file. Parquet has its own in each page."""
+
+CHANGED = "its rows are not those that were written"
 
 
 def check_pyarrow(path: Path) -> None:
@@ -36,10 +46,13 @@ def export(journal: Journal, path: Path, schema: Schema, names: Sequence[str], m
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    fields = _schema(schema).with_metadata({KEY: json.dumps(metadata).encode()})
+    described = {KEY: json.dumps(metadata).encode(), ROWS_KEY: str(journal.rows).encode()}
+    fields = _schema(schema).with_metadata(described)
     with ExitStack() as stack:
         if path.suffix.lower() == ".parquet":
-            writer: Any = pq.ParquetWriter(path, fields, compression="zstd", use_dictionary=False)
+            writer: Any = pq.ParquetWriter(
+                path, fields, compression="zstd", use_dictionary=False, write_page_checksum=True
+            )
         else:
             options = pa.ipc.IpcWriteOptions(compression="zstd")
             writer = pa.ipc.new_file(stack.enter_context(pa.OSFile(str(path), "wb")), fields, options=options)
@@ -49,7 +62,8 @@ def export(journal: Journal, path: Path, schema: Schema, names: Sequence[str], m
             if path.suffix.lower() == ".parquet":
                 writer.write_batch(batch, row_group_size=CHUNK)
             else:
-                writer.write_batch(batch)
+                checksum = _checksum(fields, *_records(schema, batch))
+                writer.write_batch(batch, custom_metadata={CHECKSUM_KEY: checksum})
 
 
 def _schema(schema: Schema) -> "pa.Schema":
@@ -73,7 +87,7 @@ def _batch(schema: Schema, fields: "pa.Schema", rows: Records, names: Sequence[s
     return pa.RecordBatch.from_arrays(arrays, schema=fields)
 
 
-def read(path: Path) -> tuple[Schema, dict[str, object], Iterator[tuple[Records, list[str]]]]:
+def read(path: Path) -> tuple[Schema, dict[str, object], Iterator[Chunk]]:
     """Return the schema, the metadata and the rows of a .parquet or .feather file.
 
     Raises:
@@ -85,19 +99,52 @@ def read(path: Path) -> tuple[Schema, dict[str, object], Iterator[tuple[Records,
 
     try:
         if path.suffix.lower() == ".parquet":
-            file = pq.ParquetFile(path)
+            file = pq.ParquetFile(path, page_checksum_verification=True)
             fields, batches = file.schema_arrow, file.iter_batches(CHUNK)
+            chunks: Iterator[Chunk] = (_records(_schema_from(fields.names), batch) for batch in batches)
         else:
             opened = pa.ipc.open_file(pa.memory_map(str(path)))
             fields = opened.schema
-            batches = (opened.get_batch(index) for index in range(opened.num_record_batches))
+            chunks = _checked(opened)
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not a readable table ({str(error).splitlines()[0]})") from error
     kept = json.loads((fields.metadata or {}).get(KEY, b"{}"))
     schema = _schema_from(fields.names)
     if schema.columns != fields.names:
         raise InputError(f"{path}: not a table of canthus (expected the columns frame or picture, face, box_x0 …)")
-    return schema, kept, (_records(schema, batch) for batch in batches)
+    return schema, kept, _complete(chunks, (fields.metadata or {}).get(ROWS_KEY))
+
+
+def _checked(file: Any) -> Iterator[Chunk]:
+    """Yield the rows of a .feather file. Raises InputError if they differ from those that were written.
+
+    Arrow's format has no checksums. Tables of canthus 0.2.0 have none either.
+    """
+    for index in range(file.num_record_batches):
+        found = file.get_batch_with_custom_metadata(index)
+        records, names = _records(_schema_from(file.schema.names), found.batch)
+        expected = (found.custom_metadata or {}).get(CHECKSUM_KEY)
+        if ROWS_KEY in (file.schema.metadata or {}) and expected != _checksum(file.schema, records, names):
+            raise ValueError(CHANGED)
+        yield records, names
+
+
+def _complete(chunks: Iterator[Chunk], expected: bytes | None) -> Iterator[Chunk]:
+    """Yield the rows. Raises ValueError at the end if their number is not the expected one."""
+    count = 0
+    for records, names in chunks:
+        count += len(records)
+        yield records, names
+    if expected is not None and str(count).encode() != expected:
+        raise ValueError(CHANGED)
+
+
+def _checksum(fields: "pa.Schema", records: Records, names: list[str]) -> bytes:
+    """Return the CRC-32 of rows, as they are read, and of the names and the metadata of the table."""
+    digest = 0
+    for data in (*(fields.metadata or {}).values(), *(name.encode() for name in (*fields.names, *names))):
+        digest = zlib.crc32(data, digest)
+    return str(zlib.crc32(records.tobytes(), digest)).encode()
 
 
 def _schema_from(names: list[str]) -> Schema:
@@ -107,7 +154,7 @@ def _schema_from(names: list[str]) -> Schema:
     return Schema(bare.kind, tuple(names[len(bare.columns) :]), points)
 
 
-def _records(schema: Schema, batch: "pa.RecordBatch") -> tuple[Records, list[str]]:
+def _records(schema: Schema, batch: "pa.RecordBatch") -> Chunk:
     records = np.zeros(batch.num_rows, schema.dtype)
     names: list[str] = []
     if schema.kind == "images":

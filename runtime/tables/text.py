@@ -105,7 +105,18 @@ def _csv_chunks(schema: Schema, reader: Iterator[list[str]], places: list[int]) 
     lead = len(schema.place)
     width = max(places) + 1
 
-    def parse(rows: list[list[str]]) -> Chunk:
+    def parse(rows: list[list[str]], lines: list[int]) -> Chunk:
+        try:
+            return convert(rows)
+        except (ValueError, OverflowError):
+            for row, line in zip(rows, lines, strict=True):
+                try:
+                    convert([row])
+                except (ValueError, OverflowError) as error:
+                    raise InputError(f"line {line}: {_wrong_field(schema, row, places)} ({error})") from error
+            raise
+
+    def convert(rows: list[list[str]]) -> Chunk:
         records = np.zeros(len(rows), schema.dtype)
         names = [row[places[0]] for row in rows] if schema.kind == "images" else []
         if names:
@@ -127,15 +138,29 @@ def _csv_chunks(schema: Schema, reader: Iterator[list[str]], places: list[int]) 
         return records, names
 
     rows: list[list[str]] = []
+    lines: list[int] = []
     for row in reader:
         if len(row) < width:
             raise InputError(f"line {reader.line_num}: {len(row)} fields (expected {width})")  # type: ignore[attr-defined]
         rows.append(row)
+        lines.append(reader.line_num)  # type: ignore[attr-defined]
         if len(rows) == CHUNK:
-            yield parse(rows)
-            rows = []
+            yield parse(rows, lines)
+            rows, lines = [], []
     if rows:
-        yield parse(rows)
+        yield parse(rows, lines)
+
+
+def _wrong_field(schema: Schema, row: list[str], places: list[int]) -> str:
+    """Return the name of the first column of a row whose text is no number, and what it should be."""
+    for name, place in zip(schema.columns, places, strict=True):
+        if place >= 0 and name != "picture" and row[place]:
+            whole = name in ("frame", "face")
+            try:
+                int(row[place]) if whole else float(row[place])
+            except ValueError:
+                return f"{name}: expected {'an integer' if whole else 'a number'}"
+    return "a number is missing or too large"
 
 
 def parse_json(lines: Iterable[str]) -> tuple[Schema, Iterator[Chunk]]:
@@ -166,15 +191,23 @@ def _json_records(schema: Schema, objects: list[dict]) -> Chunk:
     records = np.zeros(len(objects), schema.dtype)
     names = [row["picture"] for row in objects] if schema.kind == "images" else []
     for index, row in enumerate(objects):
-        record = records[index]
-        if names:
-            record["picture"] = index
-        else:
-            record["frame"], record["seconds"] = row["frame"], row["seconds"]
-        found = row["face"] is not None
-        record["face"] = row["face"] if found else NO_FACE
-        for name in ("box", "face_score", "detection_score", "points", "scores"):
-            record[name] = np.array(row[name], np.float32) if found else np.nan
-        measures = row.get("measures")
-        record["measures"] = np.array([*measures.values()], np.float32) if measures else np.nan
+        try:
+            _set_record(records[index], index, row)
+        except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise InputError(f"line {index + 1}: not a row of a table ({reason})") from error
     return records, names
+
+
+def _set_record(record: np.void, index: int, row: dict[str, Any]) -> None:
+    """Set the fields of a record from the object of a line."""
+    if "picture" in (record.dtype.names or ()):
+        record["picture"] = index
+    else:
+        record["frame"], record["seconds"] = row["frame"], row["seconds"]
+    found = row["face"] is not None
+    record["face"] = row["face"] if found else NO_FACE
+    for name in ("box", "face_score", "detection_score", "points", "scores"):
+        record[name] = np.array(row[name], np.float32) if found else np.nan
+    measures = row.get("measures")
+    record["measures"] = np.array([*measures.values()], np.float32) if measures else np.nan

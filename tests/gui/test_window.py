@@ -395,6 +395,17 @@ def test_error_of_a_damaged_file_is_printed_when_the_window_closes_early(tmp_pat
     assert errors.startswith(f"canthus view: {damaged}: ")
 
 
+def test_ctrl_c_after_a_damaged_file_was_shown_ends_as_ctrl_c(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(b"not a video" * 1000)
+    script = DAMAGED.format(close_ms=1000, source=str(damaged))
+    script = script.replace("application.closeAllWindows", "lambda: signal.raise_signal(signal.SIGINT)")
+    command = start_command(f"import signal{script}", QT_QPA_PLATFORM="offscreen")
+    _, errors = command.communicate(timeout=20)
+    assert command.returncode == 130
+    assert errors.startswith(f"canthus view: {damaged}: ")
+
+
 ENDING = """
 import gc, sys
 from PyQt6 import sip

@@ -255,18 +255,18 @@ def test_file_with_the_name_of_a_pattern_or_list_is_itself(clips):
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "code", "message"),
     [
-        (["missing/"], "no such file or folder"),
-        (["clips/*.avi"], "contains no files"),
-        (["@missing.txt"], "missing.txt: cannot be read"),
-        (["clips/a.mp4", "clips/deep/../a.mp4"], "the same outputs"),
-        (["clips", "--table", "points.csv"], "is the name of a file"),
-        (["clips", "-o", "clips"], "would be replaced"),
+        (["missing/"], 1, "no such file or folder"),
+        (["clips/*.avi"], 1, "contains no files"),
+        (["@missing.txt"], 1, "missing.txt: cannot be read"),
+        (["clips/a.mp4", "clips/deep/../a.mp4"], 1, "the same outputs"),
+        (["clips", "--table", "points.csv"], 2, "is the name of a file"),
+        (["clips", "-o", "clips"], 2, "would be replaced"),
     ],
 )
-def test_wrong_sources_are_one_line_before_any_work(clips, pools, capsys, words, message):
-    assert run("--table", "tables", "--jobs", "1", *words) == 1
+def test_wrong_sources_are_one_line_before_any_work(clips, pools, capsys, words, code, message):
+    assert run("--table", "tables", "--jobs", "1", *words) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

@@ -170,14 +170,14 @@ def test_existing_output_is_not_replaced(clip, tmp_path, capsys):
 
 def test_source_is_not_overwritten(clip, capsys):
     before = clip.read_bytes()
-    assert run("video", clip, "-o", clip, "--overwrite") == 1
+    assert run("video", clip, "-o", clip, "--overwrite") == 2
     assert "is the source;" in failed(capsys)
     assert clip.read_bytes() == before
 
 
 @pytest.mark.parametrize("name", ["p.xlsx", "p.xyz", "p"])
 def test_unknown_table_format_is_refused_before_any_work(clip, tmp_path, capsys, name):
-    assert run("video", clip, "--table", tmp_path / name) == 1
+    assert run("video", clip, "--table", tmp_path / name) == 2
     assert failed(capsys).endswith(
         f"{name}: unsupported table format (supported: .csv, .jsonl, .parquet, .feather, .npz)"
     )
@@ -187,7 +187,7 @@ def test_unknown_table_format_is_refused_before_any_work(clip, tmp_path, capsys,
 @pytest.mark.parametrize("name", ["o.avi", "o.gif", "o", "-"])
 def test_unknown_video_format_is_refused_before_any_work(clip, tmp_path, capsys, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    assert run("video", clip, "-o", name, "--table", "t.csv") == 1
+    assert run("video", clip, "-o", name, "--table", "t.csv") == 2
     assert failed(capsys).startswith(f"canthus video: {name}: unsupported output format (supported: .mp4,")
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 

@@ -142,12 +142,12 @@ def test_shards_are_merged_by_a_run_without_shard(photos, pools):
 
 
 def test_images_are_not_sent_to_a_cluster(photos, pools, capsys):
-    assert run("photos", "--table", "t.csv", "--ray", "auto", "--fetch") == 1
+    assert run("photos", "--table", "t.csv", "--ray", "auto", "--fetch") == 2
     assert "--fetch: is for videos" in capsys.readouterr().err
 
 
 def test_standard_output_is_refused(photos, pools, capsys):
-    assert run("photos", "--table", "-", "--jobs", "2") == 1
+    assert run("photos", "--table", "-", "--jobs", "2") == 2
     assert "standard output" in capsys.readouterr().err
 
 

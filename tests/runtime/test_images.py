@@ -64,7 +64,7 @@ def test_table_does_not_replace_a_source(photos, capsys):
     source = photos / "face.csv"  # an image, whatever its name
     (photos / "deep" / "face.png").rename(source)
     before = source.read_bytes()
-    assert run(source, "--table", source, "--overwrite") == 1
+    assert run(source, "--table", source, "--overwrite") == 2
     assert "is a source" in capsys.readouterr().err
     assert source.read_bytes() == before
 
@@ -102,7 +102,7 @@ def test_unusable_output_folder_is_refused_before_any_work(photos, tmp_path, cap
 
 @pytest.mark.parametrize("name", ["p.xlsx", "p.xyz", "p"])
 def test_unknown_table_format_is_refused_before_any_work(photos, tmp_path, capsys, name):
-    assert run(photos, "--table", tmp_path / name) == 1
+    assert run(photos, "--table", tmp_path / name) == 2
     supported = ".csv, .jsonl, .parquet, .feather, .npz"
     assert capsys.readouterr().err.endswith(f"{name}: unsupported table format (supported: {supported})\n")
     assert not (tmp_path / name).exists()

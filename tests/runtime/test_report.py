@@ -153,7 +153,7 @@ def test_folder_of_tables_gets_pages_and_an_index_with_failures(tmp_path, table,
     assert all((tmp_path / "report" / link).is_file() for link in index.links)
     assert "no &lt;frame&gt;" in index.content
     assert "y.mp4" not in index.content
-    assert main(["report", str(folder)]) == 1
+    assert main(["report", str(folder)]) == 2
     assert "give -o FOLDER" in capsys.readouterr().err
 
 

@@ -227,7 +227,7 @@ def test_state_of_other_classes_is_not_read(tmp_path, monkeypatch):
 
 
 def test_table_on_standard_output_cannot_go_on(clip, capsys):
-    assert main(["video", str(clip), "--table", "-", "--resume"]) == 1
+    assert main(["video", str(clip), "--table", "-", "--resume"]) == 2
     assert "-: cannot go on; give -o and --table with file names" in capsys.readouterr().err
 
 

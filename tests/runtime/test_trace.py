@@ -275,5 +275,5 @@ def test_canthus_video_records_a_trace(tmp_path, monkeypatch, capsys):
     assert "the same numbers" in shown
     assert main(["video", str(clip), "--record-trace", str(trace)]) == 1
     assert "exists already" in capsys.readouterr().err
-    assert main(["video", str(clip), "--record-trace", str(tmp_path / "clip.npz")]) == 1
+    assert main(["video", str(clip), "--record-trace", str(tmp_path / "clip.npz")]) == 2
     assert "unsupported name of a trace (supported: .trace)" in capsys.readouterr().err

@@ -273,8 +273,12 @@ def test_clip_trimmed_without_reencoding_is_not_damaged(tmp_path):
     ("name", "content", "message"),
     [
         ("absent.mp4", None, "no such file"),
-        ("text.mp4", b"not a video\n" * 50, "not a readable video"),
-        ("empty.mp4", b"", "not a readable video"),
+        (
+            "text.mp4",
+            b"not a video\n" * 50,
+            "not a readable video .Invalid data.* expected .mp4, .*-c copy text-copy.mkv",
+        ),
+        ("empty.mp4", b"", "not a readable video .it is empty"),
     ],
 )
 def test_file_that_is_not_a_video_is_refused(tmp_path, name, content, message):

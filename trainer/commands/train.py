@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 from canthus.trainer.commands.shared import (
     make_parser,
     not_installed,
@@ -156,7 +156,11 @@ def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tup
                 "start a run"
             )
         name = str(folder / "recipe.json")
-    recipe = change(find_recipe(name), dict(args.settings))
+    recipe = find_recipe(name)
+    try:
+        recipe = change(recipe, dict(args.settings))
+    except InputError as wrong:
+        raise UsageError(f"--set {wrong}") from wrong
     if recipe.held_out and not (args.resume or args.choose_on or "held_out" in dict(args.settings)):
         recipe = _fit_held_out(pack, recipe)
     if args.teacher:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, UsageError
 from canthus.trainer.faces.schemes import Scheme
 
 Image = NDArray[np.uint8]
@@ -84,6 +84,6 @@ def write_image(path: Path, image: Image, drawing: bool = False) -> None:
     try:
         written = cv2.imwrite(str(path), image[..., ::-1], options if drawing and path.suffix.lower() == ".png" else [])
     except cv2.error as unknown:
-        raise InputError(f"{path}: unknown image format (expected a name that ends in .png or .jpg)") from unknown
+        raise UsageError(f"{path}: unknown image format (expected a name that ends in .png or .jpg)") from unknown
     if not written:
         raise InputError(f"{path}: cannot be written")

@@ -17,6 +17,9 @@ from canthus.trainer.faces.wflw_lists import LIST_FOLDER, SHARD_LIST, open_shard
 MIN_NORMALIZER = 1e-3
 """Faces whose outer eye corners are closer together, in pixels, are left out: their errors cannot be normalized."""
 
+PACK_LABELS = "labels.npz"
+"""A file of each pack of `canthus data prepare`."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -81,6 +84,11 @@ def _open(path: Path, split: str) -> LabelledSet:
         raise InputError(
             f"{path}: contains the {other} list of WFLW, not the {split} list; "
             f"use it with --split {other} (`canthus data prepare` and `canthus eval`)"
+        )
+    if (path / PACK_LABELS).is_file():
+        raise InputError(
+            f"{path}: is a pack of faces (expected the set that it was made from, with the images); give that set, and "
+            "with --held-out N only the faces that a training on the pack leaves out are measured"
         )
     raise InputError(
         f"{path}: not a labelled set (expected {LIST_FOLDER}/{list_file.name} (WFLW), {SHARD_LIST} (a shard), "
