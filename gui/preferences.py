@@ -7,6 +7,7 @@ from PyQt6.QtCore import QByteArray, QSettings, QStandardPaths
 
 from canthus.gui.overlay import STYLE_NAMES, OverlayStyle
 from canthus.gui.theme import THEMES, Theme
+from canthus.runtime.streams import KINDS, Kind
 
 FORGOTTEN = ("mirrored",)
 """Switches that depend on the source and are not remembered."""
@@ -86,3 +87,14 @@ def save_window(geometry: QByteArray, state: QByteArray) -> None:
     settings = _settings()
     settings.setValue("window/geometry", geometry)
     settings.setValue("window/state", state)
+
+
+def load_addresses() -> dict[Kind, str]:
+    """Return where the streams were sent last, by their kind; empty texts for the default."""
+    settings = _settings()
+    return {kind: str(settings.value(f"streams/{kind}", "")) for kind in KINDS}
+
+
+def save_address(kind: Kind, where: str) -> None:
+    """Store where a stream is sent."""
+    _settings().setValue(f"streams/{kind}", where)

@@ -113,8 +113,9 @@ class Landmarker(Closeable):
         self._closed = False
         self.seconds = {"detect": 0.0, "landmark": 0.0, "smooth": 0.0, "measure": 0.0}
         # Not a bound method: MediaPipe hangs if the garbage collector frees its detector as part of a reference cycle.
-        inputs = Inputs(partial(_timed_detection, self._detector, self.seconds), self.backend)
+        self._inputs = Inputs(partial(_timed_detection, self._detector, self.seconds), self.backend)
         self._recorder = recorder
+        inputs = self._inputs
         if recorder:
             recorder.start(processing, self.backend.name, self.backend.scheme)
             inputs = recorder.watch(inputs)
@@ -209,6 +210,22 @@ class Landmarker(Closeable):
         self._check_measurable(settings)
         self._processing = processing_from_settings(settings)
         self._processor.change(self._processing)
+
+    def record(self, recorder: "Recorder | None") -> None:
+        """Record from the next frame on, also in the middle of a video; with None, record no more.
+
+        Raises InputError if the trace cannot be written.
+        """
+        self._check_thread()
+        state = self._processor.state()
+        processing = replace(self._processing, tracker=self.tracker.settings)
+        inputs = self._inputs
+        if recorder:
+            recorder.start(processing, self.backend.name, self.backend.scheme, save_state(state))
+            inputs = recorder.watch(inputs)
+        self._recorder = recorder
+        self._processor = Processor(inputs, processing)
+        self._processor.restore(state)
 
     def state(self) -> bytes:
         """Return the state after the last frame. A Landmarker with the same settings goes on with it by `restore`.

@@ -100,9 +100,9 @@ class Processor:
         """Go on from a state of the same settings."""
         self.tracker.restore(state["tracker"])
         if self._smoother:
-            vars(self._smoother).update(state["smoother"])
+            vars(self._smoother).update(state.get("smoother", {}))
         if self._measurer:
-            vars(self._measurer).update(state["measurer"])
+            vars(self._measurer).update(state.get("measurer", {}))
 
     def people(self) -> dict[int, KnownPerson]:
         """Return what is known of the person of each visible face, by id of the face."""

@@ -77,6 +77,7 @@ class UdpSender:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{address}: cannot be reached ({reason})") from error
         self.address = address
+        self.problem = ""  # why the last datagram was not sent
         self._failed = False
 
     def send(self, packets: Iterable[bytes]) -> None:
@@ -84,13 +85,34 @@ class UdpSender:
         for packet in packets:
             try:
                 self._socket.sendto(packet, self._target)
+                self.problem = ""
             except BlockingIOError:
                 continue
             except OSError as error:
+                self.problem = f"{self.address}: faces cannot be sent ({error.strerror or error})"
                 if not self._failed:
-                    _log.warning("%s: faces cannot be sent (%s)", self.address, error.strerror or error)
+                    _log.warning("%s", self.problem)
                 self._failed = True
 
     def close(self) -> None:
         """Free the socket."""
         self._socket.close()
+
+
+class UdpStream:
+    """What the streams of datagrams have in common: where they are sent, and what became of it."""
+
+    readers = None  # they do not answer
+
+    def __init__(self, protocol: str, address: Address) -> None:
+        self._sender = UdpSender(address)
+        self.name = f"{protocol} to {address}"
+
+    @property
+    def problem(self) -> str:
+        """Why the last frame was not sent; or empty."""
+        return self._sender.problem
+
+    def close(self) -> None:
+        """Stop sending."""
+        self._sender.close()

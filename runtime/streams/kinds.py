@@ -32,6 +32,16 @@ class Stream(Protocol):
         """What is sent, and where to: "VMC to 127.0.0.1:39539"."""
         ...
 
+    @property
+    def readers(self) -> int | None:
+        """How many programs read it; None if that cannot be known."""
+        ...
+
+    @property
+    def problem(self) -> str:
+        """Why the last frame was not sent, as a message; or empty."""
+        ...
+
     def send(self, frame: Frame, faces: Faces) -> None:
         """Send a frame. All but the virtual camera need measured faces: `Settings(measures=True)`."""
         ...

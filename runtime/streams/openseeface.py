@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from canthus.runtime.measures import BLENDSHAPES
 from canthus.runtime.measures.head import PUPIL_DISTANCE, Floats, included_head
 from canthus.runtime.measures.pose import Poses, guess_camera, points_on_heads, project
-from canthus.runtime.streams.address import Address, UdpSender
+from canthus.runtime.streams.address import Address, UdpStream
 from canthus.runtime.streams.vmc import quaternion_from_rotation
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.wflw import IBUG_68, PUPILS
@@ -63,22 +63,17 @@ _SIGNS = np.array([-1.0, 1.0, 1.0])  # (x, -y, -z) of its axes, which are the ne
 _CORNERS = np.array([[60, 64], [68, 72]])
 
 
-class OpenSeeFaceStream:
+class OpenSeeFaceStream(UdpStream):
     """Sends all faces of a frame in one datagram; nothing without a face, as OpenSeeFace does."""
 
     def __init__(self, address: Address, focal: float | None = None) -> None:
-        self._sender = UdpSender(address)
+        super().__init__("OpenSeeFace", address)
         self._focal = focal
-        self.name = f"OpenSeeFace to {address}"
 
     def send(self, frame: Frame, faces: Faces) -> None:
         """Send a frame."""
         if faces.measures is not None and len(faces):
             self._sender.send([pack_faces(frame, faces, self._focal)])
-
-    def close(self) -> None:
-        """Stop sending."""
-        self._sender.close()
 
 
 def pack_faces(frame: Frame, faces: Faces, focal: float | None = None) -> bytes:

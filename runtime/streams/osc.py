@@ -3,12 +3,12 @@
 import numpy as np
 
 from canthus.runtime.measures import MEASURE_COLUMNS
-from canthus.runtime.streams.address import Address, UdpSender
+from canthus.runtime.streams.address import Address, UdpStream
 from canthus.runtime.streams.osc_template import FLOAT, OscTemplate
 from canthus.runtime.types import Faces, Frame
 
 
-class OscStream:
+class OscStream(UdpStream):
     """Sends /canthus/faces with the number of faces, then for each face /canthus/PLACE/NAME with one number.
 
     The place is 0 for the face with the smallest id, and so on; `id` is among the names. The others are those of the
@@ -16,8 +16,7 @@ class OscStream:
     """
 
     def __init__(self, address: Address) -> None:
-        self._sender = UdpSender(address)
-        self.name = f"OSC to {address}"
+        super().__init__("OSC", address)
         self._count = OscTemplate([("/canthus/seconds", [FLOAT]), ("/canthus/faces", [FLOAT])])
         self._faces: list[OscTemplate] = []
 
@@ -32,7 +31,3 @@ class OscStream:
                 self._faces.append(OscTemplate([(f"/canthus/{place}/{name}", [FLOAT]) for name in names]))
             values = [faces.ids[place : place + 1], faces.measures.values[place], faces.measures.blendshapes[place]]
             self._sender.send(self._faces[place].pack(np.concatenate(values)))
-
-    def close(self) -> None:
-        """Stop sending."""
-        self._sender.close()

@@ -28,6 +28,9 @@ class VirtualCamera:
     Raises BackendError if pyvirtualcam is not installed. `send` raises InputError if there is no virtual camera.
     """
 
+    readers = None  # it cannot be known
+    problem = ""  # `send` raises it
+
     def __init__(self, device: str | None, drawings: Sequence[str]) -> None:
         try:
             import pyvirtualcam

@@ -10,7 +10,7 @@ import numpy as np
 
 from canthus.runtime.measures import BLENDSHAPES
 from canthus.runtime.measures.head import Floats
-from canthus.runtime.streams.address import Address, UdpSender
+from canthus.runtime.streams.address import Address, UdpStream
 from canthus.runtime.streams.osc_template import FLOAT, Message, OscTemplate
 from canthus.runtime.types import Faces, Frame
 
@@ -28,15 +28,14 @@ _PLACE = {name: place for place, name in enumerate(BLENDSHAPES)}
 Quaternion = tuple[float, float, float, float]
 
 
-class VmcStream:
+class VmcStream(UdpStream):
     """Sends the first face, the one with the smallest id.
 
     arkit: send the names of ARKit, else those of VRM. An avatar that has both would move twice with both.
     """
 
     def __init__(self, address: Address, arkit: bool = True) -> None:
-        self._sender = UdpSender(address)
-        self.name = f"VMC to {address}"
+        super().__init__("VMC", address)
         self._arkit = arkit
         self._began = time.monotonic()
         pose = [FLOAT] * 7
@@ -59,10 +58,6 @@ class VmcStream:
         shapes = shapes if self._arkit else vrm_shapes(shapes)
         here = (0.0, 0.0, 0.0)  # bones turn, but stay at their places in the avatar
         self._sender.send(self._face.pack([seconds, *here, *head, *here, *eye, *here, *eye, *shapes.tolist()]))
-
-    def close(self) -> None:
-        """Stop sending."""
-        self._sender.close()
 
 
 def vrm_shapes(shapes: np.ndarray) -> np.ndarray:

@@ -90,6 +90,8 @@ class WebSocketStream:
     Raises InputError if the address cannot be used.
     """
 
+    problem = ""
+
     def __init__(self, address: Address) -> None:
         self._clients: dict[ServerConnection, Channel[_Message]] = {}
         self._changed = threading.Condition()  # guards the clients, and is notified when one has left
@@ -117,6 +119,11 @@ class WebSocketStream:
         self.name = f"WebSocket at ws://{address}/, page at http://{address}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="websocket", daemon=True)
         self._thread.start()
+
+    @property
+    def readers(self) -> int:
+        """The number of clients."""
+        return len(self._clients)
 
     def send(self, frame: Frame, faces: Faces) -> None:
         """Offer a frame to all clients."""

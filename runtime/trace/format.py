@@ -1,6 +1,7 @@
 """The file format of a trace: a ZIP archive with a header in JSON and arrays of NumPy, in chunks of frames.
 
     trace.json           versions, the source, the network, and how faces are processed: `Header`
+    state                the faces that were tracked before the first frame, as `saved_state` writes them; if any
     000000/seconds.npy   the arrays of COLUMNS for the first CHUNK_FRAMES frames, then 000001/..., 000002/...
 
 `numpy.load` reads it, as an .npz file. Each chunk has its frames, then the runs of the detector with their boxes, and
@@ -23,12 +24,15 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import InputError
 from canthus.runtime.fields import check, parse_fields, parse_json
 from canthus.runtime.processing import Processing
+from canthus.runtime.saved_state import load_state
 from canthus.runtime.schemes import WFLW, Scheme, manifest_values, parse_scheme
 
 VERSION = 1
 HEADER = "trace.json"
+STATE = "state"
 CHUNK_FRAMES = 256
 MAX_HEADER_BYTES = 1_000_000
+MAX_STATE_BYTES = 50_000_000
 MAX_ARRAY_BYTES = 512_000_000
 """Larger parts are refused: a small damaged file could otherwise take all memory."""
 
@@ -99,6 +103,20 @@ def read_header(path: Path) -> Header:
     """Return the header of a trace. Raises InputError if the file is no trace, or one of a newer version."""
     with open_trace(path) as archive:
         return _read_header(path, archive)
+
+
+def read_state(path: Path) -> dict[str, dict[str, object]] | None:
+    """Return the state before the first frame of a trace; None if it was that of a new video.
+
+    Raises InputError if it is damaged.
+    """
+    with open_trace(path) as archive:
+        if STATE not in archive.namelist():
+            return None
+        try:
+            return load_state(_read_part(archive, STATE, MAX_STATE_BYTES).read())
+        except (InputError, *_DAMAGE) as error:
+            raise InputError(f"{path}: is damaged (the state at its start cannot be read)") from error
 
 
 def open_trace(path: Path) -> zipfile.ZipFile:

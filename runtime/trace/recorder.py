@@ -22,6 +22,7 @@ from canthus.runtime.trace.format import (
     COLUMNS,
     NOT_READY,
     RESTART,
+    STATE,
     make_header,
     write_chunk,
     write_header,
@@ -51,10 +52,11 @@ class Recorder(Closeable):
     Raises InputError if the file cannot be written.
     """
 
-    def __init__(self, path: Path, source: str = "") -> None:
+    def __init__(self, path: Path, source: str = "", chunk_frames: int = CHUNK_FRAMES) -> None:
+        """`chunk_frames` are in memory before they are written. `complete_trace` recovers the others after a kill."""
         check_suffix(path, TRACE_SUFFIXES, "name of a trace")
         self.draft = Draft(path)
-        self._source = source
+        self._source, self._chunk_frames = source, chunk_frames
         self._failed = False
         self._lock = threading.Lock()  # a frame may still be recorded in another thread while the file is completed
         self._rows: dict[str, list[NDArray]] = {}
@@ -63,13 +65,16 @@ class Recorder(Closeable):
         self._events = 0
         self._open: dict[str, list[NDArray]] | None = None  # rows of the frame that is being processed
         with self.draft.writing():
-            self._archive: zipfile.ZipFile | None = zipfile.ZipFile(self.draft.file, "w", zipfile.ZIP_DEFLATED)
+            self._file = self.draft.file.open("wb")
+            self._archive: zipfile.ZipFile | None = zipfile.ZipFile(self._file, "w", zipfile.ZIP_DEFLATED)
 
-    def start(self, processing: Processing, network: str, scheme: Scheme = WFLW) -> None:
-        """Write the header. Called by the landmarker, once."""
+    def start(self, processing: Processing, network: str, scheme: Scheme = WFLW, state: bytes = b"") -> None:
+        """Write the header, and the state of the faces that are tracked already. Called by the landmarker, once."""
         with self._writing() as archive:
             if archive is not None:
                 write_header(archive, make_header(processing, self._source, network, scheme))
+                if state:
+                    archive.writestr(STATE, state)
 
     def watch(self, inputs: Inputs) -> Inputs:
         """Return the same inputs, whose results are recorded."""
@@ -111,8 +116,9 @@ class Recorder(Closeable):
             for name, values in rows.items():
                 self._rows.setdefault(name, []).extend(values)
             self._frames += 1
-            if self._frames % CHUNK_FRAMES == 0:
+            if self._frames % self._chunk_frames == 0:
                 self._flush(archive)
+                self._file.flush()
 
     def add_restart(self) -> None:
         """Record that the faces were forgotten before the next frame."""
@@ -159,7 +165,7 @@ class Recorder(Closeable):
         with self._writing() as archive:
             self._archive = None
             if archive is not None:
-                with archive:
+                with self._file, archive:
                     if self._rows and not self._failed:
                         self._flush(archive)
         return not self._failed and self._frames > 0
@@ -169,7 +175,8 @@ class Recorder(Closeable):
         with self._lock, contextlib.suppress(OSError):
             archive, self._archive = self._archive, None
             if archive is not None:
-                archive.close()
+                with self._file:
+                    archive.close()
         self.draft.discard()
 
     def close(self) -> None:

@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import InputError
 from canthus.runtime.processing import Inputs, Processing, Processor
 from canthus.runtime.schemes import Scheme
-from canthus.runtime.trace.format import CALIBRATE, NOT_READY, RESTART, Chunk, Header, read_chunks, read_header
+from canthus.runtime.trace.format import (
+    CALIBRATE,
+    NOT_READY,
+    RESTART,
+    Chunk,
+    Header,
+    read_chunks,
+    read_header,
+    read_state,
+)
 from canthus.runtime.trace.recorder import digest
 from canthus.runtime.types import FaceBox, Faces, Frame, Roi
 
@@ -42,6 +51,12 @@ def replay(path: Path, processing: Processing | None = None) -> Iterator[Replaye
     header = read_header(path)
     recorded = _Recorded(path, header.scheme)
     processor = Processor(Inputs(recorded.detect, recorded, recorded.shrink), processing or header.processing)
+    state = read_state(path)
+    if state is not None:
+        try:
+            processor.restore(state)
+        except (LookupError, TypeError, ValueError, AssertionError) as error:
+            raise InputError(f"{path}: is damaged (the state at its start is that of other settings)") from error
     for chunk in read_chunks(path):
         recorded.open(chunk)
         for row in range(len(chunk["index"])):

@@ -10,9 +10,10 @@ import pytest
 from canthus.runtime import pipeline
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
+from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.processing import Inputs, Processing, Processor
 from canthus.runtime.schemes import Scheme
-from canthus.runtime.trace import Recorder, replay
+from canthus.runtime.trace import Recorder, complete_trace, replay
 from canthus.runtime.trace.format import VERSION, read_chunks, read_header
 from canthus.runtime.tracker import TrackerSettings
 from canthus.runtime.types import Faces, Frame
@@ -35,11 +36,11 @@ def two_faces_and_none(number):
     return [] if 4 <= number < 6 else [(100 + 2 * number, 90), (450 - 3 * number, 140)]
 
 
-def record(path, frames, processing=None, detect=bright_boxes, before=None):
+def record(path, frames, processing=None, detect=bright_boxes, before=None, chunk_frames=256):
     """Record a trace with fakes, and return the faces."""
     processing = processing or Processing(measures=True)
     found = []
-    with Recorder(path, "fakes") as recorder:
+    with Recorder(path, "fakes", chunk_frames) as recorder:
         recorder.start(processing, "fake")
         processor = Processor(recorder.watch(Inputs(detect, FakeBackend())), processing)
         for frame in frames:
@@ -110,11 +111,10 @@ def test_a_replay_repeats_restarts_and_calibrations(tmp_path):
         assert_equal_bits(replayed, found)
 
 
-def test_a_trace_of_several_chunks_and_pixels_that_are_not_square(tmp_path, monkeypatch):
-    monkeypatch.setattr("canthus.runtime.trace.recorder.CHUNK_FRAMES", 5)
+def test_a_trace_of_several_chunks_and_pixels_that_are_not_square(tmp_path):
     path = tmp_path / "clip.trace"
     frames = [Frame(frame.image, frame.index, frame.seconds, 1.25) for frame in moving(one_face)]
-    faces = record(path, frames)
+    faces = record(path, frames, chunk_frames=5)
     assert [len(chunk["index"]) for chunk in read_chunks(path)] == [5, 5, 2]
     for replayed, found in zip(replay(path), faces, strict=True):
         assert_equal_bits(replayed, found)
@@ -277,3 +277,73 @@ def test_canthus_video_records_a_trace(tmp_path, monkeypatch, capsys):
     assert "exists already" in capsys.readouterr().err
     assert main(["video", str(clip), "--record-trace", str(tmp_path / "clip.npz")]) == 2
     assert "unsupported name of a trace (supported: .trace)" in capsys.readouterr().err
+
+
+@pytest.fixture
+def landmarker(monkeypatch):
+    monkeypatch.setattr(pipeline, "Detector", lambda model: FakeDetector())
+    monkeypatch.setattr(pipeline, "open_automatic", lambda *_: FakeBackend())
+    with Landmarker(Settings(measures=True)) as opened:
+        yield opened
+
+
+def test_a_trace_that_begins_in_the_middle_goes_on_with_the_faces_that_are_tracked(tmp_path, landmarker):
+    path = tmp_path / "clip.trace"
+    frames = moving(two_faces_and_none)
+    landmarker.tracker.settings = TrackerSettings(max_faces=3)
+    before = [landmarker.update(frame) for frame in frames[:3]]
+    assert before[-1].ids.tolist() == [0, 1]
+    with Recorder(path) as recorder:
+        landmarker.record(recorder)
+        faces = [landmarker.update(frame) for frame in frames[3:10]]
+        landmarker.record(None)
+        after = [landmarker.update(frame) for frame in frames[10:]]
+    assert after[-1].ids.tolist() == faces[-1].ids.tolist()
+    again = list(replay(path))
+    assert len(again) == 7
+    assert again[0].faces.ids.tolist() == [0, 1]
+    for replayed, found in zip(again, faces, strict=True):
+        assert_equal_bits(replayed, found)
+    assert read_header(path).processing.tracker.max_faces == 3
+
+
+@pytest.mark.parametrize("content", [b"nothing", b"\x80\x05}\x94.", b"cos\nsystem\n."])
+def test_a_damaged_state_at_the_start_of_a_trace_is_one_line(tmp_path, landmarker, content):
+    path = tmp_path / "clip.trace"
+    with Recorder(path) as recorder:
+        landmarker.record(recorder)
+        landmarker.update(moving(one_face)[0])
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, part in (parts | {"state": content}).items():
+            archive.writestr(name, part)
+    with pytest.raises(InputError, match=r"clip\.trace: is damaged \(the state at its start"):
+        list(replay(path))
+
+
+@pytest.mark.parametrize("cut", [0, 40, 400])
+def test_a_trace_whose_recording_was_killed_is_completed(tmp_path, cut):
+    path, killed = tmp_path / "clip.trace", tmp_path / "killed.trace"
+    recorder = Recorder(path, "fakes", chunk_frames=4)
+    recorder.start(Processing(), "fake")
+    processor = Processor(recorder.watch(Inputs(bright_boxes, FakeBackend())), Processing())
+    for frame in moving(one_face)[:10]:
+        recorder.start_frame(frame)
+        recorder.end_frame(processor.update(frame))
+    content = recorder.draft.file.read_bytes()  # as after a kill: the last two frames are in memory
+    recorder.discard()
+    killed.write_bytes(content[: len(content) - cut])
+    assert complete_trace(killed)
+    again = list(replay(killed))
+    assert [one.index for one in again] == list(range(8 if cut == 0 else 4))
+    assert all(one.same for one in again)
+
+
+def test_nothing_is_recovered_of_a_trace_without_a_whole_chunk(tmp_path):
+    path = tmp_path / "clip.trace"
+    for content in (b"", b"PK\x03\x04" + bytes(40), b"no archive, but some text of enough length"):
+        path.write_bytes(content)
+        assert not complete_trace(path)
+    with pytest.raises(InputError, match="cannot be read"):
+        complete_trace(tmp_path / "missing.trace")
