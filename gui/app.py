@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from canthus.runtime.cli import main
 from canthus.runtime.errors import BackendError, CanthusError
-from canthus.runtime.options import add_landmarker_options, file_or_address
+from canthus.runtime.options import add_landmarker_options, add_person_option, file_or_address
 
 if TYPE_CHECKING:
     from PyQt6.QtWidgets import QApplication
@@ -46,6 +46,7 @@ examples:
   canthus view --loop clip.mp4       play it again and again
   canthus view rtsp://192.168.1.20/live   show a network stream
   canthus view --start-page          choose what to open
+  canthus view --person me.json      expressions relative to the neutral face of `canthus calibrate`
 
 keys:
   Space       pause or resume; play a finished file again
@@ -54,7 +55,7 @@ keys:
   L I M       switch the lines, the ids and the mirror view on or off
   F           full screen
   Ctrl+O      open files
-  Ctrl+1 2 3  show the panels: tracking, performance, measures of a face
+  Ctrl+1 to 4 show the panels: tracking, performance, measures of a face, streams
   Ctrl+R      start or stop a recording
   Ctrl+S      save the frame
   H           show the keys in the window
@@ -68,6 +69,10 @@ def command(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     if args.loop and not any(isinstance(source, Path) for source in args.sources + args.more):
         parser.error("--loop needs a file: canthus view --loop FILE")
+    if args.person is not None:
+        from canthus.runtime.person_file import read_person
+
+        read_person(args.person)  # an error is printed before there is a window
     media = _media(args)
     application = _open_qt()
     from PyQt6.QtCore import QEvent
@@ -206,6 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--start-page", action="store_true", help="show what can be opened, and open nothing")
     parser.add_argument("--loop", action="store_true", help="play each file again and again")
     add_landmarker_options(parser)
+    add_person_option(parser)
     return parser
 
 
@@ -238,6 +244,8 @@ def _control(args: argparse.Namespace) -> "TrackingControl":
         gpu=not args.cpu,
         max_faces=args.max_faces,
         smoothing=not args.no_smoothing,
+        measures=args.person is not None,
+        person=args.person,
     )
     return TrackingControl(tracking)
 

@@ -62,7 +62,8 @@ class Broadcast:
     def join(self, seconds: float) -> bool:
         """Wait up to `seconds` until all streams are closed; return whether they are."""
         until = time.monotonic() + seconds
-        return all([sender.join(max(0.0, until - time.monotonic())) for sender in self._senders.values()])
+        ended = [sender.join(max(0.0, until - time.monotonic())) for sender in self._senders.values()]
+        return all(ended)
 
 
 class _Sender:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
-from PyQt6.QtCore import PYQT_VERSION_STR, Qt, qVersion
+from PyQt6.QtCore import PYQT_VERSION_STR, QCoreApplication, Qt, qVersion
 from PyQt6.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -35,6 +35,11 @@ LIBRARIES = (
 """Libraries that the viewer uses, with their licences."""
 
 
+def tr(text: str) -> str:
+    """Translate a text of this file."""
+    return QCoreApplication.translate("Dialogs", text)
+
+
 class PreferencesDialog(QDialog):
     """Edits the preferences."""
 
@@ -54,6 +59,8 @@ class PreferencesDialog(QDialog):
         self.annotated.setChecked(preferences.annotated)
         self.table = QCheckBox(self.tr("Write a table of the points (CSV) with each recording"))
         self.table.setChecked(preferences.table)
+        self.trace = QCheckBox(self.tr("Write a trace, for canthus replay"))
+        self.trace.setChecked(preferences.trace)
         row = QHBoxLayout()
         row.addWidget(self.folder)
         row.addWidget(choose)
@@ -62,12 +69,14 @@ class PreferencesDialog(QDialog):
         form.addRow(self.tr("Folder of recordings"), row)
         form.addRow(self.annotated)
         form.addRow(self.table)
+        form.addRow(self.trace)
         for widget, name, tip in (
             (self.theme, self.tr("Colors"), self.tr("The area around the video stays dark")),
             (self.folder, self.tr("Folder of recordings"), self.tr("Where recordings and snapshots are saved")),
             (choose, self.tr("Choose the folder"), self.tr("Choose the folder")),
             (self.annotated, self.annotated.text(), self.tr("Off: recordings and snapshots are frames as they are")),
             (self.table, self.table.text(), self.tr("One row for each face of each frame")),
+            (self.trace, self.trace.text(), self.tr("What the networks find, without images: for reports of errors")),
         ):
             widget.setAccessibleName(name)
             widget.setToolTip(tip)
@@ -89,6 +98,7 @@ class PreferencesDialog(QDialog):
             folder=folder if folder.is_dir() else self._preferences.folder,
             annotated=self.annotated.isChecked(),
             table=self.table.isChecked(),
+            trace=self.trace.isChecked(),
         )
 
     def _choose(self) -> None:
@@ -122,7 +132,7 @@ def version_of(name: str) -> str:
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
-        return "not installed"
+        return tr("not installed")
 
 
 def about_text() -> str:
@@ -133,8 +143,8 @@ def about_text() -> str:
     ]
     return (
         f"<h2>canthus {version_of('canthus')}</h2>"
-        "<p>98 landmarks on every face, in real time. Licence: MIT.<br>"
-        "The included models were trained on data for non-commercial research; see their model cards.</p>"
+        f"<p>{tr('98 landmarks on every face, in real time. Licence: MIT.')}<br>"
+        f"{tr('The included models were trained on data for non-commercial research; see their model cards.')}</p>"
         f"<p>Python {platform.python_version()}, Qt {qVersion()}, PyQt {PYQT_VERSION_STR}, {platform.system()}</p>"
         f"<table>{''.join(rows)}</table>"
     )

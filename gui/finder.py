@@ -17,6 +17,8 @@ from canthus.runtime.models import Precision
 from canthus.runtime.types import Faces, Frame
 
 if TYPE_CHECKING:
+    from canthus.gui.live_trace import LiveTrace
+    from canthus.runtime.measures import KnownPerson
     from canthus.runtime.pipeline import Settings
 
 
@@ -33,6 +35,7 @@ class Tracking:
     measures: bool = False
     detection_interval: float = 0.5  # seconds between runs of the detector while faces are tracked
     min_score: float = 0.0  # faces with a lower face score are not shown
+    person: Path | None = None  # a file of `canthus calibrate`; None = the neutral face is measured
 
     @property
     def networks(self) -> tuple[object, ...]:
@@ -51,6 +54,7 @@ class Tracking:
             gpu=self.gpu,
             precision=self.precision,
             measures=self.measures,
+            person=self.person,
         )
 
 
@@ -60,6 +64,10 @@ class Landmarks(FaceFinder, Protocol):
     def calibrate(self) -> None: ...
 
     def change(self, tracking: Tracking) -> None: ...
+
+    def person(self) -> "KnownPerson | None": ...
+
+    def record(self, trace: "LiveTrace | None") -> None: ...
 
 
 Open = Callable[[Tracking], AbstractContextManager[Landmarks]]
@@ -71,6 +79,8 @@ class TrackingLandmarker(Closeable):
     def __init__(self, tracking: Tracking, live: bool) -> None:
         from canthus.runtime.pipeline import Landmarker
 
+        self._trace: LiveTrace | None = None
+        self._faces = Faces.none()  # of the last frame
         self._landmarker: Landmarker = Landmarker(replace(tracking.settings(), measures=False), live=live)
         self.change(tracking)
 
@@ -87,7 +97,8 @@ class TrackingLandmarker(Closeable):
     def update(self, frame: Frame) -> Faces:
         """Return the faces of the next frame."""
         faces = self._landmarker.update(frame)
-        return faces[faces.face_scores >= self._min_score] if self._min_score else faces
+        self._faces = faces[faces.face_scores >= self._min_score] if self._min_score else faces
+        return self._faces
 
     def restart(self) -> None:
         """Forget the faces."""
@@ -98,15 +109,34 @@ class TrackingLandmarker(Closeable):
         self._landmarker.calibrate()
 
     def change(self, tracking: Tracking) -> None:
-        """Use other settings from the next frame on. Those of `tracking.networks` must be the same."""
+        """Use other settings from the next frame on. Those of `tracking.networks` must be the same. Ends a trace."""
+        if self._trace is not None:
+            self.record(None)
         self._min_score = tracking.min_score
         measures = tracking.measures and self._landmarker.can_measure  # models with other points have none
         self._landmarker.change(replace(tracking.settings(), measures=measures))
         tracker = self._landmarker.tracker
         tracker.settings = replace(tracker.settings, detection_interval=tracking.detection_interval)
 
+    def person(self) -> "KnownPerson | None":
+        """Return what was measured of the person of the largest face in the last frame; None without one."""
+        faces, people = self._faces, self._landmarker.people()
+        if not len(faces) or not people:
+            return None
+        heights = faces.boxes[:, 3] - faces.boxes[:, 1]
+        return people.get(int(faces.ids[heights.argmax()]))
+
+    def record(self, trace: "LiveTrace | None") -> None:
+        """Record a trace from the next frame on; with None, record no more."""
+        if self._trace is not None:
+            self._trace.active = False
+        self._landmarker.record(trace)
+        self._trace = trace
+
     def close(self) -> None:
         """Free the networks."""
+        if self._trace is not None:
+            self._trace.active = False
         self._landmarker.close()
 
 
@@ -171,6 +201,16 @@ class LiveFinder(Closeable):
         """Measure the neutral faces again. Returns at once."""
         if (active := self._active) is not None:
             active.run(lambda landmarks: landmarks.calibrate())
+
+    def person(self) -> "Future[KnownPerson | None] | None":
+        """Return what is known of the person of the largest face, later. None before the first model is open."""
+        active = self._active
+        return None if active is None else active.run(lambda landmarks: landmarks.person())
+
+    def record(self, trace: "LiveTrace | None") -> None:
+        """Record a trace from the next frame on, until other settings are used; None ends it. Returns at once."""
+        if (active := self._active) is not None:
+            active.run(lambda landmarks: landmarks.record(trace))
 
     def _start(self, tracking: Tracking) -> "_Worker":
         with self._lock:
@@ -245,6 +285,15 @@ class TrackingControl:
         """Measure the neutral faces again. Returns at once."""
         if self._finder is not None:
             self._finder.calibrate()
+
+    def person(self) -> "Future[KnownPerson | None] | None":
+        """Return what is known of the person of the largest face, later; None before the first model is open."""
+        return None if self._finder is None else self._finder.person()
+
+    def record(self, trace: "LiveTrace | None") -> None:
+        """Record a trace; None ends it. Returns at once."""
+        if self._finder is not None:
+            self._finder.record(trace)
 
 
 class _Worker:

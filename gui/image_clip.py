@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PyQt6.QtCore import QCoreApplication
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
@@ -15,6 +16,11 @@ from canthus.runtime.types import Frame
 IMAGE_SECONDS = 2.0
 LONGEST_SIDE = 3840
 """Pixels. Larger images are reduced: no screen shows them, and Qt would take long to draw them."""
+
+
+def tr(text: str) -> str:
+    """Translate a text of this file."""
+    return QCoreApplication.translate("ImageClip", text)
 
 
 class ImageClip(Closeable):
@@ -33,7 +39,7 @@ class ImageClip(Closeable):
     def damaged(self) -> str:
         """Which files could not be read, or an empty string."""
         return (
-            f"{len(self._problems)} images cannot be read"
+            tr("{count} images cannot be read").format(count=len(self._problems))
             if len(self._problems) > 1
             else "".join(self._problems.values())
         )

@@ -21,6 +21,7 @@ class Preferences:
     folder: Path = Path()  # of recordings and snapshots
     annotated: bool = True  # recordings and snapshots show the faces
     table: bool = True  # a recording has a table
+    trace: bool = False  # a recording has a trace
 
 
 def _settings() -> QSettings:
@@ -49,6 +50,7 @@ def load_preferences() -> Preferences:
         folder=Path(stored) if stored and Path(stored).is_dir() else default.folder,
         annotated=_read_bool(settings, "annotated", default.annotated),
         table=_read_bool(settings, "table", default.table),
+        trace=_read_bool(settings, "trace", default.trace),
     )
 
 

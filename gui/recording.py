@@ -3,7 +3,8 @@
 import contextlib
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from threading import Thread
@@ -18,11 +19,14 @@ from canthus.gui.rendering import render
 from canthus.gui.stream import Result
 from canthus.runtime.abandoned import rescue_drafts
 from canthus.runtime.channel import Channel
-from canthus.runtime.errors import CanthusError
+from canthus.runtime.errors import CanthusError, InputError
 
 if TYPE_CHECKING:
+    from canthus.gui.live_trace import LiveTrace
     from canthus.runtime.files import Output
     from canthus.runtime.video_file import VideoFile
+
+    RecordTrace = Callable[[LiveTrace | None], object]
 
 WAITING_FRAMES = 4
 """Frames that wait for the encoder. If it is slower than the source, the oldest one is dropped."""
@@ -48,6 +52,7 @@ class RecordingOptions:
 
     video: Path
     table: Path | None = None
+    trace: Path | None = None  # see `canthus replay`
     style: OverlayStyle | None = None  # the faces are painted in this style; None = frames as they are
     file: Path | None = None  # the video file that is played; None = a camera or a stream
     source: str = ""  # what is shown, for the metadata of the table
@@ -90,12 +95,15 @@ RecordingState = Recording | Saving | Saved | RecordingFailed
 class Recorder:
     """Records the results that `add` gets, from its creation until `stop` or a jump to another place of the file.
 
+    record_trace: called in a thread with a trace, into which faces are recorded from then on, and with None to end it.
+
     A killed process loses at most the last second: `rescue_recordings` finds the rest.
     """
 
-    def __init__(self, options: RecordingOptions) -> None:
+    def __init__(self, options: RecordingOptions, record_trace: "RecordTrace | None" = None) -> None:
         self.states: Mailbox[RecordingState] = Mailbox()
         self.options = options
+        self._record_trace = record_trace
         self._stopped = False
         self._results: Channel[Result] = Channel(WAITING_FRAMES, newest_wins=True)
         self._thread = Thread(target=self._run, name="recorder", daemon=True)
@@ -128,6 +136,20 @@ class Recorder:
 
     def _record(self) -> RecordingState:
         """Write all results to the files. Returns the last state."""
+        if self.options.trace is None or self._record_trace is None:
+            return self._write_results(lambda: None)
+        trace = _Trace(self.options.trace, self.options.source, self._record_trace)
+        try:
+            state = self._write_results(trace.end)
+        finally:
+            note = trace.close()
+        if not state.paths:
+            return state
+        paths = (*state.paths, *(path for path in (self.options.trace,) if path.exists()))
+        return replace(state, paths=paths, note="  ·  ".join(filter(None, (state.note, note))))
+
+    def _write_results(self, ended: Callable[[], object]) -> Saved:
+        """Write all results to the video and the table. `ended` is called after the last one."""
         from canthus.runtime.abandoned import claim
         from canthus.runtime.files import commit_together
 
@@ -149,11 +171,41 @@ class Recorder:
                 seconds = writer.write(result)
                 self.states.post(Recording(seconds, self._results.dropped))
                 result = next(results, None)
+            ended()
             note = "" if result is None else tr("The recording ended where the file was left.")
             self._results.leave()
             self.states.post(Saving())
         note = writer.audio_error or note
         return Saved(paths, seconds, self._results.dropped, note)
+
+
+class _Trace:
+    """The trace of a recording, from its creation on. `record` gets it, and None at the end: see `Recorder`."""
+
+    def __init__(self, path: Path, source: str, record: "RecordTrace") -> None:
+        from canthus.gui.live_trace import LiveTrace
+
+        self._record = record
+        self._trace = LiveTrace(path, source)
+        self._going_on, self._cut = True, False
+        record(self._trace)
+
+    def end(self) -> None:
+        """Record no more frames."""
+        if self._going_on:
+            self._going_on, self._cut = False, not self._trace.active
+            self._record(None)
+
+    def close(self) -> str:
+        """Write the file. Return what differs from expected, as a sentence; or an empty text."""
+        self.end()
+        try:
+            self._trace.close()
+        except InputError as error:
+            self._trace.problem = self._trace.problem or str(error)
+        if self._trace.problem:
+            return tr("There is no trace: {reason}.").format(reason=self._trace.problem)
+        return tr("The trace ends where the settings were changed.") if self._cut else ""
 
 
 class _Writer:
@@ -260,4 +312,12 @@ def recording_path(folder: Path, suffix: str, now: float | None = None) -> Path:
 
 def rescue_recordings(folder: Path) -> list[Path]:
     """Give the recordings of killed viewers their names again. Returns the files."""
-    return rescue_drafts(folder, PREFIX)
+    rescued = rescue_drafts(folder, PREFIX)
+    for path in [path for path in rescued if path.suffix == ".trace"]:
+        from canthus.runtime.trace import complete_trace
+
+        with contextlib.suppress(CanthusError):
+            if not complete_trace(path):
+                path.unlink(missing_ok=True)
+                rescued.remove(path)
+    return rescued

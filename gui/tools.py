@@ -9,6 +9,7 @@ from PyQt6.QtGui import QAction, QGuiApplication
 from PyQt6.QtWidgets import QDockWidget, QScrollArea, QToolButton
 
 from canthus.gui.background_task import BackgroundTask
+from canthus.gui.broadcast import Broadcast
 from canthus.gui.dialogs import AboutDialog, PreferencesDialog
 from canthus.gui.finder import Tracking, TrackingControl
 from canthus.gui.media import VideoMedia
@@ -16,7 +17,9 @@ from canthus.gui.menus import new_action
 from canthus.gui.overlay import OverlayStyle
 from canthus.gui.panels.face import FacePanel
 from canthus.gui.panels.performance import PerformancePanel
+from canthus.gui.panels.streams import StreamsPanel
 from canthus.gui.panels.tracking import TrackingPanel
+from canthus.gui.person import PersonMenu
 from canthus.gui.playback import Ended
 from canthus.gui.preferences import (
     load_preferences,
@@ -49,6 +52,10 @@ SAVE_SECONDS = 10.0
 """How long a recording may take to be completed when the window closes."""
 
 
+STREAM_SECONDS = 2.0
+"""How long the streams may take to close."""
+
+
 class Tools(QObject):
     """Adds its actions and panels to a window. Create it before the window is shown, and `close` it afterwards."""
 
@@ -56,12 +63,15 @@ class Tools(QObject):
         super().__init__(window)
         self._window, self._control = window, control
         self._recorder: Recorder | None = None
+        self._record_result: Callable[[Result], None] | None = None  # of the recording that goes on
+        self.broadcast = Broadcast()
         self._result: Result | None = None  # the newest one
         self._snapshots = Snapshots()
         self.preferences = load_preferences()
         self.tracking = TrackingPanel(control.tracking, list(included_models()))
         self.performance = PerformancePanel()
         self.face = FacePanel()
+        self.streams = StreamsPanel(self.broadcast)
         self.docks = self._add_docks()
         self._add_actions()
         self._recording = QToolButton(window)
@@ -80,6 +90,7 @@ class Tools(QObject):
             ("tracking", self.tr("Tracking"), self.tracking, "Ctrl+1"),
             ("performance", self.tr("Performance"), self.performance, "Ctrl+2"),
             ("face", self.tr("Face"), self.face, "Ctrl+3"),
+            ("streams", self.tr("Streams"), self.streams, "Ctrl+4"),
         ):
             dock = QDockWidget(title, self._window)
             dock.setObjectName(name)
@@ -116,8 +127,11 @@ class Tools(QObject):
             self.tr("Preferences…"), self.tr("Colors, and what is recorded"), self.ask_preferences, "Ctrl+,"
         )
         about = self._action(self.tr("About canthus"), self.tr("Versions and licences"), self.show_about)
+        self.person = PersonMenu(self._window, self._control, self._use_tracking)
         first = menus.file.actions()[-1] if menus.file.actions() else None  # above "Close"
-        menus.file.insertActions(first, [self.record, save, copy, preferences])
+        menus.file.insertActions(first, [self.record, save, copy])
+        menus.file.insertMenu(first, self.person.menu)
+        menus.file.insertAction(first, preferences)
         menus.file.insertSeparator(first)
         menus.help.addAction(about)
 
@@ -128,6 +142,7 @@ class Tools(QObject):
 
     def _connect(self) -> None:
         window = self._window
+        window.stream.listener = self._listen
         window.result_shown.connect(self._take_result)
         window.switches.changed.connect(self._style_changed)
         window.installEventFilter(self)
@@ -136,6 +151,8 @@ class Tools(QObject):
         self._control.states.filled.connect(self._take_finder_state)
         self._snapshots.states.filled.connect(self._take_snapshot)
         self.docks["face"].visibilityChanged.connect(lambda shown: self._require_measures(shown))
+        self.streams.started.connect(lambda kind: self._require_measures(kind != "virtual-camera"))
+        self.streams.failed.connect(self._stream_failed)
         hints = QGuiApplication.styleHints()
         if hints is not None:
             hints.colorSchemeChanged.connect(self._apply_theme)  # a lambda would keep the window alive
@@ -162,17 +179,20 @@ class Tools(QObject):
             save_window(self._window.saveGeometry(), self._window.saveState())
             save_style(self._window.switches.style)
             self.tracking.engine.close_now()
+            self.broadcast.close()
             if self._recorder is not None:
                 self._recorder.stop()
         return super().eventFilter(watched, event)
 
     def close(self) -> None:
-        """Complete the files that are being written."""
+        """Complete the files that are being written, and close the streams."""
+        self._window.stream.listener = None
+        self.broadcast.close()
         if self._recorder is not None:
-            self._window.stream.listener = None
             self._recorder.stop()
             self._recorder.join(SAVE_SECONDS)
         self._snapshots.join(2.0)
+        self.broadcast.join(STREAM_SECONDS)
 
     # Tracking
 
@@ -183,9 +203,12 @@ class Tools(QObject):
     def _require_measures(self, needed: bool) -> None:
         """Turn the measures on if something that is shown needs them."""
         if needed and not self._control.tracking.measures:
-            tracking = replace(self._control.tracking, measures=True)
-            self.tracking.show_tracking(tracking)
-            self._change(tracking)
+            self._use_tracking(replace(self._control.tracking, measures=True))
+
+    def _use_tracking(self, tracking: Tracking) -> None:
+        """Use other settings, and show them in the panel."""
+        self.tracking.show_tracking(tracking)
+        self._change(tracking)
 
     def _style_changed(self, style: OverlayStyle) -> None:
         self._require_measures(style.needs_measures)
@@ -202,6 +225,17 @@ class Tools(QObject):
         playback = self._window.stream.playback
         if playback is not None and (playback.paused or isinstance(self._window.state, Ended)):
             self._window.stream.refresh()
+
+    def _listen(self, result: Result) -> None:
+        """Pass a result on to the streams and the recording. Called by the thread that finds faces."""
+        self.broadcast.add(result)
+        if (record := self._record_result) is not None:
+            record(result)
+
+    def _stream_failed(self, problem: str) -> None:
+        """Say why a stream has ended, if the panel that says it is hidden."""
+        if not self.streams.isVisible():
+            self._window.show_hint(problem)
 
     def _take_result(self, result: Result) -> None:
         self._result = result
@@ -231,11 +265,13 @@ class Tools(QObject):
             RecordingOptions(
                 video=video,
                 table=video.with_suffix(".csv") if self.preferences.table else None,
+                trace=video.with_suffix(".trace") if self.preferences.trace else None,
                 style=self._painted_style,
                 file=shown.path if isinstance(shown, VideoMedia) else None,
                 source=shown.name,
                 measures=self._control.tracking.measures,
-            )
+            ),
+            self._control.record,
         )
         recorder.states.filled.connect(self._take_recording)
         self._recorder = recorder
@@ -246,7 +282,7 @@ class Tools(QObject):
             else:
                 recorder.stop()
 
-        stream.listener = listen
+        self._record_result = listen
         self._watch.start()
         self._show_recording(self.tr("Starting…"))
 
@@ -273,7 +309,7 @@ class Tools(QObject):
         self.record.setToolTip(self.tr("Stop the recording (Ctrl+R)"))
 
     def _end_recording(self, hint: str) -> None:
-        self._window.stream.listener = None
+        self._record_result = None
         self._watch.stop()
         self._recorder = None
         self.record.setText(self.tr("Record"))

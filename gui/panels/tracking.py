@@ -48,6 +48,7 @@ class TrackingPanel(QWidget):
         self.score_text = QLabel()
         self.smoothing, self.measures = QCheckBox(self.tr("Smooth the points")), QCheckBox(self.tr("Measure the faces"))
         self.neutral = QPushButton(self.tr("Measure neutral faces again"))
+        self.person = QLabel()
         self.engine = EngineBuilder()
         self._fill(models)
         self._arrange()
@@ -83,6 +84,8 @@ class TrackingPanel(QWidget):
         self.smoothing.setChecked(tracking.smoothing)
         self.measures.setChecked(tracking.measures)
         self.neutral.setEnabled(tracking.measures)
+        name = self.tr("measured at the start") if tracking.person is None else tracking.person.name
+        self.person.setText(self.tr("Neutral face: {name}").format(name=name))
         self.engine.model = tracking.model
         for widget in (*widgets, *switches):
             widget.blockSignals(False)
@@ -130,7 +133,8 @@ class TrackingPanel(QWidget):
         self.smoothing.setToolTip(self.tr("Remove the jitter of still faces"))
         self.measures.setToolTip(self.tr("Compute head pose, gaze, eyes, mouth and expressions"))
         self.neutral.setToolTip(self.tr("People should look calmly into the camera for two seconds"))
-        for widget in (self.smoothing, self.measures, self.neutral):
+        self.person.setToolTip(self.tr("Whose neutral face expressions are relative to: see File, Person"))
+        for widget in (self.smoothing, self.measures, self.person, self.neutral):
             faces.addRow(widget)
         column = QVBoxLayout(self)
         for title, content in ((self.tr("Model"), networks), (self.tr("Faces"), faces)):

@@ -242,7 +242,8 @@ def test_stored_nonsense_is_ignored(qt: QApplication) -> None:
 
 def test_every_control_has_a_name_and_a_tooltip(viewer: Viewer) -> None:
     kinds = (QAbstractButton, QComboBox, QSlider, QSpinBox)
-    panels: list[QWidget] = [viewer.tools.tracking, viewer.tools.performance, viewer.tools.face]
+    panels: list[QWidget] = [viewer.tools.tracking, viewer.tools.performance, viewer.tools.face, viewer.tools.streams]
+    panels.append(viewer.tools.person.dialog)
     panels.append(PreferencesDialog(viewer.window, viewer.tools.preferences))
     for panel in panels:
         for kind in kinds:

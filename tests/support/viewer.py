@@ -11,9 +11,11 @@ import numpy as np
 from PyQt6.QtWidgets import QApplication
 
 from canthus.gui.finder import Tracking
+from canthus.gui.live_trace import LiveTrace
 from canthus.gui.media import Source
 from canthus.gui.stream import FaceFinder, Stream
 from canthus.runtime.closeable import Closeable
+from canthus.runtime.measures import KnownPerson
 from canthus.runtime.types import Faces, Frame
 
 BACKGROUND = (40, 80, 120)
@@ -138,6 +140,8 @@ class FakeLandmarks(FakeFinder):
         self.trackings = [tracking]
         self.threads = [threading.current_thread()]
         self.calibrations = 0
+        self.known: KnownPerson | None = None
+        self.trace: LiveTrace | None = None
         self.closed = False
 
     def update(self, frame: Frame) -> Faces:
@@ -149,6 +153,14 @@ class FakeLandmarks(FakeFinder):
 
     def calibrate(self) -> None:
         self.calibrations += 1
+
+    def person(self) -> KnownPerson | None:
+        return self.known
+
+    def record(self, trace: LiveTrace | None) -> None:
+        if trace is None and self.trace is not None:
+            self.trace.active = False
+        self.trace = trace
 
     def close(self) -> None:
         self.threads.append(threading.current_thread())
