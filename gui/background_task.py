@@ -1,6 +1,7 @@
 """Runs a function in a thread, so that the window goes on meanwhile."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Thread
 from typing import Generic, TypeVar
 
@@ -25,7 +26,9 @@ class BackgroundTask(QObject, Generic[Value]):
         Thread(target=self._run, name="background", daemon=True).start()
 
     def _run(self) -> None:
-        self._values.post((self._work(),))
+        value = self._work()
+        with suppress(RuntimeError):  # the window was closed meanwhile, and Qt has deleted the mailbox
+            self._values.post((value,))
 
     def _take(self) -> None:
         if (item := self._values.take()) is not None:

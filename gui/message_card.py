@@ -3,9 +3,11 @@
 import re
 from collections.abc import Callable, Sequence
 
-from PyQt6.QtCore import Qt
+from PyQt6.QtCore import QEvent, Qt
 from PyQt6.QtGui import QFont, QFontInfo
 from PyQt6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+
+from canthus.gui.keyboard import keep_keys
 
 STYLE = """
 QFrame#card { background: palette(window); border: 1px solid palette(mid); border-radius: 12px; }
@@ -73,6 +75,11 @@ class MessageCard(QFrame):
         self._show_choices(choices)
         self.setVisible(bool(title))
         self.place()
+
+    def event(self, event: QEvent | None) -> bool:
+        """Let the buttons use their keys."""
+        keep_keys(event)
+        return super().event(event)
 
     def press(self, text: str) -> None:
         """Press the button with this text."""

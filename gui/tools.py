@@ -6,12 +6,13 @@ from pathlib import Path
 
 from PyQt6.QtCore import QEvent, QObject, Qt, QTimer
 from PyQt6.QtGui import QAction, QGuiApplication
-from PyQt6.QtWidgets import QDockWidget, QScrollArea, QToolButton
+from PyQt6.QtWidgets import QDockWidget, QToolButton
 
 from canthus.gui.background_task import BackgroundTask
 from canthus.gui.broadcast import Broadcast
 from canthus.gui.dialogs import AboutDialog, PreferencesDialog
 from canthus.gui.finder import Tracking, TrackingControl
+from canthus.gui.keyboard import PanelArea
 from canthus.gui.media import VideoMedia
 from canthus.gui.menus import new_action
 from canthus.gui.overlay import OverlayStyle
@@ -95,9 +96,9 @@ class Tools(QObject):
             dock = QDockWidget(title, self._window)
             dock.setObjectName(name)
             dock.setAccessibleName(title)
-            scroll = QScrollArea()
+            scroll = PanelArea()
             scroll.setWidgetResizable(True)
-            scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+            scroll.setFrameShape(PanelArea.Shape.NoFrame)
             scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
             scroll.setMinimumWidth(panel.minimumSizeHint().width() + 16)
             scroll.setWidget(panel)

@@ -46,6 +46,7 @@ class StreamsPanel(QWidget):
         self.page.setToolTip(self.tr("Open the page that draws the faces in a browser"))
         self.page.clicked.connect(self._open_page)
         column = QVBoxLayout(self)
+        column.setSpacing(14)
         self.rows = {kind: self._add(column, kind) for kind in KINDS}
         column.addStretch(1)
         self._timer = QTimer(self)
@@ -86,9 +87,11 @@ class StreamsPanel(QWidget):
         state.setTextInteractionFlags(
             Qt.TextInteractionFlag.TextSelectableByMouse | Qt.TextInteractionFlag.TextSelectableByKeyboard
         )
+        state.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
         state.setAccessibleName(self.tr("State of {stream}").format(stream=name))
         state.setToolTip(self.tr("What the stream does; the text can be selected and copied"))
         grid = QGridLayout()
+        grid.setVerticalSpacing(4)
         grid.addWidget(switch, 0, 0)
         grid.addWidget(address, 0, 1)
         grid.setColumnMinimumWidth(0, 110)
@@ -137,9 +140,9 @@ class StreamsPanel(QWidget):
             return state.problem
         if state.phase == "opening":
             return self.tr("Opening…")
-        counts = self.tr("{count} frames sent").format(count=state.sent)
+        counts = self.tr("Frames sent: {count}").format(count=state.sent)
         if state.readers is not None:
-            counts += self.tr("  ·  {count} readers").format(count=state.readers)
+            counts += self.tr("  ·  Readers: {count}").format(count=state.readers)
         lines = [state.name, counts]
         if state.unmeasured and kind in NEED_MEASURES:
             lines.append(self.tr("Faces without measures are not sent: measure them in the panel Tracking (Ctrl+1)"))

@@ -8,6 +8,7 @@ import contextlib
 import ipaddress
 import json
 import logging
+import os
 import re
 import socket
 import threading
@@ -114,7 +115,8 @@ class WebSocketStream:
                 family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
             )
         except (OSError, UnicodeError) as error:
-            reason = getattr(error, "strerror", None) or error
+            code = error.errno if isinstance(error, OSError) else None  # below 0 if the host is unknown
+            reason = os.strerror(code) if code and code > 0 else getattr(error, "strerror", None) or error
             raise InputError(f"{address}: no server can be opened there ({reason}); choose another port") from error
         self.name = f"WebSocket at ws://{address}/, page at http://{address}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="websocket", daemon=True)

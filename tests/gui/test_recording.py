@@ -139,7 +139,10 @@ recorder = Recorder(RecordingOptions(folder / "canthus-1.mp4", folder / "canthus
 for index in range(120):
     image = np.full((64, 96, 3), 60, np.uint8)
     recorder.add(Result(Frame(image, index, index / 30), Faces.none(), {"landmark": 0.01}, 0))
-    time.sleep(0.004)
+    while recorder._results._items:  # none is dropped
+        time.sleep(0.001)
+while (state := recorder.states.take()) is None or state.seconds < 119 / 30:  # the last one is written
+    time.sleep(0.001)
 print("recorded", flush=True)
 time.sleep(20)
 """

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PyQt6.QtCore import QSettings, Qt
 from PyQt6.QtGui import QGuiApplication
@@ -14,9 +13,8 @@ from PyQt6.QtTest import QTest
 from PyQt6.QtWidgets import QAbstractButton, QApplication, QComboBox, QLineEdit, QSlider, QSpinBox, QWidget
 
 from canthus.gui import dialogs, theme
-from canthus.gui import finder as finder_module
 from canthus.gui.dialogs import AboutDialog, PreferencesDialog
-from canthus.gui.finder import FinderState, Tracking, TrackingControl
+from canthus.gui.finder import FinderState, Tracking
 from canthus.gui.overlay import OverlayStyle
 from canthus.gui.panels.engine import EngineBuilder
 from canthus.gui.panels.face import FacePanel
@@ -24,52 +22,11 @@ from canthus.gui.panels.performance import PerformancePanel
 from canthus.gui.panels.plots import Plot, Scale
 from canthus.gui.panels.tracking import TrackingPanel
 from canthus.gui.preferences import Preferences, load_preferences, load_style, save_preferences, save_style
-from canthus.gui.stream import Result, Stream
-from canthus.gui.tools import Tools
-from canthus.gui.window import Window
-from canthus.runtime.measures import Measurer
-from canthus.runtime.types import Faces, Frame
-from support.shape import SHAPE
-from support.viewer import FakeLandmarks, FakeMedia, application, frame, wait_for
+from canthus.gui.stream import Result
+from canthus.runtime.types import Faces
+from support.viewer import FakeMedia, Viewer, application, frame, measured, wait_for
 
 qt = pytest.fixture(scope="session")(application)
-
-
-def measured(face_id: int = 3, seconds: float = 0.0, size: float = 200.0) -> Result:
-    """Return a result with one face with measures."""
-    points = (SHAPE * size + (60, 40))[None].astype(np.float32)
-    scores, ids = np.full((1, 98), 0.9, np.float32), np.array([face_id], np.int64)
-    measures = Measurer().update(points, scores, ids, seconds, (320, 280))
-    image = np.full((280, 320, 3), 90, np.uint8)
-    return Result(
-        Frame(image, 0, seconds), Faces(points, scores, ids, measures=measures), {"landmark": 0.01}, 2, "", 1.0
-    )
-
-
-class Viewer:
-    """A window with its tools, a fake camera and fake models."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.models: list[FakeLandmarks] = []
-        monkeypatch.setattr(finder_module, "TrackingLandmarker", lambda tracking, live: self._open(tracking))
-        self.control = TrackingControl(Tracking())
-        self.stream = Stream(self.control.open)
-        self.window = Window(self.stream)
-        self.tools = Tools(self.window, self.control)
-        self.window.show()
-        self.stream.start()
-        self.window.open(FakeMedia())
-        assert wait_for(lambda: self.tools._result is not None and len(self.tools._result.faces) == 1)
-
-    def _open(self, tracking: Tracking) -> FakeLandmarks:
-        self.models.append(FakeLandmarks(tracking))
-        return self.models[-1]
-
-    def close(self) -> None:
-        self.window.close()
-        self.stream.stop()
-        self.tools.close()
-        assert self.stream.join(2.0)
 
 
 @pytest.fixture
@@ -363,3 +320,13 @@ def test_plots_keep_ten_seconds_and_are_painted(qt: QApplication, stacked: bool)
 def test_a_rescued_recording_is_named(viewer: Viewer) -> None:
     viewer.tools._show_rescued([Path("canthus-1.mp4"), Path("canthus-1.csv")])
     assert viewer.window.view.hint == "Found a recording that was cut off: canthus-1.mp4"
+
+
+def test_keys_of_a_slider_move_it_although_they_are_shortcuts(viewer: Viewer) -> None:
+    viewer.tools.docks["tracking"].show()
+    slider = viewer.tools.tracking.score
+    viewer.window.activateWindow()
+    slider.setFocus()
+    assert wait_for(lambda: QApplication.focusWidget() is slider)
+    QTest.keyClick(slider, Qt.Key.Key_Right)
+    assert slider.value() == 1

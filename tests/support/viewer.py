@@ -8,15 +8,20 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import numpy as np
+import pytest
 from PyQt6.QtWidgets import QApplication
 
-from canthus.gui.finder import Tracking
+from canthus.gui import finder as finder_module
+from canthus.gui.finder import Tracking, TrackingControl
 from canthus.gui.live_trace import LiveTrace
 from canthus.gui.media import Source
-from canthus.gui.stream import FaceFinder, Stream
+from canthus.gui.stream import FaceFinder, Result, Stream
+from canthus.gui.tools import Tools
+from canthus.gui.window import Window
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.measures import KnownPerson
+from canthus.runtime.measures import KnownPerson, Measurer
 from canthus.runtime.types import Faces, Frame
+from support.shape import SHAPE
 
 BACKGROUND = (40, 80, 120)
 POINT = (30.0, 20.0)  # frame pixels
@@ -165,3 +170,40 @@ class FakeLandmarks(FakeFinder):
     def close(self) -> None:
         self.threads.append(threading.current_thread())
         self.closed = True
+
+
+def measured(face_id: int = 3, seconds: float = 0.0, size: float = 200.0) -> Result:
+    """Return a result with one face with measures."""
+    points = (SHAPE * size + (60, 40))[None].astype(np.float32)
+    scores, ids = np.full((1, 98), 0.9, np.float32), np.array([face_id], np.int64)
+    measures = Measurer().update(points, scores, ids, seconds, (320, 280))
+    image = np.full((280, 320, 3), 90, np.uint8)
+    return Result(
+        Frame(image, 0, seconds), Faces(points, scores, ids, measures=measures), {"landmark": 0.01}, 2, "", 1.0
+    )
+
+
+class Viewer:
+    """A window with its tools, a fake camera and fake models."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.models: list[FakeLandmarks] = []
+        monkeypatch.setattr(finder_module, "TrackingLandmarker", lambda tracking, live: self._open(tracking))
+        self.control = TrackingControl(Tracking())
+        self.stream = Stream(self.control.open)
+        self.window = Window(self.stream)
+        self.tools = Tools(self.window, self.control)
+        self.window.show()
+        self.stream.start()
+        self.window.open(FakeMedia())
+        assert wait_for(lambda: self.tools._result is not None and len(self.tools._result.faces) == 1)
+
+    def _open(self, tracking: Tracking) -> FakeLandmarks:
+        self.models.append(FakeLandmarks(tracking))
+        return self.models[-1]
+
+    def close(self) -> None:
+        self.window.close()
+        self.stream.stop()
+        self.tools.close()
+        assert self.stream.join(2.0)
