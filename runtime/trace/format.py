@@ -115,7 +115,7 @@ def read_state(path: Path) -> dict[str, dict[str, object]] | None:
             return None
         try:
             return load_state(_read_part(archive, STATE, MAX_STATE_BYTES).read())
-        except (InputError, *_DAMAGE) as error:
+        except Exception as error:  # zipfile and zlib raise many types for damaged files
             raise InputError(f"{path}: is damaged (the state at its start cannot be read)") from error
 
 
