@@ -13,8 +13,9 @@ midway between the centers of the eyes. The unit is mm, if the pupils are PUPIL_
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +44,21 @@ class Head:
     shape: Floats  # (98, 3) mm, without the offsets of the contour
     table: Floats  # (13, 98, 4)
 
-    def at(self, yaw: Floats) -> Floats:
+    def at(self, yaws: Floats) -> Floats:
         """Return the rows of the table (N, 98, 4) at yaws (N,) in degrees, interpolated linearly."""
-        place = np.minimum(np.maximum((yaw + 90.0) / YAW_STEP, 0.0), len(YAWS) - 1.000001)
-        below = place.astype(np.intp)
-        share = (place - below)[:, None, None]
-        low = self.table[below]
-        return np.asarray(low + share * (self.table[below + 1] - low))
+        return self.coordinates_at(yaws.tolist()).swapaxes(1, 2)
+
+    def coordinates_at(self, yaws: Sequence[float]) -> Floats:
+        """Return the same as `at`, with the coordinates before the points: (N, 4, 98)."""
+        places = [min(max((yaw + 90.0) / YAW_STEP, 0.0), len(YAWS) - 1.000001) for yaw in yaws]
+        pieces = self._pieces[[int(place) for place in places]]
+        shares = np.array([place % 1 for place in places])
+        return np.asarray(pieces[:, 0] + shares[:, None, None] * pieces[:, 1])
+
+    @cached_property
+    def _pieces(self) -> Floats:
+        """The table between two of YAWS: (12, 2, 4, 98) the values at the first one, and their change to the second."""
+        return np.stack([self.table[:-1], np.diff(self.table, axis=0)], axis=1).swapaxes(2, 3).copy()
 
 
 def make_head(shape: Floats, contour_offsets: Floats, deviations: Floats) -> Head:

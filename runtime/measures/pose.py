@@ -10,6 +10,7 @@ Cameras and heads have the axes of OpenCV: x to the right, y down, z away from t
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,107 +116,118 @@ def fit_poses(
         start: Rotations (N, 3, 3) and translations (N, 3) of a similar pose, as in the frame before, and what is added
             to the model's points (N, 98, 3) for each person. None starts from the affine map that fits best.
     """
-    rays = np.asarray((points - (camera.x, camera.y)) / camera.focal, np.float64)
+    rays = _rays(points, camera)
     weights = np.maximum(scores.astype(np.float64) ** 2, MIN_WEIGHT)
-    if start is None:
-        rotations, translations = _linear_start(head, rays)
-        offsets: Floats | float = 0.0
-    else:
-        rotations, translations, offsets = start
     steps, converged = (COLD_STEPS, COLD_CONVERGED) if start is None else (WARM_STEPS, WARM_CONVERGED)
+    rotations, translations, offsets = _linear_start(head, rays) if start is None else start
+    moved_points = offsets.swapaxes(1, 2)
     for _ in range(steps):
-        last = _residuals(head, rays, weights, rotations, translations, offsets)
-        step = _step(last)
-        rotations = _rotate(step[:, :3], rotations)
-        translations = translations * (1 + step[:, 5:])
-        translations[:, :2] += step[:, 3:5]
-        moved = np.abs(step)
-        if max(moved[:, :3].max(), moved[:, 5].max(), (moved[:, 3:5] / translations[:, 2:]).max()) < converged:
+        system = _linearize(head, rays, weights, (rotations, translations, moved_points))
+        rotations, translations, moved = _move(system.equations, rotations, translations)
+        if moved < converged:
             break
-    squared = (last.weights * (last.residuals**2).sum(-1)).sum(1) / weights.sum(1) / 2
-    return Poses(rotations, translations, np.sqrt(squared), last.shapes, last.residuals)
+    error = np.sqrt(system.equations[:, 6, 6] / weights.sum(1) / 2)
+    return Poses(rotations, translations, error, system.shapes.swapaxes(1, 2), system.residuals.swapaxes(1, 2))
 
 
-@dataclass(frozen=True, eq=False)
-class _Residuals:
-    """How far points (N, 98) are from the posed heads."""
-
-    shapes: Floats  # (N, 98, 3) on the head, mm
-    rotated: Floats  # (N, 98, 3) in the camera's axes, relative to the origin of the head, mm
-    placed: Floats  # (N, 98, 3) in the camera's axes, mm
-    residuals: Floats  # (N, 98, 2) mm at the distance of the head
-    weights: Floats  # (N, 98)
-    translations: Floats  # (N, 3) mm
+def _rays(points: NDArray[np.floating], camera: Camera) -> Floats:
+    """Return where the lines of sight of points (N, 98, 2) meet the plane at distance 1, (N, 2, 98)."""
+    center = np.array([[camera.x], [camera.y]])
+    return np.asarray((np.ascontiguousarray(points.swapaxes(1, 2), np.float64) - center) / camera.focal)
 
 
-def _residuals(
-    head: Head, rays: Floats, weights: Floats, rotations: Floats, translations: Floats, offsets: Floats | float
-) -> _Residuals:
-    table = head.at(np.degrees(np.arcsin(np.minimum(np.maximum(rotations[:, 0, 2], -1.0), 1.0))))
-    shapes = table[..., :3] + offsets
-    rotated = shapes @ rotations.swapaxes(1, 2)
-    placed = rotated + translations[:, None]
-    residuals = (rays - placed[..., :2] / placed[..., 2:]) * translations[:, None, 2:]
-    inverse_variances = table[..., 3]
-    squared = (residuals[..., 0] ** 2 + residuals[..., 1] ** 2) * inverse_variances
-    weighted = weights * inverse_variances / (1 + squared / (2 * OUTLIER**2))
-    return _Residuals(shapes, rotated, placed, residuals, weighted, translations)
+class _System(NamedTuple):
+    """The least squares problem of one Gauss-Newton step, for N faces. Coordinates come before the 98 points."""
+
+    equations: Floats  # (N, 7, 7) normal equations of the 6 unknowns; row and column 6: the right side, the error
+    shapes: Floats  # (N, 3, 98) on the head, mm
+    residuals: Floats  # (N, 2, 98) mm at the distance of the head
 
 
-def _step(at: _Residuals) -> Floats:
-    """Return the Gauss-Newton step (N, 6).
+def _linearize(head: Head, rays: Floats, weights: Floats, pose: tuple[Floats, Floats, Floats]) -> _System:
+    """Return the equations of the next step from a pose: rotations, translations and (N, 3, 98) added to the points.
 
-    It is a rotation vector about the camera's axes, a translation along x and y in mm, and the relative growth of the
-    distance along the ray to the head.
+    The unknowns are a rotation vector about the camera's axes, a translation along x and y in mm, and the relative
+    growth of the distance along the ray to the head.
     """
-    x, y, z = at.placed[..., 0], at.placed[..., 1], at.placed[..., 2]
-    rx, ry, rz = at.rotated[..., 0], at.rotated[..., 1], at.rotated[..., 2]
-    tx, ty, tz = (at.translations[:, axis, None] for axis in range(3))
-    scale = tz / z
-    u, v = x / z, y / z
-    count, points = x.shape
-    jacobian = np.zeros((count, 6, 2, points))
-    # The projection of a moved point: scale * (dx - u dz) and scale * (dy - v dz).
-    jacobian[:, 0, 0] = scale * -u * ry
-    jacobian[:, 1, 0] = scale * (rz + u * rx)
-    jacobian[:, 2, 0] = scale * -ry
-    jacobian[:, 3, 0] = scale
-    jacobian[:, 5, 0] = scale * (tx - u * tz)
-    jacobian[:, 0, 1] = scale * (-rz - v * ry)
-    jacobian[:, 1, 1] = scale * v * rx
-    jacobian[:, 2, 1] = scale * rx
-    jacobian[:, 4, 1] = scale
-    jacobian[:, 5, 1] = scale * (ty - v * tz)
-    weighted = (jacobian * at.weights[:, None, None]).reshape(count, 6, -1)
-    normal = weighted @ jacobian.reshape(count, 6, -1).swapaxes(1, 2)
-    right = weighted @ at.residuals.swapaxes(1, 2).reshape(count, -1, 1)
-    diagonal = np.arange(6)
-    normal[:, diagonal, diagonal] *= 1 + 1e-6
-    normal[:, diagonal, diagonal] += 1e-9  # points that all coincide would make it singular
-    step = np.linalg.solve(normal, right)[..., 0]
-    step[:, :3] = np.minimum(np.maximum(step[:, :3], -0.5), 0.5)  # far from the solution, the first steps overshoot
-    step[:, 5] = np.minimum(np.maximum(step[:, 5], -0.3), 0.3)
-    return np.asarray(step)
+    rotations, translations, offsets = pose
+    count, points = weights.shape
+    yaws = [math.degrees(math.asin(min(max(sine, -1.0), 1.0))) for sine in rotations[:, 0, 2].tolist()]
+    table = head.coordinates_at(yaws)
+    shapes = table[:, :3] + offsets
+    rotated = np.ones((count, 4, points))  # x, y, z relative to the origin of the head, and 1
+    np.matmul(rotations, shapes, out=rotated[:, :3])
+    placed = rotated[:, :3] + translations[..., None]
+    seen, depth = placed[:, :2] / placed[:, 2:], placed[:, 2:]
+    missed = rays - seen
+    residuals = missed * translations[:, 2:, None]
+    # An outlier has less weight. Residuals are in mm at the distance of the head, hence the scale.
+    squares = residuals * residuals
+    scale = translations[:, 2:] / placed[:, 2]
+    robust = 1 + (squares[:, 0] + squares[:, 1]) * table[:, 3] * (0.5 / OUTLIER**2)
+    weights = weights * table[:, 3] * scale * scale / robust
+    # The projection of a moved point: dx - u dz and dy - v dz.
+    directions = _DIRECTIONS + translations[:, :, None, None] * _GROWTH
+    motion = (directions.reshape(count, 18, 4) @ rotated).reshape(count, 3, 6, points)
+    columns = np.empty((count, 2, 7, points))
+    np.subtract(motion[:, :2], seen[:, :, None] * motion[:, 2:], out=columns[:, :, :6])
+    np.multiply(missed, depth, out=columns[:, :, 6])
+    equations = (columns * weights[:, None, None]) @ columns.swapaxes(2, 3)
+    return _System(equations[:, 0] + equations[:, 1], shapes, residuals)
 
 
-def _rotate(vectors: Floats, rotations: Floats) -> Floats:
-    """Return the rotations after another by rotation vectors (N, 3), by Rodrigues' formula."""
-    angle = np.maximum(np.sqrt((vectors**2).sum(1)), 1e-12)[:, None, None]
-    cross = np.zeros((len(vectors), 3, 3))
-    cross[:, 2, 1], cross[:, 0, 2], cross[:, 1, 0] = vectors.T
-    cross -= cross.swapaxes(1, 2)
-    first = cross @ rotations
-    return np.asarray(rotations + np.sin(angle) / angle * first + (1 - np.cos(angle)) / angle**2 * (cross @ first))
+_DIRECTIONS = np.zeros((3, 6, 4))
+"""Motion of a point along x, y and z for each unknown but the last: factors of its place (x, y, z, 1)."""
+for _unknown, _axis, _place, _factor in (
+    (0, 1, 2, -1), (0, 2, 1, 1), (1, 0, 2, 1), (1, 2, 0, -1), (2, 0, 1, -1), (2, 1, 0, 1), (3, 0, 3, 1), (4, 1, 3, 1)
+):  # fmt: skip
+    _DIRECTIONS[_axis, _unknown, _place] = _factor
+
+_GROWTH = np.zeros((6, 4))
+_GROWTH[5, 3] = 1.0
+"""The last unknown moves all points by a share of the translation."""
+
+_DAMPING, _REGULARIZATION = 1 + 1e-6 * np.eye(6), 1e-9 * np.eye(6)
+"""Points that all coincide would make the equations singular."""
+
+MAX_ROTATION, MAX_GROWTH = 0.5, 0.3
+"""Limits of a step, about each axis in radians, and of the distance. Far from the solution the first steps overshoot."""
 
 
-def _linear_start(head: Head, rays: Floats) -> tuple[Floats, Floats]:
-    """Return rotations and translations from the affine map of the inner points that fits best."""
+def _move(equations: Floats, rotations: Floats, translations: Floats) -> tuple[Floats, Floats, float]:
+    """Return the rotations and translations after a step, and how far it moved: see WARM_CONVERGED."""
+    normal = equations[:, :6, :6] * _DAMPING + _REGULARIZATION
+    steps = np.linalg.solve(normal, equations[:, :6, 6:])[..., 0].tolist()
+    turns, places, moved = [], [], 0.0
+    for (*vector, right, down, growth), (x, y, z) in zip(steps, translations.tolist(), strict=True):
+        vector = [min(max(angle, -MAX_ROTATION), MAX_ROTATION) for angle in vector]
+        growth = min(max(growth, -MAX_GROWTH), MAX_GROWTH)
+        place = (x * (1 + growth) + right, y * (1 + growth) + down, z * (1 + growth))
+        turns.append(_rotation(*vector))
+        places.append(place)
+        moved = max(moved, *map(abs, vector), abs(growth), abs(right) / place[2], abs(down) / place[2])
+    return np.array(turns) @ rotations, np.array(places), moved
+
+
+def _rotation(x: float, y: float, z: float) -> list[list[float]]:
+    """Return the matrix (3, 3) of a rotation vector, by Rodrigues' formula."""
+    angle = max(math.sqrt(x * x + y * y + z * z), 1e-12)
+    a, b = math.sin(angle) / angle, (1 - math.cos(angle)) / angle**2
+    return [
+        [1 - b * (y * y + z * z), b * x * y - a * z, b * x * z + a * y],
+        [b * x * y + a * z, 1 - b * (x * x + z * z), b * y * z - a * x],
+        [b * x * z - a * y, b * y * z + a * x, 1 - b * (x * x + y * y)],
+    ]
+
+
+def _linear_start(head: Head, rays: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return rotations, translations and no offsets, from the affine map of the inner points that fits best."""
     shape = head.shape[INNER]
     center = shape.mean(0)
     model = shape - center
-    seen = rays[:, INNER]
-    middle = seen.mean(1)
-    affine = (seen - middle[:, None]).swapaxes(1, 2) @ model @ np.linalg.inv(model.T @ model)  # (N, 2, 3)
+    seen = rays[:, :, INNER]
+    middle = seen.mean(2)
+    affine = (seen - middle[..., None]) @ model @ np.linalg.inv(model.T @ model)  # (N, 2, 3)
     left, sizes, right = np.linalg.svd(affine, full_matrices=False)
     rows = left @ right
     rotations = np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], axis=1)
@@ -223,7 +235,11 @@ def _linear_start(head: Head, rays: Floats) -> tuple[Floats, Floats]:
     ray = np.concatenate([middle, np.ones((len(rays), 1))], axis=1)
     translations = ray * distance[:, None] - rotations @ center
     translations[:, 2] = np.maximum(translations[:, 2], 0.5 * distance)
-    return rotations, translations
+    return rotations, translations, np.zeros((len(rays), POINTS, 3))
+
+
+MIN_SLOPE = 0.15
+"""Least component of a line of sight along the depth of the head: a point that is seen edge-on has no certain place."""
 
 
 def points_on_heads(poses: Poses, points: NDArray[np.floating], camera: Camera) -> Floats:
@@ -232,15 +248,11 @@ def points_on_heads(poses: Poses, points: NDArray[np.floating], camera: Camera) 
     The depth of each point is taken from the model. So the result is the face as seen from the front: the effects of
     pose and perspective are removed, expressions stay. It is inaccurate for points that are seen edge-on.
     """
-    rays = (points - (camera.x, camera.y)) / camera.focal
-    rotations, (tx, ty, tz) = poses.rotations, poses.translations.T[..., None]
-    u, v = rays[..., 0], rays[..., 1]
-    depth = poses.shapes[..., 2]
-    first, second, third = (rotations[:, row, None] for row in range(3))  # (N, 1, 3)
-    a, b, c = (first[..., axis] - u * third[..., axis] for axis in range(3))
-    d, e, f = (second[..., axis] - v * third[..., axis] for axis in range(3))
-    right_x = u * tz - tx - c * depth
-    right_y = v * tz - ty - f * depth
-    determinant = a * e - b * d
-    determinant = np.where(np.abs(determinant) < 0.15, 0.15, determinant)
-    return np.stack([(right_x * e - b * right_y) / determinant, (a * right_y - right_x * d) / determinant], axis=-1)
+    rays = np.ones((len(points), 3, points.shape[1]))
+    rays[:, :2] = _rays(points, camera)
+    # In the axes of the head, the camera is at `eye`, and each line of sight is cut with the plane of its point.
+    lines = poses.rotations.swapaxes(1, 2) @ rays
+    eye = -(poses.translations[:, None] @ poses.rotations).swapaxes(1, 2)
+    along, slope = poses.shapes[..., 2][:, None] - eye[:, 2:], lines[:, 2:]
+    cut = eye[:, :2] * slope + along * lines[:, :2]
+    return np.asarray((cut / np.where(np.abs(slope) < MIN_SLOPE, MIN_SLOPE, slope)).swapaxes(1, 2))
