@@ -7,10 +7,7 @@ contour slides with the pose), eyeSquint (looks like a half closed eye), mouthCl
 mouthShrug and mouthDimple (the lips turn in or tighten, but their edges hardly move).
 """
 
-import numpy as np
-
-from canthus.runtime.measures.features import FEATURES
-from canthus.runtime.measures.head import Floats
+from collections.abc import Sequence
 
 BLENDSHAPES = (
     "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight",
@@ -28,13 +25,15 @@ LOOK_DEGREES = 30.0
 """Rotation of an eye that counts as 1."""
 
 
-def blendshapes(change: Floats, eyes_open: tuple[float, float], looks: Floats, neutral_width: float) -> Floats:
-    """Return BLENDSHAPES of one face, each 0 (neutral) to 1 (as far as most people can).
+def blendshapes(
+    change: Sequence[float], eyes_open: tuple[float, float], looks: Sequence[Sequence[float]], neutral_width: float
+) -> tuple[float, ...]:
+    """Return BLENDSHAPES of one face: 0 is neutral, 1 as far as most people can. The caller limits them to 0 to 1.
 
     Args:
-        change: (16,) the features minus those of the neutral face.
+        change: The 16 FEATURES minus those of the neutral face.
         eyes_open: Opening of the image's left and right eye, 1 = neutral.
-        looks: (2, 2) rotation of each eye in the head: to the left of the image and up, in degrees.
+        looks: Rotation of each eye in the head: to the left of the image and up, in degrees.
         neutral_width: Width of the neutral mouth, mm.
 
     The formulas, with changes in mm:
@@ -46,29 +45,33 @@ def blendshapes(change: Floats, eyes_open: tuple[float, float], looks: Floats, n
         mouthSmile: (corner up + corner out) / 14. mouthFrown: corner down / 7.
         mouthUpperUp: upper edge of the lips up / 6. mouthLowerDown: lower edge down beyond the gap of the jaw / 8.
     """
-    get = dict(zip(FEATURES, change.tolist(), strict=True))
-    gap = max(get["lip_gap"], 0.0)
+    # The person's left is the image's right.
+    (
+        _, _, gap, width, up_right, up_left, out_right, out_left,
+        inner_right, inner_left, outer_right, outer_left, _, shift, upper_lip, lower_lip,
+    ) = change  # fmt: skip
+    open_right, open_left = eyes_open
+    (aside_right, lift_right), (aside_left, lift_left) = looks
+    aside_left, aside_right = aside_left / LOOK_DEGREES, aside_right / LOOK_DEGREES
+    lift_left, lift_right = lift_left / LOOK_DEGREES, lift_right / LOOK_DEGREES
+    gap = max(gap, 0.0)
     jaw = gap / (0.6 * neutral_width)
-    narrower = max(-get["mouth_width"] / neutral_width, 0.0) / 0.3
+    narrower = max(-width / neutral_width, 0.0) / 0.3
     is_open = min(jaw / 0.25, 1.0)
     # A corner that only follows the jaw down is no frown.
-    up = [get[f"corner_raise_{side}"] + 0.25 * gap for side in ("right", "left")]
-    out = [get[f"corner_out_{side}"] for side in ("right", "left")]
-    inner = [get[f"brow_inner_{side}"] for side in ("right", "left")]
-    outer = [get[f"brow_outer_{side}"] for side in ("right", "left")]
-    smile = [(max(up[side], 0.0) + max(out[side], 0.0)) / 14 if up[side] > 0 else 0.0 for side in (0, 1)]
-    shift = get["mouth_shift"]
-    upper, lower = get["upper_lip_raise"] / 6, (-get["lower_lip_drop"] - gap) / 8
-    left, up_down = (looks.T / LOOK_DEGREES).tolist()  # of the image's left and right eye
-    wide = [(one - 1) / 0.4 for one in eyes_open]
-    values = (
-        -inner[0] / 5, -inner[1] / 5, (inner[0] + inner[1]) / 16, outer[0] / 7, outer[1] / 7,
-        1 - eyes_open[1], 1 - eyes_open[0], wide[1], wide[0],
-        -up_down[1], -up_down[0], up_down[1], up_down[0],
-        # The person's left eye is the image's right one, and looks in if it looks to the left of the image.
-        left[1], -left[0], -left[1], left[0],
+    up_left, up_right = up_left + 0.25 * gap, up_right + 0.25 * gap
+    upper, lower = upper_lip / 6, (-lower_lip - gap) / 8
+    return (
+        -inner_left / 5, -inner_right / 5, (inner_left + inner_right) / 16, outer_left / 7, outer_right / 7,
+        1 - open_left, 1 - open_right, (open_left - 1) / 0.4, (open_right - 1) / 0.4,
+        -lift_left, -lift_right, lift_left, lift_right,
+        # The person's left eye looks in if it looks to the left of the image.
+        aside_left, -aside_right, -aside_left, aside_right,
         jaw, narrower * is_open, narrower * (1 - is_open), shift / 8, -shift / 8,
-        smile[0], smile[1], -up[0] / 7, -up[1] / 7,
-        (out[0] - max(up[0], 0.0)) / 10, (out[1] - max(up[1], 0.0)) / 10, upper, upper, lower, lower,
+        _smile(up_left, out_left), _smile(up_right, out_right), -up_left / 7, -up_right / 7,
+        (out_left - max(up_left, 0.0)) / 10, (out_right - max(up_right, 0.0)) / 10, upper, upper, lower, lower,
     )  # fmt: skip
-    return np.asarray(np.minimum(np.maximum(np.array(values), 0.0), 1.0))
+
+
+def _smile(up: float, out: float) -> float:
+    return (up + max(out, 0.0)) / 14 if up > 0 else 0.0

@@ -1,5 +1,7 @@
 """Distances on the face as seen from the front, from which the expressions are computed."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,17 +38,60 @@ They stand in until a person's own are known."""
 # Left and right end of each distance. The lids of an eye have three points above and three below.
 _FROM = np.array([61, 62, 63, 69, 70, 71, 89, 90, 91, 60, 68, 76, 38])
 _TO = np.array([67, 66, 65, 75, 74, 73, 95, 94, 93, 64, 72, 82, 50])
+_CORNERS = slice(9, 11)  # of the eyes
 
-# Means of points, whose height or place is compared: weights (98, M).
-_GROUPS = (
-    (76,), (82,), (55, 56, 57, 58, 59),  # corners of the mouth, base of the nose
-    (37, 38), (42, 50), (33, 34, 41), (46, 45, 47),  # inner and outer ends of the brows
-    (60, 64), (68, 72),  # corners of the eyes
-    (77, 78, 79, 80, 81), (83, 84, 85, 86, 87),  # outer edges of the lips
-)  # fmt: skip
-_MEANS = np.zeros((len(_GROUPS), POINTS))
-for _row, _points in zip(_MEANS, _GROUPS, strict=True):
-    _row[list(_points)] = 1 / len(_points)
+# Which distances a feature is the mean of.
+_DISTANCES = {
+    "eye_aspect_left": (0, 1, 2), "eye_aspect_right": (3, 4, 5), "lip_gap": (6, 7, 8),
+    "mouth_width": (11,), "brow_distance": (12,),
+}  # fmt: skip
+
+# Features that are the difference of two means of points, along x, or along y, which grows downwards.
+_NOSE_BASE, _EYE_LEFT, _EYE_RIGHT = (55, 56, 57, 58, 59), (60, 64), (68, 72)
+_ALONG_X = {
+    "corner_out_left": (_NOSE_BASE, (76,)),
+    "corner_out_right": ((82,), _NOSE_BASE),
+    "mouth_shift": ((76, 82), _NOSE_BASE),
+}
+_ALONG_Y = {
+    "corner_raise_left": (_NOSE_BASE, (76,)),
+    "corner_raise_right": (_NOSE_BASE, (82,)),
+    "brow_inner_left": (_EYE_LEFT, (37, 38)),
+    "brow_inner_right": (_EYE_RIGHT, (42, 50)),
+    "brow_outer_left": (_EYE_LEFT, (33, 34, 41)),
+    "brow_outer_right": (_EYE_RIGHT, (46, 45, 47)),
+    "upper_lip_raise": (_NOSE_BASE, (77, 78, 79, 80, 81)),
+    "lower_lip_drop": (_NOSE_BASE, (83, 84, 85, 86, 87)),
+}
+
+
+def mean_weights(points: Sequence[int]) -> Floats:
+    """Return the weights (98,) whose product with values of the points is the mean of some of them."""
+    weights = np.zeros(POINTS)
+    weights[list(points)] = 1 / len(points)
+    return weights
+
+
+def _point_weights() -> Floats:
+    """Return what x and then y of the points are multiplied with, (196, 16 + 13 + 13).
+
+    The product is the features that are linear in the points, and x and y of the distances.
+    """
+    count = len(FEATURES)
+    weights = np.zeros((2, POINTS, count + 2 * len(_FROM)))
+    for axis, group in enumerate((_ALONG_X, _ALONG_Y)):
+        for name, (plus, minus) in group.items():
+            weights[axis, :, PLACE[name]] = mean_weights(plus) - mean_weights(minus)
+        columns = count + axis * len(_FROM) + np.arange(len(_FROM))
+        weights[axis, _FROM, columns] = 1
+        weights[axis, _TO, columns] = -1
+    return weights.reshape(2 * POINTS, -1)
+
+
+_POINT_WEIGHTS = _point_weights()
+_DISTANCE_WEIGHTS = np.zeros((len(_FROM), len(FEATURES)))
+for _name, _distances in _DISTANCES.items():
+    _DISTANCE_WEIGHTS[list(_distances), PLACE[_name]] = 1 / len(_distances)
 
 
 def features(flat: NDArray[np.floating]) -> Floats:
@@ -60,22 +105,14 @@ def features(flat: NDArray[np.floating]) -> Floats:
     - Brows: height of the inner or outer end above the line through the corners of the eye; distance of the inner ends.
     - Raise and drop: height of the upper and lower edge of the lips above the base of the nose.
     """
-    difference = flat[:, _FROM] - flat[:, _TO]
-    distances = np.sqrt((difference**2).sum(-1))
-    gaps = distances[:, :9].reshape(-1, 3, 3).mean(2)
-    means = _MEANS @ flat
-    x, y = means[..., 0], means[..., 1]
-    result = np.empty((len(flat), len(FEATURES)))
-    result[:, :2] = gaps[:, :2] / np.maximum(distances[:, 9:11], 1.0)
-    result[:, 2] = gaps[:, 2]
-    result[:, 3] = distances[:, 11]
-    result[:, 4:6] = y[:, 2:3] - y[:, :2]
-    result[:, 6] = x[:, 2] - x[:, 0]
-    result[:, 7] = x[:, 1] - x[:, 2]
-    result[:, 8:10] = y[:, 7:9] - y[:, 3:5]
-    result[:, 10:12] = y[:, 7:9] - y[:, 5:7]
-    result[:, 12] = distances[:, 12]
-    result[:, 13] = (x[:, 0] + x[:, 1]) / 2 - x[:, 2]
-    result[:, 14] = y[:, 2] - y[:, 9]
-    result[:, 15] = y[:, 2] - y[:, 10]
-    return result
+    count = len(FEATURES)
+    products = by_coordinate(flat) @ _POINT_WEIGHTS
+    distances = np.hypot(products[:, count : count + len(_FROM)], products[:, count + len(_FROM) :])
+    result = products[:, :count] + distances @ _DISTANCE_WEIGHTS
+    result[:, :2] /= np.maximum(distances[:, _CORNERS], 1.0)
+    return np.asarray(result)
+
+
+def by_coordinate(flat: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Return x of all points, then y, (N, 196), of points (N, 98, 2)."""
+    return flat.swapaxes(1, 2).reshape(len(flat), -1)

@@ -50,10 +50,12 @@ class Head:
 
     def coordinates_at(self, yaws: Sequence[float]) -> Floats:
         """Return the same as `at`, with the coordinates before the points: (N, 4, 98)."""
-        places = [min(max((yaw + 90.0) / YAW_STEP, 0.0), len(YAWS) - 1.000001) for yaw in yaws]
-        pieces = self._pieces[[int(place) for place in places]]
-        shares = np.array([place % 1 for place in places])
-        return np.asarray(pieces[:, 0] + shares[:, None, None] * pieces[:, 1])
+        rows = []
+        for yaw in yaws:
+            place = min(max((yaw + 90.0) / YAW_STEP, 0.0), len(YAWS) - 1.000001)
+            values, change = self._pieces[int(place)]
+            rows.append(values + place % 1 * change)
+        return np.array(rows)
 
     @cached_property
     def _pieces(self) -> Floats:

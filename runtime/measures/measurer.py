@@ -1,24 +1,25 @@
 """Measure faces frame by frame."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.measures.blendshapes import BLENDSHAPES, blendshapes
-from canthus.runtime.measures.features import PLACE, features
+from canthus.runtime.measures.features import PLACE, by_coordinate, features, mean_weights
 from canthus.runtime.measures.head import Floats, included_head
 from canthus.runtime.measures.known import KnownPerson
 from canthus.runtime.measures.person import NEUTRAL_PITCH, NEUTRAL_YAW, Person
 from canthus.runtime.measures.pose import (
     Camera,
     Poses,
-    angles_from_rotations,
+    angles_from_rotation,
     fit_poses,
     guess_camera,
     points_on_heads,
 )
-from canthus.runtime.measures.values import VALUES, Measures, no_measures
+from canthus.runtime.measures.values import Measures, no_measures
 from canthus.runtime.wflw import INNER_LIPS, LEFT_EYE, LEFT_PUPIL, OUTER_LIPS, POINTS, PUPILS, RIGHT_EYE, RIGHT_PUPIL
 
 PUPIL_REST = np.array([[-0.2, -2.0], [0.2, -2.0]])
@@ -41,13 +42,14 @@ MIN_SCORE = 0.5
 MAX_ERROR = 4.0
 """Error of a pose above which the fit starts from the beginning in the next frame."""
 
-_CORNERS = np.array([[60, 64], [68, 72]])
-_SCORE_GROUPS = np.zeros((POINTS, 4))
-for _column, _points in enumerate(((*LEFT_EYE, LEFT_PUPIL), (*RIGHT_EYE, RIGHT_PUPIL), (*OUTER_LIPS, *INNER_LIPS))):
-    _SCORE_GROUPS[list(_points), _column] = 1 / len(_points)
-_SCORE_GROUPS[:, 3] = 1 / POINTS
+_PARTS = (*LEFT_EYE, LEFT_PUPIL), (*RIGHT_EYE, RIGHT_PUPIL), (*OUTER_LIPS, *INNER_LIPS), range(POINTS)
+_SCORE_WEIGHTS = np.stack([mean_weights(part) for part in _PARTS], axis=1)
 
+_EYES = zip(PUPILS, ((60, 64), (68, 72)), strict=True)
+_FROM_MIDDLE = [mean_weights([pupil]) - mean_weights(corners) for pupil, corners in _EYES]
+_PUPIL_WEIGHTS = np.concatenate([np.kron(np.eye(2), weights[:, None]) for weights in _FROM_MIDDLE], axis=1)
 _BROW_ENDS = [PLACE[name] for name in ("brow_inner_left", "brow_outer_left", "brow_inner_right", "brow_outer_right")]
+_BROW_DISTANCE, _LIP_GAP, _MOUTH_WIDTH = (PLACE[name] for name in ("brow_distance", "lip_gap", "mouth_width"))
 _SMILE = [BLENDSHAPES.index("mouthSmileLeft"), BLENDSHAPES.index("mouthSmileRight")]
 
 
@@ -123,74 +125,78 @@ class Measurer:
         start = None
         if all(person.rotation is not None for person in people):
             rotations = [person.rotation for person in people if person.rotation is not None]
-            start = (
-                np.stack(rotations),
-                np.stack([person.translation for person in people]),
-                np.stack([person.head.offsets for person in people]),
-            )
+            translations = [person.translation for person in people]
+            start = np.array(rotations), np.array(translations), np.array([person.head.offsets for person in people])
         poses = fit_poses(self._head, points, scores, camera, start)
-        for index, person in enumerate(people):
-            good = poses.error[index] < MAX_ERROR and np.isfinite(poses.translations[index]).all()
-            person.rotation = poses.rotations[index] if good else None
+        for index, (person, error) in enumerate(zip(people, poses.error.tolist(), strict=True)):
             person.translation = poses.translations[index]
+            good = error < MAX_ERROR and all(map(math.isfinite, person.translation.tolist()))
+            person.rotation = poses.rotations[index] if good else None
         return poses
 
 
 def _measure(
     people: list[Person], poses: Poses, flat: Floats, scores: NDArray[np.floating], seconds: float
 ) -> Measures:
-    count = len(people)
-    angles = angles_from_rotations(poses.rotations)
-    means = scores @ _SCORE_GROUPS  # (N, 4): left eye, right eye, mouth, all points
-    raw = features(flat)
-    sines = _sines(flat)
-    looks = np.degrees(np.arcsin(sines)) * (-1, -1)  # to the left, up
-    values = np.empty((count, len(VALUES)), np.float32)
-    weights = np.empty((count, len(BLENDSHAPES)), np.float32)
-    gaze = np.empty((count, 3))
-    for index, person in enumerate(people):
-        yaw, pitch, roll = angles[index].tolist()
-        left, right, mouth, everything = means[index].tolist()
-        frontal = abs(yaw) < NEUTRAL_YAW and abs(pitch) < NEUTRAL_PITCH and everything > MIN_SCORE
-        person.update(raw[index], frontal, seconds)
+    faces = zip(
+        people,
+        features(flat),
+        (scores @ _SCORE_WEIGHTS).tolist(),
+        _sines(flat).tolist(),
+        poses.rotations.tolist(),
+        poses.translations.tolist(),
+        poses.error.tolist(),
+        strict=True,
+    )
+    values, shapes, gazes = [], [], []
+    for index, (person, raw, means, sines, rotation, place, error) in enumerate(faces):
+        yaw, pitch, roll = angles_from_rotation(rotation)
+        left, right, mouth, everything = means
+        person.update(raw, abs(yaw) < NEUTRAL_YAW and abs(pitch) < NEUTRAL_PITCH and everything > MIN_SCORE, seconds)
         if everything > MIN_SCORE:
             person.head.update(poses.rotations[index], poses.residuals[index], everything)
-        eyes = person.eyes_open(raw[index])
-        change = raw[index] - person.neutral
-        shapes = weights[index] = blendshapes(change, eyes, looks[index], person.neutral_width)
+        eyes, width, change = person.eyes_open(raw), person.neutral_width, (raw - person.neutral).tolist()
+        looks = [[-math.degrees(math.asin(sine)) for sine in eye] for eye in sines]  # to the left, up
+        shapes.append(blendshapes(change, eyes, looks, width))
         left, right, mouth = left * _visible(yaw), right * _visible(-yaw), mouth * _visible(abs(yaw))
         trust = left * min(eyes[0], 1.0), right * min(eyes[1], 1.0)
-        gaze[index] = poses.rotations[index] @ _look(sines[index], trust)
-        x, y, z = gaze[index].tolist()
-        raises = change[_BROW_ENDS].tolist()
-        excess = max(float(poses.error[index]) - 1, 0.0)
-        frown = -(raises[0] + raises[2]) / 20 - float(change[PLACE["brow_distance"]]) / 10
-        values[index] = (
-            yaw, pitch, roll, *poses.translations[index].tolist(),
-            everything / (1 + excess**2) * min(1.5 - abs(yaw) / 120, 1.0),
+        x, y, z = _turned(rotation, _look(sines, trust))
+        gazes.append((x, y, z))
+        inner_left, outer_left, inner_right, outer_right = (change[end] for end in _BROW_ENDS)
+        frown = -(inner_left + inner_right) / 20 - change[_BROW_DISTANCE] / 10
+        excess = max(error - 1, 0.0)
+        values.append((
+            yaw, pitch, roll, *place, everything / (1 + excess**2) * min(1.5 - abs(yaw) / 120, 1.0),
             math.degrees(math.atan2(-x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z))), PUPIL_TRUST * max(trust),
             *eyes, *person.closed, left, right, person.is_blinking(seconds), person.blinks,
-            raw[index, PLACE["lip_gap"]] / person.neutral_width, person.mouth_is_open,
-            raw[index, PLACE["mouth_width"]] / person.neutral_width, shapes[_SMILE].mean(), mouth,
-            _limited((raises[0] + raises[1]) / 16), _limited((raises[2] + raises[3]) / 16), max(_limited(frown), 0.0),
-            person.calibrated,
-        )  # fmt: skip
-    return Measures(values, weights, poses.rotations, gaze)
+            raw[_LIP_GAP] / width, person.mouth_is_open, raw[_MOUTH_WIDTH] / width,
+            sum(min(max(shapes[-1][side], 0.0), 1.0) for side in _SMILE) / 2, mouth,
+            _limited((inner_left + outer_left) / 16), _limited((inner_right + outer_right) / 16),
+            max(_limited(frown), 0.0), person.calibrated,
+        ))  # fmt: skip
+    limited = np.minimum(np.maximum(np.array(shapes), 0.0), 1.0).astype(np.float32)
+    return Measures(np.array(values, np.float32), limited, poses.rotations, np.array(gazes))
 
 
 def _sines(flat: Floats) -> Floats:
     """Return the sines of the rotations of both eyes (N, 2, 2), to the right and down, of faces seen from the front."""
-    middle = (flat[:, _CORNERS[:, 0]] + flat[:, _CORNERS[:, 1]]) / 2
-    sines = (flat[:, list(PUPILS)] - middle - PUPIL_REST) / EYE_RADIUS
-    return np.asarray(np.minimum(np.maximum(sines, -MAX_SINE), MAX_SINE))
+    offsets = (by_coordinate(flat) @ _PUPIL_WEIGHTS).reshape(-1, 2, 2)
+    return np.asarray(np.minimum(np.maximum((offsets - PUPIL_REST) / EYE_RADIUS, -MAX_SINE), MAX_SINE))
 
 
-def _look(sines: Floats, weights: tuple[float, float]) -> Floats:
-    """Return the direction (3,) in the axes of the head in which eyes with weights look; sines (2, 2) as `_sines`."""
+def _look(sines: Sequence[Sequence[float]], weights: tuple[float, float]) -> tuple[float, float, float]:
+    """Return the direction in the axes of the head in which eyes with weights look; sines (2, 2) as `_sines`."""
     left, right = weights
     total = left + right
-    x, y = ((left * sines[0] + right * sines[1]) / total).tolist() if total > 1e-6 else (0.0, 0.0)
-    return np.array([x, y, -math.sqrt(max(1 - x * x - y * y, 0.01))]) / math.sqrt(max(1.0, x * x + y * y + 0.01))
+    x, y = ((left * a + right * b) / total if total > 1e-6 else 0.0 for a, b in zip(*sines, strict=True))
+    length = math.sqrt(max(1.0, x * x + y * y + 0.01))
+    return x / length, y / length, -math.sqrt(max(1 - x * x - y * y, 0.01)) / length
+
+
+def _turned(rotation: Sequence[Sequence[float]], vector: tuple[float, float, float]) -> list[float]:
+    """Return a vector after a rotation (3, 3)."""
+    x, y, z = vector
+    return [a * x + b * y + c * z for a, b, c in rotation]
 
 
 def _visible(yaw: float) -> float:

@@ -44,9 +44,9 @@ SHAPE_PRIOR = 20.0
 SHAPE_EVERY = 5
 """The head is fitted again after this many frames."""
 
-_SOFT = np.zeros(POINTS, bool)
-_SOFT[[*CONTOUR, *OUTER_LIPS, *INNER_LIPS]] = True
-"""Points that move with the jaw and the lips. They say little about the shape of the head."""
+_PRIOR = np.full(POINTS, SHAPE_PRIOR)
+_PRIOR[[*CONTOUR, *OUTER_LIPS, *INNER_LIPS]] *= 20
+"""Points that move with the jaw and the lips say little about the shape of the head."""
 
 
 class FittedHead:
@@ -76,9 +76,8 @@ class FittedHead:
         gain = weight * SHAPE_EVERY
         self._information += gain * (rows.T @ rows)
         self._right += gain * ((residuals + self.offsets @ rows.T) @ rows)
-        prior = np.where(_SOFT, 20 * SHAPE_PRIOR, SHAPE_PRIOR)
-        normal = self._information + prior[:, None, None] * np.eye(3)
-        right = self._right + prior[:, None] * self._known
+        normal = self._information + _PRIOR[:, None, None] * np.eye(3)
+        right = self._right + _PRIOR[:, None] * self._known
         self.offsets = np.asarray(np.linalg.solve(normal, right[..., None])[..., 0], np.float64)
 
 

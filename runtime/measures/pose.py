@@ -9,6 +9,7 @@ Cameras and heads have the axes of OpenCV: x to the right, y down, z away from t
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,10 +71,14 @@ class Poses:
 
 def angles_from_rotations(rotations: Floats) -> Floats:
     """Return yaw, pitch and roll (N, 3) in degrees of rotations (N, 3, 3). Yaws lie in -90 to 90."""
-    yaw = np.arcsin(np.minimum(np.maximum(rotations[:, 0, 2], -1.0), 1.0))
-    pitch = np.arctan2(rotations[:, 1, 2], rotations[:, 2, 2])
-    roll = np.arctan2(-rotations[:, 0, 1], rotations[:, 0, 0])
-    return np.asarray(np.degrees(np.stack([yaw, pitch, roll], axis=1)))
+    return np.array([angles_from_rotation(rotation) for rotation in rotations.tolist()]).reshape(-1, 3)
+
+
+def angles_from_rotation(rotation: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Return yaw, pitch and roll in degrees of one rotation (3, 3)."""
+    (a, b, sine), (_, _, f), (_, _, i) = rotation
+    yaw = math.asin(min(max(sine, -1.0), 1.0))
+    return math.degrees(yaw), math.degrees(math.atan2(f, i)), math.degrees(math.atan2(-b, a))
 
 
 def rotations_from_angles(angles: Floats) -> Floats:
@@ -156,9 +161,9 @@ def _linearize(head: Head, rays: Floats, weights: Floats, pose: tuple[Floats, Fl
     table = head.coordinates_at(yaws)
     shapes = table[:, :3] + offsets
     rotated = np.ones((count, 4, points))  # x, y, z relative to the origin of the head, and 1
-    np.matmul(rotations, shapes, out=rotated[:, :3])
-    placed = rotated[:, :3] + translations[..., None]
-    seen, depth = placed[:, :2] / placed[:, 2:], placed[:, 2:]
+    placed = np.matmul(rotations, shapes, out=rotated[:, :3]) + translations[..., None]
+    depth = placed[:, 2:]
+    seen = placed[:, :2] / depth
     missed = rays - seen
     residuals = missed * translations[:, 2:, None]
     # An outlier has less weight. Residuals are in mm at the distance of the head, hence the scale.
@@ -191,7 +196,7 @@ _DAMPING, _REGULARIZATION = 1 + 1e-6 * np.eye(6), 1e-9 * np.eye(6)
 """Points that all coincide would make the equations singular."""
 
 MAX_ROTATION, MAX_GROWTH = 0.5, 0.3
-"""Limits of a step, about each axis in radians, and of the distance. Far from the solution the first steps overshoot."""
+"""Limits of a step: about each axis in radians, and of the distance. Far from the solution, steps are too long."""
 
 
 def _move(equations: Floats, rotations: Floats, translations: Floats) -> tuple[Floats, Floats, float]:
