@@ -5,6 +5,7 @@ Bytes are read back as objects of a few known classes only: a file beside an out
 
 import io
 import pickle
+import pickletools
 from collections.abc import Iterable, Mapping
 
 from canthus.runtime.errors import InputError
@@ -39,6 +40,7 @@ def load_state(content: bytes) -> dict[str, dict[str, object]]:
         InputError: If the content is damaged, or has other objects than the state of a landmarker.
     """
     try:
+        _check_sizes(content)
         state = _Reader(io.BytesIO(content)).load()
     except Exception as error:  # pickle raises many types for damaged content, also MemoryError
         reason = str(error) or type(error).__name__
@@ -46,6 +48,13 @@ def load_state(content: bytes) -> dict[str, dict[str, object]]:
     if not isinstance(state, dict) or not all(isinstance(part, dict) for part in state.values()):
         raise InputError("the state of the stopped run is damaged (not the values of its parts)")
     return state
+
+
+def _check_sizes(content: bytes) -> None:
+    """Raise ValueError if a value is longer than the content, before pickle takes memory for it."""
+    for opcode, argument, _ in pickletools.genops(content):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument and argument > len(content):
+            raise ValueError(f"{opcode.name} {argument}")
 
 
 class _Reader(pickle.Unpickler):

@@ -210,7 +210,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x80\x05B\xff\xff\xff\x7f", b"\x80\x05\x8e" + b"\xff" * 8, b"(" * 100_000, b"I1\n."]
+    "content", [b"\x80\x05B\xff\xff\xff\x7f", b"\x80\x05\x8e" + b"\xff" * 8, b"(" * 100_000, b"N\x72\xff\xff\xff\x7f."]
 )
 def test_damaged_state_is_one_clear_error(content):
     with pytest.raises(InputError, match="the state of the stopped run is damaged") as raised:
