@@ -39,6 +39,8 @@ def read_values(path: Path) -> Any:
 
     Raises FieldError if the file is too large or is not valid, and OSError if it cannot be read.
     """
+    if path.exists() and not path.is_file():  # a pipe may never end
+        raise FieldError("a folder, a pipe or a device (expected a file)")
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise FieldError(f"too large, {size / 1e6:.0f} MB (expected at most {MAX_FILE_BYTES / 1e6:.0f})")
     try:

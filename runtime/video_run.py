@@ -124,7 +124,7 @@ def process_video(
     """Track the faces of a video and write the outputs.
 
     If the run is stopped, by Ctrl-C or an error, what it has written gets the names of `partial_path`, and a later run
-    with `options.resume` goes on with it. With `on_frame` no progress bar is shown.
+    with `options.resume` goes on with it. With `on_frame` neither a progress bar nor these names are shown.
 
     Raises:
         InputError: If the source cannot be read, an output cannot be written, or another run writes it. Checked before
@@ -147,7 +147,7 @@ def process_video(
             done = _write(run, sinks, results, on_frame)
         except BaseException:
             parts = keep_parts(sinks.outputs)
-            if parts:
+            if parts and on_frame is None:
                 names = " and ".join(map(str, parts))
                 saved = sinks.checkpoints is not None and sinks.checkpoints.saved
                 advice = "; --resume goes on" if saved else ""
@@ -199,8 +199,16 @@ class _Sinks:
             self.outputs.append(self.table)
         if self.recorder:
             self.outputs.append(self.recorder)
-        if run.can_resume and self.outputs[0].draft:
-            self.checkpoints = Checkpoints(self.outputs[0].draft.folder, run.identity())
+        if run.can_resume and (draft := self.outputs[0].draft):
+            with draft.writing():
+                self.checkpoints = Checkpoints(draft.folder, run.identity())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Save a checkpoint, if a later run could go on with it."""
+        draft = self.outputs[0].draft
+        if self.checkpoints and draft:
+            with draft.writing():
+                self.checkpoints.save(checkpoint)
 
 
 def _write(run: _Run, sinks: _Sinks, results: "_Begun", on_frame: OnFrame | None) -> Progress:
@@ -222,9 +230,9 @@ def _write(run: _Run, sinks: _Sinks, results: "_Begun", on_frame: OnFrame | None
                     del frame  # 100 MB in an 8K video
                     sinks.overlay.write(drawn, seconds)
             count += 1
-            if state is not None and sinks.checkpoints:
+            if state is not None:
                 progress = Progress(count, with_faces, sinks.table.position if sinks.table else 0)
-                sinks.checkpoints.save(Checkpoint(progress, state))
+                sinks.save(Checkpoint(progress, state))
             bar.update()
             if on_frame is not None:
                 on_frame(count, total)

@@ -120,7 +120,7 @@ def _find_source(named: str, table: Path, given: Path | None) -> Path | None:
     name = Path(named).name if named else ""
     candidates = [given / name] if given and given.is_dir() and name else []
     candidates += [given] if given else [Path(named), table.parent / name] if named else []
-    return next((path for path in candidates if path.exists()), None)
+    return next((path for path in candidates if path.is_file() or path.is_dir()), None)
 
 
 def _write_pages(tables: Sequence[Path], pages: Sequence[Path], folder: Path, args: "argparse.Namespace") -> int:
@@ -138,7 +138,7 @@ def _write_pages(tables: Sequence[Path], pages: Sequence[Path], folder: Path, ar
             unreadable.append((table.name, str(error)))
             print(f"canthus report: skipped {error}", file=sys.stderr)
             continue
-        rows.append((figures, quote(page.relative_to(folder).as_posix())))
+        rows.append((figures, quote(os.fsencode(page.relative_to(folder).as_posix()))))
     failed = [*_failed_files({table.parent for table in tables}), *unreadable]
     index = folder / "index.html"
     write_file(index, index_page(f"{len(rows)} tables", rows, failed).encode("utf-8", "replace"))

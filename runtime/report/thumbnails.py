@@ -50,7 +50,9 @@ def _images(table: Table, rows: tuple[int, ...], source: Path) -> dict[int, NDAr
     root = source if source.is_dir() else source.parent
     for row in rows:
         try:
-            found[row] = read_image(root / table.names[int(table.records["picture"][row])])
+            path = root / table.names[int(table.records["picture"][row])]
+            if path.resolve().is_relative_to(root.resolve()):  # a table of others may name private images
+                found[row] = read_image(path)
         except InputError:
             continue
     return found

@@ -15,7 +15,6 @@ import threading
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -40,6 +39,9 @@ MAX_CLIENTS = 32
 """More are refused: each has a thread."""
 
 _ANY_ORIGIN = re.compile(".*")
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:/@\[\],\s]+)(:[0-9]+)?")
+"""The header Host: a name or an IP address, and a port."""
 
 
 class _Message:
@@ -152,7 +154,7 @@ class WebSocketStream:
         """Send frames to a client until it leaves. Runs in a thread of the server."""
         channel: Channel[_Message] = Channel(1, newest_wins=True)
         with self._changed:
-            if self._closing:
+            if self._closing or len(self._clients) >= MAX_CLIENTS:  # several may have been accepted at once
                 return
             self._clients[connection] = channel
         try:
@@ -167,8 +169,9 @@ class WebSocketStream:
 
     def _answer(self, _connection: ServerConnection, request: Request) -> Response | None:
         """Return the page, an error, or None to accept a WebSocket."""
-        host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
-        if not _is_own_name(host) or (origin is not None and urlsplit(origin).netloc != host):
+        hosts, origins = request.headers.get_all("Host"), request.headers.get_all("Origin")
+        host = hosts[0] if len(hosts) == 1 else ""
+        if not _is_own_name(host) or any(origin.partition("://")[2] != host for origin in origins):
             return _response(HTTPStatus.FORBIDDEN, b"only pages of this server may connect\n")
         if request.headers.get("Upgrade", "").lower() == "websocket":
             busy = len(self._clients) >= MAX_CLIENTS
@@ -183,7 +186,8 @@ def _is_own_name(host: str) -> bool:
 
     The page of an attacker may have a name that leads to this machine (DNS rebinding), but not these.
     """
-    name = urlsplit(f"//{host}").hostname or ""
+    found = _HOST.fullmatch(host.lower())
+    name = found[1].strip("[]") if found else ""
     own = socket.gethostname().lower()
     with contextlib.suppress(ValueError):
         return bool(ipaddress.ip_address(name))

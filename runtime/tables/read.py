@@ -176,6 +176,8 @@ def metadata_path(table: Path) -> Path:
 def read_metadata(table: Path) -> dict[str, object]:
     """Return the metadata beside a text table, or nothing if there is none."""
     path = metadata_path(table)
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path}: is a folder, a pipe or a device (expected the metadata of {table.name})")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

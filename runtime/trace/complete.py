@@ -9,7 +9,7 @@ from typing import IO
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft
-from canthus.runtime.trace.format import COLUMNS, HEADER, STATE
+from canthus.runtime.trace.format import COLUMNS, HEADER, MAX_ARRAY_BYTES, STATE
 
 _ENTRY = struct.Struct("<4s5H3I2H")
 """The header before each file of a ZIP archive (APPNOTE.TXT of PKWARE, 4.3.7)."""
@@ -45,10 +45,11 @@ def _parts(file: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         signature, _, _, method, _, _, checksum, packed, size, name_length, extra_length = _ENTRY.unpack(head)
         name, _ = file.read(name_length).decode(errors="replace"), file.read(extra_length)
         content = file.read(packed)
-        if signature != b"PK\x03\x04" or not size or len(content) < packed:
+        if signature != b"PK\x03\x04" or not 0 < size <= MAX_ARRAY_BYTES or len(content) < packed:
             return
         try:
-            content = zlib.decompress(content, -zlib.MAX_WBITS) if method == zipfile.ZIP_DEFLATED else content
+            if method == zipfile.ZIP_DEFLATED:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, size)
         except zlib.error:
             return
         if zlib.crc32(content) != checksum:

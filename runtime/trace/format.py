@@ -121,6 +121,8 @@ def read_state(path: Path) -> dict[str, dict[str, object]] | None:
 
 def open_trace(path: Path) -> zipfile.ZipFile:
     """Open a trace. Raises InputError if the file is none."""
+    if path.exists() and not path.is_file():  # a pipe may never end
+        raise InputError(f"{path}: is a folder, a pipe or a device (expected a trace)")
     try:
         return zipfile.ZipFile(path)
     except OSError as error:

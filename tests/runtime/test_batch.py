@@ -12,6 +12,8 @@ from canthus.runtime.batch import process
 from canthus.runtime.batch.listing import VIDEO_SUFFIXES, find_sources
 from canthus.runtime.batch.state import Shard
 from canthus.runtime.cli import main
+from canthus.runtime.errors import InputError
+from canthus.runtime.tables import TableSink
 from support.batch import inline
 from support.videos import write_video
 
@@ -132,6 +134,18 @@ def test_failing_file_is_tried_twice_named_and_does_not_stop_the_rest(clips, poo
     assert "2 processed, 1 failed" in output.out
     assert output.err.count("\n") == 1
     assert output.err.startswith(f"canthus video: failed: {Path('clips', 'b.mp4')}: not a readable video")
+
+
+def test_part_of_a_file_that_fails_is_not_announced(clips, pools, monkeypatch, capsys):
+    def failing(self, index, seconds, faces):
+        write(self, index, seconds, faces)
+        raise InputError("the disk is full")
+
+    write = TableSink.write
+    monkeypatch.setattr(TableSink, "write", failing)
+    assert run("clips", "--table", "tables") == 1
+    assert "what was written until then" not in capsys.readouterr().err
+    assert files("tables") == [".canthus-batch.jsonl", "summary.csv"]
 
 
 def test_file_whose_process_ends_once_is_finished_by_the_second_attempt(clips, pools):

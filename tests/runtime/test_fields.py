@@ -1,7 +1,9 @@
 """Dataclasses are built from parsed JSON only if every field fits its type."""
 
 import datetime
+import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import pytest
@@ -96,6 +98,12 @@ def test_values_are_read_from_a_file_by_its_suffix(tmp_path):
     (tmp_path / "a.json").write_text('{"size": 3}')
     (tmp_path / "a.toml").write_text("size = 3")
     assert read_values(tmp_path / "a.json") == read_values(tmp_path / "a.toml") == {"size": 3}
+
+
+def test_folder_pipe_and_device_are_not_read(tmp_path):
+    for path in (tmp_path, Path(os.devnull)):
+        with pytest.raises(FieldError, match="a folder, a pipe or a device"):
+            read_values(path)
 
 
 def test_file_that_is_too_large_or_no_text_is_refused(tmp_path):

@@ -1,6 +1,8 @@
 """Pages of tables, made of small synthetic tables and clips."""
 
+import os
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from support.shape import SHAPE
 from support.videos import write_video
 
 FRAMES_PER_SECOND = 25.0
+
+ONLY_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the names are not possible elsewhere")
 
 
 def faces(*ids, score=0.8, at=(10.0, 10.0)):
@@ -115,6 +119,63 @@ def test_names_and_messages_are_escaped(tmp_path):
     page = Page(path.with_suffix(".html"))
     assert "script" not in page.tags
     assert "&lt;b&gt;&amp;.csv" in page.content
+
+
+HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
+
+
+@ONLY_LINUX
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_text_of_a_table_is_text_on_the_page(tmp_path, suffix):
+    details = {
+        "source": {"path": f"/videos/{HOSTILE}.mp4"},
+        "model": {"file": HOSTILE, "backend": HOSTILE},
+        "settings": {"max_faces": HOSTILE},
+    }
+    folder = tmp_path / f"a{HOSTILE.replace('/', '')}"
+    folder.mkdir()
+    with TableSink(folder / f"b'{HOSTILE.replace('/', '')}{suffix}", IMAGES, details) as sink:
+        sink.write_image(HOSTILE, faces(0))
+        sink.write_image(f"{HOSTILE}2", faces())
+    (folder / "summary.csv").write_text(f"source,name,status,message\nx,'{HOSTILE}',failed,'{HOSTILE}'\n")
+    assert main(["report", str(folder), "-o", str(tmp_path / "pages")]) == 0
+    pages = [Page(path) for path in (tmp_path / "pages").rglob("*.html")]
+    assert len(pages) == 2
+    for page in pages:
+        assert "script" not in page.tags
+        assert "img" not in page.tags
+        assert "&lt;script&gt;" in page.content
+
+
+@ONLY_LINUX
+def test_name_that_is_not_utf8_has_a_page_and_a_link(tmp_path):
+    name = os.fsdecode(b"bad\xff.csv")
+    (tmp_path / "tables").mkdir()
+    write_table(tmp_path / "tables" / name, [faces(0)] * 3)
+    assert main(["report", str(tmp_path / "tables"), "-o", str(tmp_path / "pages")]) == 0
+    assert Page(tmp_path / "pages" / "index.html").links == ["bad%FF.csv.html"]
+    assert (tmp_path / "pages" / f"{name}.html").is_file()
+
+
+def test_table_cannot_show_images_outside_of_its_source(tmp_path):
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "private.png"), np.full((64, 64, 3), 90, np.uint8))
+    with TableSink(tmp_path / "i.csv", IMAGES, {"source": {"path": str(tmp_path / "photos")}}) as sink:
+        sink.write_image("../private.png", faces(0))
+        sink.write_image(str(tmp_path / "private.png"), faces(0))
+    assert main(["report", str(tmp_path / "i.csv")]) == 0
+    assert "data:image" not in Page(tmp_path / "i.html").content
+
+
+@ONLY_LINUX
+def test_pipe_as_the_source_or_metadata_of_a_table_is_not_read(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.mp4")
+    path = write_table(tmp_path / "points.csv", [faces(0)] * 3, tmp_path / "pipe.mp4")
+    assert main(["report", str(path)]) == 0
+    path.with_name("points.csv.json").unlink()
+    os.mkfifo(path.with_name("points.csv.json"))
+    assert main(["report", str(path), "--overwrite"]) == 1
+    assert "points.csv.json: is a folder, a pipe or a device" in capsys.readouterr().err
 
 
 def test_worst_frames_are_shown_if_the_source_is_there(tmp_path):

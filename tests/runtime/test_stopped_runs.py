@@ -1,5 +1,6 @@
 """A run of `canthus video` that was stopped goes on as if it had not been. Bright areas count as faces here."""
 
+import errno
 import os
 import shutil
 from fractions import Fraction
@@ -138,6 +139,15 @@ def test_stopped_run_leaves_parts_that_can_be_used_and_says_so(clip, tmp_path, m
     assert run(clip, tmp_path / "out", "--resume") == 0
     assert names(tmp_path / "out") == ["o.mp4", "t.csv", "t.csv.json"]
     assert (tmp_path / "out" / "t.csv").read_bytes() == (tmp_path / "whole" / "t.csv").read_bytes()
+
+
+def test_checkpoint_that_cannot_be_written_names_the_output(clip, tmp_path, monkeypatch, capsys):
+    def full(self, content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert run(clip, tmp_path / "out") == 1
+    assert f"{tmp_path / 'out' / 'o.mp4'}: cannot be written (No space left on device)" in capsys.readouterr().err
 
 
 def test_new_run_deletes_what_a_stopped_one_has_left(clip, tmp_path, monkeypatch):

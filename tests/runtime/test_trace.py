@@ -218,6 +218,10 @@ def test_a_damaged_header_of_an_array_is_one_line(tmp_path):
 
 def test_files_that_are_no_trace_are_one_line(tmp_path):
     path = tmp_path / "clip.trace"
+    path.mkdir()
+    with pytest.raises(InputError, match="is a folder, a pipe or a device"):
+        read_header(path)
+    path.rmdir()
     path.write_bytes(b"GIF89a")
     with pytest.raises(InputError, match="is not a trace"):
         read_header(path)

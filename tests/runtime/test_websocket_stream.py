@@ -122,6 +122,37 @@ def test_pages_of_others_cannot_read_the_faces(stream, port):
         until_joined(stream, client)
 
 
+@pytest.mark.parametrize(
+    "host", ["", "[::1", "127.0.0.1@example.org", "127.0.0.1:1, example.org", "127.0.0.1.example.org", "2130706433"]
+)
+def test_a_host_that_is_not_this_machine_is_refused(stream, port, host):
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        get(port, Host=host)
+
+
+@pytest.mark.parametrize("header", ["Host: example.org", "Origin: https://example.org"])
+def test_a_second_header_does_not_replace_the_first(stream, port, header):
+    own = f"Host: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}"
+    with socket.create_connection(("127.0.0.1", int(port)), timeout=5) as client:
+        client.sendall(f"GET / HTTP/1.1\r\n{own}\r\n{header}\r\n\r\n".encode())
+        assert client.recv(1000).startswith(b"HTTP/1.1 403")
+
+
+def test_this_machine_has_several_names(stream, port):
+    for host in (f"localhost:{port}", f"LOCALHOST:{port}", f"[::1]:{port}", "192.0.2.1", socket.gethostname()):
+        get(port, Host=host)
+
+
+def test_clients_above_the_limit_get_nothing(stream, port, monkeypatch):
+    monkeypatch.setattr(websocket, "MAX_CLIENTS", 1)
+    with connect(f"ws://127.0.0.1:{port}/") as client:
+        until_joined(stream, client)
+        with pytest.raises(InvalidStatus, match="503"):
+            connect(f"ws://127.0.0.1:{port}/")
+        stream._serve_client(None)  # another one that was accepted at the same time
+        assert len(stream._clients) == 1
+
+
 def test_a_port_in_use_is_one_line(stream, port):
     with (
         pytest.raises(InputError, match=rf"127.0.0.1:{port}: no server can be opened there"),
