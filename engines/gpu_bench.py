@@ -22,12 +22,12 @@ from canthus.engines.verify import (
     ParityRow,
     Prediction,
     compare,
+    exact_prediction,
     labelled_crops,
     sample_crops,
     torch_points,
     verify,
 )
-from canthus.runtime.backends.cpu import run_exactly
 from canthus.runtime.backends.trt import (
     TensorRTBackend,
     capability_name,
@@ -195,9 +195,8 @@ def measure_torch_backend(options: BenchOptions, model: Path) -> dict[str, Any]:
         def parity() -> dict[str, Any]:
             size = opened.manifest.size
             crops = labelled_crops(options.wflw, size, 64) if options.wflw else sample_crops(size)
-            outputs = run_exactly(model, crops.images)
             predictions = [
-                Prediction("ONNX, float32, on the CPU", outputs[0]),
+                exact_prediction(model, opened.manifest, crops.images),
                 Prediction(backend.name, backend.predict(crops.images)[0]),
             ]
             return rows_as_json(compare(crops, predictions), opened.manifest)

@@ -8,13 +8,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.engines.graph import PRECISIONS, decode_maps, engine_graph
 from canthus.engines.progress import show_steps
+from canthus.runtime import sample
 from canthus.runtime.backends import open_backend
-from canthus.runtime.backends.cpu import run_exactly
 from canthus.runtime.backends.trt import TensorRTBackend, capability_name, flavour_version
 from canthus.runtime.cuda.launch import find_gpu
 from canthus.runtime.engine_files import EngineManifest, find_mismatch, read_engine
@@ -37,6 +38,7 @@ model. On 380 faces that moves the points of `fast` by 0.08 of 128 pixels (mean,
 PORTRAIT_FACE = Roi(225, 130, 120)
 """The face in the portrait that the sample clip is made of, pixels."""
 SAMPLE_CROPS = 16
+SEED = 98
 
 Points = NDArray[np.float32]
 
@@ -138,6 +140,8 @@ def _predictions(
         if checkpoint is not None:
             step("PyTorch")
             yield Prediction("PyTorch, float32", torch_points(checkpoint, model_manifest, images))
+        from canthus.runtime.backends.cpu import run_exactly  # here: `engine bench` needs no OpenVINO
+
         step("ONNX in 8 bits" if is_int8 else "ONNX in float32")
         outputs = run_exactly(model, images)
         has_decode = len(outputs) == 2
@@ -156,6 +160,21 @@ def _predictions(
         yield Prediction(f"graph of the engine, {precision} weights, on the CPU", points)
         step("engine")
         yield _engine_prediction(engine, manifest, images)
+
+
+def exact_prediction(model: Path, manifest: Manifest, images: NDArray[np.uint8]) -> Prediction:
+    """Run a float model in float32 on the CPU, with OpenVINO, or with PyTorch where OpenVINO is not installed."""
+    try:
+        from canthus.runtime.backends.cpu import run_exactly
+    except ImportError:
+        import torch
+
+        from canthus.runtime.backends.onnx_network import OnnxNetwork
+
+        with torch.inference_mode():
+            maps = OnnxNetwork(model)(torch.from_numpy(images)).numpy()
+        return Prediction("ONNX, float32, with PyTorch on the CPU", decode_maps(maps, manifest)[0])
+    return Prediction("ONNX, float32, on the CPU", run_exactly(model, images)[0])
 
 
 def _engine_prediction(engine: Path, manifest: EngineManifest, images: NDArray[np.uint8]) -> Prediction:
@@ -234,36 +253,43 @@ def _row(prediction: Prediction, reference: Points, crops: ParityCrops) -> Parit
 
 def sample_crops(size: int) -> ParityCrops:
     """Return crops of the face in the sample clip with random shift, rotation and scale. The same in every call."""
-    from canthus.runtime import sample
-    from canthus.runtime.video_file import VideoFile
-
-    random, motion = np.random.default_rng(98), sample.motion()
+    random, motion = np.random.default_rng(SEED), sample.motion()
     frames = np.linspace(0, len(motion) - 1, SAMPLE_CROPS).round().astype(int)
     crops = []
-    with VideoFile(sample.CLIP) as clip:
-        for frame in clip:
-            if frame.index not in frames:
-                continue
-            affine = motion[frame.index]
-            side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))
-            x, y = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.05, 0.05, 2) * side
-            angle = math.atan2(affine[1, 0], affine[0, 0]) + random.uniform(-0.3, 0.3)
-            crops.append(crop(frame.image, Roi(x, y, side * random.uniform(0.9, 1.15), angle), size))
+    for index, image in enumerate(_sample_frames()):
+        if index not in frames:
+            continue
+        affine = motion[index]
+        side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))
+        x, y = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.05, 0.05, 2) * side
+        angle = math.atan2(affine[1, 0], affine[0, 0]) + random.uniform(-0.3, 0.3)
+        crops.append(crop(image, Roi(x, y, side * random.uniform(0.9, 1.15), angle), size))
     return ParityCrops(np.stack(crops), None)
 
 
 def sample_scene() -> SampleScene:
     """Return the first frame of the sample clip and 16 regions around its face. The same in every call."""
-    from canthus.runtime import sample
-    from canthus.runtime.video_file import VideoFile
-
-    affine, random = sample.motion()[0], np.random.default_rng(98)
+    affine, random = sample.motion()[0], np.random.default_rng(SEED)
     side = PORTRAIT_FACE.side * float(np.hypot(*affine[:, 0]))
     centers = affine @ (PORTRAIT_FACE.x, PORTRAIT_FACE.y, 1) + random.uniform(-0.1, 0.1, (16, 2)) * side
-    with VideoFile(sample.CLIP) as clip:
-        image = next(iter(clip)).image
+    image = next(_sample_frames())
     rois = [Roi(x, y, side * random.uniform(0.8, 1.3), random.uniform(-0.4, 0.4)) for x, y in centers]
     return SampleScene(image, rois)
+
+
+def _sample_frames() -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames (720, 1280, 3) of the sample clip. OpenCV reads them: `engine bench` needs no PyAV."""
+    capture = cv2.VideoCapture(str(sample.CLIP))
+    try:
+        if not capture.isOpened():
+            raise InputError(f"{sample.CLIP}: this OpenCV cannot read videos; install canthus's own dependencies")
+        while True:
+            complete, image = capture.read()
+            if not complete:
+                return
+            yield np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+    finally:
+        capture.release()
 
 
 def labelled_crops(wflw: Path, size: int, limit: int) -> ParityCrops:

@@ -65,7 +65,7 @@ def command(arguments: list[str]) -> int:
         parser.error("--loop needs a file: --source FILE --loop")
     from canthus.runtime.streams import StreamOptions, open_stream
 
-    settings = replace(settings_from_args(args), measures=True)
+    settings = _with_measures(settings_from_args(args), [kind for kind, _ in chosen])
     options = StreamOptions(args.focal, args.vmc_shapes == "arkit", () if args.clean else parse_drawings(args.draw))
     with contextlib.ExitStack() as stack:
         streams = [stack.enter_context(open_stream(kind, where, options)) for kind, where in chosen]
@@ -73,6 +73,26 @@ def command(arguments: list[str]) -> int:
         recorder = stack.enter_context(_recorder(args)) if args.record_trace else None
         _run(args, settings, streams, recorder)
     return 0
+
+
+def _with_measures(settings: "Settings", kinds: "list[Kind]") -> "Settings":
+    """Return the settings with measures, or without if the model has other points and no stream needs them.
+
+    Raises InputError if one does.
+    """
+    from canthus.runtime.pipeline import can_measure, scheme_of_model
+    from canthus.runtime.streams.kinds import WITHOUT_MEASURES
+
+    scheme = scheme_of_model(settings.model)
+    if can_measure(scheme):
+        return replace(settings, measures=True)
+    needing = [kind for kind in kinds if kind not in WITHOUT_MEASURES]
+    if needing or settings.person is not None:
+        raise InputError(
+            f"--{needing[0] if needing else 'person'} needs measures, and the model has the {scheme.points} points of "
+            f"{scheme.name}, not WFLW's; --websocket and --virtual-camera send its points"
+        )
+    return settings
 
 
 def _parser() -> argparse.ArgumentParser:

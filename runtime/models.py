@@ -9,6 +9,7 @@ This file defines the manifest's format. `engines` writes manifests through `Man
 import hashlib
 import importlib.util
 import json
+import os
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -80,8 +81,10 @@ class Model:
 
 def cache_folder() -> Path:
     """Return the user's folder for files that canthus downloads or builds."""
-    import platformdirs  # here: a machine that only trains may lack it
-
+    try:
+        import platformdirs
+    except ImportError:  # a machine that only trains or measures may lack it
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "canthus")
     return Path(platformdirs.user_cache_dir("canthus", appauthor=False))
 
 

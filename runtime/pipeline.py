@@ -21,14 +21,15 @@ from canthus.runtime.camera_frames import Camera
 from canthus.runtime.channel import Stage
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.detector import Detector
+from canthus.runtime.engine_files import read_engine_manifest
 from canthus.runtime.errors import InputError
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
 from canthus.runtime.measures import KnownPerson, Measurer
-from canthus.runtime.models import PRECISIONS, Precision
+from canthus.runtime.models import PRECISIONS, Precision, find_model, parse_manifest
 from canthus.runtime.person_file import read_person
 from canthus.runtime.processing import Inputs, Processing, Processor, measure
 from canthus.runtime.saved_state import load_state, save_state, values_without
-from canthus.runtime.schemes import WFLW
+from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.smooth import OneEuro
 from canthus.runtime.stream import NetworkStream
 from canthus.runtime.tracker import Tracker, TrackerSettings
@@ -173,7 +174,7 @@ class Landmarker(Closeable):
     @property
     def can_measure(self) -> bool:
         """Whether the model has the points that measures need, those of WFLW."""
-        return self.backend.scheme == WFLW
+        return can_measure(self.backend.scheme)
 
     def _check_measurable(self, settings: Settings) -> None:
         if settings.measures and not self.can_measure:
@@ -264,6 +265,17 @@ class Landmarker(Closeable):
     def _check_open(self) -> None:
         if self._closed:
             raise InputError("this Landmarker is closed; use it inside its `with` block, or open another one")
+
+
+def can_measure(scheme: Scheme) -> bool:
+    """Return whether these are the points that measures need: those of WFLW, which are on the 3D head."""
+    return scheme == WFLW
+
+
+def scheme_of_model(name: str | Path | None) -> Scheme:
+    """Return what the points of a model are, without opening it. Raises ModelError or EngineError if it is damaged."""
+    path = find_model(name)
+    return read_engine_manifest(path).scheme if path.suffix == ".engine" else parse_manifest(path).scheme
 
 
 def processing_from_settings(settings: Settings) -> Processing:

@@ -1,7 +1,6 @@
 """`canthus replay`: repeat the processing of a recorded trace."""
 
 import contextlib
-import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +29,8 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--table", type=Path, metavar="FILE", help="write a table, as `canthus video` does")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")
     args = parser.parse_args(arguments)
+    from canthus.runtime.run_details import describe_points
+    from canthus.runtime.schemes import manifest_values
     from canthus.runtime.tables import FRAMES, STDOUT, TableSink, check_table
     from canthus.runtime.trace.format import read_header
     from canthus.runtime.trace.replay import describe, replay
@@ -39,8 +40,9 @@ def command(arguments: list[str]) -> int:
         table = None
         if args.table:
             check_table(args.table, args.overwrite)
-            schema = FRAMES.with_measures(header.processing.measures)
-            table = stack.enter_context(TableSink(args.table, schema, {"trace": dataclasses.asdict(header)}))
+            schema = FRAMES.with_points(header.scheme).with_measures(header.processing.measures)
+            about = {"trace": manifest_values(header), "scheme": describe_points(header.scheme)}
+            table = stack.enter_context(TableSink(args.table, schema, about))
             stack.push(partial(_discard_part, table))
         frames = with_faces = 0
         first_other: int | None = None

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from canthus.runtime import pipeline
 from support.fakes import FakeBackend, FakeDetector
 from support.repository import FACES
 from support.shards import write_shard
@@ -71,6 +70,8 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> "Pack":
 @pytest.fixture
 def fake_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Replace the network and the detector by fakes for which every bright area is a face."""
+    from canthus.runtime import pipeline  # here: the tests of the kernels run without PyAV
+
     monkeypatch.setattr(pipeline, "open_automatic", lambda *_: FakeBackend())
     monkeypatch.setattr(pipeline, "Detector", lambda model: FakeDetector())
 

@@ -100,7 +100,9 @@ def test_help_loads_no_heavy_library(arguments):
     [
         ("canthus.runtime.pipeline", ("torch", "PyQt6", "tensorrt", "onnx")),
         ("canthus.gui.window", ("torch", "tensorrt", "onnx")),
-        ("canthus.trainer.train", ("PyQt6", "mediapipe", "tensorrt")),
+        ("canthus.trainer.train", ("PyQt6", "mediapipe", "tensorrt", "openvino", "av", "platformdirs")),
+        ("canthus.engines.gpu_bench", ("PyQt6", "mediapipe", "tensorrt", "openvino", "av", "platformdirs")),
+        ("canthus.runtime.backends.torch_gpu", ("PyQt6", "mediapipe", "tensorrt", "openvino", "av", "platformdirs")),
     ],
 )
 def test_a_module_loads_only_the_libraries_it_uses(module, unused):

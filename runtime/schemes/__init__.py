@@ -64,6 +64,8 @@ class Scheme:
     regions: dict[str, Group] = field(default_factory=dict)  # parts of the face, each drawn in its color
     colors: dict[str, Color] = field(default_factory=dict)  # of regions, instead of REGION_COLORS
     ibug_68: Group = ()  # the points that are the 68 of iBUG 300-W and dlib, in their order
+    # For each point the one of WFLW that is the same or close to it, -1 = none: training may start from a model of WFLW
+    wflw: Group = ()
     subsets: tuple[str, ...] = ()  # of the test set, whose errors are reported separately
     published_counts: tuple[int, int] = (0, 0)  # number of faces in the official train and test lists
     source: str = ""  # who defined the points
@@ -93,6 +95,8 @@ class Scheme:
                 raise FieldError(f"{name}: expected points in both groups, or in none")
         if len(self.ibug_68) not in (0, 68):
             raise FieldError(f"ibug_68: expected 68 points, got {len(self.ibug_68)}")
+        if len(self.wflw) not in (0, self.points):
+            raise FieldError(f"wflw: expected {self.points} points, got {len(self.wflw)}")
 
     @cached_property
     def point_names(self) -> tuple[str, ...]:
@@ -164,7 +168,10 @@ def read_scheme(path: Path) -> Scheme:
 def parse_scheme(values: Any) -> Scheme:
     """Return the scheme with these fields, or the included one of this name. Raises FieldError if it is none."""
     if not isinstance(values, str):
-        return parse_fields(Scheme, values)
+        scheme: Scheme = parse_fields(Scheme, values)
+        if scheme.wflw and not -1 <= min(scheme.wflw) <= max(scheme.wflw) < (most := included_scheme("wflw").points):
+            raise FieldError(f"wflw: expected points of WFLW, 0 to {most - 1}, or -1 for none")
+        return scheme
     for scheme in included_schemes():
         if scheme.name == values:
             return scheme

@@ -15,6 +15,9 @@ Kind = Literal["vmc", "osc", "openseeface", "websocket", "virtual-camera"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Names of the streams."""
 
+WITHOUT_MEASURES: tuple[Kind, ...] = ("websocket", "virtual-camera")
+"""Streams that also send faces that are not measured."""
+
 DEFAULTS: dict[Kind, Address] = {
     "vmc": Address(LOOPBACK, 39539),
     "osc": Address(LOOPBACK, 9000),
@@ -43,7 +46,7 @@ class Stream(Protocol):
         ...
 
     def send(self, frame: Frame, faces: Faces) -> None:
-        """Send a frame. All but the virtual camera need measured faces: `Settings(measures=True)`."""
+        """Send a frame. All but WITHOUT_MEASURES need measured faces: `Settings(measures=True)`."""
         ...
 
     def close(self) -> None:

@@ -23,9 +23,9 @@ from websockets.sync.server import ServerConnection, serve
 
 from canthus.runtime.channel import Channel
 from canthus.runtime.errors import InputError
+from canthus.runtime.schemes import Scheme
 from canthus.runtime.streams.address import Address
 from canthus.runtime.types import Faces, Frame
-from canthus.runtime.wflw import LINES
 
 PAGE = Path(__file__).with_name("page.html")
 
@@ -50,13 +50,18 @@ class _Message:
     def __init__(self, frame: Frame, faces: Faces) -> None:
         height, width = frame.image.shape[:2]
         self._head = {"frame": frame.index, "seconds": round(frame.seconds, 6), "width": width, "height": height}
-        self._faces = faces
+        self._faces, self.scheme = faces, faces.scheme
         self._lock = threading.Lock()
 
     @property
     def text(self) -> str:
         with self._lock:
             return self._text
+
+    @property
+    def text_with_lines(self) -> str:
+        """The text for a client that does not know the lines of the face yet."""
+        return f'{{"lines":{json.dumps(self.scheme.lines)},{self.text[1:]}'
 
     @cached_property
     def _text(self) -> str:
@@ -99,7 +104,7 @@ class WebSocketStream:
         self._clients: dict[ServerConnection, Channel[_Message]] = {}
         self._changed = threading.Condition()  # guards the clients, and is notified when one has left
         self._closing = False
-        self._page = PAGE.read_text(encoding="utf-8").replace("[/*LINES*/]", json.dumps(LINES)).encode()
+        self._page = PAGE.read_bytes()
         logger = logging.getLogger("canthus.websocket")
         logger.setLevel(logging.CRITICAL)  # browsers that leave early are no news
         try:
@@ -157,9 +162,11 @@ class WebSocketStream:
             if self._closing or len(self._clients) >= MAX_CLIENTS:  # several may have been accepted at once
                 return
             self._clients[connection] = channel
+        known: Scheme | None = None
         try:
             for message in channel:
-                connection.send(message.text)
+                connection.send(message.text if message.scheme == known else message.text_with_lines)
+                known = message.scheme
         except (ConnectionClosed, OSError):
             pass
         finally:

@@ -1,6 +1,7 @@
 """`canthus engine bench` on a fake GPU: what is measured, how failures are reported, and the report itself."""
 
 import json
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -14,10 +15,10 @@ from canthus.engines.commands import command
 from canthus.engines.gpu_bench import BenchOptions, bench
 from canthus.engines.gpu_measure import compare_decodes, graph_ms, measure
 from canthus.engines.gpu_report import goals, markdown
-from canthus.engines.verify import ParityRow, sample_scene
+from canthus.engines.verify import ParityRow, Prediction, exact_prediction, sample_crops, sample_scene
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.errors import BackendError, EngineError, InputError
-from canthus.runtime.models import Manifest, sha256
+from canthus.runtime.models import Manifest, included_models, read_model, sha256
 from support.host_cuda import HostCuda, MarkedMaps, compile_shim
 
 MAX_BATCH = 2
@@ -220,7 +221,11 @@ class TorchBackend:
 def test_pytorch_between_the_kernels_is_measured_and_compared_with_the_model(network, model, tmp_path, monkeypatch):
     fake_everything(monkeypatch, network, lambda engine, skip_check: nullcontext(network))
     monkeypatch.setattr("canthus.runtime.backends.torch_gpu.TorchGpuBackend", lambda _: TorchBackend(network))
-    monkeypatch.setattr(gpu_bench, "run_exactly", lambda _, images: [np.full((len(images), 98, 2), 7.01, np.float32)])
+    monkeypatch.setattr(
+        gpu_bench,
+        "exact_prediction",
+        lambda model, manifest, images: Prediction("exact", np.full((len(images), 98, 2), 7.01, np.float32)),
+    )
     bench(BenchOptions(str(model), frames=4, repeats=1), tmp_path / "r")
     backends = json.loads((tmp_path / "r" / "report.json").read_text())["backends"]
     measured = backends["PyTorch, fp16, in one CUDA graph with our kernels"]
@@ -228,6 +233,17 @@ def test_pytorch_between_the_kernels_is_measured_and_compared_with_the_model(net
     assert measured["parity"]["rows"][1]["name"] == TorchBackend.name
     assert measured["parity"]["rows"][1]["mean"] == pytest.approx(0.0141, abs=1e-3)
     assert goals(measured)["points and NME are within the tolerance of float32"]
+
+
+def test_pytorch_is_the_reference_where_openvino_is_not_installed(monkeypatch):
+    opened = read_model(included_models()["fast"])
+    crops = sample_crops(opened.manifest.size).images[:1]
+    expected = exact_prediction(opened.path, opened.manifest, crops)
+    monkeypatch.setitem(sys.modules, "canthus.runtime.backends.cpu", None)
+    found = exact_prediction(opened.path, opened.manifest, crops)
+    assert expected.name == "ONNX, float32, on the CPU"
+    assert found.name == "ONNX, float32, with PyTorch on the CPU"
+    np.testing.assert_allclose(found.points, expected.points, atol=0.02)  # crop pixels
 
 
 def test_measurements_that_would_not_end_in_time_are_left_out(network, model, tmp_path, monkeypatch):

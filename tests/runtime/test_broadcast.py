@@ -11,6 +11,8 @@ import pytest
 from canthus.runtime import broadcast, pipeline
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
+from canthus.runtime.models import Manifest
+from canthus.runtime.schemes import included_scheme
 from canthus.runtime.streams.openseeface import PACKET
 from canthus.runtime.types import Frame
 from support.fakes import FakeBackend, FakeDetector, scene
@@ -79,6 +81,19 @@ def test_wrong_options_are_refused(tmp_path, capsys):
     assert "a b: is no address" in capsys.readouterr().err
     assert main(["stream", "--vmc", "--source", str(tmp_path / "none.mp4")]) == 1
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_model_with_other_points_sends_them_without_measures(tmp_path, fakes, monkeypatch, capsys):
+    model = tmp_path / "few.onnx"
+    Manifest("0", "student", 64, 29, 4, scheme=included_scheme("cofw")).write(model)
+    model.write_bytes(b"a network")
+    for needing in ("--vmc", "--osc", "--openseeface", f"--person={tmp_path / 'me.json'}"):
+        assert main(["stream", "--model", str(model), "--websocket", needing]) == 1
+        reason = f"{needing.split('=')[0]} needs measures, and the model has the 29 points of COFW, not WFLW's"
+        assert reason in capsys.readouterr().err
+    settings = broadcast._with_measures(pipeline.Settings(model=model), ["websocket", "virtual-camera"])
+    assert not settings.measures
+    assert broadcast._with_measures(pipeline.Settings(), ["websocket"]).measures
 
 
 def test_frames_that_are_late_are_left_out(monkeypatch):

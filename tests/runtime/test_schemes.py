@@ -60,6 +60,17 @@ def test_names_regions_and_lines_are_symmetric(scheme):
         assert scheme.names[scheme.mirror[point]] == re.sub("left|right", lambda side: swapped[side[0]], name)
 
 
+@pytest.mark.parametrize("scheme", [one for one in included_schemes() if one.wflw], ids=lambda one: one.name)
+def test_the_same_points_of_wflw_are_symmetric_and_in_the_same_regions(scheme):
+    other_names = {"lips": ("outer_lips", "inner_lips"), "nose": ("nose_bridge", "nose_base")}
+    for point, same in enumerate(scheme.wflw):
+        mirrored = scheme.wflw[scheme.mirror[point]]
+        assert mirrored == (-1 if same < 0 else WFLW.mirror[same])
+        name = next(name for name, points in scheme.regions.items() if point in points)
+        allowed = {*other_names.get(name, (name,)), name.replace("eye", "pupil")}
+        assert same < 0 or any(same in WFLW.regions.get(one, ()) for one in allowed), (point, same)
+
+
 def test_points_have_the_color_of_their_region():
     assert OWN.point_colors[3] == (1, 2, 3)
     assert OWN.point_colors[0] == included_scheme("cofw").point_colors[8] == WFLW.point_colors[60]
@@ -90,6 +101,7 @@ def test_a_scheme_is_read_as_it_was_written(scheme, tmp_path):
         ({"names": ("a", "b", "c", "a")}, "names: expected 4 different names, got 3"),
         ({"eyes": ((0,), ())}, "eyes: expected points in both groups"),
         ({"ibug_68": (0, 1)}, "ibug_68: expected 68 points, got 2"),
+        ({"wflw": (60, 72, 54)}, "wflw: expected 4 points, got 3"),
     ],
 )
 def test_a_scheme_that_contradicts_itself_is_refused(changes, message):
@@ -104,6 +116,7 @@ def test_a_scheme_that_contradicts_itself_is_refused(changes, message):
         ("name = 'a'\npoints = 2\nskeleton = []", "skeleton: unknown field"),
         ("name = 'a'\npoints = 0", "points: expected at least 1"),
         ("name = ", "not valid TOML"),
+        ("name = 'a'\npoints = 2\nwflw = [-1, 98]", "wflw: expected points of WFLW, 0 to 97, or -1 for none"),
     ],
 )
 def test_a_file_that_is_no_scheme_is_named(text, message, tmp_path):

@@ -12,7 +12,8 @@ from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
 from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.processing import Inputs, Processing, Processor
-from canthus.runtime.schemes import Scheme
+from canthus.runtime.schemes import Scheme, included_scheme
+from canthus.runtime.tables import read_table
 from canthus.runtime.trace import Recorder, complete_trace, replay
 from canthus.runtime.trace.format import VERSION, read_chunks, read_header
 from canthus.runtime.tracker import TrackerSettings
@@ -36,13 +37,23 @@ def two_faces_and_none(number):
     return [] if 4 <= number < 6 else [(100 + 2 * number, 90), (450 - 3 * number, 140)]
 
 
-def record(path, frames, processing=None, detect=bright_boxes, before=None, chunk_frames=256):
+class FewPoints(FakeBackend):
+    """A fake network with the first 29 points, as if they were COFW's."""
+
+    scheme = included_scheme("cofw")
+
+    def predict(self, crops):
+        points, scores = super().predict(crops)
+        return points[:, : self.scheme.points], scores[:, : self.scheme.points]
+
+
+def record(path, frames, processing=None, detect=bright_boxes, before=None, chunk_frames=256, backend=FakeBackend):
     """Record a trace with fakes, and return the faces."""
     processing = processing or Processing(measures=True)
     found = []
     with Recorder(path, "fakes", chunk_frames) as recorder:
-        recorder.start(processing, "fake")
-        processor = Processor(recorder.watch(Inputs(detect, FakeBackend())), processing)
+        recorder.start(processing, "fake", backend.scheme)
+        processor = Processor(recorder.watch(Inputs(detect, backend())), processing)
         for frame in frames:
             if before:
                 before(frame.index, processor, recorder)
@@ -254,6 +265,16 @@ def test_the_command_compares_and_writes_the_table(tmp_path, capsys):
     rewrite(path, "000000/digest", lambda digest: digest + (np.arange(FRAMES) == 7)[:, None].astype(np.uint8))
     assert main(["replay", str(path)]) == 1
     assert "other numbers from frame 7 on" in capsys.readouterr().out
+
+
+def test_the_table_of_a_trace_has_the_points_of_its_scheme(tmp_path):
+    path, table = tmp_path / "clip.trace", tmp_path / "points.csv"
+    faces = record(path, moving(one_face), Processing(), backend=FewPoints)
+    assert main(["replay", str(path), "--table", str(table)]) == 0
+    read = read_table(table)
+    np.testing.assert_allclose(read.points[0], faces[0].points[0], atol=0.01)
+    assert read.points.shape == (FRAMES, 29, 2)
+    assert read.metadata["scheme"]["name"] == "COFW"
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".npz"])

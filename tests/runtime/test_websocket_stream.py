@@ -12,7 +12,9 @@ from websockets.sync.client import connect
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.measures import MEASURE_COLUMNS
+from canthus.runtime.schemes import WFLW, included_scheme
 from canthus.runtime.streams import open_stream, websocket
+from canthus.runtime.types import Faces
 from support.heads import frame_of, measured_faces
 
 AHEAD = ((0, 0, 0), (0, 0, 600))
@@ -105,8 +107,17 @@ def get(port, path="/", **headers):
 def test_the_page_draws_the_lines_of_the_face(stream, port):
     page, headers = get(port)
     assert headers["Content-Type"].startswith("text/html")
-    assert "[[0, 1, 2," in page
-    assert "/*LINES*/" not in page
+    assert "message.lines || lines" in page.replace("newest", "message")
+    with connect(f"ws://127.0.0.1:{port}/") as client:
+        first = json.loads(until_joined(stream, client))
+        assert first["lines"] == [list(line) for line in WFLW.lines]
+        other = Faces.none(included_scheme("cofw"))
+        stream.send(frame_of(8), other)
+        messages = [json.loads(client.recv(timeout=5))]
+        while messages[-1]["frame"] != 8:
+            messages.append(json.loads(client.recv(timeout=5)))
+        assert ["lines" in one for one in messages] == [False] * (len(messages) - 1) + [True]
+        assert messages[-1]["lines"] == [list(line) for line in other.scheme.lines]
     with pytest.raises(urllib.error.HTTPError, match="404"):
         get(port, "/other")
 

@@ -8,37 +8,10 @@ import h5py
 import numpy as np
 
 from canthus.trainer.faces.schemes import COFW, W300, WFLW, Scheme
+from support.other_schemes import PARTS, convert
 from support.shape import SHAPE
 
-
-def _from(parts: dict[int, int | tuple[int, ...]]) -> np.ndarray:
-    """Return a face of another scheme: each point is a point of SHAPE, or the mean of some."""
-    return np.array([SHAPE[np.atleast_1d(parts[point])].mean(0) for point in range(len(parts))], np.float32)
-
-
-def _every(points: range, source: list[int]) -> dict[int, int]:
-    """Assign `points` evenly to a sequence of points of SHAPE."""
-    places = np.linspace(0, len(source) - 1, len(points)).round().astype(int)
-    return {point: source[place] for point, place in zip(points, places, strict=True)}
-
-
-_COFW = {
-    0: 33, 2: 37, 4: 35, 5: 40, 1: 46, 3: 42, 6: 44, 7: 48, 8: 60, 10: 64, 12: 62, 13: 66, 9: 72, 11: 68, 14: 70,
-    15: 74, 16: 96, 17: 97, 18: 55, 19: 59, 20: 54, 21: 57, 22: 76, 23: 82, 24: 79, 25: 90, 26: 94, 27: 85, 28: 16,
-}  # fmt: skip
-_W300 = {
-    **_every(range(17), list(range(33))),
-    **_every(range(17, 22), list(range(33, 38))),
-    **_every(range(22, 27), list(range(42, 47))),
-    **_every(range(27, 31), list(range(51, 55))),
-    **_every(range(31, 36), list(range(55, 60))),
-    **dict(zip(range(36, 42), (60, 61, 63, 64, 65, 67), strict=True)),
-    **dict(zip(range(42, 48), (68, 69, 71, 72, 73, 75), strict=True)),
-    **_every(range(48, 60), list(range(76, 88))),
-    **_every(range(60, 68), list(range(88, 96))),
-}
-
-SHAPES: dict[str, np.ndarray] = {WFLW.name: SHAPE, COFW.name: _from(_COFW), W300.name: _from(_W300)}
+SHAPES: dict[str, np.ndarray] = {WFLW.name: SHAPE, **{name: convert(SHAPE, parts) for name, parts in PARTS.items()}}
 
 
 def draw(points: np.ndarray, size: int, seed: int, scheme: Scheme) -> np.ndarray:

@@ -37,15 +37,17 @@ def test_a_network_from_an_exported_model_predicts_the_same(crops):
 
 def test_shared_points_keep_their_maps_and_others_are_new(crops):
     networks = {}
-    for scheme in (WFLW, included_scheme("300w"), Scheme("own", 5)):
+    for scheme in (WFLW, included_scheme("300w"), included_scheme("aflw"), Scheme("own", 5)):
         networks[scheme.points] = build("student", scheme.points).eval()
         summary = load_exported(find_model("fast"), Target("student", networks[scheme.points], scheme), crops)
     assert "the last layer is new for 5 of the 5 points of own (the model has 98 of WFLW)" in summary
     with torch.inference_mode():
         images = normalize(torch.from_numpy(crops[:1]))
-        of_98, of_68, of_5 = (split_maps(networks[points](images)) for points in (98, 68, 5))
+        of_98, of_68, of_19, of_5 = (split_maps(networks[points](images)) for points in (98, 68, 19, 5))
     for ours, theirs in zip(of_68, of_98, strict=True):
         torch.testing.assert_close(ours, theirs[..., list(WFLW.ibug_68), :, :])
+    for ours, theirs in zip(of_19, of_98, strict=True):
+        torch.testing.assert_close(ours, theirs[..., list(included_scheme("aflw").wflw), :, :])
     assert of_5[0].abs().max() < 0.1
 
 

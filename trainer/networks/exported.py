@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from canthus.runtime.errors import BackendError, ModelError
 from canthus.runtime.extras import install_command
 from canthus.runtime.models import included_models, read_manifest
-from canthus.runtime.schemes import Scheme
+from canthus.runtime.schemes import WFLW, Scheme
 from canthus.trainer.networks.network import normalize
 
 BATCH = 32
@@ -48,7 +48,8 @@ def load_exported(model: Path, target: Target, crops: NDArray[np.uint8]) -> str:
     """Load the weights of an exported model into a network, and return a summary of one line.
 
     The points may be others. The last layer keeps the maps of the points that both schemes have: all if the schemes are
-    equal, the 68 of iBUG if both contain them. The maps of other points get random weights.
+    equal, those that are close to a point of WFLW (`Scheme.wflw`) if the model has these, or the 68 of iBUG if both
+    contain them. The maps of other points get random weights.
 
     crops: (N, S, S, 3) faces as the network will see them.
 
@@ -88,6 +89,8 @@ def _shared_points(theirs: Scheme, ours: Scheme) -> list[tuple[int, int]]:
     """Return the points that two schemes share, as (theirs, ours)."""
     if theirs == ours:
         return [(point, point) for point in range(ours.points)]
+    if theirs == WFLW and ours.wflw:
+        return [(known, point) for point, known in enumerate(ours.wflw) if known >= 0]
     return list(zip(theirs.ibug_68, ours.ibug_68, strict=False))
 
 
