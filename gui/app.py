@@ -187,7 +187,7 @@ def _duplicate_stderr() -> int | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="canthus view",
-        description="Show a camera or a video live in a window, with 98 points on every face.",
+        description="Show a camera or a video live in a window, with the points of every face: 98 with our models.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -96,7 +96,11 @@ def _one_line(error: OSError | ImportError) -> str:
 
 def _help(commands: dict[str, metadata.EntryPoint]) -> str:
     known = {name for _, names in SECTIONS for name in names}
-    lines = ["usage: canthus COMMAND ...", "", "Find 98 points on every face of a webcam, a video or images."]
+    lines = [
+        "usage: canthus COMMAND ...",
+        "",
+        "Find the landmarks of every face of a webcam, a video or images: 98 with the included models.",
+    ]
     for title, names in (*SECTIONS, ("other commands", tuple(sorted(commands.keys() - known)))):
         if present := [name for name in names if name in commands]:
             lines += ["", f"{title}:", *(f"  {name:<13} {_summary(commands[name])}" for name in present)]

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from canthus.runtime.pipeline import Settings
 
-DESCRIPTION = """Find 98 points on every face of an image file, or of all images in a folder and its sub-folders.
+DESCRIPTION = """Find the points of every face of an image file, or of all images in a folder and its sub-folders.
+
+The included models have 98 points, your own as many as they were trained with.
 
 The table has one row for each face: `picture` (path of the image below the folder), face (its number in the image),
 the face's box and scores, then x, y and score of each point. Coordinates are pixels. An image without a face has a row
@@ -57,7 +59,7 @@ class Report:
 
 
 def command(arguments: list[str]) -> int:
-    """Find 98 points on every face of image files."""
+    """Find the points of every face of image files."""
     parser = command_parser("canthus images", DESCRIPTION, EXAMPLES)
     parser.add_argument("sources", nargs="+", metavar="IMAGE", help="an image file or a folder, or several; see above")
     add_output_options(parser, "FOLDER", "write the images with points drawn on every face to this folder")

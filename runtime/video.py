@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
     from canthus.runtime.video_run import Report, VideoOptions
 
-DESCRIPTION = """Find 98 points on every face of a video file, or of many.
+DESCRIPTION = """Find the points of every face of a video file, or of many.
+
+The included models have 98 points, your own as many as they were trained with.
 
 The overlay video shows the points on the frames and keeps the timestamps and the audio. The table has one row for
 each face of each frame: frame, seconds, face (the id of the track), the face's box and scores, then x, y and score of
@@ -78,7 +80,7 @@ SUFFIX_OF_TRANSPARENT = {None: ".mov", "prores": ".mov", "vp9": ".webm", "ffv1":
 
 
 def command(arguments: list[str]) -> int:
-    """Find 98 points on every face of a video file."""
+    """Find the points of every face of a video file."""
     parser = command_parser("canthus video", DESCRIPTION, EXAMPLES)
     parser.add_argument("sources", nargs="+", metavar="VIDEO", help="the video file, or several; see above")
     add_output_options(parser, "OVERLAY.mp4", "write the video with points drawn on every face")
