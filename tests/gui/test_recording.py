@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import pytest
 from PyQt6.QtGui import QImage
 from PyQt6.QtWidgets import QApplication
 
+from canthus.gui.finder import LiveFinder, Tracking, TrackingLandmarker
+from canthus.gui.live_trace import LiveTrace
 from canthus.gui.mailbox import Mailbox
 from canthus.gui.overlay import OverlayStyle
 from canthus.gui.recording import (
@@ -28,8 +31,13 @@ from canthus.gui.recording import (
 )
 from canthus.gui.snapshot import ImageReady, SnapshotFailed, Snapshots, SnapshotSaved
 from canthus.gui.stream import Result
+from canthus.runtime import pipeline
+from canthus.runtime.errors import InputError
+from canthus.runtime.measures import KnownPerson
+from canthus.runtime.trace import replay
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.video_file import VideoFile
+from support.fakes import FakeBackend, FakeDetector, scene
 from support.videos import write_video
 from support.viewer import application, face_at
 
@@ -167,6 +175,102 @@ def test_recording_of_a_killed_viewer_is_found_again(qt: QApplication, tmp_path:
     assert times(tmp_path / "canthus-1.mp4")[-1] > 1.5
     assert not list(tmp_path.glob(".canthus-partial-*"))
     assert rescue_recordings(tmp_path) == []
+
+
+@pytest.fixture
+def finder(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveFinder]:
+    """Yield what finds the faces in the viewer, with a fake detector and a fake network."""
+    monkeypatch.setattr(pipeline, "Detector", lambda model: FakeDetector())
+    monkeypatch.setattr(pipeline, "open_automatic", lambda *_: FakeBackend())
+    tracking = Tracking(measures=True)
+    with LiveFinder(lambda tracking: TrackingLandmarker(tracking, False), tracking, Mailbox()) as opened:
+        yield opened
+
+
+def record_found(finder: LiveFinder, folder: Path, act: Callable[[int], object]) -> Saved:
+    """Record what a finder finds in ten frames, after two others. `act` is called before each with its number."""
+    recorder: Recorder | None = None
+    attached = threading.Event()
+
+    def record_trace(trace: LiveTrace | None) -> None:
+        finder.record(trace)
+        attached.set()
+
+    for index in range(12):
+        if index == 2:
+            options = RecordingOptions(folder / "a.mp4", trace=folder / "a.trace", source="fakes")
+            recorder = Recorder(options, record_trace)
+            assert attached.wait(10)
+        act(index)
+        frame = Frame(scene((100 + 3 * index, 100)), index, index / 30)
+        found = finder.update(frame)
+        if recorder is not None:
+            recorder.add(Result(frame, found, {"landmark": 0.01}, 0, "a fake"))
+            while recorder._results._items:
+                time.sleep(0.001)
+    assert recorder is not None
+    recorder.stop()
+    assert recorder.join(5)
+    state = recorder.states.take()
+    assert isinstance(state, Saved)
+    return state
+
+
+def test_recording_has_a_trace_that_repeats_the_same_numbers(
+    qt: QApplication, tmp_path: Path, finder: LiveFinder
+) -> None:
+    state = record_found(finder, tmp_path, lambda index: None)
+    assert state.paths == (tmp_path / "a.mp4", tmp_path / "a.trace")
+    assert state.note == ""
+    frames = list(replay(tmp_path / "a.trace"))
+    assert [one.index for one in frames] == list(range(2, 12))
+    assert all(one.same for one in frames)
+    assert frames[0].faces.measures is not None
+    finder.update(Frame(scene((140, 100)), 12, 0.4))  # it goes on without a trace
+
+
+def test_a_trace_ends_where_the_settings_are_changed(qt: QApplication, tmp_path: Path, finder: LiveFinder) -> None:
+    def act(index: int) -> None:
+        if index == 8:
+            finder.change(Tracking(measures=True, max_faces=2))
+
+    state = record_found(finder, tmp_path, act)
+    assert state.note == "The trace ends where the settings were changed."
+    assert [one.index for one in replay(tmp_path / "a.trace")] == list(range(2, 8))
+
+
+def test_a_trace_that_cannot_be_written_does_not_spoil_the_recording(
+    qt: QApplication, tmp_path: Path, finder: LiveFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from canthus.runtime.trace import Recorder as TraceRecorder
+
+    def fail(*_: object) -> None:
+        raise InputError("a.trace: cannot be written (No space left on device)")
+
+    monkeypatch.setattr(TraceRecorder, "end_frame", fail)
+    state = record_found(finder, tmp_path, lambda index: None)
+    assert state.paths == (tmp_path / "a.mp4",)
+    assert state.note == "There is no trace: a.trace: cannot be written (No space left on device)."
+
+
+def test_the_person_of_the_largest_face_is_known(qt: QApplication, finder: LiveFinder) -> None:
+    finder.update(Frame(scene(), 0, 0.0))
+    future = finder.person()
+    assert future is not None
+    assert future.result() is None
+    finder.update(Frame(scene((100, 100)), 1, 1.0))
+    future = finder.person()
+    assert future is not None
+    assert isinstance(future.result(), KnownPerson)
+
+
+def test_a_killed_trace_without_a_whole_second_is_deleted(tmp_path: Path) -> None:
+    draft = tmp_path / ".canthus-partial-1"
+    draft.mkdir()
+    (draft / "canthus-1.trace").write_bytes(b"PK" + bytes(100))
+    (draft / "canthus-1.csv").write_text("frame\n")
+    assert [path.name for path in rescue_recordings(tmp_path)] == ["canthus-1.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["canthus-1.csv"]
 
 
 def test_names_of_recordings_are_new(tmp_path: Path) -> None:
