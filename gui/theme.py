@@ -53,13 +53,15 @@ QToolButton:hover { background: palette(button); }
 QToolButton:checked { background: palette(highlight); color: palette(highlighted-text); }
 QToolButton:disabled { color: palette(placeholder-text); }
 QToolButton#recording { color: palette(bright-text); font-weight: 600; background: transparent; }
+QCheckBox::indicator:unchecked:enabled { background: palette(base); border: 1px solid palette(placeholder-text);
+    border-radius: 2px; width: 12px; height: 12px; }
 QTabBar::tab { background: palette(button); color: palette(button-text); border: 1px solid palette(mid);
     padding: 5px 11px; margin-top: 2px; }
 QTabBar::tab:hover { border-color: palette(accent); }
 QTabBar::tab:selected { background: palette(highlight); color: palette(highlighted-text);
     border-bottom: 2px solid palette(accent); }
 """
-"""Style of the bars below the video, of the button that records, and of the tabs of the panels."""
+"""Style of the bars below the video, of the button that records, of check boxes, and of the tabs of the panels."""
 
 
 def palette(dark: bool) -> QPalette:
