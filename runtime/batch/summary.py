@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from canthus.runtime.addresses import without_password
 from canthus.runtime.batch import storage
 from canthus.runtime.batch.tasks import Figures
 from canthus.runtime.errors import InputError
@@ -48,9 +49,11 @@ def write_summary(folder: str, rows: Iterable[Row], figure_names: tuple[str, ...
 
 def _cells(rows: Iterable[Row], figure_names: tuple[str, ...]) -> Iterator[list[object]]:
     for row in rows:
+        source = without_password(row.source) if storage.is_remote(row.source) else row.source
+        message = row.message.replace(row.source, source) if row.source else row.message
         figures = [row.figures.get(name, "") for name in figure_names]
-        last = [f"{row.seconds:.3f}" if row.seconds else "", row.attempts, row.message]
-        yield [row.source, row.name, row.status, *figures, *last]
+        last = [f"{row.seconds:.3f}" if row.seconds else "", row.attempts, message]
+        yield [source, row.name, row.status, *figures, *last]
 
 
 def _line(cells: Sequence[object]) -> str:

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from canthus.runtime.batch import process
+from canthus.runtime.batch.summary import Row, write_summary
 from canthus.runtime.cli import main
 from support.batch import inline
 from support.videos import write_video
@@ -95,3 +96,15 @@ def test_missing_fsspec_and_ray_are_named_with_the_command_that_installs_them(me
     monkeypatch.setitem(sys.modules, "ray", None)
     assert run("clip.mp4", "--table", "tables", "--ray", "local") == 1
     assert "--ray needs Ray, which is not installed: " in capsys.readouterr().err
+
+
+def test_password_of_an_address_is_not_in_the_summary():
+    rows = [
+        Row("ftp://me:secret@host/a.mp4", "a.mp4", "failed", message="ftp://me:secret@host/a.mp4: cannot be read"),
+        Row("clips/b@c.mp4", "b@c.mp4", "done"),
+    ]
+    write_summary("memory://tables", rows, ())
+    text = fsspec.filesystem("memory").cat_file("/tables/summary.csv").decode()
+    assert "ftp://host/a.mp4,a.mp4,failed,,0,ftp://host/a.mp4: cannot be read" in text
+    assert "clips/b@c.mp4,b@c.mp4,done" in text
+    assert "secret" not in text
