@@ -45,16 +45,21 @@ def roi_from_points(points: NDArray[np.floating], angle: float = 0.0) -> Roi:
 
 def rois_from_points(points: NDArray[np.floating], angles: NDArray[np.floating]) -> list[Roi]:
     """Return the squares around the points (N, K, 2) of faces in frame pixels, rotated by `angles` (N,) radians."""
-    cos, sin = np.cos(angles), np.sin(angles)
-    to_square = np.stack([cos, -sin, sin, cos], axis=-1).reshape(-1, 2, 2)
-    rotated = points @ to_square  # to the axes of the squares
-    low, high = rotated.min(1), rotated.max(1)
-    centers = (to_square @ ((low + high) / 2)[..., None])[..., 0]
-    sides = np.maximum(MARGIN * (high - low).max(1), 1.0)
-    return [
-        Roi(x, y, side, angle)
-        for (x, y), side, angle in zip(centers.tolist(), sides.tolist(), angles.tolist(), strict=True)
-    ]
+    turns = [(math.cos(angle), math.sin(angle), angle) for angle in angles.tolist()]
+    to_squares = np.array([[[cos, sin], [-sin, cos]] for cos, sin, _ in turns]).reshape(-1, 2, 2)
+    rotated = points @ to_squares.swapaxes(1, 2)  # to the axes of the squares
+    rois = []
+    for (x0, y0, x1, y1), (cos, sin, angle) in zip(extents(rotated), turns, strict=True):
+        x, y = (x0 + x1) / 2, (y0 + y1) / 2
+        side = max(MARGIN * max(x1 - x0, y1 - y0), 1.0)
+        rois.append(Roi(cos * x - sin * y, sin * x + cos * y, side, angle))
+    return rois
+
+
+def extents(points: NDArray[np.floating]) -> list[tuple[float, float, float, float]]:
+    """Return the box of the points (N, K, 2) of each face: x0, y0, x1, y1."""
+    x, y = np.ascontiguousarray(points.transpose(2, 0, 1))  # (2, N, K): NumPy reduces along the last axis fastest
+    return list(zip(x.min(1).tolist(), y.min(1).tolist(), x.max(1).tolist(), y.max(1).tolist(), strict=True))
 
 
 def roi_from_box(box: FaceBox) -> Roi:

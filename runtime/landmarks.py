@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend, predict_regions
 from canthus.runtime.decode import MIN_WEIGHT
-from canthus.runtime.geometry import rois_from_points, roll_from_points
+from canthus.runtime.geometry import extents, rois_from_points, roll_from_points
 from canthus.runtime.types import Roi
 
 CONFIDENT_SCORE = 0.5
@@ -77,9 +77,7 @@ def _are_certain(points: NDArray[np.float32], scores: NDArray[np.float32], rois:
         and best <= 1
         and max(roi.x - x0, x1 - roi.x, roi.y - y0, y1 - roi.y) <= MAX_DISTANCE * math.sqrt(0.5) * roi.side
         and max(x1 - x0, y1 - y0) >= MIN_EXTENT * roi.side
-        for roi, (x0, y0), (x1, y1), worst, best in zip(
-            rois, points.min(1).tolist(), points.max(1).tolist(), lowest, highest, strict=True
-        )
+        for roi, (x0, y0, x1, y1), worst, best in zip(rois, extents(points), lowest, highest, strict=True)
     ]
 
 

@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend
+from canthus.runtime.cuts import Shrink, thumbnail
 from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.measures import KnownPerson, Measurer
 from canthus.runtime.saved_state import values_without
 from canthus.runtime.smooth import OneEuro, Smoother
-from canthus.runtime.tracker import Detect, Shrink, Tracker, TrackerSettings, thumbnail
+from canthus.runtime.tracker import Detect, Tracker, TrackerSettings
 from canthus.runtime.types import Faces, Frame
 
 

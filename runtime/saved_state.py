@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from canthus.runtime.errors import InputError
 
-_MODULES = ("canthus.runtime.tracker", "canthus.runtime.smooth", "canthus.runtime.types", "canthus.runtime.measures")
+_MODULES = ("canthus.runtime.tracks", "canthus.runtime.smooth", "canthus.runtime.types", "canthus.runtime.measures")
 """Modules and packages whose classes hold values only."""
 
 _NUMPY = {

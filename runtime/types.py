@@ -38,6 +38,8 @@ def _check_number(name: str, value: object) -> None:
 
 def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: type) -> None:
     """Raise ValueError unless an array has the shape and dtype; None means any size."""
+    if array.shape == shape and array.dtype == dtype:
+        return
     fits = array.ndim == len(shape) and all(
         size in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
     )

@@ -23,7 +23,8 @@ from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import intersection_over_union, roi_from_points, to_square_pixels
 from canthus.runtime.smooth import Smoother
 from canthus.runtime.temporal import lag_in_frames
-from canthus.runtime.tracker import Detect, Tracker, region_points
+from canthus.runtime.tracker import Detect, Tracker
+from canthus.runtime.tracks import region_points
 from canthus.runtime.types import Faces, Frame
 from canthus.trainer.evaluation.evaluate import SAME_FACE, SINGLE_PROCESS, Candidate, Worker, predict_faces
 from canthus.trainer.faces.schemes import WFLW, Scheme
