@@ -22,10 +22,15 @@ Shrink = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Returns the thumbnail of an image (H, W, 3) that is not empty: see `thumbnail`."""
 
 
+SAMPLED = 32, 128
+"""Rows and columns of the frame, at most, from which a thumbnail is made: fewer rows, as each costs more. For the usual
+sizes of frames there are exactly as many, and OpenCV averages whole numbers of pixels fastest."""
+
+
 def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return the green channel of an image (H, W, 3) at 8 x 8 pixels."""
-    step = max(min(image.shape[:2]) // 96, 1)
-    green = np.ascontiguousarray(image[:: 2 * step, ::step, 1])  # fewer rows, as each costs more than a column
+    down, across = (-(-side // count) for side, count in zip(image.shape, SAMPLED, strict=False))
+    green = np.ascontiguousarray(image[::down, ::across, 1])
     return np.asarray(cv2.resize(green, (8, 8), interpolation=cv2.INTER_AREA), np.uint8)
 
 

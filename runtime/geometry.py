@@ -38,6 +38,10 @@ MAX_WARP_SIDE = 2**15 - 2
 """Longest side of an image that OpenCV warps: it stores coordinates in 16 bits."""
 
 
+_UNCHANGED = np.eye(2, 3)
+_UNCHANGED.setflags(write=False)
+
+
 def roi_from_points(points: NDArray[np.floating], angle: float = 0.0) -> Roi:
     """Return the square around points (K, 2) in frame pixels, rotated by `angle` radians."""
     return rois_from_points(points[None], np.array([angle]))[0]
@@ -115,7 +119,7 @@ def to_square_pixels(image: NDArray[np.uint8], pixel_aspect: float) -> tuple[NDA
     values that would need gigabytes.
     """
     if pixel_aspect == 1:
-        return image, np.eye(2, 3)
+        return image, _UNCHANGED
     height, width = image.shape[:2]
     aspect = min(max(pixel_aspect, 1 / 4), 4.0)
     size = round(width * max(aspect, 1.0)), round(height * max(1 / aspect, 1.0))

@@ -119,6 +119,5 @@ def measure(
 ) -> Faces:
     """Return the faces with their measures; the points are those of an image with square pixels."""
     height, width = image.shape[:2]
-    return replace(
-        faces, measures=measurer.update(faces.points, faces.scores, faces.ids, seconds, (width, height), raw)
-    )
+    measures = measurer.update(faces.points, faces.scores, faces.ids, seconds, (width, height), raw)
+    return Faces(faces.points, faces.scores, faces.ids, faces.detection_scores, measures, faces.scheme)

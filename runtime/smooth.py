@@ -4,9 +4,9 @@ This is a low-pass filter whose cutoff frequency grows with speed: it removes th
 little lag to a moving one.
 """
 
-import dataclasses
 import math
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,8 @@ class _State:
     """The last values of the filter, for all faces of one frame."""
 
     ids: NDArray[np.int64]  # (N,)
-    points: NDArray[np.float64]  # (N, K, 2) filtered, frame pixels
-    speeds: NDArray[np.float64]  # (N, K, 2) filtered, frame pixels per second
+    points: NDArray[np.float64]  # (N, 2, K) filtered, frame pixels
+    speeds: NDArray[np.float64]  # (N, 2, K) filtered, frame pixels per second
     seconds: float
 
 
@@ -50,16 +50,16 @@ class Smoother:
         A new face, and any face after a jump in time, is returned unchanged.
         """
         state = self._state
-        points = faces.points.astype(np.float64)
+        points = np.ascontiguousarray(faces.points.swapaxes(1, 2), np.float64)  # (N, 2, K)
         speeds = np.zeros_like(points)
-        if state is not None and MIN_ELAPSED <= seconds - state.seconds <= MAX_ELAPSED:
+        if len(faces) and state is not None and MIN_ELAPSED <= seconds - state.seconds <= MAX_ELAPSED:
             rows, before = _match(faces.ids, state)
-            if rows.size:
-                points[rows], speeds[rows] = self._filter(
-                    points[rows], state.points[before], state.speeds[before], seconds - state.seconds
-                )
+            points[rows], speeds[rows] = self._filter(
+                points[rows], state.points[before], state.speeds[before], seconds - state.seconds
+            )
         self._state = _State(faces.ids, points, speeds, seconds)
-        return dataclasses.replace(faces, points=points.astype(np.float32))
+        smoothed = np.ascontiguousarray(points.swapaxes(1, 2), np.float32)
+        return Faces(smoothed, faces.scores, faces.ids, faces.detection_scores, faces.measures, faces.scheme)
 
     def _filter(
         self,
@@ -68,37 +68,42 @@ class Smoother:
         speeds: NDArray[np.float64],
         elapsed: float,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the next filtered points and speeds (N, K, 2) of faces."""
+        """Return the next filtered points and speeds (N, 2, K) of faces."""
         settings = self._settings
-        sizes = np.maximum((new.max(1) - new.min(1)).max(1), 1.0)[:, None]  # (N, 1)
-        raw_speeds = (new - points) / elapsed
-        speeds = speeds + _weight(settings.speed_cutoff, elapsed) * (raw_speeds - speeds)
+        sizes = np.maximum((new.max(2) - new.min(2)).max(1), 1.0)[:, None]  # (N, 1)
+        change = new - points
+        speeds = speeds + _weight(settings.speed_cutoff, elapsed) * (change / elapsed - speeds)
         # The cutoff depends mainly on the speed of the whole face. The speed of a single point is noisy, so only the
         # part that exceeds the speed of the face is added.
-        mean = speeds.mean(1, keepdims=True)  # (N, 1, 2)
-        face_speed = np.hypot(mean[..., 0], mean[..., 1]) / sizes  # (N, 1)
+        mean = speeds.mean(2, keepdims=True)  # (N, 2, 1)
         own = speeds - mean
-        own_speed = np.hypot(own[..., 0], own[..., 1]) / sizes  # (N, K)
-        cutoff = settings.cutoff + settings.beta * np.maximum(own_speed, face_speed)
-        return points + _weight(cutoff, elapsed)[..., None] * (new - points), speeds
+        speed = np.maximum(np.hypot(own[:, 0], own[:, 1]), np.hypot(mean[:, 0], mean[:, 1])) / sizes  # (N, K)
+        weights = _weight(settings.cutoff + settings.beta * speed, elapsed)
+        return points + weights[:, None] * change, speeds
 
 
-def _match(ids: NDArray[np.int64], state: _State) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+_Rows = slice | NDArray[np.intp]
+
+
+def _match(ids: NDArray[np.int64], state: _State) -> tuple[_Rows, _Rows]:
     """Return the rows of the faces that have a state, and the rows of their states.
 
     Points that are not finite are no state: every later value of the filter would be NaN too.
     """
-    if np.array_equal(ids, state.ids) and np.isfinite(state.points).all():
-        every = np.arange(len(ids))
-        return every, every
-    known = {face: row for row, face in enumerate(state.ids.tolist())}
-    pairs = [(row, known[face]) for row, face in enumerate(ids.tolist()) if face in known]
+    faces, former = ids.tolist(), state.ids.tolist()
+    if faces == former and np.isfinite(state.points).all():
+        return slice(None), slice(None)
+    known = {face: row for row, face in enumerate(former)}
+    pairs = [(row, known[face]) for row, face in enumerate(faces) if face in known]
     rows, before = np.array(pairs, np.intp).reshape(-1, 2).T
     finite = np.isfinite(state.points[before]).all((1, 2))
     return rows[finite], before[finite]
 
 
-def _weight(cutoff: NDArray[np.float64] | float, elapsed: float) -> NDArray[np.float64]:
+_Frequency = TypeVar("_Frequency", float, NDArray[np.float64])
+
+
+def _weight(cutoff: _Frequency, elapsed: float) -> _Frequency:
     """Return the weight of a new value in a first-order low-pass of `cutoff` Hz, `elapsed` seconds after the last."""
-    phase = 2 * math.pi * np.asarray(cutoff, np.float64) * elapsed
-    return np.asarray(phase / (phase + 1))
+    phase = 2 * math.pi * cutoff * elapsed
+    return phase / (phase + 1)

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,19 +66,20 @@ class Track:
 
     def move(self, face: TrackedFace, seconds: float, frame: int) -> None:
         """Go on with the face in the next frame."""
-        self.region_points = region_points(self.face.points, face.points)
+        self.region_points = region_points(self.face.points, face.points, face.side)
         self.face, self.seconds, self.frame = face, seconds, frame
 
 
-def region_points(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
+def region_points(before: NDArray[np.float32], after: NDArray[np.float32], side: float) -> NDArray[np.float32]:
     """Return the points (K, 2) around which the next frame is cropped, from those of the last two frames.
 
     Of a still face they are the mean of both. With the last ones alone, region and prediction can alternate between two
     states for ever.
+
+    side: the longer side of the box of `after`.
     """
-    (x0, y0, x1, y1) = extents(after[None])[0]
-    change = cv2.norm(after, before, cv2.NORM_L1) / after.size
-    return (before + after) / np.float32(2) if change < STILL * max(x1 - x0, y1 - y0) else after
+    change = float(np.abs(after - before).sum()) / after.size
+    return (before + after) / np.float32(2) if change < STILL * side else after
 
 
 def is_plausible(before: TrackedFace, after: TrackedFace, frame: tuple[int, ...]) -> bool:

@@ -188,7 +188,8 @@ class _SelfTracking:
         for face, points, expected in zip(ids, found.points, reference.points, strict=True):
             if intersection_over_union(roi_from_points(points), roi_from_points(expected)) >= SAME_FACE:
                 self._points[face] = points
-                self._region_points[face] = region_points(former.get(face, points), points)
+                side = float(np.ptp(points, axis=0).max())
+                self._region_points[face] = region_points(former.get(face, points), points, side)
             else:
                 self.lost += 1
         return found.points, self._smoother.smooth(found, seconds).points
