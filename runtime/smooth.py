@@ -51,8 +51,12 @@ class Smoother:
         """
         state = self._state
         points = np.ascontiguousarray(faces.points.swapaxes(1, 2), np.float64)  # (N, 2, K)
-        speeds = np.zeros_like(points)
-        if len(faces) and state is not None and MIN_ELAPSED <= seconds - state.seconds <= MAX_ELAPSED:
+        if not len(faces) or state is None or not MIN_ELAPSED <= seconds - state.seconds <= MAX_ELAPSED:
+            speeds = np.zeros(points.shape)
+        elif _same_faces(faces.ids, state):
+            points, speeds = self._filter(points, state.points, state.speeds, seconds - state.seconds)
+        else:
+            speeds = np.zeros(points.shape)
             rows, before = _match(faces.ids, state)
             points[rows], speeds[rows] = self._filter(
                 points[rows], state.points[before], state.speeds[before], seconds - state.seconds
@@ -75,26 +79,25 @@ class Smoother:
         speeds = speeds + _weight(settings.speed_cutoff, elapsed) * (change / elapsed - speeds)
         # The cutoff depends mainly on the speed of the whole face. The speed of a single point is noisy, so only the
         # part that exceeds the speed of the face is added.
-        mean = speeds.mean(2, keepdims=True)  # (N, 2, 1)
+        mean = speeds.sum(2, keepdims=True) / speeds.shape[2]  # (N, 2, 1)
         own = speeds - mean
         speed = np.maximum(np.hypot(own[:, 0], own[:, 1]), np.hypot(mean[:, 0], mean[:, 1])) / sizes  # (N, K)
         weights = _weight(settings.cutoff + settings.beta * speed, elapsed)
         return points + weights[:, None] * change, speeds
 
 
-_Rows = slice | NDArray[np.intp]
+def _same_faces(ids: NDArray[np.int64], state: _State) -> bool:
+    """Whether the state is that of the same faces. A sum of squares shows fastest whether all points are finite."""
+    return ids.tolist() == state.ids.tolist() and math.isfinite(np.vdot(state.points, state.points))
 
 
-def _match(ids: NDArray[np.int64], state: _State) -> tuple[_Rows, _Rows]:
+def _match(ids: NDArray[np.int64], state: _State) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Return the rows of the faces that have a state, and the rows of their states.
 
     Points that are not finite are no state: every later value of the filter would be NaN too.
     """
-    faces, former = ids.tolist(), state.ids.tolist()
-    if faces == former and np.isfinite(state.points).all():
-        return slice(None), slice(None)
-    known = {face: row for row, face in enumerate(former)}
-    pairs = [(row, known[face]) for row, face in enumerate(faces) if face in known]
+    known = {face: row for row, face in enumerate(state.ids.tolist())}
+    pairs = [(row, known[face]) for row, face in enumerate(ids.tolist()) if face in known]
     rows, before = np.array(pairs, np.intp).reshape(-1, 2).T
     finite = np.isfinite(state.points[before]).all((1, 2))
     return rows[finite], before[finite]

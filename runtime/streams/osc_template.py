@@ -1,10 +1,11 @@
 """OSC messages whose addresses are fixed: encoded once by python-osc, after that only their numbers change."""
 
+import itertools
 import struct
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from pythonosc.osc_message_builder import OscMessageBuilder
 
 MAX_PACKET = 1400
@@ -24,33 +25,31 @@ class OscTemplate:
     """Bundles of messages. `pack` fills in their floats, in the order of the messages."""
 
     def __init__(self, messages: Sequence[Message]) -> None:
-        self._packets: list[tuple[NDArray[np.uint8], NDArray[np.intp], slice]] = []
-        packet, places, done = bytearray(IMMEDIATELY), list[int](), 0
+        packets, places, before = [bytearray(IMMEDIATELY)], list[int](), 0
         for address, arguments in messages:
             encoded = _encode(address, arguments)
-            if len(packet) + 4 + len(encoded) > MAX_PACKET and len(packet) > len(IMMEDIATELY):
-                done = self._add(packet, places, done)
-                packet, places = bytearray(IMMEDIATELY), []
-            packet += struct.pack(">i", len(encoded)) + encoded
+            if len(packets[-1]) + 4 + len(encoded) > MAX_PACKET and len(packets[-1]) > len(IMMEDIATELY):
+                before += len(packets[-1])
+                packets.append(bytearray(IMMEDIATELY))
+            packets[-1] += struct.pack(">i", len(encoded)) + encoded
             floats = sum(isinstance(argument, float) for argument in arguments)
-            places += range(len(packet) - 4 * floats, len(packet))
-        self.floats = self._add(packet, places, done)
-
-    def _add(self, packet: bytearray, places: list[int], done: int) -> int:
-        """Keep a packet whose first float is number `done`; return the number after its last one."""
-        end = done + len(places) // 4
-        self._packets.append((np.array(packet), np.array(places, np.intp), slice(4 * done, 4 * end)))
-        return end
+            end = (before + len(packets[-1])) // 4  # all parts of OSC are multiples of 4 bytes
+            places += range(end - floats, end)
+        self.floats = len(places)
+        self._numbers = np.frombuffer(b"".join(packets), ">f4").copy()  # all packets, as if they had numbers only
+        self._places = np.array(places, np.intp)
+        ends = list(itertools.accumulate(map(len, packets)))
+        self._packets = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     def pack(self, values: ArrayLike) -> list[bytes]:
         """Return the datagrams with these numbers; those that are not finite become 0."""
         numbers = np.asarray(values, np.float32)
         assert numbers.shape == (self.floats,), f"{self.floats} numbers expected, got {numbers.shape}"
-        numbers = np.where(np.isfinite(numbers), numbers, np.float32(0))
-        data = numbers.astype(">f4").view(np.uint8)
-        for packet, places, part in self._packets:
-            packet[places] = data[part]
-        return [packet.tobytes() for packet, _, _ in self._packets]
+        if not np.isfinite(numbers).all():
+            numbers = np.where(np.isfinite(numbers), numbers, np.float32(0))
+        self._numbers[self._places] = numbers
+        data = self._numbers.tobytes()
+        return [data[packet] for packet in self._packets]
 
 
 def _encode(address: str, arguments: Sequence[int | str | float]) -> bytes:
