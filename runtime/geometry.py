@@ -131,8 +131,12 @@ def to_square_pixels(image: NDArray[np.uint8], pixel_aspect: float) -> tuple[NDA
 def transform(affine: NDArray[np.float64], points: NDArray[np.floating]) -> NDArray[np.float32]:
     """Apply affines (..., 2, 3) to points (..., K, 2). Values too large for float32 become infinity or NaN."""
     with np.errstate(over="ignore", invalid="ignore"):  # a network that fails may give any value
-        moved = points @ np.swapaxes(affine[..., :2], -1, -2) + affine[..., None, :, 2]
-        return moved.astype(np.float32)
+        x, y = points[..., 0].astype(np.float64), points[..., 1].astype(np.float64)
+        moved = np.empty(points.shape, np.float32)
+        for axis in range(2):  # a matrix product takes five times as long
+            a, b, c = (affine[..., axis, column, None] for column in range(3))
+            moved[..., axis] = a * x + b * y + c
+        return moved
 
 
 def sampling(roi: Roi, size: int, max_shrink: int = MAX_SHRINK) -> tuple[int, int]:

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import Backend, predict_regions
+from canthus.runtime.backends import Backend
+from canthus.runtime.backends.regions import predict_regions
 from canthus.runtime.decode import MIN_WEIGHT
 from canthus.runtime.geometry import extents, rois_from_points, roll_from_points
 from canthus.runtime.types import Roi

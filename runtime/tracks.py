@@ -38,7 +38,7 @@ class TrackedFace(NamedTuple):
 def tracked_faces(found: Landmarks, scheme: Scheme) -> list[TrackedFace]:
     """Return the faces of a prediction."""
     points, scores = found
-    means, rolls = scores.mean(1).tolist(), scheme.rolls(points).tolist()
+    means, rolls = (scores.sum(1) / scores.shape[1]).tolist(), scheme.rolls(points).tolist()
     return [
         TrackedFace(points[row], scores[row], FaceBox(*edges, score), roll)
         for row, (edges, score, roll) in enumerate(zip(extents(points), means, rolls, strict=True))

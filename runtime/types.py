@@ -36,15 +36,10 @@ def _check_number(name: str, value: object) -> None:
         raise InputError(f"{name} of a frame must be a finite number, got {describe_value(value)}")
 
 
-def _require(name: str, array: NDArray, shape: tuple[int | None, ...], dtype: type) -> None:
-    """Raise ValueError unless an array has the shape and dtype; None means any size."""
-    if array.shape == shape and array.dtype == dtype:
-        return
-    fits = array.ndim == len(shape) and all(
-        size in (None, actual) for size, actual in zip(shape, array.shape, strict=True)
-    )
-    if not fits or array.dtype != dtype:
-        sizes = ", ".join("*" if size is None else str(size) for size in shape)
+def _require(name: str, array: NDArray, shape: tuple[int, ...], dtype: type) -> None:
+    """Raise ValueError unless an array has the shape and dtype."""
+    if array.shape != shape or array.dtype != dtype:
+        sizes = ", ".join(map(str, shape))
         raise ValueError(f"{name} must be ({sizes}) {np.dtype(dtype)}, got {array.shape} {array.dtype}")
 
 
@@ -107,7 +102,7 @@ class Crops:
 
     def __post_init__(self) -> None:
         count = len(self.images)
-        _require("images", self.images, (None, None, None, 3), np.uint8)
+        _require("images", self.images, (count, *self.images.shape[1:3], 3), np.uint8)
         _require("to_frame", self.to_frame, (count, 2, 3), np.float64)
 
 

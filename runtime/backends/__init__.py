@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, cast, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,16 +94,3 @@ def check_points(path: Path, found: int, expected: int | None) -> None:
     """Raise ModelError if a model has another number of points than expected. None accepts any."""
     if expected not in (None, found):
         raise ModelError(f"{path}: has {found} points (expected {expected}); use a model of {expected} points")
-
-
-def predict_regions(
-    backend: Backend, image: NDArray[np.uint8], rois: Sequence[Roi]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Run any backend on regions of a frame (H, W, 3) RGB -> points (N, K, 2) in frame pixels and scores (N, K)."""
-    if hasattr(backend, "predict_regions"):  # isinstance with a protocol takes 0.05 ms
-        return cast(RegionBackend, backend).predict_regions(image, rois)
-    from canthus.runtime.geometry import crop_all, transform  # here, because OpenCV takes long to import
-
-    crops = crop_all(image, rois, backend.size)
-    points, scores = backend.predict(crops.images)
-    return transform(crops.to_frame, points), scores

@@ -21,9 +21,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import Backend, check_points, instructions, open_backend, predict_regions
+from canthus.runtime.backends import Backend, check_points, instructions, open_backend
 from canthus.runtime.backends.engine_build import EngineBuild
 from canthus.runtime.backends.opening import Opening
+from canthus.runtime.backends.regions import predict_regions
 from canthus.runtime.backends.trt import (
     TensorRTBackend,
     capability_name,

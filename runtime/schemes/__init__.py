@@ -151,7 +151,7 @@ class Scheme:
 
     def rolls(self, points: NDArray[np.floating]) -> NDArray[np.float64]:
         """Return the rolls (N,) of faces in radians; points (N, K, 2). They are 0 if the scheme has no eyes."""
-        x, y = (self._eye_to_eye @ points).T
+        x, y = np.ascontiguousarray(points.transpose(2, 0, 1), np.float64) @ self._eye_to_eye
         return np.asarray(np.arctan2(y, x))
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import Backend, predict_regions
+from canthus.runtime.backends import Backend
+from canthus.runtime.backends.regions import predict_regions
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import Draft, check_output, check_suffix, commit_together

@@ -10,6 +10,7 @@ from canthus.runtime.geometry import (
     MARGIN,
     crop,
     crop_all,
+    extents,
     intersection_over_minimum,
     intersection_over_union,
     invert,
@@ -181,6 +182,13 @@ def test_regions_and_rolls_of_several_faces_are_those_of_each():
     for points, roll, roi in zip(faces, rolls, rois, strict=True):
         assert roll == roll_from_points(points)
         assert roi == roi_from_points(points, roll + 0.2)
+
+
+def test_extents_are_the_boxes_of_the_points():
+    faces = np.random.default_rng(0).normal(size=(3, 7, 2)).astype(np.float32)
+    expected = [(*face.min(0).tolist(), *face.max(0).tolist()) for face in faces]
+    assert extents(faces) == expected
+    assert extents(faces[:0]) == []
 
 
 def test_rotated_box_is_shifted_along_its_own_axis():

@@ -7,6 +7,7 @@ import pytest
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.measures import BLENDSHAPES, MEASURE_COLUMNS, Measurer
+from canthus.runtime.measures.features import FEATURES, features
 from canthus.runtime.measures.head import HEAD as INCLUDED
 from canthus.runtime.measures.head import included_head, read_head
 from canthus.runtime.measures.pose import (
@@ -137,6 +138,32 @@ def test_points_on_heads_undoes_the_projection():
     poses = posed(angles)
     flat = points_on_heads(poses, project(poses, CAMERA), CAMERA)
     np.testing.assert_allclose(flat, poses.shapes[..., :2], atol=1e-6)
+
+
+def test_features_are_the_distances_that_their_names_say():
+    points = np.random.default_rng(7).normal(size=(3, POINTS, 2)) * 20
+    found = dict(zip(FEATURES, features(points).T, strict=True))
+
+    def distance(one, other):
+        return np.linalg.norm(points[:, one] - points[:, other], axis=1)
+
+    lids = np.mean([distance(69, 75), distance(70, 74), distance(71, 73)], axis=0)
+    lips = np.mean([distance(89, 95), distance(90, 94), distance(91, 93)], axis=0)
+    nose = points[:, 55:60].mean(1)
+    expected = {
+        "eye_aspect_right": lids / distance(68, 72),
+        "lip_gap": lips,
+        "mouth_width": distance(76, 82),
+        "corner_raise_left": nose[:, 1] - points[:, 76, 1],
+        "corner_out_right": points[:, 82, 0] - nose[:, 0],
+        "brow_inner_left": points[:, [60, 64], 1].mean(1) - points[:, [37, 38], 1].mean(1),
+        "brow_outer_right": points[:, [68, 72], 1].mean(1) - points[:, [45, 46, 47], 1].mean(1),
+        "brow_distance": distance(38, 50),
+        "mouth_shift": points[:, [76, 82], 0].mean(1) - nose[:, 0],
+        "lower_lip_drop": nose[:, 1] - points[:, 83:88, 1].mean(1),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, err_msg=name)
 
 
 def test_measures_of_the_mirrored_face_are_mirrored():
