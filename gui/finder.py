@@ -10,6 +10,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING, Any, Protocol
 
 from canthus.gui.mailbox import Mailbox
+from canthus.gui.preload import preload
 from canthus.gui.stream import FaceFinder
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import CanthusError
@@ -77,6 +78,7 @@ class TrackingLandmarker(Closeable):
     """The runtime's `Landmarker`, whose settings may change. It belongs to the thread that opened it."""
 
     def __init__(self, tracking: Tracking, live: bool) -> None:
+        preload("cv2", "openvino", "mediapipe")
         from canthus.runtime.pipeline import Landmarker
 
         self._trace: LiveTrace | None = None

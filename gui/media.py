@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from canthus.gui.preload import preload
 from canthus.runtime.addresses import is_address, without_password
 from canthus.runtime.cameras import CameraMode
 from canthus.runtime.errors import InputError
@@ -76,6 +77,7 @@ class CameraMedia:
         return self.label or f"camera {self.number}"
 
     def open(self) -> AbstractContextManager[Source]:
+        preload("cv2")
         from canthus.runtime.camera_frames import Camera
 
         return Camera(self.number, self.mode)
@@ -93,6 +95,7 @@ class VideoMedia:
         return self.path.name
 
     def open(self) -> AbstractContextManager[Source]:
+        preload("cv2", "av")
         from canthus.runtime.seek import SeekableVideo
 
         return SeekableVideo(self.path)
@@ -111,6 +114,7 @@ class ImagesMedia:
         return self.path.name
 
     def open(self) -> AbstractContextManager[Source]:
+        preload("cv2")
         from canthus.gui.image_clip import ImageClip
 
         return ImageClip(self.files)
@@ -128,6 +132,7 @@ class AddressMedia:
         return without_password(self.address)
 
     def open(self) -> AbstractContextManager[Source]:
+        preload("cv2", "av")
         from canthus.runtime.stream import NetworkStream
 
         return NetworkStream(self.address)

@@ -20,6 +20,7 @@ from canthus.gui.identities import Identities
 from canthus.gui.mailbox import Mailbox
 from canthus.gui.media import Media
 from canthus.gui.playback import Failed, OpenSound, Playback, Shown, State
+from canthus.gui.rendering import display_pixels
 from canthus.runtime.channel import Channel
 from canthus.runtime.types import Faces, Frame
 
@@ -48,13 +49,13 @@ class Result:
     dropped: int  # frames that were captured so far but never shown
     backend: str = ""  # what ran the network: "OpenVINO on the CPU"
     arrived: float = 0.0  # monotonic seconds at which the frame was due; 0 = unknown
-    pixels: NDArray[np.uint8] = field(init=False, repr=False)  # (H, W, 4) BGRA: the frame as Qt paints it fastest
+    view_size: tuple[int, int] | None = None  # width and height in device pixels, for which `pixels` are reduced
+    pixels: NDArray[np.uint8] = field(init=False, repr=False)  # (h, w, 4) BGRA: the frame as it is painted
 
     def __post_init__(self) -> None:
         """Convert the frame here, in the thread that found the faces: the thread of the window must only paint."""
-        import cv2
-
-        object.__setattr__(self, "pixels", cv2.cvtColor(self.frame.image, cv2.COLOR_RGB2BGRA))
+        pixels = display_pixels(self.frame.image, self.view_size, self.frame.pixel_aspect)
+        object.__setattr__(self, "pixels", pixels)
 
 
 class Stream:
@@ -72,6 +73,7 @@ class Stream:
         self.playback: Playback | None = None  # of the source that was opened last
         self.failure: BaseException | None = None  # the first error of this source, also if it came after `stop`
         self.listener: Callable[[Result], None] | None = None  # gets each result; it must not wait
+        self.view_size: tuple[int, int] | None = None  # of the view that shows the results, in device pixels
         self._open_finder, self._open_sound = open_finder, open_sound
         self._frames: Channel[Shown] = Channel(capacity=1, newest_wins=True)
         self._changed = Condition()  # notified when one of the following changes
@@ -149,7 +151,7 @@ class Stream:
                 return False
             self._newest = shown
             if not self._ready:
-                self.results.post(Result(shown.frame, Faces.none(), {}, 0))
+                self.results.post(Result(shown.frame, Faces.none(), {}, 0, view_size=self.view_size))
                 return True
             frames = self._frames
         frames.put(shown)
@@ -218,7 +220,7 @@ class Stream:
                 faces = identities.rename(faces, shown.frame.seconds)
             dropped = self._count_dropped() - self._dropped_before
             seconds, backend = dict(finder.seconds), finder.backend_name
-            result = Result(shown.frame, faces, seconds, dropped, backend, shown.arrived)
+            result = Result(shown.frame, faces, seconds, dropped, backend, shown.arrived, self.view_size)
             with self._changed:
                 if shown.playback is self.playback:
                     self.results.post(result)

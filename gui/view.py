@@ -1,11 +1,13 @@
 """The video and the text over it. Qt only paints here; the window decides what is shown."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from PyQt6.QtCore import QRectF, Qt
+from PyQt6.QtCore import QRectF, Qt, QTimer, pyqtSignal
 from PyQt6.QtGui import QColor, QFont, QFontInfo, QImage, QPainter, QPaintEvent, QResizeEvent
 from PyQt6.QtWidgets import QWidget
 
+from canthus.gui.background_task import BackgroundTask
 from canthus.gui.message_card import TEXT_SIZE, Choice, MessageCard
 from canthus.gui.overlay import OverlayStyle, Trails, frame_to_window, paint_faces
 from canthus.gui.rendering import as_qimage
@@ -16,9 +18,17 @@ DIMMED = QColor(6, 8, 12, 150)
 HINT_BACKGROUND = QColor(20, 25, 33, 235)
 HINT_COLOR = QColor("#e6ebf2")
 
+FIT_MS = 150
+"""So long after the last change of the size, a frame that stays is reduced to the new size."""
+
 
 class View(QWidget):
-    """Paints the newest result, scaled to the window, and a message card or a hint over it."""
+    """Paints the newest result, scaled to the window, and a message card or a hint over it.
+
+    `resized` is emitted with width and height in device pixels: results for that size are painted fastest.
+    """
+
+    resized = pyqtSignal(int, int)
 
     def __init__(self, style: OverlayStyle) -> None:
         super().__init__()
@@ -28,6 +38,12 @@ class View(QWidget):
         self._result: Result | None = None  # owns the memory of the image
         self._image = QImage()
         self._trails = Trails()
+        self._size: tuple[int, int] | None = None
+        self._fitting = BackgroundTask(self, self._fit, self._show_fitted)
+        self._fit_timer = QTimer(self)
+        self._fit_timer.setSingleShot(True)
+        self._fit_timer.setInterval(FIT_MS)
+        self._fit_timer.timeout.connect(self._fitting.start)
         self.setAttribute(Qt.WidgetAttribute.WA_OpaquePaintEvent)
 
     def set_style(self, style: OverlayStyle) -> None:
@@ -90,20 +106,34 @@ class View(QWidget):
     def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
         super().resizeEvent(event)
         self.card.place()
+        ratio = self.devicePixelRatio()
+        self._size = round(self.width() * ratio), round(self.height() * ratio)
+        self.resized.emit(*self._size)
+        self._fit_timer.start()
+
+    def _fit(self) -> tuple[Result, Result] | None:
+        """Reduce the frame that is shown to the new size, if no other frame has followed. Runs in a thread."""
+        result = self._result
+        return (
+            None
+            if result is None or result.view_size == self._size
+            else (result, replace(result, view_size=self._size))
+        )
+
+    def _show_fitted(self, results: tuple[Result, Result] | None) -> None:
+        if results is not None and results[0] is self._result:
+            self._image, self._result = as_qimage(results[1].pixels), results[1]
+            self.update()
 
     def _paint_result(self, painter: QPainter, result: Result) -> None:
-        image, source = self._image, QRectF(self._image.rect())
+        height, width = result.frame.image.shape[:2]
         to_window = frame_to_window(
-            image.width(), image.height(), QRectF(self.rect()), self.overlay_style.mirrored, result.frame.pixel_aspect
+            width, height, QRectF(self.rect()), self.overlay_style.mirrored, result.frame.pixel_aspect
         )
-        target = to_window.mapRect(source).size() * self.devicePixelRatio()
-        if target.width() < image.width() / 2:
-            # QPainter interpolates between four pixels, which aliases when the image shrinks to less than a half.
-            image = image.scaled(target.toSize(), transformMode=Qt.TransformationMode.SmoothTransformation)
         painter.save()
         painter.setRenderHint(QPainter.RenderHint.SmoothPixmapTransform)
         painter.setTransform(to_window)
-        painter.drawImage(source, image)
+        painter.drawImage(QRectF(0, 0, width, height), self._image)
         painter.restore()
         paint_faces(painter, result.faces, to_window, self.overlay_style, self._trails)
 

@@ -193,6 +193,7 @@ class Window(QMainWindow):
     def _connect(self) -> None:
         self._stream.states.filled.connect(self._take_state)
         self._stream.results.filled.connect(self._take_result)
+        self.view.resized.connect(lambda *size: setattr(self._stream, "view_size", size))
         self.opener.chosen.connect(lambda media: self.open(*media))
         self.opener.problem.connect(self._show_problem)
         self.start_page.chosen.connect(lambda media: self.open(media))

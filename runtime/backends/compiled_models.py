@@ -87,7 +87,8 @@ def _state(model: Model) -> dict[str, object]:
 def _read(file: Path, state: dict[str, object]) -> bytes | None:
     """Return the blob of a file if it is intact and has this state."""
     try:
-        line, _, blob = file.read_bytes().partition(b"\n")
+        with file.open("rb") as opened:  # without copying the blob: that would hold the GIL
+            line, blob = opened.readline(), opened.read()
         found = json.loads(line)
     except (OSError, ValueError):
         return None
