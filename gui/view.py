@@ -82,6 +82,11 @@ class View(QWidget):
         """The current hint, or an empty string."""
         return self._hint
 
+    @property
+    def painted_size(self) -> tuple[int, int]:
+        """Width and height of the image that is painted, in its own pixels."""
+        return self._image.width(), self._image.height()
+
     def _text_changed(self) -> None:
         """Repaint, and pass the text on to screen readers, which cannot read painted text."""
         self.setAccessibleName(self.message or self.hint or self.tr("Video"))

@@ -15,11 +15,13 @@ from PyQt6.QtWidgets import QApplication, QFileDialog, QInputDialog
 from canthus.gui import opener, window
 from canthus.gui.cameras import CameraWatcher
 from canthus.gui.image_clip import IMAGE_SECONDS
-from canthus.gui.media import CameraMedia
+from canthus.gui.media import CameraMedia, VideoMedia
 from canthus.gui.playback import Failed
 from canthus.gui.window import Window
+from canthus.runtime.bench.machine import open_handles
 from canthus.runtime.cameras import CameraInfo, CameraMode
 from canthus.runtime.errors import InputError
+from canthus.runtime.sample import CLIP
 from canthus.runtime.types import Frame
 from support.viewer import FakeFinder, FakeMedia, FakeSource, FakeStream, application, wait_for
 
@@ -278,3 +280,18 @@ def test_clear_of_the_list_forgets_what_was_opened(person: Person, tmp_path: Pat
     assert opener.recent() == ["rtsp://host/1"]
     opener.forget_all()
     assert opener.recent() == []
+
+
+def test_clip_that_is_opened_and_closed_five_times_leaves_no_thread_and_no_handle(person: Person) -> None:
+    states = []
+    for _ in range(5):
+        person.window.open(VideoMedia(CLIP))
+        playback = person.stream.playback
+        assert playback is not None
+        seen = len(person.finder.seen)
+        assert wait_for(lambda seen=seen: len(person.finder.seen) > seen, 20)  # type: ignore[misc]
+        person.window.show_start()
+        assert playback.join(2.0)
+        assert wait_for(lambda: not any(thread.name == "background" for thread in threading.enumerate()))
+        states.append((threading.active_count(), open_handles()))
+    assert states[1:] == [states[1]] * 4  # the libraries keep some after the first time

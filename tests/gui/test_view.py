@@ -14,7 +14,7 @@ from canthus.gui.stream import Result
 from canthus.gui.view import View
 from canthus.runtime.draw import FAINT_BELOW, POINT_COLORS
 from canthus.runtime.types import Faces, Frame
-from support.viewer import BACKGROUND, POINT, application, face_at, frame
+from support.viewer import BACKGROUND, POINT, application, face_at, frame, wait_for
 
 TOLERANCE = 3
 """Gray levels by which a painted color may differ because of antialiasing."""
@@ -108,6 +108,50 @@ def test_non_square_pixels_are_shown_with_their_aspect_ratio(qt: QApplication) -
     view.show_result(Result(replace(frame(), pixel_aspect=2.0), Faces.none(), {}, 0))
     background = (np.abs(pixels(view) - BACKGROUND).max(-1) <= TOLERANCE).sum(1)
     assert abs(int(np.median(background)) - 160) <= 2
+
+
+@pytest.mark.parametrize(
+    ("view_size", "pixel_aspect", "shape"),
+    [
+        (None, 1.0, (48, 64)),
+        ((32, 100), 1.0, (24, 32)),
+        ((1000, 12), 1.0, (12, 16)),
+        ((640, 480), 1.0, (48, 64)),  # never enlarged
+        ((64, 100), 2.0, (24, 64)),
+        ((1, 1), 1.0, (1, 1)),
+    ],
+)
+def test_frame_is_reduced_to_the_size_at_which_it_is_shown(
+    view_size: tuple[int, int] | None, pixel_aspect: float, shape: tuple[int, int]
+) -> None:
+    result = Result(replace(frame(), pixel_aspect=pixel_aspect), Faces.none(), {}, 0, view_size=view_size)
+    assert result.pixels.shape == (*shape, 4)
+    assert np.abs(result.pixels[0, 0, 2::-1].astype(int) - BACKGROUND).max() <= 1
+
+
+def test_points_stay_at_their_place_on_a_reduced_frame(qt: QApplication) -> None:
+    shown = []
+    for view_size in (None, (32, 24)):
+        view = View(OverlayStyle(ids=False))
+        view.resize(256, 192)
+        view.show_result(Result(frame(), face_at(*POINT), {}, 0, view_size=view_size))
+        shown.append(pixels(view))
+    assert np.abs(shown[0] - shown[1]).max() <= TOLERANCE
+
+
+def test_frame_that_stays_is_reduced_again_when_the_window_changes(qt: QApplication) -> None:
+    view = View(OverlayStyle())
+    sizes: list[tuple[int, int]] = []
+    view.resized.connect(lambda width, height: sizes.append((width, height)))
+    view.resize(16, 100)
+    view.show()
+    view.show_result(Result(frame(), Faces.none(), {}, 0, view_size=(16, 100)))
+    first = view.painted_size
+    view.resize(32, 100)
+    assert wait_for(lambda: view.painted_size != first)
+    assert (first, view.painted_size) == ((16, 12), (32, 24))
+    assert sizes[-1] == (32, 100)
+    view.close()
 
 
 def test_messages_and_hints_reach_screen_readers(qt: QApplication) -> None:

@@ -6,6 +6,7 @@ python -m support.measure_viewer cycles [--count 200]            open and close 
 """
 
 import argparse
+import ctypes
 import faulthandler
 import gc
 import sys
@@ -152,6 +153,7 @@ def measure_heartbeat(args: argparse.Namespace) -> int:
 def measure_age(args: argparse.Namespace) -> int:
     """Print how old the results are when they are painted, from the arrival of their frame."""
     ages: list[float] = []
+    cpu: list[float] = []
     paint = View.paintEvent
     shown: list[Result] = []
 
@@ -160,6 +162,7 @@ def measure_age(args: argparse.Namespace) -> int:
         if shown:
             result = shown.pop()
             ages.append(time.monotonic() - result.arrived)
+            cpu.append(time.process_time())
 
     def take(result: Result) -> None:
         if result.seconds:
@@ -174,6 +177,8 @@ def measure_age(args: argparse.Namespace) -> int:
     code = run_viewer(["--cpu", "--model", args.model], prepare)
     values = 1000 * np.array(ages[int(RATE) :])  # without the first second
     middle, late, most = np.percentile(values, (50, 99, 100))
+    each = 1000 * (cpu[-1] - cpu[int(RATE)]) / len(values)
+    print(f"CPU time of the process: {each:.1f} ms a result")
     limit = 1000 / RATE + 5
     print(f"{len(values)} results painted; age {middle:.1f} ms (p50), {late:.1f} ms (p99), {most:.1f} ms (max)")
     print(f"limit: one interval + 5 ms = {limit:.1f} ms at p99: {'kept' if late <= limit else 'MISSED'}")
@@ -182,7 +187,7 @@ def measure_age(args: argparse.Namespace) -> int:
 
 def measure_cycles(args: argparse.Namespace) -> int:
     """Open and close the sample clip, and print how threads, handles and memory have changed since the first tenth."""
-    states: list[tuple[int | None, int | None, float | None]] = []  # of each cycle, with nothing open
+    states: list[tuple[float | None, ...]] = []  # of each cycle, with nothing open
 
     def prepare(window: Window) -> None:
         from canthus.gui.media import VideoMedia
@@ -197,7 +202,9 @@ def measure_cycles(args: argparse.Namespace) -> int:
 
         def count() -> None:
             gc.collect()
-            states.append((running_threads(), open_handles(), memory_mb()))
+            if sys.platform == "linux":
+                ctypes.CDLL(None).malloc_trim(0)  # memory that is free counts no longer
+            states.append((running_threads(), open_handles(), len(gc.get_objects()), memory_mb()))
             if len(states) > args.count:
                 window.close()
             else:
@@ -207,7 +214,8 @@ def measure_cycles(args: argparse.Namespace) -> int:
         window.open(VideoMedia(CLIP))
 
     code = run_viewer(["--start-page", "--cpu", "--model", args.model], prepare)
-    for name, values in zip(("threads", "handles", "memory (MB)"), zip(*states, strict=True), strict=True):
+    names = "threads", "handles", "objects of Python", "memory (MB)"
+    for name, values in zip(names, zip(*states, strict=True), strict=True):
         steps = [values[index * (len(values) - 1) // 10] for index in range(11)]
         print(f"{name} after each tenth of {args.count} cycles: {', '.join(map(str, steps))}")
     return code
