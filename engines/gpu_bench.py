@@ -249,6 +249,7 @@ def fp16_network(checkpoint: Path | None, manifest: Manifest, compiled: bool) ->
     network = network.eval().cuda().half()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     ready = compile_network(network) if compiled else network
+    torch.cuda.synchronize()  # the weights are converted on another stream than the one that reads them
     mean, std = (torch.tensor(values, device="cuda").view(1, 3, 1, 1) * 255 for values in (MEAN, STD))
 
     def run(crops: "Tensor") -> "Tensor":

@@ -119,6 +119,8 @@ class TorchGpuBackend(Closeable):
         with cuda.active():
             for name in ("_network", "runner", "_crops", "_maps"):
                 self.__dict__.pop(name, None)
+            with contextlib.suppress(RuntimeError):  # a GPU that failed frees nothing
+                torch.cuda.empty_cache()  # else PyTorch keeps the memory until the process ends
         cuda.close()
 
 

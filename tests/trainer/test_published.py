@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -16,10 +17,13 @@ from canthus.trainer.augmentation.appearance import apply_appearance
 from canthus.trainer.augmentation.augment import PackedImage, apply_transform, sample_transform
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind
+from canthus.trainer.faces.schemes import WFLW
+from canthus.trainer.networks.network import FlipAveragedPoints
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import open_pack, packed_region, unscaled_region, write_pack
 from canthus.trainer.recipe import change, find_recipe
-from canthus.trainer.run import TrainOptions, _augments_on_device
+from canthus.trainer.run import Run, TrainOptions, _augments_on_device
+from canthus.trainer.train import _set_up_gpu
 from support.shards import write_shard
 
 HOW = find_recipe("wflw-published").augmentation
@@ -27,6 +31,7 @@ GEOMETRY = dataclasses.replace(
     HOW, flip_p=0, brightness_contrast_p=0, hsv_p=0, blur_p=0, noise_p=0, dropout_p=0, scale=(1.0, 1.0)
 )
 SIDE, SIZE = 192, 64
+ORDER = ("brightness_contrast", "hsv", "blur", "noise", "dropout")
 WHOLE = PackedImage(SIDE, np.array([-0.5, -0.5, SIDE - 0.5, SIDE - 0.5]))
 
 
@@ -107,9 +112,27 @@ def test_dropout_is_relative_to_the_source_image_and_often_misses_the_face():
     assert not apply_appearance(image, appearance, published.STEPS)[appearance.dropout[0].area].any()
 
 
+def test_brightness_contrast_and_hsv_have_the_limits_of_albumentations():
+    how = dataclasses.replace(GEOMETRY, brightness_contrast_p=1, hsv_p=1)
+    rngs = map(np.random.default_rng, range(200))
+    sampled = [published.sample_appearance(SIDE, WHOLE.image_box, how, rng) for rng in rngs]
+    shifts = np.abs([one.hsv for one in sampled]).max(0)
+    assert (shifts <= [20, 30, 20]).all()
+    assert (shifts > [19, 28, 19]).all()
+    middle = np.array([one.brightness_contrast[100] for one in sampled])
+    assert 100 * 0.8 - 51 - 1 <= middle.min() < 40
+    assert 155 < middle.max() <= 100 * 1.2 + 51
+
+
+def test_half_of_the_faces_are_mirrored():
+    rngs = map(np.random.default_rng, range(400))
+    mirrored = [sample_transform(some_points(), SIZE, HOW, rng, WHOLE).flipped for rng in rngs]
+    assert np.mean(mirrored) == pytest.approx(0.5, abs=0.07)
+
+
 def test_appearance_is_changed_before_the_one_resampling_and_stays_black_outside_the_image():
-    how = dataclasses.replace(HOW, flip_p=0, brightness_contrast_p=1, blur_p=0, dropout_p=0, noise_p=1, hsv_p=0)
-    image = np.full((SIDE, SIDE, 3), 120, np.uint8)
+    how = dataclasses.replace(HOW, flip_p=0, brightness_contrast_p=1, blur_p=1, dropout_p=1, noise_p=1, hsv_p=1)
+    image = np.random.default_rng(1).integers(60, 200, (SIDE, SIDE, 3), dtype=np.uint8)
     image[:, :60] = 0  # outside the source image, which begins at column 60
     source = PackedImage(SIDE, np.array([59.5, -0.5, 500, 500]))
     points = some_points()
@@ -117,11 +140,35 @@ def test_appearance_is_changed_before_the_one_resampling_and_stays_black_outside
         sampled = sample_transform(points, SIZE, how, np.random.default_rng(seed), source)
         assert sampled.image_box is not None
         crop, moved = apply_transform(image, points, sampled, SIZE)
-        changed = apply_appearance(image, sampled.appearance, published.STEPS)
+        changed = apply_appearance(image, sampled.appearance, ORDER)
         changed[:, :60] = 0
         expected = cv2.warpAffine(changed, sampled.affine, (SIZE, SIZE), flags=cv2.INTER_LINEAR)
         np.testing.assert_array_equal(crop, expected)
         np.testing.assert_allclose(moved, transform(sampled.affine, points), atol=1e-4)
+
+
+def test_checkpoints_are_chosen_by_the_peak_of_the_crop_and_its_mirror_image():
+    parts = {"ema": SimpleNamespace(network=torch.nn.Identity()), "world": SimpleNamespace(device=torch.device("cpu"))}
+    pack = SimpleNamespace(pack=SimpleNamespace(scheme=WFLW))
+    for name, flips in (("wflw-published", True), ("wflw-hrnet", False)):
+        run = SimpleNamespace(recipe=find_recipe(name), batches=pack, **parts)
+        chooses = Run._decoding_network(run)
+        assert isinstance(chooses, FlipAveragedPoints) == flips
+
+
+@pytest.mark.parametrize(
+    ("name", "precision", "cudnn"), [("wflw-published", "highest", False), ("student", "high", True)]
+)
+def test_fp32_is_trained_without_tf32_on_a_gpu(name, precision, cudnn, monkeypatch):
+    set_to = []
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", set_to.append)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_: True)
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+    try:
+        _set_up_gpu(SimpleNamespace(device=torch.device("cuda"), first=True), find_recipe(name))
+        assert (set_to, torch.backends.cudnn.allow_tf32) == ([precision], cudnn)
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = before
 
 
 def test_points_far_outside_the_crop_are_ignored():
