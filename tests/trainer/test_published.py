@@ -56,13 +56,12 @@ def test_upright_box_is_turned_and_keeps_its_center_and_side():
 
 
 def test_four_faces_in_ten_are_not_turned_and_small_angles_are_more_frequent():
-    _, affines = sample_affines(GEOMETRY, 1000)
+    _, affines = sample_affines(GEOMETRY, 3000)
     angles = np.degrees([math.atan2(affine[0, 1], affine[0, 0]) for affine in affines])
-    assert np.mean(np.abs(angles) < 1e-6) == pytest.approx(0.4, abs=0.05)
+    assert np.mean(np.abs(angles) < 1e-6) == pytest.approx(0.4, abs=0.03)
     turned = angles[np.abs(angles) > 1e-6] / 45
-    assert turned.std() == pytest.approx(
-        0.54, abs=0.03
-    )  # of a normal distribution cut off at its deviation; uniform: 0.58
+    # The share of a normal distribution cut off at its deviation; of a uniform one it is a half.
+    assert np.mean(np.abs(turned) < 0.5) == pytest.approx(0.561, abs=0.03)
 
 
 def test_scale_of_the_box_lies_around_one_and_is_left_out_for_cofw():
