@@ -7,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test fuzz release-report clean
+.PHONY: demo test fuzz schemes release-report clean
 
 demo: $(VENV)/installed
 	$(BIN)/canthus doctor --fetch
@@ -26,6 +26,10 @@ test: $(VENV)/installed-dev
 # make fuzz COUNT=10000 KINDS="videos images"
 fuzz: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python -m fuzz $(KINDS) --count $(or $(COUNT),1000)
+
+# make schemes FACES=shard.tar: train with other points on faces that have 98, and use the models in all commands.
+schemes: $(VENV)/installed-dev
+	PYTHONPATH=tests $(BIN)/python -m support.scheme_chain $(FACES) $(if $(SAMPLES),--samples $(SAMPLES))
 
 # On a quiet machine: the report that is kept for the version, in runtime/bench/releases. It takes some minutes.
 release-report: $(VENV)/installed
