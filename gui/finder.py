@@ -164,10 +164,11 @@ class LiveFinder(Closeable):
         self.states = states
         self._open = open_landmarks
         self._tracking = tracking
-        self._lock = Lock()  # of the following three
+        self._lock = Lock()  # of the following four
         self._active: _Worker | None = None
         self._next: _Worker | None = None
         self._old: list[_Worker] = []
+        self._trace: LiveTrace | None = None  # waits for the first model
 
     def __enter__(self) -> "LiveFinder":
         worker = self._start(self._tracking)
@@ -211,7 +212,9 @@ class LiveFinder(Closeable):
 
     def record(self, trace: "LiveTrace | None") -> None:
         """Record a trace from the next frame on, until other settings are used; None ends it. Returns at once."""
-        if (active := self._active) is not None:
+        with self._lock:
+            self._trace, active = trace, self._active
+        if active is not None:
             active.run(lambda landmarks: landmarks.record(trace))
 
     def _start(self, tracking: Tracking) -> "_Worker":
@@ -236,8 +239,11 @@ class LiveFinder(Closeable):
             self._next = None
             error = worker.opened.exception()
             if error is None:
+                trace = self._trace
                 if self._active is not None:
                     self._retire(self._active)
+                elif trace is not None:
+                    worker.run(lambda landmarks: landmarks.record(trace))
                 self._active = worker
         self.states.post(FinderState(self.backend_name, error=str(error or "")))
 

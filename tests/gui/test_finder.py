@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PyQt6.QtWidgets import QApplication
 
 from canthus.gui import finder as finder_module
 from canthus.gui.finder import FinderState, LiveFinder, Tracking, TrackingControl, TrackingLandmarker
+from canthus.gui.live_trace import LiveTrace
 from canthus.gui.mailbox import Mailbox
 from canthus.runtime import pipeline
 from canthus.runtime.errors import ModelError
@@ -49,6 +51,17 @@ def goes_on_until(finder: LiveFinder, condition: Callable[[], bool]) -> bool:
         return condition()
 
     return wait_for(step)
+
+
+def test_a_trace_that_begins_while_the_first_model_is_opened_waits_for_it(models: Models, tmp_path: Path) -> None:
+    finder = LiveFinder(models.open, Tracking(), Mailbox())
+    with LiveTrace(tmp_path / "a.trace", "fakes") as trace:
+        finder.record(trace)
+        with finder:
+            assert wait_for(lambda: models.opened[0].trace is trace)
+            finder.change(Tracking(model="accurate"))
+            assert goes_on_until(finder, lambda: len(models.opened) == 2 and models.opened[0].closed)
+            assert models.opened[1].trace is None  # it ends with the model
 
 
 def test_frames_go_on_with_the_old_model_until_the_new_one_is_open(models: Models) -> None:
