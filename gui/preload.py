@@ -33,8 +33,8 @@ def preload(*packages: str) -> None:
     load.argtypes, load.restype = (ctypes.c_char_p, ctypes.c_int), ctypes.c_void_p
     for package in packages:
         with _lock:  # of one package at a time: a video waits for FFmpeg, but not for the networks
-            spec = importlib.util.find_spec(package)
-            if package in sys.modules or spec is None or not spec.submodule_search_locations:
+            spec = None if package in sys.modules else importlib.util.find_spec(package)
+            if spec is None or not spec.submodule_search_locations:
                 continue
             folder = Path(spec.submodule_search_locations[0])
             for path in (path for pattern in LIBRARIES[package] for path in folder.glob(pattern)):

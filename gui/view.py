@@ -119,11 +119,9 @@ class View(QWidget):
     def _fit(self) -> tuple[Result, Result] | None:
         """Reduce the frame that is shown to the new size, if no other frame has followed. Runs in a thread."""
         result = self._result
-        return (
-            None
-            if result is None or result.view_size == self._size
-            else (result, replace(result, view_size=self._size))
-        )
+        if result is None or result.view_size == self._size:
+            return None
+        return result, replace(result, view_size=self._size)
 
     def _show_fitted(self, results: tuple[Result, Result] | None) -> None:
         if results is not None and results[0] is self._result:
