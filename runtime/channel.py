@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, wait
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ class Channel(Generic[T]):
 class Stage(Generic[T]):
     """Runs a generator in a thread. Iterate over the stage to take its items.
 
-    As a context manager: the thread starts with the block and has ended after it.
+    As a context manager: the thread starts with the block and has ended after it. With an `executor`, a thread of it
+    runs the generator instead.
 
         with Stage(lambda: decode(path), "decode") as frames:
             for frame in frames: ...
@@ -89,10 +91,12 @@ class Stage(Generic[T]):
         name: str,
         capacity: int = 4,
         weight: Callable[[T], float] = lambda _: 1.0,
+        executor: Executor | None = None,
     ) -> None:
         self._channel: Channel[T] = Channel(capacity, weight=weight)
         self._make = make
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._executor = executor
 
     def _run(self) -> None:
         error: BaseException | None = None
@@ -115,9 +119,15 @@ class Stage(Generic[T]):
         return iter(self._channel)
 
     def __enter__(self) -> "Stage[T]":
-        self._thread.start()
+        if self._executor is None:
+            self._thread.start()
+        else:
+            self._future = self._executor.submit(self._run)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._channel.leave()
-        self._thread.join(timeout=2)
+        if self._executor is None:
+            self._thread.join(timeout=2)
+        else:
+            wait([self._future], timeout=2)

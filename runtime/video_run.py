@@ -20,9 +20,10 @@ from canthus.runtime.codecs import Encoding, codec_for, select_pixels
 from canthus.runtime.draw import draw
 from canthus.runtime.errors import InputError, UsageError
 from canthus.runtime.files import Draft, Output, commit_together, keep_parts
+from canthus.runtime.kept_landmarker import landmarker_thread, open_landmarker
 from canthus.runtime.media import has_many_bits
 from canthus.runtime.options import Outputs
-from canthus.runtime.pipeline import Landmarker, Settings
+from canthus.runtime.pipeline import Settings
 from canthus.runtime.run_details import describe_model, describe_points, describe_settings, describe_video
 from canthus.runtime.sinks import VideoSink, check_video
 from canthus.runtime.stopped_runs import (
@@ -280,7 +281,7 @@ def _landmark(
     skip = stopped.checkpoint.progress.frames if stopped else 0
 
     def find_faces(frames: Iterable[Frame]) -> Iterator[_Result]:
-        with Landmarker(run.settings, recorder=recorder) as landmarker:  # in the thread that uses it
+        with open_landmarker(run.settings, recorder) as landmarker:  # in the thread that uses it
             opened(landmarker.backend)
             if stopped:
                 landmarker.restore(stopped.checkpoint.state)
@@ -301,7 +302,10 @@ def _landmark(
         yield from find_faces(read())
         return
     ahead = 2 if run.deep else 4
-    with Stage(read, "decode", ahead) as frames, Stage(lambda: find_faces(frames), "landmark", 2) as results:
+    with (
+        Stage(read, "decode", ahead) as frames,
+        Stage(lambda: find_faces(frames), "landmark", 2, executor=landmarker_thread()) as results,
+    ):
         yield from results
 
 

@@ -31,8 +31,9 @@ from canthus.runtime.batch.tasks import Figures, OnProgress, Task
 from canthus.runtime.draw import draw
 from canthus.runtime.errors import InputError
 from canthus.runtime.image_files import IMAGE_SUFFIXES, read_damaged_image, write_image
+from canthus.runtime.kept_landmarker import open_landmarker
 from canthus.runtime.options import Outputs
-from canthus.runtime.pipeline import Landmarker, Settings
+from canthus.runtime.pipeline import Settings
 from canthus.runtime.tables import IMAGES, TableSink, check_table, read_table
 
 GROUP, MAX_GROUP = 128, 512
@@ -56,7 +57,7 @@ class ImagesWork:
         messages: dict[str, str] = dict.fromkeys(task.excluded, "failed: its process was ended twice")
         faces = 0
         schema = IMAGES.with_measures(self.outputs.measures)
-        with Landmarker(self.settings) as landmarker, TableSink(outputs["part"], schema) as sink:
+        with open_landmarker(self.settings) as landmarker, TableSink(outputs["part"], schema) as sink:
             for index, part in enumerate(task.parts):
                 if part.name in task.excluded:
                     continue

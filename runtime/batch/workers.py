@@ -74,6 +74,7 @@ def serve(work: Work, threads: int, connection: Connection) -> None:
     import logging
 
     from canthus.runtime.interrupts import signals_end_command
+    from canthus.runtime.kept_landmarker import landmarkers_kept
 
     sending = threading.Lock()
 
@@ -91,7 +92,12 @@ def serve(work: Work, threads: int, connection: Connection) -> None:
     logger.propagate = False
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent ends the workers
     last = 0.0
-    with contextlib.suppress(KeyboardInterrupt, EOFError, OSError), signals_end_command(), threads_limited(threads):
+    with (
+        contextlib.suppress(KeyboardInterrupt, EOFError, OSError),
+        signals_end_command(),
+        threads_limited(threads),
+        landmarkers_kept(),
+    ):
         while True:
             task: Task = connection.recv()
 

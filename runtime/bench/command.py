@@ -26,7 +26,8 @@ EXAMPLES = """examples:
   canthus bench --max-faces 4 --json     as json
   canthus bench stages -o report         each stage, for models, numbers of faces and sizes of frames
   canthus bench peers -o peers.json      against MediaPipe and others, on the same frames
-  canthus bench soak --hours 2           memory and latency over hours; see canthus bench soak --help"""
+  canthus bench soak --hours 2           memory and latency over hours; see canthus bench soak --help
+  canthus bench watch -o w.json -- canthus video clips/ --table t/    memory and handles of a command"""
 
 
 def command(arguments: list[str]) -> int:
@@ -44,8 +45,14 @@ def command(arguments: list[str]) -> int:
             from canthus.runtime.bench.peers import command as measure_peers
 
             return measure_peers(rest)
+        case ["watch", *rest]:
+            from canthus.runtime.bench.watch import command as watch_command
+
+            return watch_command(rest)
         case [name, *_] if not name.startswith("-"):
-            print(f"canthus bench: unknown measurement {name!r} (expected peers, soak or stages)", file=sys.stderr)
+            print(
+                f"canthus bench: unknown measurement {name!r} (expected peers, soak, stages or watch)", file=sys.stderr
+            )
             return 2
         case _:
             return _measure_clip(arguments)

@@ -1,0 +1,1 @@
+"""Runs over very many or very long files, with their memory and handles recorded: see `python -m scale --help`."""
