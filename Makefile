@@ -1,5 +1,5 @@
 # make demo: install canthus and run it on the bundled clip. make test: run every check, in two processes (or JOBS=4).
-# make fuzz: read thousands of damaged files. make clean: delete what they made.
+# make fuzz: read thousands of damaged files. make scale: read very many files. make clean: delete what they made.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ JOBS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test fuzz schemes release-report clean
+.PHONY: demo test fuzz scale schemes release-report clean
 
 demo: $(VENV)/installed
 	$(BIN)/canthus doctor --fetch
@@ -30,6 +30,10 @@ fuzz: $(VENV)/installed-dev
 # make schemes FACES=shard.tar: train with other points on faces that have 98, and use the models in all commands.
 schemes: $(VENV)/installed-dev
 	PYTHONPATH=tests $(BIN)/python -m support.scheme_chain $(FACES) $(if $(SAMPLES),--samples $(SAMPLES))
+
+# Hours, and memory and handles over this time. make scale RUNS=clips COUNT=200
+scale: $(VENV)/installed
+	PYTHONPATH=tests $(BIN)/python -m scale $(RUNS) $(if $(COUNT),--count $(COUNT))
 
 # On a quiet machine: the report that is kept for the version, in runtime/bench/releases. It takes some minutes.
 release-report: $(VENV)/installed

@@ -12,6 +12,7 @@ import av
 from canthus.runtime.errors import UsageError
 from canthus.runtime.files import check_suffix
 from canthus.runtime.media import has_many_bits
+from canthus.runtime.threads import thread_limit
 
 _HEVC = (".mp4", ".m4v", ".mov", ".mkv", ".ts")
 _H264 = (*_HEVC, ".flv")
@@ -152,4 +153,6 @@ def encoder_options(codec: Codec, encoding: Encoding, large: bool) -> dict[str, 
         options |= {"crf": str(codec.crf if encoding.crf is None else encoding.crf)}
     if large and codec.encoder == "libx264":  # it would hold 20 frames of 8K, and four filtered copies of each: 2 GB
         options |= {"tune": "zerolatency", "subq": "0"}
+    if thread_limit() and codec.encoder == "libx265":  # it has threads beside those that FFmpeg knows of
+        options["x265-params"] += f":pools={thread_limit()}"
     return options

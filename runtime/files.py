@@ -109,9 +109,13 @@ class Draft:
                     part.unlink(missing_ok=True)
                     _link_or_copy(self.folder / path.name, part)
         finally:
-            self._free()
-            self._cleanup.detach()
+            self.leave()
         return partial_path(self._target if self.path.is_symlink() else self.path, self._target)
+
+    def leave(self) -> None:
+        """Keep the folder so that a later run can go on."""
+        self._free()
+        self._cleanup.detach()
 
     def delete_part(self) -> None:
         """Delete the part that `keep` of an earlier run gave a name, if it is still the same file."""
@@ -187,8 +191,8 @@ def commit_together(outputs: Sequence[Output]) -> None:
             raise errors[0]
 
 
-def keep_parts(outputs: Sequence[Output]) -> list[Path]:
-    """Finish the outputs of a run that has stopped, and return the names of their parts.
+def keep_parts(outputs: Sequence[Output], named: bool = True) -> list[Path]:
+    """Finish the outputs of a run that has stopped, and return the names of their parts; none if not `named`.
 
     Their drafts are kept so that another run can go on. If one is not whole, all drafts are deleted.
     """
@@ -202,7 +206,10 @@ def keep_parts(outputs: Sequence[Output]) -> list[Path]:
                 whole &= output.finish()
             except (CanthusError, OSError):  # the error that has stopped the run is raised
                 whole &= output.draft is None
-        return [draft.keep() for draft in drafts] if whole else []
+        if whole and not named:
+            for draft in drafts:
+                draft.leave()
+        return [draft.keep() for draft in drafts] if whole and named else []
 
 
 def delete_part(file: Path, part: Path) -> None:

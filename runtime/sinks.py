@@ -32,6 +32,7 @@ from canthus.runtime.fragments import (
 from canthus.runtime.interrupts import ctrl_c_deferred
 from canthus.runtime.media import ROUNDED_DOWN, error_reason
 from canthus.runtime.native_messages import native_messages_caught
+from canthus.runtime.threads import thread_limit
 from canthus.runtime.track_copies import AudioCopy, SubtitleCopy
 from canthus.runtime.video_file import VideoFile
 
@@ -134,6 +135,7 @@ class VideoSink(Closeable):
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, pixels
         stream.codec_context.options = encoder_options(self._codec, self._encoding, source.is_large)
         encoder = self._stream.codec_context
+        encoder.thread_count = thread_limit()  # 0: FFmpeg decides
         encoder.time_base, encoder.sample_aspect_ratio = self._tick, source.pixel_aspect
         if self._codec.encoder == "libx265" and self._is_fragmented:
             encoder.codec_tag = "hvc1"  # the only one that players of Apple accept

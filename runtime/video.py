@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from canthus.runtime.batch.options import add_batch_options, batch_from_args, is_batch
 from canthus.runtime.errors import UsageError
@@ -117,6 +117,7 @@ class VideoWork:
     outputs: Outputs  # without paths
     settings: "Settings"
     options: "VideoOptions"
+    goes_on: ClassVar[bool] = True
 
     def __call__(self, _task: "Task", source: Path, outputs: Mapping[str, Path], progress: "OnProgress") -> "Figures":
         """Write the overlay and the table, and return the columns FIGURES of the summary."""
@@ -124,7 +125,8 @@ class VideoWork:
 
         paths = replace(self.outputs, overlay=outputs.get("overlay"), table=outputs.get("table"))
         show = lambda done, total: progress(done, total, "")  # noqa: E731
-        report = process_video(source, paths, self.settings, show, self.options)
+        options = replace(self.options, resume=True, unattended=True)
+        report = process_video(source, paths, self.settings, show, options)
         damage = "; ".join(text for text in (report.damage, report.audio_error) if text)
         return dict(zip(FIGURES, (report.frames, report.frames_with_faces, damage), strict=True))
 

@@ -54,6 +54,7 @@ class VideoOptions:
     selection: Selection = field(default_factory=Selection)
     encoding: Encoding = field(default_factory=Encoding)
     resume: bool = False
+    unattended: bool = False  # with `resume`: go on if possible, or start again, without a message; name no parts
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,7 @@ def process_video(
         file = stack.enter_context(VideoFile(source))
         run = _Run(file, outputs, settings, options or VideoOptions())
         stack.enter_context(_claimed(run))
+        stack.enter_context(_new_start_after_error(run))
         stopped = _stopped_run(run) if run.options.resume else None
         sinks = _Sinks(run, stopped)
         if outputs.trace:
@@ -147,8 +149,8 @@ def process_video(
             sinks.open(results.first.frame.seconds, backends[0])
             done = _write(run, sinks, results, on_frame)
         except BaseException:
-            parts = keep_parts(sinks.outputs)
-            if parts and on_frame is None:
+            parts = keep_parts(sinks.outputs, named=not run.options.unattended)
+            if parts:
                 names = " and ".join(map(str, parts))
                 saved = sinks.checkpoints is not None and sinks.checkpoints.saved
                 advice = "; --resume goes on" if saved else ""
@@ -361,13 +363,34 @@ def _claimed(run: _Run) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def _new_start_after_error(run: _Run) -> Iterator[None]:
+    """Delete what an unattended run leaves after an error: its checkpoint may be the reason."""
+    try:
+        yield
+    except Exception:
+        if run.options.unattended:
+            _delete_drafts(run)
+        raise
+
+
+def _delete_drafts(run: _Run) -> None:
+    for path in run.paths:
+        delete_drafts(path)
+
+
 def _stopped_run(run: _Run) -> StoppedRun | None:
     """Return the stopped run to go on with. If there is none, delete what is left of others, and say so."""
-    stopped = find_stopped_run(run.paths, run.identity(), run.outputs.overlay)
+    stopped = None
+    try:
+        stopped = find_stopped_run(run.paths, run.identity(), run.outputs.overlay)
+    except InputError:  # it had other settings
+        if not run.options.unattended:
+            raise
     if stopped is None:
-        _log.warning(
-            "%s: no stopped run to go on with, or a very short one; this starts at the first frame", run.paths[0]
-        )
-        for path in run.paths:
-            delete_drafts(path)
+        if not run.options.unattended:
+            _log.warning(
+                "%s: no stopped run to go on with, or a very short one; this starts at the first frame", run.paths[0]
+            )
+        _delete_drafts(run)
     return stopped

@@ -29,6 +29,7 @@ LINUX_ONLY = [
     "runtime/test_sinks.py",
     "runtime/test_slurm_array.py",
     "runtime/test_tables.py",
+    "runtime/test_watch.py",
     "runtime/test_workers.py",
     "trainer/test_device_augment.py",
     "trainer/test_parallel.py",

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,7 @@ class ImagesWork:
     outputs: Outputs  # without paths
     settings: Settings
     drawn: str  # the folder of the drawn images as an address, or empty
+    goes_on: ClassVar[bool] = False  # a group takes seconds
 
     def __call__(self, task: Task, _source: Path, outputs: Mapping[str, Path], progress: OnProgress) -> Figures:
         """Write the part of the group, and beside it the messages about images that are damaged or not readable."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
-from canthus.runtime.abandoned import delete_abandoned
+from canthus.runtime.abandoned import delete_abandoned, delete_drafts
 from canthus.runtime.batch import storage
 from canthus.runtime.batch.listing import SourceFile, find_sources
 from canthus.runtime.batch.options import BatchOptions
@@ -59,7 +59,6 @@ def process_files(batch: Batch, options: BatchOptions) -> int:
     tasks = [task for task in plan(batch, folders) if options.shard.has(task.name)]
     check_summary(batch.folder)
     rows: list[Row] = []
-    _delete_drafts(folders)
     with State(batch.folder, batch.key, options.shard) as state:
         if state.has_other_results() and not batch.overwrite:
             raise InputError(
@@ -75,11 +74,13 @@ def process_files(batch: Batch, options: BatchOptions) -> int:
                 for outcome in run_tasks(pool, pending, table):
                     if not outcome.error:
                         state.finish(outcome)
+                    elif not options.shard.is_whole:
+                        _delete_drafts_of(outcome.task)
                     rows.append(_row(outcome))
             except KeyboardInterrupt:
                 table.print(f"{len(rows)} of {len(tasks)} {batch.unit}s are finished; the same command does the rest")
                 raise
-    if any(row.attempts > 1 for row in rows):
+    if options.shard.is_whole:  # other parts may go on with theirs
         _delete_drafts(folders)
     summary = (
         write_summary(batch.folder, sorted(rows, key=lambda row: row.name), batch.figures)
@@ -95,6 +96,12 @@ def _delete_drafts(folders: Sequence[str]) -> None:
     for folder in folders:
         if not storage.is_remote(folder):
             delete_abandoned(Path(folder))
+
+
+def _delete_drafts_of(task: Task) -> None:
+    for address in task.outputs.values():
+        if not storage.is_remote(address):
+            delete_drafts(Path(address))
 
 
 def plan(batch: Batch, folders: Sequence[str]) -> list[Task]:

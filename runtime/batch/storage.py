@@ -171,6 +171,13 @@ def local_copy(address: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
+def in_place(address: str) -> Iterator[Path]:
+    """Yield the path of a local file that is to be written, in a folder that exists."""
+    make_folder(parent(address))
+    yield Path(address)
+
+
+@contextlib.contextmanager
 def staged(address: str) -> Iterator[Path]:
     """Yield a path to write a file to. After the block it is moved to its address, with all files beside it.
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from canthus.runtime.batch import storage
 from canthus.runtime.batch.listing import SourceFile
@@ -35,6 +35,10 @@ class Task:
 class Work(Protocol):
     """Processes the source of a task. It is pickled and sent to the workers."""
 
+    goes_on: ClassVar[bool]
+    """Whether a stopped attempt leaves what the next one goes on with. The outputs are given at their own paths then,
+    and appear when they are complete. Otherwise they are written elsewhere and moved."""
+
     def __call__(self, task: Task, source: Path, outputs: Mapping[str, Path], progress: OnProgress, /) -> Figures:
         """Write the outputs, and return what the summary needs. Raises CanthusError or OSError if that fails."""
         ...
@@ -61,7 +65,9 @@ def perform(work: Work, task: Task, progress: OnProgress) -> Outcome:
         stamp = storage.stamp(task.source) if task.source else ""
         with storage.local_copy(task.source) as source, contextlib.ExitStack() as stack:
             sha256 = storage.content_hash(source) if task.source else ""
-            outputs = {kind: stack.enter_context(storage.staged(address)) for kind, address in task.outputs.items()}
+            in_place = work.goes_on and not any(map(storage.is_remote, task.outputs.values()))
+            open_output = storage.in_place if in_place else storage.staged
+            outputs = {kind: stack.enter_context(open_output(address)) for kind, address in task.outputs.items()}
             figures = work(task, source, outputs, progress)
         sizes = {kind: storage.size(address) or 0 for kind, address in task.outputs.items()}
     except (CanthusError, OSError, MemoryError) as error:

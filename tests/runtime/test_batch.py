@@ -6,15 +6,19 @@ import json
 import os
 from pathlib import Path
 
+import av
 import pytest
 
+from canthus.runtime import video_run
 from canthus.runtime.batch import process
 from canthus.runtime.batch.listing import VIDEO_SUFFIXES, find_sources
 from canthus.runtime.batch.state import Shard
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
+from canthus.runtime.pipeline import Landmarker
 from canthus.runtime.tables import TableSink
 from support.batch import inline
+from support.fakes import scene
 from support.videos import write_video
 
 TIMES = [0.0, 0.04, 0.08]
@@ -322,3 +326,80 @@ def test_tasks_in_flight_are_bounded(clips, pools):
         write_video(clips / f"{number}.mp4", TIMES)
     assert run("clips", "--table", "tables", "--jobs", "3") == 0
     assert pools[0].most == 3
+
+
+@pytest.fixture
+def long_clip(clips, monkeypatch):
+    """Add a clip of 40 frames with a bright square that moves, of which a checkpoint is saved at every fourth."""
+    monkeypatch.setattr(video_run, "CHECKPOINT_INTERVAL", 4)
+    with av.open(str(clips / "long.mp4"), "w") as file:
+        stream = file.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        for index in range(40):
+            frame = scene((40 + index, 50), side=60, size=(120, 160))
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode(None))
+    return clips / "long.mp4"
+
+
+@pytest.fixture
+def updated(monkeypatch):
+    """Return a list of the frames that are processed, and let a frame raise an error: `updated[1][FRAME] = ERROR`."""
+    frames, errors = [], {}
+    update = Landmarker.update
+
+    def counting(self, frame):
+        frames.append(frame.index)
+        if frame.index in errors:
+            raise errors.pop(frame.index)
+        return update(self, frame)
+
+    monkeypatch.setattr(Landmarker, "update", counting)
+    return frames, errors
+
+
+def hidden(folder):
+    return [path.name for path in Path(folder).iterdir() if path.name.startswith(".canthus-partial-")]
+
+
+def test_stopped_batch_goes_on_inside_a_clip_with_the_same_table(long_clip, pools, updated, capsys):
+    frames, errors = updated
+    assert run(long_clip, "--table", "single.csv", "-o", "single.mp4") == 0
+    errors[30] = KeyboardInterrupt()
+    assert run(long_clip, "--table", "out", "-o", "out", "--jobs", "1") == 130
+    assert all(path.name.startswith(".") for path in Path("out").iterdir())
+    assert len(hidden("out")) == 2
+    del frames[:]
+    assert run(long_clip, "--table", "out", "-o", "out", "--jobs", "1") == 0
+    assert frames[0] >= 16
+    assert Path("out/long.csv").read_bytes() == Path("single.csv").read_bytes()
+    assert hidden("out") == []
+    assert summary("out")["long.mp4"]["frames"] == summary("out")["long.mp4"]["frames_with_faces"] == "40"
+    assert "resume" not in capsys.readouterr().err
+
+
+def test_clip_that_failed_is_tried_again_from_its_start(long_clip, pools, updated):
+    frames, errors = updated
+    errors[30] = InputError("the network failed")
+    assert run(long_clip, "--table", "out", "--jobs", "1") == 0
+    assert frames.count(0) == 2
+    assert summary("out")["long.mp4"]["attempts"] == "2"
+    assert hidden("out") == []
+
+
+def test_stopped_clip_of_other_settings_starts_again_without_a_message(long_clip, pools, updated, capsys):
+    frames, errors = updated
+    errors[30] = KeyboardInterrupt()
+    assert run(long_clip, "--table", "out", "--jobs", "1") == 130
+    del frames[:]
+    capsys.readouterr()
+    assert run(long_clip, "--table", "out", "--jobs", "1", "--max-faces", "2") == 0
+    assert frames[0] == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_part_of_the_work_keeps_what_stopped_runs_of_other_parts_left(clips, pools):
+    left = Path("tables/.canthus-partial-12345678-abc")
+    left.mkdir(parents=True)
+    assert run("clips", "--table", "tables", "--shard", "1/2") == 0
+    assert left.exists()

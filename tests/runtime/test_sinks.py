@@ -10,6 +10,8 @@ import pytest
 from av.stream import Disposition
 from av.video.reformatter import Colorspace
 
+from canthus.runtime.bench.machine import running_threads
+from canthus.runtime.codecs import Encoding
 from canthus.runtime.errors import InputError
 from canthus.runtime.sinks import VideoSink
 from canthus.runtime.video_file import VideoFile
@@ -378,3 +380,18 @@ def test_written_video_is_as_bright_as_its_source(tmp_path, pixels, space):
         file.mux(stream.encode(None))
     copy_video(tmp_path / "in.mkv", tmp_path / "out.mp4")
     assert abs(mean_luma(tmp_path / "out.mp4") - mean_luma(tmp_path / "in.mkv")) < 0.8
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc"])
+def test_encoder_has_as_many_threads_as_are_allowed(tmp_path, monkeypatch, codec):
+    started = {}
+    for limit in (1, 6):
+        monkeypatch.setenv("CANTHUS_THREADS", str(limit))
+        write_video(tmp_path / "in.mp4", UNEVEN, size=(640, 480))
+        with VideoFile(tmp_path / "in.mp4") as source:
+            before = running_threads()
+            with VideoSink(tmp_path / f"{limit}.mkv", source, Encoding(codec)) as sink:
+                sink.write(np.zeros((480, 640, 3), np.uint8), 0.0)
+                started[limit] = running_threads() - before
+    assert started[1] <= 2  # x265 has one that encodes, and one that waits
+    assert started[6] >= 4

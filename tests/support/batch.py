@@ -62,6 +62,8 @@ class Scripted:
     A task of parts writes their names; the process ends at a part with the name "bad".
     """
 
+    goes_on = False
+
     def __call__(self, task, source, outputs, progress):
         if task.parts:
             names = [part.name for part in task.parts if part.name not in task.excluded]
