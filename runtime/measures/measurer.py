@@ -45,9 +45,11 @@ MAX_ERROR = 4.0
 _PARTS = (*LEFT_EYE, LEFT_PUPIL), (*RIGHT_EYE, RIGHT_PUPIL), (*OUTER_LIPS, *INNER_LIPS), range(POINTS)
 _SCORE_WEIGHTS = np.stack([mean_weights(part) for part in _PARTS], axis=1)
 
+# Products with x and then y of the points: where each pupil is, relative to the middle of the corners of its eye.
 _EYES = zip(PUPILS, ((60, 64), (68, 72)), strict=True)
 _FROM_MIDDLE = [mean_weights([pupil]) - mean_weights(corners) for pupil, corners in _EYES]
 _PUPIL_WEIGHTS = np.concatenate([np.kron(np.eye(2), weights[:, None]) for weights in _FROM_MIDDLE], axis=1)
+
 _BROW_ENDS = [PLACE[name] for name in ("brow_inner_left", "brow_outer_left", "brow_inner_right", "brow_outer_right")]
 _BROW_DISTANCE, _LIP_GAP, _MOUTH_WIDTH = (PLACE[name] for name in ("brow_distance", "lip_gap", "mouth_width"))
 _SMILE = [BLENDSHAPES.index("mouthSmileLeft"), BLENDSHAPES.index("mouthSmileRight")]
