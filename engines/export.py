@@ -21,8 +21,8 @@ from canthus.runtime.backends import open_backend
 from canthus.runtime.calibration import IDENTITY, Calibration
 from canthus.runtime.errors import BackendError, InputError, ModelError, UsageError
 from canthus.runtime.extras import install_command
-from canthus.runtime.files import Draft, check_free
-from canthus.runtime.models import PRECISIONS, Manifest, sha256
+from canthus.runtime.files import Draft
+from canthus.runtime.models import PRECISIONS, Manifest, check_model_free, sha256
 from canthus.runtime.options import positive_int
 from canthus.runtime.schemes import Scheme
 
@@ -66,8 +66,7 @@ def export(
     """
     if model.suffix != ".onnx":
         raise UsageError(f"{model}: expected a file name that ends in .onnx")
-    for path in (model, model.with_suffix(".json")):
-        check_free(path, overwrite)
+    check_model_free(model, overwrite)
     if not model.parent.is_dir():
         raise InputError(f"{model.parent}: no such folder")
     with show_steps("exporting", 3) as step:

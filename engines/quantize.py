@@ -27,8 +27,17 @@ from canthus.engines.progress import show_steps
 from canthus.runtime.backends import Backend, open_backend
 from canthus.runtime.errors import BackendError, InputError, ModelError, UsageError
 from canthus.runtime.extras import install_command
-from canthus.runtime.files import Draft, check_free
-from canthus.runtime.models import INT8_SUFFIX, Manifest, Model, Quantization, int8_path, read_model, sha256
+from canthus.runtime.files import Draft
+from canthus.runtime.models import (
+    INT8_SUFFIX,
+    Manifest,
+    Model,
+    Quantization,
+    check_model_free,
+    int8_path,
+    read_model,
+    sha256,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -115,8 +124,7 @@ def quantize(model: Path, options: QuantizeOptions, overwrite: bool = False) -> 
     output = int8_path(model)
     if model.suffix != ".onnx" or model.name.endswith(INT8_SUFFIX):
         raise UsageError(f"{model}: expected a float model, whose file name ends in .onnx")
-    for path in (output, output.with_suffix(".json")):
-        check_free(path, overwrite)
+    check_model_free(output, overwrite)
     nncf = _import_nncf()
     checked = read_model(model)
     if checked.manifest.precision != "float":

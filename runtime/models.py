@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from canthus.runtime.calibration import IDENTITY, Calibration, fits_points, read_calibration
-from canthus.runtime.errors import ModelError
+from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.fields import FieldError, check, parse_fields, read_values
-from canthus.runtime.files import write_file
+from canthus.runtime.files import check_free, write_file
 from canthus.runtime.schemes import WFLW, Scheme, manifest_values, parse_scheme, with_scheme
 
 DEFAULT, GPU_DEFAULT = "fast", "accurate"
@@ -86,6 +86,23 @@ def cache_folder() -> Path:
     except ImportError:  # a machine that only trains or measures may lack it
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "canthus")
     return Path(platformdirs.user_cache_dir("canthus", appauthor=False))
+
+
+def check_model_free(model: Path, overwrite: bool) -> None:
+    """Raise InputError if a model or its manifest exists and `overwrite` is false, or if the manifest is another file.
+
+    The labels of a data set may well have the name of the model that is trained on them.
+    """
+    manifest = model.with_suffix(".json")
+    for path in (model, manifest):
+        check_free(path, overwrite)
+    if manifest.is_file():
+        try:
+            values = read_values(manifest)
+        except (OSError, FieldError):
+            values = None
+        if not isinstance(values, dict) or "sha256" not in values:
+            raise InputError(f"{manifest}: is not the manifest of a model; choose another name than {model.name}")
 
 
 def included_models() -> dict[str, Path]:

@@ -138,13 +138,17 @@ def test_existing_model_is_kept_without_overwrite(checkpoint, model):
         export(checkpoint, model)
 
 
-def test_unrelated_json_is_kept_without_overwrite(plain, tmp_path):
+def test_unrelated_json_is_never_replaced_and_a_manifest_with_overwrite(plain, tmp_path):
     unrelated = tmp_path / "m.json"
     unrelated.write_text('{"mine": 1}')
     with pytest.raises(InputError, match=r"m\.json: exists already; use --overwrite"):
         export(plain, tmp_path / "m.onnx")
     assert unrelated.read_text() == '{"mine": 1}'
     assert [path.name for path in tmp_path.iterdir()] == ["m.json"]
+    with pytest.raises(InputError, match=r"m\.json: is not the manifest of a model; choose another name than m\.onnx"):
+        export(plain, tmp_path / "m.onnx", overwrite=True)
+    assert unrelated.read_text() == '{"mine": 1}'
+    unrelated.write_text('{"sha256": "of another model"}')
     export(plain, tmp_path / "m.onnx", overwrite=True)
     assert read_manifest(tmp_path / "m.onnx").points == POINTS
 

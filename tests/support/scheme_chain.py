@@ -100,7 +100,7 @@ def canthus(*words: object) -> None:
 def learn(name: str, faces: Path, real: list[Path], folder: Path) -> Path:
     """Train a network on the faces and real ones of the same scheme, measure it, and return the exported model."""
     settings = [word for key, value in RECIPE.items() for word in ("--set", f"{key}={value}")]
-    best, model = folder / "run" / "best.safetensors", folder / f"{name}.onnx"
+    best, model = folder / "run" / "best.safetensors", folder / "model.onnx"
     canthus("data", "prepare", faces, *real, "-o", folder / "pack", "--recipe", "student", "--overwrite")
     train = ("train", folder / "pack", "-o", folder / "run", "--recipe", "student", "--pretrained", "fast")
     # Before: the weights it starts from, after one step with a learning rate of nearly 0.
