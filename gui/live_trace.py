@@ -1,5 +1,6 @@
 """The trace of a recording of the viewer. Importing this takes time, so a thread does it."""
 
+import time
 from pathlib import Path
 
 from canthus.runtime.errors import InputError
@@ -8,16 +9,17 @@ from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.trace import Recorder
 from canthus.runtime.types import Faces
 
-CHUNK_FRAMES = 30
-"""Frames that are lost at most if the viewer is killed: one second of most cameras."""
+CHUNK_SECONDS = 1.0
+"""Of the trace, that are lost at most if the viewer is killed."""
 
 
 class LiveTrace(Recorder):
     """A trace of which an error does not stop the viewer. `active`: frames are being recorded."""
 
     def __init__(self, path: Path, source: str) -> None:
-        super().__init__(path, source, CHUNK_FRAMES)
+        super().__init__(path, source)
         self.active = False
+        self._written = time.monotonic()  # when frames were written the last time
         self.problem = ""
 
     def start(self, processing: Processing, network: str, scheme: Scheme = WFLW, state: bytes = b"") -> None:
@@ -27,6 +29,12 @@ class LiveTrace(Recorder):
             self.active = True
         except InputError as error:
             self.problem = str(error)
+
+    def _chunk_is_full(self) -> bool:
+        now = time.monotonic()
+        full = now - self._written >= CHUNK_SECONDS
+        self._written = now if full else self._written
+        return full
 
     def end_frame(self, faces: Faces) -> None:
         """Record the result of a frame."""

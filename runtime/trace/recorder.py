@@ -117,9 +117,13 @@ class Recorder(Closeable):
             for name, values in rows.items():
                 self._rows.setdefault(name, []).extend(values)
             self._frames += 1
-            if self._frames % self._chunk_frames == 0:
+            if self._chunk_is_full():
                 self._flush(archive)
                 self._file.flush()
+
+    def _chunk_is_full(self) -> bool:
+        """Whether the frames that are in memory are to be written now."""
+        return self._frames % self._chunk_frames == 0
 
     def add_restart(self) -> None:
         """Record that the faces were forgotten before the next frame."""

@@ -17,6 +17,7 @@ import pytest
 from PyQt6.QtGui import QImage
 from PyQt6.QtWidgets import QApplication
 
+from canthus.gui import live_trace
 from canthus.gui.finder import LiveFinder, Tracking, TrackingLandmarker
 from canthus.gui.live_trace import LiveTrace
 from canthus.gui.mailbox import Mailbox
@@ -34,7 +35,7 @@ from canthus.gui.stream import Result
 from canthus.runtime import pipeline
 from canthus.runtime.errors import InputError
 from canthus.runtime.measures import KnownPerson
-from canthus.runtime.trace import replay
+from canthus.runtime.trace import complete_trace, replay
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.video_file import VideoFile
 from support.fakes import FakeBackend, FakeDetector, scene
@@ -227,6 +228,19 @@ def test_recording_has_a_trace_that_repeats_the_same_numbers(
     assert all(one.same for one in frames)
     assert frames[0].faces.measures is not None
     finder.update(Frame(scene((140, 100)), 12, 0.4))  # it goes on without a trace
+
+
+def test_a_trace_loses_one_second_at_most_if_the_viewer_is_killed(
+    tmp_path: Path, finder: LiveFinder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_trace, "CHUNK_SECONDS", 0.0)
+    with LiveTrace(tmp_path / "a.trace", "fakes") as trace:
+        finder.record(trace)
+        for index in range(5):
+            finder.update(Frame(scene((100, 100)), index, index / 5))
+        (tmp_path / "killed.trace").write_bytes(trace.draft.file.read_bytes())
+    assert complete_trace(tmp_path / "killed.trace")
+    assert [one.index for one in replay(tmp_path / "killed.trace") if one.same] == [0, 1, 2, 3, 4]
 
 
 def test_a_trace_ends_where_the_settings_are_changed(qt: QApplication, tmp_path: Path, finder: LiveFinder) -> None:

@@ -73,7 +73,7 @@ def test_the_face_panel_turns_the_measures_on(viewer: Viewer) -> None:
 
 def test_recording_is_started_and_stopped_by_its_key(viewer: Viewer, tmp_path: Path) -> None:
     viewer.tools.record.trigger()
-    assert wait_for(lambda: ":" in viewer.tools.record.text())
+    assert wait_for(lambda: ":" in viewer.tools.record.text(), 10)
     wait_for(lambda: False, 0.3)
     viewer.tools.record.trigger()
     assert wait_for(lambda: viewer.tools._recorder is None, 5)
@@ -84,7 +84,7 @@ def test_recording_is_started_and_stopped_by_its_key(viewer: Viewer, tmp_path: P
 
 def test_a_recording_ends_when_something_else_is_opened(viewer: Viewer, tmp_path: Path) -> None:
     viewer.tools.record.trigger()
-    assert wait_for(lambda: ":" in viewer.tools.record.text())
+    assert wait_for(lambda: ":" in viewer.tools.record.text(), 10)
     viewer.window.open(FakeMedia())
     assert wait_for(lambda: viewer.tools._recorder is None, 5)
     assert list(tmp_path.glob("*.mp4"))
@@ -96,7 +96,7 @@ def test_closing_the_window_completes_the_recording(
     save_preferences(Preferences(folder=tmp_path, table=False))
     viewer = Viewer(monkeypatch)
     viewer.tools.record.trigger()
-    assert wait_for(lambda: ":" in viewer.tools.record.text())
+    assert wait_for(lambda: ":" in viewer.tools.record.text(), 10)
     viewer.close()
     assert [path.suffix for path in tmp_path.iterdir()] == [".mp4"]
 
