@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import Backend, check_points, instructions, open_backend
+from canthus.runtime.backends import Backend, check_points, open_backend
 from canthus.runtime.backends.engine_build import EngineBuild
 from canthus.runtime.backends.opening import Opening
 from canthus.runtime.backends.regions import predict_regions
@@ -117,11 +117,9 @@ def int8_is_faster() -> bool:
     """Return whether OpenVINO computes faster in 8 bits on this CPU.
 
     Time of `fast` in 8 bits over float, one face: 0.44 with AVX-VNNI, 0.56 with AVX2, 0.46 and 0.67 with AVX-512 with
-    and without VNNI; but 0.82 to 0.96 with AMX, whose bf16 is more accurate, and 1.16 for four faces there. On ARM
-    OpenVINO converts 8-bit networks to fp16.
+    and without VNNI, 0.79 with AMX (1.02 for four faces, 1.21 for 16). On ARM OpenVINO converts 8-bit networks to fp16.
     """
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64", "x86", "i386", "i686")
-    return is_x86 and not instructions.uses_amx()
+    return platform.machine().lower() in ("x86_64", "amd64", "x86", "i386", "i686")
 
 
 class AutomaticBackend(Closeable):

@@ -10,11 +10,15 @@ import json
 from pathlib import Path
 
 from canthus.runtime.backends import instructions
+from canthus.runtime.backends.openvino_decode import with_faster_decode
 from canthus.runtime.backends.openvino_without_telemetry import core, openvino
 from canthus.runtime.engine_files import write_cache
 from canthus.runtime.errors import ModelError
-from canthus.runtime.models import Model, cache_folder, included_models
+from canthus.runtime.models import Manifest, Model, cache_folder, included_models
 from canthus.runtime.threads import thread_limit
+
+DECODE = 2
+"""Version of what is compiled beside the model: the decode of openvino_decode.py."""
 
 LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -26,8 +30,12 @@ def latency_options() -> dict[str, str]:
     return LATENCY | ({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})
 
 
-def compile_model(path: Path, options: dict[str, str], single: bool = False) -> openvino.CompiledModel:
+def compile_model(
+    path: Path, options: dict[str, str], single: bool = False, manifest: Manifest | None = None
+) -> openvino.CompiledModel:
     """Compile an ONNX file for the CPU, for any number of crops, or only for one at a time (`single`).
+
+    manifest: of the file, to decode the maps faster (see openvino_decode.py). None keeps the decode of the file.
 
     Raises ModelError if OpenVINO cannot load it.
     """
@@ -38,6 +46,8 @@ def compile_model(path: Path, options: dict[str, str], single: bool = False) -> 
         if single:
             (crops,) = network.inputs
             network.reshape({crops: [1, *list(crops.partial_shape)[1:]]})
+        if manifest is not None:
+            network = with_faster_decode(network, manifest)
         return core().compile_model(network, "CPU", options)
     except RuntimeError as refused:
         reason = str(refused).strip().splitlines()[-1]
@@ -54,7 +64,7 @@ def open_compiled(model: Model, single: bool = False) -> openvino.CompiledModel:
     Raises ModelError if OpenVINO cannot load the model.
     """
     if instructions.limit() or model.path.parent not in {path.parent for path in included_models().values()}:
-        return compile_model(model.path, latency_options(), single)
+        return compile_model(model.path, latency_options(), single, model.manifest)
     file = cache_folder() / "openvino" / f"{model.manifest.sha256[:32]}.blob"
     state = _state(model) | {"single": single}
     blob = _read(file, state)
@@ -63,7 +73,7 @@ def open_compiled(model: Model, single: bool = False) -> openvino.CompiledModel:
             return core().import_model(blob, "CPU", latency_options())
         except RuntimeError:
             pass  # OpenVINO refuses its own blob; it is written again
-    compiled = compile_model(model.path, latency_options(), single)
+    compiled = compile_model(model.path, latency_options(), single, model.manifest)
     try:
         blob = compiled.export_model().getvalue()
     except RuntimeError:  # this network cannot be exported
@@ -78,6 +88,7 @@ def _state(model: Model) -> dict[str, object]:
     """Return what a blob depends on."""
     return {
         "model": model.manifest.sha256,
+        "decode": DECODE,
         "openvino": openvino.get_version(),
         "cpu": core().get_property("CPU", "FULL_DEVICE_NAME"),
         "capabilities": sorted(core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")),

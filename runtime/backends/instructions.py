@@ -1,4 +1,4 @@
-"""The vector instructions of the processor, as far as OpenVINO may use them. They decide which precision is faster."""
+"""The vector instructions of the processor, as far as OpenVINO may use them."""
 
 import os
 import re
@@ -32,8 +32,3 @@ def limit() -> str:
     """Return the newest instructions that OpenVINO may use, or an empty string if there is no limit."""
     value = os.environ.get(LIMIT, "").upper()
     return "" if value in ("ALL", "DEFAULT") else value
-
-
-def uses_amx() -> bool:
-    """Return whether OpenVINO computes with AMX. False if the system is not Linux."""
-    return "amx_tile" in flags() and (not limit() or "AMX" in limit())

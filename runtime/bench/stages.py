@@ -211,18 +211,21 @@ def _profile(model: "Model", faces: int) -> _Parts:
     from canthus.runtime.backends.compiled_models import LATENCY, compile_model
 
     single = model.manifest.precision == "int8"  # see cpu.py
-    request = compile_model(model.path, {**LATENCY, "PERF_COUNT": "YES"}, single).create_infer_request()
+    options = {**LATENCY, "PERF_COUNT": "YES"}
+    request = compile_model(model.path, options, single, model.manifest).create_infer_request()
     faces, size = 1 if single else faces, model.manifest.size
     for _ in range(3):
         request.infer([np.zeros((faces, size, size, 3), np.uint8)])
     layers = [layer for layer in request.profiling_info if layer.real_time.total_seconds() > 0]
     seconds = np.array([layer.real_time.total_seconds() for layer in layers])
-    last = max((index for index, layer in enumerate(layers) if "Convolution" in layer.node_type), default=len(layers))
+    # The decode begins with the highest scores; the convolutions of the offsets may come after them.
+    first = next((index for index, layer in enumerate(layers) if layer.node_type == "ReduceMax"), len(layers))
+    decode = [index for index in range(first, len(layers)) if layers[index].node_type != "Convolution"]
     precisions: dict[str, float] = {}
     for layer, spent in zip(layers, seconds.tolist(), strict=True):
         name = layer.exec_type.rpartition("_")[2].lower()
         precisions[name] = precisions.get(name, 0.0) + spent
-    share = float(seconds[last + 1 :].sum() / seconds.sum()) if len(seconds) else 0.0
+    share = float(seconds[decode].sum() / seconds.sum()) if len(seconds) else 0.0
     return _Parts(max(precisions, key=lambda name: precisions[name], default=""), share)
 
 

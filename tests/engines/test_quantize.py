@@ -176,14 +176,13 @@ def test_options_that_do_not_fit_together_are_wrong_usage(words, message, capsys
 
 
 @pytest.mark.parametrize(
-    ("machine", "amx", "default"),
-    [("x86_64", False, ", 8 bits"), ("x86_64", True, ""), ("arm64", False, "")],
+    ("machine", "default"),
+    [("x86_64", ", 8 bits"), ("arm64", "")],
 )
 def test_cpu_runs_the_8_bit_version_where_it_is_faster_and_the_other_if_it_is_wanted(
-    model, monkeypatch, machine, amx, default
+    model, monkeypatch, machine, default
 ):
     monkeypatch.setattr(automatic.platform, "machine", lambda: machine)
-    monkeypatch.setattr(automatic.instructions, "uses_amx", lambda: amx)
     for precision, suffix in ((None, default), ("int8", ", 8 bits"), ("float", "")):
         with open_automatic(model, gpu=False, precision=precision) as backend:
             assert backend.name == f"OpenVINO on the CPU{suffix}"

@@ -28,9 +28,9 @@ def compilations(monkeypatch):
     """The models that were compiled so far."""
     compiled, compile_model = [], compiled_models.compile_model
 
-    def count(path, options, single):
+    def count(path, options, single, manifest):
         compiled.append(path.stem)
-        return compile_model(path, options, single)
+        return compile_model(path, options, single, manifest)
 
     monkeypatch.setattr(compiled_models, "compile_model", count)
     return compiled
