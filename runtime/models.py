@@ -102,7 +102,9 @@ def check_model_free(model: Path, overwrite: bool) -> None:
         except (OSError, FieldError):
             values = None
         if not isinstance(values, dict) or "sha256" not in values:
-            raise InputError(f"{manifest}: is not the manifest of a model; choose another name than {model.name}")
+            raise InputError(
+                f"{manifest}: is not the manifest of a model; choose another name than {model.name}, or delete it"
+            )
 
 
 def included_models() -> dict[str, Path]:
