@@ -11,6 +11,7 @@ the predictions of the network with their regions, both in the order of the call
 import io
 import json
 import platform
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.fields import check, parse_fields, parse_json
+from canthus.runtime.limits import FRAME_LIMIT, current_limit
 from canthus.runtime.processing import Processing
 from canthus.runtime.saved_state import load_state
 from canthus.runtime.schemes import WFLW, Scheme, manifest_values, parse_scheme
@@ -164,7 +166,9 @@ def read_chunks(path: Path) -> Iterator[dict[str, NDArray]]:
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> NDArray:
-    return np.asarray(np.lib.format.read_array(_read_part(archive, name, MAX_ARRAY_BYTES), allow_pickle=False))
+    content = _read_part(archive, name, MAX_ARRAY_BYTES)
+    with warnings.catch_warnings(action="ignore"):  # the header is Python code, which may have odd escapes
+        return np.asarray(np.lib.format.read_array(content, allow_pickle=False))
 
 
 def _check_chunk(chunk: Chunk) -> None:
@@ -179,10 +183,14 @@ def _check_chunk(chunk: Chunk) -> None:
         found = np.maximum(chunk[name], 0) if name == "boxes_found" else chunk[name]
         if found.min(initial=0) < 0 or found.sum(dtype=np.int64) != sizes[counted]:
             raise ValueError(f"{name} does not agree with the number of {counted}")
-    if not (np.isfinite(chunk["seconds"]).all() and (chunk["pixel_aspect"] > 0).all()):
-        raise ValueError("a time or pixel aspect is not a number")
-    if (chunk["size"] < 0).any() or (chunk["size"] > 2**16).any():
-        raise ValueError("a frame has an impossible size")
+    for name in ("seconds", "pixel_aspect", "boxes", "regions"):
+        if not np.isfinite(chunk[name]).all():
+            raise ValueError(f"a value of {name} is not a number")
+    if (chunk["pixel_aspect"] <= 0).any():
+        raise ValueError("a pixel aspect is not above 0")
+    limit = current_limit(FRAME_LIMIT)
+    if (chunk["size"] < 0).any() or (chunk["size"].prod(1, np.int64) > limit.pixels).any():
+        raise ValueError(f"a frame has an impossible size, or more than {limit.megapixels:g} megapixels")
 
 
 def _dimensions(shape: tuple[str | int, ...], array: NDArray) -> list[tuple[str | int, int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import CanthusError, InputError
 from canthus.runtime.processing import Inputs, Processing, Processor
 from canthus.runtime.schemes import Scheme
 from canthus.runtime.trace.format import (
@@ -55,7 +55,7 @@ def replay(path: Path, processing: Processing | None = None) -> Iterator[Replaye
     if state is not None:
         try:
             processor.restore(state)
-        except (LookupError, TypeError, ValueError, AssertionError) as error:
+        except Exception as error:  # the state may have any values
             raise InputError(f"{path}: is damaged (the state at its start is that of other settings)") from error
     for chunk in read_chunks(path):
         recorded.open(chunk)
@@ -66,7 +66,15 @@ def replay(path: Path, processing: Processing | None = None) -> Iterator[Replaye
                 processor.restart()
             if events & CALIBRATE:
                 processor.calibrate()
-            faces = processor.update(_frame(chunk, row))
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):  # numbers of others may be of any size
+                    faces = processor.update(_frame(chunk, row))
+            except CanthusError:
+                raise
+            except Exception as error:
+                if state is None:
+                    raise
+                raise InputError(f"{path}: is damaged (the state at its start does not fit: {error})") from error
             same = digest(faces) == chunk["digest"][row].tobytes()
             yield Replayed(int(chunk["index"][row]), float(chunk["seconds"][row]), faces, same)
 

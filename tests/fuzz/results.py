@@ -11,6 +11,8 @@ import numpy as np
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.measures import Measurer
+from canthus.runtime.processing import Inputs, Processing, Processor
+from canthus.runtime.saved_state import load_state, save_state
 from canthus.runtime.schemes import Scheme
 from canthus.runtime.types import Faces, Frame
 from fuzz.mutations import read_zip, write_zip
@@ -22,41 +24,11 @@ FIVE = Scheme("five", 5)
 FRAMES = 6
 """Frames of the tables and traces: few, so that thousands are read quickly."""
 
-PAGE_TAGS = frozenset(
-    [
-        "html",
-        "head",
-        "meta",
-        "title",
-        "style",
-        "body",
-        "h1",
-        "h2",
-        "p",
-        "div",
-        "b",
-        "span",
-        "i",
-        "small",
-        "figure",
-        "figcaption",
-        "svg",
-        "g",
-        "rect",
-        "line",
-        "polyline",
-        "text",
-        "path",
-        "table",
-        "tr",
-        "th",
-        "td",
-        "a",
-        "br",
-        "img",
-        "footer",
-    ]
-)
+PAGE_TAGS = (
+    "html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "div", "b", "span", "i", "small", "figure",
+    "figcaption", "svg", "g", "rect", "line", "polyline", "text", "path", "table", "tr", "th", "td", "a", "br", "img",
+    "footer",
+)  # fmt: skip
 """The tags of a report. Any other one comes from the table."""
 
 
@@ -76,23 +48,34 @@ def _measured(index: int) -> Faces:
 
 
 def make_traces(folder: Path) -> dict[str, bytes]:
-    """Return a trace of faces that are measured, and one of faces that are neither smoothed nor measured."""
-    from canthus.runtime.processing import Inputs, Processing, Processor
+    """Return a trace of faces that are measured, one of faces that are not, and one that starts with a state."""
     from canthus.runtime.trace import Recorder
     from canthus.runtime.tracker import TrackerSettings
 
     kinds = {"measured.trace": Processing(measures=True), "raw.trace": Processing(TrackerSettings(1), None)}
+    kinds["middle.trace"] = Processing(measures=True)
     seeds = {}
     for name, processing in kinds.items():
         with Recorder(folder / name, "fakes") as recorder:
-            recorder.start(processing, "fake")
+            state = _state(processing) if name == "middle.trace" else b""
+            recorder.start(processing, "fake", state=state)
             processor = Processor(recorder.watch(Inputs(bright_boxes, FakeBackend())), processing)
+            if state:
+                processor.restore(load_state(state))
             for index in range(FRAMES):
                 frame = Frame(scene((100 + 3 * index, 100)), index, index / 30)
                 recorder.start_frame(frame)
                 recorder.end_frame(processor.update(frame))
         seeds[name] = same_time((folder / name).read_bytes())
     return seeds
+
+
+def _state(processing: Processing) -> bytes:
+    """Return the state of a processor that follows a face."""
+    processor = Processor(Inputs(bright_boxes, FakeBackend()), processing)
+    for index in range(FRAMES):
+        processor.update(Frame(scene((97 + index, 100)), index, index / 30 - 1))
+    return save_state(processor.state())
 
 
 def same_time(archive: bytes) -> bytes:
@@ -198,26 +181,20 @@ def write_report(path: Path) -> None:
 
 def make_states(folder: Path) -> dict[str, bytes]:
     """Return what a run that stopped leaves: the state of a landmarker, and that of a batch."""
-    from canthus.runtime.processing import Inputs, Processing, Processor
-    from canthus.runtime.saved_state import save_state
 
-    processor = Processor(Inputs(bright_boxes, FakeBackend()), Processing(measures=True))
-    for index in range(FRAMES):
-        processor.update(Frame(scene((100 + 3 * index, 100)), index, index / 30))
     records = [
         {"name": "a.mp4", "started": True},
         {"name": "a.mp4", "key": "k", "stamp": "1", "sha256": "ab", "sizes": {"table": 4}, "figures": {"frames": 3},
          "seconds": 0.5},
     ]  # fmt: skip
     lines = "".join(json.dumps(record) + "\n" for record in records)
-    return {"state.checkpoint": save_state(processor.state()), ".canthus-batch.jsonl": lines.encode()}
+    return {"state.checkpoint": _state(Processing(measures=True)), ".canthus-batch.jsonl": lines.encode()}
 
 
 def read_state(path: Path) -> None:
     """Read what a run that stopped has left."""
     from canthus.runtime.batch.state import WHOLE, State
     from canthus.runtime.batch.tasks import Task
-    from canthus.runtime.saved_state import load_state
 
     if path.suffix == ".checkpoint":
         try:
