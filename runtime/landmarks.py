@@ -76,7 +76,8 @@ def _are_certain(points: NDArray[np.float32], scores: NDArray[np.float32], rois:
     return [
         worst >= 0
         and best <= 1
-        and max(roi.x - x0, x1 - roi.x, roi.y - y0, y1 - roi.y) <= MAX_DISTANCE * math.sqrt(0.5) * roi.side
+        and max(roi.x - x0, x1 - roi.x) <= MAX_DISTANCE * math.sqrt(0.5) * roi.side
+        and max(roi.y - y0, y1 - roi.y) <= MAX_DISTANCE * math.sqrt(0.5) * roi.side  # `max` of both would ignore NaN
         and max(x1 - x0, y1 - y0) >= MIN_EXTENT * roi.side
         for roi, (x0, y0, x1, y1), worst, best in zip(rois, extents(points), lowest, highest, strict=True)
     ]

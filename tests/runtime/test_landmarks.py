@@ -160,6 +160,19 @@ def test_impossible_values_give_the_face_score_0_and_leave_the_other_face(fault)
     assert (np.ptp(found.points[1], axis=0) > 40).all()
 
 
+@pytest.mark.parametrize("axis", [0, 1], ids=["x", "y"])
+def test_nan_in_one_coordinate_of_a_backend_that_crops_itself_is_impossible(axis):
+    class Cropping(Fault):
+        def predict_regions(self, image, rois):
+            points, scores = self.predict(rois)
+            points[0, 7, axis] = np.nan
+            return points, scores
+
+    found = predict_landmarks(Cropping(), np.zeros((200, 400, 3), np.uint8), [Roi(30, 30, 64), Roi(30, 30, 64)])
+    assert np.isfinite(found.points).all()
+    assert found.scores[:, 0].tolist() == pytest.approx([0, 0.9])
+
+
 def test_points_in_the_corners_of_the_region_are_possible():
     corners = np.zeros((98, 2), np.float32)
     corners[1::2] = 63

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.measures import BLENDSHAPES, MEASURE_COLUMNS, Measurer
+from canthus.runtime.measures import BLENDSHAPES, MEASURE_COLUMNS, Measurer, measurer
 from canthus.runtime.measures.features import FEATURES, features
 from canthus.runtime.measures.head import HEAD as INCLUDED
 from canthus.runtime.measures.head import included_head, read_head
@@ -345,6 +345,11 @@ def test_a_file_that_is_no_head_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"head\.json: is not a model of the head"):
         read_head(path)
+
+
+def test_a_direction_is_turned_by_a_rotation():
+    rotation, vector = rotations_from_angles(np.array([[20.0, -35.0, 50.0]]))[0], (1.0, -2.0, 0.5)
+    np.testing.assert_allclose(measurer._turned(rotation.tolist(), vector), rotation @ vector)
 
 
 def test_the_included_head_is_symmetric_and_in_millimetres():
