@@ -20,6 +20,7 @@ from canthus.runtime.streams.address import parse_address
 from canthus.runtime.streams.kinds import leaves_machine
 from canthus.runtime.streams.openseeface import PACKET
 from canthus.runtime.streams.osc_template import FLOAT, MAX_PACKET, OscTemplate
+from canthus.runtime.streams.vmc import quaternion_from_rotation
 from support.heads import SIZE, frame_of, measured_faces
 
 AHEAD = ((0, 0, 0), (0, 0, 600))
@@ -83,6 +84,12 @@ def test_the_head_turns_about_the_axes_of_unity(reader, angles, axis):
         turned = bones(reader.take(6 + len(BLENDSHAPES)))["Head"][3:]
     half = math.radians(10)
     np.testing.assert_allclose(turned, (*(math.sin(half) * np.array(axis)), math.cos(half)), atol=0.01)
+
+
+@pytest.mark.parametrize("angles", [(10, 20, 30), (170, 10, -20), (10, 170, 20), (-20, 10, 170), (100, 100, -100)])
+def test_a_quaternion_is_the_rotation_whichever_of_its_values_is_largest(angles):
+    rotation = rotations_from_angles(np.array([angles], np.float64))[0]
+    np.testing.assert_allclose(matrix(quaternion_from_rotation(rotation)), rotation, atol=1e-9)
 
 
 def test_vmc_says_that_no_face_is_tracked(reader):
