@@ -25,8 +25,8 @@ TOP_LEVEL = {
 }  # fmt: skip
 SOURCES = [path for room in ROOMS for path in sorted((REPOSITORY / room).rglob("*.py"))]
 RUNTIME_ORDER = (
-    "errors limits threads addresses extras interrupts file_lock files abandoned temporal closeable fields schemes wflw "
-    "measures types decode geometry calibration person_file models downloads engine_files cuda backends landmarks "
+    "errors limits threads addresses extras interrupts file_lock files abandoned temporal closeable fields schemes "
+    "wflw measures types decode geometry calibration person_file models downloads engine_files cuda backends landmarks "
     "detector background saved_state smooth cuts tracks tracker processing trace channel image_header "
     "native_messages image_files media elementary damage cameras camera_frames video_file seek stream fragments "
     "codecs track_copies sinks tables draw_measures draw pipeline"
