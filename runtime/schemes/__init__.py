@@ -88,8 +88,9 @@ class Scheme:
         paired = [point for pair in self.mirror_pairs for point in pair]
         if twice := sorted({point for point in paired if paired.count(point) > 1}):
             raise FieldError(f"mirror_pairs: point {twice[0]} occurs twice (expected each point in one pair at most)")
-        if self.names and len(set(self.names)) != self.points:
-            raise FieldError(f"names: expected {self.points} different names, got {len(set(self.names))}")
+        if self.names and not len(self.names) == len(set(self.names)) == self.points:
+            found = f"{len(set(self.names))} in a list of {len(self.names)}"
+            raise FieldError(f"names: expected {self.points} different names, got {found}")
         for name, (left, right) in (("normalizer", self.normalizer), ("eyes", self.eyes)):
             if bool(left) != bool(right):
                 raise FieldError(f"{name}: expected points in both groups, or in none")

@@ -99,6 +99,7 @@ def test_a_scheme_is_read_as_it_was_written(scheme, tmp_path):
         ({"regions": {"chin": (9,)}}, "regions: there is no point 9"),
         ({"mirror_pairs": ((0, 1), (1, 2))}, "mirror_pairs: point 1 occurs twice"),
         ({"names": ("a", "b", "c", "a")}, "names: expected 4 different names, got 3"),
+        ({"names": ("a", "b", "c", "d", "a")}, "names: expected 4 different names, got 4 in a list of 5"),
         ({"eyes": ((0,), ())}, "eyes: expected points in both groups"),
         ({"ibug_68": (0, 1)}, "ibug_68: expected 68 points, got 2"),
         ({"wflw": (60, 72, 54)}, "wflw: expected 4 points, got 3"),
