@@ -39,7 +39,7 @@ OWN = "own"
 """Its file own.toml names the points of WFLW, so that training starts from their maps."""
 
 RECIPE = {
-    "epochs": 15, "batch": 10, "warm_up": 10, "learning_rate": 2e-3, "weight_decay": 0, "ema_decay": 0.95,
+    "epochs": 40, "batch": 10, "warm_up": 10, "learning_rate": 1e-3, "weight_decay": 0, "ema_decay": 0.95,
     "held_out": 0, "negative_fraction": 0, "augmentation.rotation": 10, "augmentation.dropout_p": 0,
     "augmentation.occluder_p": 0, "augmentation.webcam_p": 0, "augmentation.blur_p": 0, "augmentation.downscale_p": 0,
 }  # fmt: skip
