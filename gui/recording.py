@@ -212,6 +212,7 @@ class _Writer:
     """The open files of a recording."""
 
     def __init__(self, options: RecordingOptions, first: Result, outputs: "list[Output]") -> None:
+        from canthus.runtime.codecs import Encoding
         from canthus.runtime.sinks import VideoSink
         from canthus.runtime.tables import FRAMES, TableSink
 
@@ -221,7 +222,7 @@ class _Writer:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             self._source = _open_source(options.file, first, Path(folder))
             begin = first.frame.seconds if self._source.path == options.file else 0.0
-            self._video: VideoSink = VideoSink(options.video, self._source, begin=begin)
+            self._video: VideoSink = VideoSink(options.video, self._source, Encoding(tone_map=True), begin)
         outputs.append(self._video)
         self._table: TableSink | None = None
         if options.table is not None:

@@ -4,15 +4,17 @@ Every encoder gets one packet per frame, in the order of the frames: so a run th
 frame can be shown as long as in the source.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import av
 
 from canthus.runtime.errors import UsageError
 from canthus.runtime.files import check_suffix
+from canthus.runtime.hardware import check_encoder
 from canthus.runtime.media import has_many_bits
 from canthus.runtime.threads import thread_limit
+from canthus.runtime.options import HARDWARE_CODECS
 
 _HEVC = (".mp4", ".m4v", ".mov", ".mkv", ".ts")
 _H264 = (*_HEVC, ".flv")
@@ -31,6 +33,9 @@ class Codec:
     options: dict[str, str] = field(default_factory=dict)
     crf: int | None = None  # default quality; None if the codec has no such value
     worst: int = 51  # largest value of crf
+    quality: str = "crf"  # the encoder's name of the option of this quality
+    hardware: bool = False  # not every machine has it
+    device: str = ""  # kind of device that frames are copied to before they are encoded; see hardware.py
 
 
 CODECS = {
@@ -78,6 +83,27 @@ CODECS = {
 }
 """By the names of `--codec`. An empty format of pixels is that of the source: FFV1 is lossless."""
 
+
+def _hardware_codecs() -> dict[str, Codec]:
+    """Return the encoders of GPUs by their names in FFmpeg. B-frames are off, as in the others."""
+    no_b = {"bf": "0"}
+    makers = {
+        "nvenc": Codec("", (), ("yuv420p", "p010le"), "", no_b | {"preset": "p4", "rc": "constqp"}, 24, 51, "qp"),
+        "vaapi": Codec("", (), ("nv12", "p010le"), "", no_b | {"rc_mode": "CQP"}, 24, 51, "qp", device="vaapi"),
+        "videotoolbox": Codec("", (), ("nv12", "p010le"), "", no_b | {"b": "12M"}),
+        "qsv": Codec("", (), ("nv12", "p010le"), "", no_b, 24, 51, "global_quality"),
+    }
+    found = {}
+    for name in HARDWARE_CODECS:
+        coding, _, maker = name.partition("_")
+        one = makers[maker]
+        pixels = (one.pixels[0], one.pixels[0]) if coding == "h264" else one.pixels
+        found[name] = replace(one, encoder=name, suffixes=CODECS[coding].suffixes, pixels=pixels, hardware=True)
+    return found
+
+
+CODECS |= _hardware_codecs()
+
 VIDEO_SUFFIXES = (*_H264, ".webm")
 """Formats that store a timestamp for each frame. In an .avi or .mpg frames would change their order."""
 
@@ -93,6 +119,7 @@ class Encoding:
     crf: int | None = None  # quality, 0 = best
     pixels: str | None = None  # FFmpeg's name of a format of pixels
     alpha: bool = False  # write frames (H, W, 4) RGBA
+    tone_map: bool = False  # write HDR sources as SDR
 
 
 def codec_for(path: Path, encoding: Encoding) -> Codec:
@@ -119,6 +146,8 @@ def codec_for(path: Path, encoding: Encoding) -> Codec:
         raise UsageError(f"--crf {encoding.crf}: {name} has no such quality; leave it out")
     if encoding.crf is not None and not 0 <= encoding.crf <= codec.worst:
         raise UsageError(f"--crf {encoding.crf}: not a quality of {name} (expected 0 to {codec.worst}, 0 is best)")
+    if codec.hardware:
+        check_encoder(codec.encoder, codec.pixels[0], codec.device, HARDWARE_CODECS)
     known = pixel_formats(codec)
     if encoding.pixels is not None and encoding.pixels not in known:
         raise UsageError(f"--pix-fmt {encoding.pixels}: {name} cannot encode it (expected {', '.join(known)})")
@@ -127,6 +156,8 @@ def codec_for(path: Path, encoding: Encoding) -> Codec:
 
 def pixel_formats(codec: Codec) -> list[str]:
     """Return FFmpeg's names of the formats of pixels that an encoder accepts."""
+    if codec.device:  # its encoder takes frames of the device, which PyAV copies
+        return [*dict.fromkeys(codec.pixels)]
     return [known.name for known in av.Codec(codec.encoder, "w").video_formats or ()]
 
 
@@ -150,7 +181,7 @@ def encoder_options(codec: Codec, encoding: Encoding, large: bool) -> dict[str, 
     if codec.encoder == "prores_ks":
         options |= {"profile": "4" if encoding.alpha else "3"}  # 4444 and HQ
     if codec.crf is not None:
-        options |= {"crf": str(codec.crf if encoding.crf is None else encoding.crf)}
+        options |= {codec.quality: str(codec.crf if encoding.crf is None else encoding.crf)}
     if large and codec.encoder == "libx264":  # it would hold 20 frames of 8K, and four filtered copies of each: 2 GB
         options |= {"tune": "zerolatency", "subq": "0"}
     if thread_limit() and codec.encoder == "libx265":  # it has threads beside those that FFmpeg knows of

@@ -9,6 +9,7 @@ from typing import TypeVar
 import av
 
 from canthus.runtime.media import AV_TIME_BASE, demux, to_rgb
+from canthus.runtime.tone_mapping import to_eight_bits
 from canthus.runtime.types import Frame
 from canthus.runtime.video_file import VideoFile
 
@@ -51,12 +52,14 @@ class SeekableVideo(VideoFile):
         if seconds > 0 and self._clock == "pts":
             container, stream = self._open()
             with container:
+                mapper = self.tone_mapper()
                 decoded = _decoded_near(container, stream, self.start + seconds)
                 first = next(decoded, None)
                 if first is not None and self._time(first) <= seconds + ROUNDING:
                     for stored in _shown_from(seconds, itertools.chain([first], decoded), self._time, cancelled):
                         time = self._time(stored)
-                        yield Frame(self._turn(to_rgb(stored)), round(time * self.rate), time, float(self.pixel_aspect))
+                        image = to_eight_bits(mapper.convert(stored)) if mapper else to_rgb(stored)
+                        yield Frame(self._turn(image), round(time * self.rate), time, float(self.pixel_aspect))
                     return
         yield from _shown_from(seconds, iter(self), lambda frame: frame.seconds, cancelled)
 

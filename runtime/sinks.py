@@ -29,6 +29,7 @@ from canthus.runtime.fragments import (
     encoded_packets,
     videos_left,
 )
+from canthus.runtime.hardware import encoder_device
 from canthus.runtime.interrupts import ctrl_c_deferred
 from canthus.runtime.media import ROUNDED_DOWN, error_reason
 from canthus.runtime.native_messages import native_messages_caught
@@ -126,10 +127,10 @@ class VideoSink(Closeable):
     def _open(self, source: VideoFile) -> None:
         """Create the file with its streams and its header."""
         decoder = source.stream.codec_context
-        pixels = self._pixels = select_pixels(self._codec, self._encoding, decoder.pix_fmt or "yuv420p")
+        pixels = self._pixels = select_pixels(self._codec, self._encoding, source.pixels)
         self._container = av.open(str(self.draft.file), "w")
         rate = Fraction(source.rate).limit_denominator(1001)
-        stream = self._container.add_stream(self._codec.encoder, rate=rate)
+        stream = self._container.add_stream(self._codec.encoder, rate=rate, **encoder_device(self._codec.device))
         assert isinstance(stream, av.VideoStream), "its encoder is one of video"
         self._stream = stream
         stream.width, stream.height, stream.pix_fmt = self._width, self._height, pixels
@@ -137,7 +138,7 @@ class VideoSink(Closeable):
         encoder = self._stream.codec_context
         encoder.thread_count = thread_limit()  # 0: FFmpeg decides
         encoder.time_base, encoder.sample_aspect_ratio = self._tick, source.pixel_aspect
-        if self._codec.encoder == "libx265" and self._is_fragmented:
+        if encoder.codec.canonical_name == "hevc" and self._is_fragmented:
             encoder.codec_tag = "hvc1"  # the only one that players of Apple accept
         self._matrix = self._set_colors(encoder, decoder, pixels)
         self._fragments = Fragments(self._container)
@@ -149,7 +150,8 @@ class VideoSink(Closeable):
         with native_messages_caught() if self._codec.encoder == "libsvtav1" else contextlib.nullcontext():
             self._container.start_encoding()
         self._reformatter = VideoReformatter()
-        self._too_dark = decoder.pix_fmt in ROUNDED_DOWN and decoder.height % 2 == 0
+        rounded_down = source.device is None and not source.transfer and source.pixels in ROUNDED_DOWN
+        self._too_dark = rounded_down and decoder.height % 2 == 0
 
     def _set_colors(self, encoder: av.VideoCodecContext, decoder: av.VideoCodecContext, pixels: str) -> int | None:
         """Set the color tags, and return the number of the matrix from RGB to YUV; None for RGB.
@@ -158,12 +160,23 @@ class VideoSink(Closeable):
         """
         if pixels in RGB_FORMATS:
             return None
-        known = decoder.colorspace in RGB_TO_YUV_MATRIX and not self._encoding.alpha
+        known = decoder.colorspace in RGB_TO_YUV_MATRIX and not self._encoding.alpha and not self._is_converted
         encoder.colorspace = decoder.colorspace if known else Colorspace.ITU709
         if not self._encoding.alpha:
-            encoder.color_primaries, encoder.color_trc = decoder.color_primaries, decoder.color_trc
+            encoder.color_primaries, encoder.color_trc = self._tags
         encoder.color_range = ColorRange.MPEG
         return RGB_TO_YUV_MATRIX[encoder.colorspace]
+
+    @property
+    def _is_converted(self) -> bool:
+        """Whether the source is HDR and the frames to write are SDR."""
+        return bool(self._source.transfer) and self._encoding.tone_map
+
+    @property
+    def _tags(self) -> tuple[int, int]:
+        """FFmpeg's numbers of the primaries and of the transfer characteristic."""
+        tags = self._source.stream.codec_context
+        return (1, 1) if self._is_converted else (tags.color_primaries, tags.color_trc)
 
     def _muxer_options(self) -> dict[str, str]:
         """Return options with which a killed process leaves a file that can be played."""
@@ -201,8 +214,7 @@ class VideoSink(Closeable):
             frame, self._width, self._height, format=self._pixels, dst_colorspace=self._matrix
         )
         if not self._encoding.alpha:  # the encoder of ProRes takes them from the frame
-            tags = self._source.stream.codec_context
-            frame.color_primaries, frame.color_trc = tags.color_primaries, tags.color_trc
+            frame.color_primaries, frame.color_trc = self._tags
         frame.pts, frame.time_base = self._next_tick(seconds), self._tick
         with self._writing(), ctrl_c_deferred():  # without a packet that was encoded, those after it are damaged
             self._mux(self._stream.encode(frame))

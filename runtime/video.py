@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 from canthus.runtime.batch.options import add_batch_options, batch_from_args, is_batch
 from canthus.runtime.errors import UsageError
 from canthus.runtime.options import (
+    HARDWARE_CODECS,
+    HARDWARE_DECODERS,
     Outputs,
     add_landmarker_options,
     add_measure_options,
@@ -60,6 +62,8 @@ EXAMPLES = """examples:
   canthus video clip.mp4 -o overlay.mp4 --table points.csv --max-faces 1 --overwrite
   canthus video clip.mp4 -o overlay.mp4 --resume    go on after Ctrl-C or a crash
   canthus video clip.mp4 -o part.mp4 --start 1:30 --end 2:00 --codec hevc --crf 18
+  canthus video phone.mov -o sdr.mp4 --tone-map     an HDR video (PQ, HLG) as SDR
+  canthus video clip.mp4 -o o.mp4 --hwaccel auto --codec h264_nvenc    decode and encode by a GPU
   canthus video clip.mp4 -o points.mov --overlay-only    the drawing alone, with transparency
   canthus video clips/ other.mp4 'takes/*.mov' --table tables/ --jobs 4    many files, in four processes
   canthus video @list.txt -o drawn/ --table tables/ --shard 3/8            the third of eight parts of a list
@@ -154,6 +158,7 @@ def _process_many(args: argparse.Namespace, outputs: Outputs, given: VideoWork) 
         "settings": describe_settings(given.settings),
         "selection": asdict(given.options.selection),
         "encoding": asdict(given.options.encoding),
+        "hwaccel": given.options.hwaccel,
         "formats": {kind: suffix for kind, (_, suffix) in folders.items()},
     }
     batch = Batch(
@@ -169,7 +174,22 @@ def _add_video_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--end", type=seconds_argument, default=math.inf, metavar="TIME", help="time at which to stop")
     parser.add_argument("--every", type=positive_int, default=1, metavar="N", help="read one frame of N (default: 1)")
-    parser.add_argument("--codec", choices=CODEC_NAMES, help="of the overlay (default: h264; vp9 in a .webm)")
+    parser.add_argument(
+        "--codec",
+        choices=(*CODEC_NAMES, *HARDWARE_CODECS),
+        metavar="NAME",
+        help=f"of the overlay: {', '.join(CODEC_NAMES)}, or an encoder of a GPU such as h264_nvenc, hevc_vaapi, "
+        "h264_videotoolbox or hevc_qsv (default: h264; vp9 in a .webm)",
+    )
+    parser.add_argument(
+        "--hwaccel",
+        choices=HARDWARE_DECODERS,
+        default="none",
+        metavar="DEVICE",
+        help=f"what decodes the video: {', '.join(HARDWARE_DECODERS[2:])}; auto: the first of these that can, else the "
+        "CPU (default: none, the CPU)",
+    )
+    parser.add_argument("--tone-map", action="store_true", help="write the overlay of an HDR video as SDR (BT.709)")
     parser.add_argument(
         "--crf", type=int, metavar="N", help="quality of the overlay, 0 is best (default: by the codec)"
     )
@@ -190,7 +210,8 @@ def _video_options(args: argparse.Namespace) -> "VideoOptions":
     if args.end <= args.start:
         raise UsageError(f"--end {args.end:g}: is not after --start {args.start:g} (seconds)")
     selection = Selection(args.start, args.end, args.every)
-    return VideoOptions(selection, Encoding(args.codec, args.crf, args.pix_fmt, args.overlay_only), args.resume)
+    encoding = Encoding(args.codec, args.crf, args.pix_fmt, args.overlay_only, args.tone_map)
+    return VideoOptions(selection, encoding, args.resume, args.hwaccel)
 
 
 def _print_report(source: Path, outputs: Outputs, report: "Report") -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.damage import BARE_JPEGS, DamageCheck
 from canthus.runtime.errors import InputError
+from canthus.runtime.hardware import NONE, accelerator, select_device
 from canthus.runtime.limits import FRAME_LIMIT, check_size, current_limit
 from canthus.runtime.media import (
     AV_TIME_BASE,
@@ -30,6 +31,7 @@ from canthus.runtime.media import (
     to_wide_rgb,
 )
 from canthus.runtime.threads import thread_limit
+from canthus.runtime.tone_mapping import TRANSFERS, ToneMapper, to_eight_bits
 from canthus.runtime.types import Frame
 
 NO_IMAGE: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
@@ -38,6 +40,9 @@ NO_IMAGE: NDArray[np.uint8] = np.zeros((0, 0, 3), np.uint8)
 DTS_FORMATS = ("avi",)
 """FFmpeg's names of the formats that store decoding times only. It guesses presentation times, which are wrong if a
 video has B-frames."""
+
+DOWNLOADED = {"nv12": "yuv420p", "p010le": "yuv420p10le", "p016le": "yuv420p12le"}
+"""Formats of pixels in which devices return frames, and those that the CPU decodes the same videos to."""
 
 LARGE_FRAME = 16_000_000
 """Pixels from which on memory matters more than speed: two frames are decoded at the same time, and none ahead."""
@@ -75,22 +80,35 @@ class VideoFile(Closeable):
     Attributes:
         width, height: Size of the frames in pixels.
         pixel_aspect: Width of a pixel as shown, divided by its height.
+        pixels: FFmpeg's name of the format of pixels.
+        transfer, primaries: "pq", "hlg" or empty (SDR), and FFmpeg's number of the primaries.
+        device: The kind of device that decodes, such as "cuda"; None is the CPU.
         rate: Frames per second, on average.
         start: The file's own timestamp of the first frame, in seconds.
         end: After the last frame: the time at which it is no longer shown. None before that.
         damaged: After the last frame: what is lost or could not be decoded, or empty.
 
+    Args:
+        path: The file.
+        hwaccel: "none", or the device that decodes; see `hardware.select_device`.
+
     Raises:
+        BackendError: If the device cannot decode it.
         InputError: If the file does not exist, is not a video, has frames of more than 36 megapixels, or no frame can
             be decoded. The environment variable CANTHUS_MAX_FRAME_MEGAPIXELS sets another limit.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, hwaccel: str = NONE) -> None:
         self.path = Path(path)
+        self.device: str | None = None
         if not self.path.is_file():
             problem = "is a folder or a pipe (expected a video file)" if self.path.exists() else "no such file"
             raise InputError(f"{path}: {problem}")
         self._container, self.stream = self._open()
+        if hwaccel != NONE:
+            self._container.close()
+            self.device = select_device(self.path, hwaccel)
+            self._container, self.stream = self._open()
         self.damaged = ""
         self.end: float | None = None
         self._video_end = 0.0  # end of the last frame so far, as the file's own timestamp
@@ -104,6 +122,9 @@ class VideoFile(Closeable):
             self._container.close()
             raise InputError(f"{path}: no frame can be decoded")
         self._flipped, self._turns = orientation(first)
+        self.pixels = DOWNLOADED.get(first.format.name, first.format.name)
+        self.transfer = TRANSFERS.get(int(self.stream.codec_context.color_trc), "")
+        self.primaries = int(self.stream.codec_context.color_primaries)
         if self._clock == "pts" and self.stream.codec_context.has_b_frames and not _increase(first, decoded):
             self._clock = "dts"
         self.start = self._start(first)
@@ -117,7 +138,7 @@ class VideoFile(Closeable):
 
     def _open(self) -> tuple[av.container.InputContainer, av.VideoStream]:
         try:
-            container = open_media(self.path)
+            container = open_media(self.path, **({"hwaccel": accelerator(self.device)} if self.device else {}))
         except (av.error.FFmpegError, ValueError) as error:
             raise InputError(f"{self.path}: {_describe_unreadable(self.path, error)}") from error
         stream = main_track(container.streams.video)
@@ -169,17 +190,23 @@ class VideoFile(Closeable):
     def __iter__(self) -> Iterator[Frame]:
         return self.read(Selection())
 
-    def read(self, selection: Selection, skip: int = 0, deep: bool = False) -> Iterator[Frame]:
+    def tone_mapper(self) -> ToneMapper | None:
+        """Return a converter of the stored frames to SDR, for use in one thread; None if they are SDR."""
+        return ToneMapper(self.transfer, self.primaries) if self.transfer else None
+
+    def read(self, selection: Selection, skip: int = 0, deep: bool = False, tone_map: bool = False) -> Iterator[Frame]:
         """Iterate over a part of the frames. Their index and time are those in the whole video.
 
         Args:
             selection: Which frames. Those before its start are decoded too, because others depend on them.
             skip: How many of these frames have NO_IMAGE instead of their image, which takes less time.
-            deep: Yield `DeepFrame` if the video has more than 8 bits.
+            deep: Yield `DeepFrame` if the video has more than 8 bits or is HDR.
+            tone_map: Let `DeepFrame.deep` be SDR too. `Frame.image` always is.
         """
         self.damaged, self.end, self._video_end = "", None, 0.0
         # A new container each time: a raw stream, as many cameras write, cannot be rewound.
         container, stream = self._open()
+        mapper = self.tone_mapper()
         with container:
             count = 0
             for index, stored, seconds in self._timed(self._decoded(container, stream)):
@@ -194,13 +221,14 @@ class VideoFile(Closeable):
                 if (count - 1) // selection.every < skip:
                     yield Frame(NO_IMAGE, index, seconds, float(self.pixel_aspect))
                     continue
-                image = self._turn(to_rgb(stored))
-                if deep and has_many_bits(stored.format.name):
-                    wide = self._turn(to_wide_rgb(stored))
-                    del stored
+                sdr = mapper.convert(stored) if mapper else None
+                image = self._turn(to_rgb(stored) if sdr is None else to_eight_bits(sdr))
+                if deep and (mapper or has_many_bits(stored.format.name)):
+                    wide = self._turn(sdr if sdr is not None and tone_map else to_wide_rgb(stored))
+                    del stored, sdr
                     yield DeepFrame(image, index, seconds, float(self.pixel_aspect), deep=wide)
                 else:
-                    del stored
+                    del stored, sdr
                     yield Frame(image, index, seconds, float(self.pixel_aspect))
 
     def _decoded(self, container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:

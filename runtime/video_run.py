@@ -36,6 +36,7 @@ from canthus.runtime.stopped_runs import (
     run_identity,
 )
 from canthus.runtime.tables import FRAMES, STDOUT, Stopped, TableSink, check_table
+from canthus.runtime.tone_mapping import place_drawing
 from canthus.runtime.trace import Recorder
 from canthus.runtime.trace.recorder import check_trace
 from canthus.runtime.types import Faces, Frame
@@ -55,6 +56,7 @@ class VideoOptions:
     encoding: Encoding = field(default_factory=Encoding)
     resume: bool = False
     unattended: bool = False  # with `resume`: go on if possible, or start again, without a message; name no parts
+    hwaccel: str = "none"  # the device that decodes
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,7 @@ class _Run:
                 "settings": describe_settings(self.settings),
                 "selection of frames": asdict(self.options.selection),
                 "encoding": asdict(self.options.encoding),
+                "decoding": self.file.device,
                 "drawings": self.outputs.drawings,
                 "table": [self.outputs.measures, self.outputs.faces_only],
                 "outputs": [path.name for path in self.paths],
@@ -107,10 +110,19 @@ class _Run:
         )
 
     @property
+    def keeps_hdr(self) -> bool:
+        """Whether the frames of the overlay are HDR."""
+        return bool(self.file.transfer) and not (self.options.encoding.tone_map or self.options.encoding.alpha)
+
+    @property
     def deep(self) -> bool:
         """Whether frames are read, and the overlay is written, with more than 8 bits."""
-        source = self.file.stream.codec_context.pix_fmt or "yuv420p"
-        if self.outputs.overlay is None or self.options.encoding.alpha or not has_many_bits(source):
+        source = self.file.pixels
+        if self.outputs.overlay is None or self.options.encoding.alpha:
+            return False
+        if self.keeps_hdr:
+            return True
+        if not has_many_bits(source):
             return False
         codec = codec_for(self.outputs.overlay, self.options.encoding)
         return has_many_bits(select_pixels(codec, self.options.encoding, source))
@@ -133,8 +145,9 @@ def process_video(
             the work starts.
     """
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(VideoFile(source))
-        run = _Run(file, outputs, settings, options or VideoOptions())
+        options = options or VideoOptions()
+        file = stack.enter_context(VideoFile(source, options.hwaccel))
+        run = _Run(file, outputs, settings, options)
         stack.enter_context(_claimed(run))
         stack.enter_context(_new_start_after_error(run))
         stopped = _stopped_run(run) if run.options.resume else None
@@ -247,6 +260,9 @@ def _draw(run: _Run, frame: Frame, faces: Faces) -> NDArray[np.uint8] | NDArray[
     drawings = run.outputs.drawings
     if run.options.encoding.alpha:
         return draw_alone(frame.image.shape[:2], faces, drawings)
+    if isinstance(frame, DeepFrame) and run.keeps_hdr:
+        alone = draw_alone(frame.image.shape[:2], faces, drawings)
+        return place_drawing(frame.deep, alone, run.file.transfer, run.file.primaries)
     drawn = draw(frame.image, faces, drawings=drawings)
     if not isinstance(frame, DeepFrame):
         return drawn
@@ -298,7 +314,7 @@ def _landmark(
                 yield found.pop()  # not kept here
 
     def read() -> Iterator[Frame]:
-        return run.file.read(run.options.selection, skip, run.deep)
+        return run.file.read(run.options.selection, skip, run.deep, run.options.encoding.tone_map)
 
     if run.file.is_large:
         yield from find_faces(read())
