@@ -89,6 +89,26 @@ def test_wrong_addresses_are_one_line(memory, pools, capsys, word, message):
     assert error.count("\n") == 1
 
 
+class NoCredentialsError(Exception):
+    """As botocore raises it."""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [NoCredentialsError("Unable to\nlocate credentials"), ConnectionError("refused"), PermissionError("denied")],
+)
+@pytest.mark.parametrize("failing", ["isdir", "get_file", "put_file"])
+def test_errors_of_a_service_are_one_line_each(memory, pools, monkeypatch, capsys, error, failing):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(type(memory), failing, fail)
+    assert run("memory://clips/a.mp4" if failing == "get_file" else "memory://clips", "--table", "memory://t") == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("canthus video")]
+    assert lines
+    assert all(type(error).__name__ in line for line in lines)
+
+
 def test_missing_fsspec_and_ray_are_named_with_the_command_that_installs_them(memory, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     assert run("memory://clips", "--table", "tables") == 1
