@@ -12,9 +12,9 @@ import av
 from canthus.runtime.errors import UsageError
 from canthus.runtime.files import check_suffix
 from canthus.runtime.hardware import check_encoder
+from canthus.runtime.hardware_names import HARDWARE_CODECS
 from canthus.runtime.media import has_many_bits
 from canthus.runtime.threads import thread_limit
-from canthus.runtime.options import HARDWARE_CODECS
 
 _HEVC = (".mp4", ".m4v", ".mov", ".mkv", ".ts")
 _H264 = (*_HEVC, ".flv")

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from canthus.runtime.batch.options import add_batch_options, batch_from_args, is_batch
 from canthus.runtime.errors import UsageError
+from canthus.runtime.hardware_names import HARDWARE_CODECS, HARDWARE_DECODERS
 from canthus.runtime.options import (
-    HARDWARE_CODECS,
-    HARDWARE_DECODERS,
     Outputs,
     add_landmarker_options,
     add_measure_options,
@@ -211,7 +210,7 @@ def _video_options(args: argparse.Namespace) -> "VideoOptions":
         raise UsageError(f"--end {args.end:g}: is not after --start {args.start:g} (seconds)")
     selection = Selection(args.start, args.end, args.every)
     encoding = Encoding(args.codec, args.crf, args.pix_fmt, args.overlay_only, args.tone_map)
-    return VideoOptions(selection, encoding, args.resume, args.hwaccel)
+    return VideoOptions(selection, encoding, args.resume, hwaccel=args.hwaccel)
 
 
 def _print_report(source: Path, outputs: Outputs, report: "Report") -> None:

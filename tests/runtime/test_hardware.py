@@ -9,7 +9,7 @@ from canthus.runtime import codecs, hardware
 from canthus.runtime.cli import main
 from canthus.runtime.codecs import CODECS, Encoding, codec_for, encoder_options, select_pixels
 from canthus.runtime.errors import BackendError, InputError
-from canthus.runtime.options import HARDWARE_CODECS, HARDWARE_DECODERS
+from canthus.runtime.hardware_names import HARDWARE_CODECS, HARDWARE_DECODERS
 from canthus.runtime.sinks import VideoSink
 from canthus.runtime.video_file import VideoFile
 from support.videos import write_video
