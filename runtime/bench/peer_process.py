@@ -23,6 +23,7 @@ class PeerProcess(Closeable):
 
     def __init__(self, candidate: Candidate, python: Path, frames: Path, threads: int) -> None:
         self.name = candidate.name
+        self.reads_videos = candidate.kind in ("canthus", "face_mesh")
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - what the candidate logs; closed in `close`
         words = [str(python), "-P", str(WORKER), candidate.kind, candidate.file, str(frames), str(threads)]
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

@@ -7,6 +7,7 @@ the process is also limited to as many cores.
 Each line of the input is a JSON object {"first": A, "end": B} for the frames A to B - 1, in order. Each line of the
 output answers: {"seconds": [...], "found": [...]} with a time and the number of faces for each frame. The first line is
 {"ready": version} or {"error": reason}. {"image": I} answers {"points": [[x, y] ...]} or null for a single image.
+{"video": V} answers {"seconds": S, "frames": F} for the way from a video file to the points of its frames.
 """
 
 import json
@@ -48,6 +49,11 @@ def main(kind: str, file: str, frames_file: str, threads: str) -> None:
         if "image" in task:
             points = place(np.load(task["image"]))
             answer({"points": None if points is None else np.asarray(points).round(3).tolist()})
+            continue
+        if "video" in task:
+            began = time.perf_counter()
+            count = VIDEO_READERS[kind](file, run, task["video"])
+            answer({"seconds": time.perf_counter() - began, "frames": count})
             continue
         seconds, found = [], []
         for index in range(task["first"], task["end"]):
@@ -153,6 +159,40 @@ def open_dlib(file: str, threads: int) -> Opened:  # noqa: ARG001 - it has one t
 
     return f"dlib {dlib.__version__}", run, place
 
+
+def read_with_canthus(model: str, _: Callable[[Any, int], int], video: str) -> int:
+    """Do what `canthus video --table` does, the opening of the networks included, and return the number of frames."""
+    import tempfile
+    from pathlib import Path
+
+    from canthus.runtime import Settings
+    from canthus.runtime.options import Outputs
+    from canthus.runtime.video_run import process_video
+
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = Outputs(None, Path(folder, "points.csv"))
+        settings = Settings(model=model, max_faces=1, gpu=False)
+        return process_video(Path(video), outputs, settings, lambda *_: None).frames
+
+
+def read_with_face_mesh(_: str, run: Callable[[Any, int], int], video: str) -> int:
+    """Decode with OpenCV, as MediaPipe's examples do, run the opened Face Mesh, and return the number of frames."""
+    import cv2
+
+    capture, count = cv2.VideoCapture(video), 0
+    while True:
+        read, frame = capture.read()
+        if not read:
+            capture.release()
+            return count
+        run(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB), count)
+        count += 1
+
+
+VIDEO_READERS: dict[str, Callable[[str, Callable[[Any, int], int], str], int]] = {
+    "canthus": read_with_canthus,
+    "face_mesh": read_with_face_mesh,
+}
 
 OPENERS: dict[str, Callable[[str, int], Opened]] = {
     "canthus": open_canthus,

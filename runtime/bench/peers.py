@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from canthus.runtime.bench.machine import describe_machine
 from canthus.runtime.bench.peer_environments import Candidate, make_environment
 from canthus.runtime.bench.peer_process import PeerProcess
+from canthus.runtime.bench.peer_videos import describe_videos, measure_videos, summarize_videos
 from canthus.runtime.errors import CanthusError, InputError
 from canthus.runtime.options import command_parser, positive_int
 
@@ -37,6 +38,7 @@ EXAMPLES = """examples:
   canthus bench peers -o peers.json                                   MediaPipe Face Mesh, with and without attention
   canthus bench peers -o peers.json --clip my.mp4 --threads 2         on your video, with two threads
   canthus bench peers -o peers.json --peer PFLD*.onnx lm_model3.onnx  and other networks
+  canthus bench peers -o peers.json --video --threads 2               the frame rate of whole videos on two cores
   canthus bench peers -o peers.json --wflw WFLW                       and the errors of the inner points"""
 
 BASE = "MediaPipe Face Mesh"
@@ -81,6 +83,8 @@ def command(arguments: list[str]) -> int:
             turns = measure(processes, count, 1 if args.smoke else args.rounds)
             errors = _errors(processes, labelled, Path(folder))
             rows = summarize(processes, turns, errors)
+            measured = measure_videos(processes, clip, 1 if args.smoke else args.rounds) if args.video else {}
+            rates = summarize_videos(measured, BASE, bootstrap_ratio)
     report = {
         "machine": machine,
         "clip": clip.name,
@@ -89,9 +93,12 @@ def command(arguments: list[str]) -> int:
         "base": BASE,
         "labelled_faces": len(labelled),
         "rows": [asdict(row) for row in rows],
+        "videos": [rate._asdict() for rate in rates],
     }
     write_file(args.output, (json.dumps(report, indent=2) + "\n").encode())
     print(to_table(rows))
+    if rates:
+        print(describe_videos(rates))
     return 0
 
 
@@ -105,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--dlib", type=Path, metavar="FILE.dat", help="dlib's shape predictor for 68 points")
     parser.add_argument("--no-mediapipe", action="store_true", help="leave MediaPipe Face Mesh out")
     parser.add_argument("--wflw", type=Path, metavar="DIR", help="WFLW: also measure the error of the inner points")
+    parser.add_argument("--video", action="store_true", help="also measure from the file on: `canthus video --table`")
     parser.add_argument("--threads", type=positive_int, default=1, metavar="N", help="of each candidate (default: 1)")
     parser.add_argument("--frames", type=positive_int, default=120, metavar="N", help="of the video (default: 120)")
     parser.add_argument("--rounds", type=positive_int, default=3, metavar="N", help="over the frames (default: 3)")

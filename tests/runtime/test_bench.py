@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime import sample
-from canthus.runtime.bench import peer_environments, peers, stages, startup
+from canthus.runtime.bench import peer_environments, peer_videos, peer_worker, peers, stages, startup
 from canthus.runtime.bench.machine import describe_machine
 from canthus.runtime.bench.peer_accuracy import EQUIVALENTS, SHARED, LabelledFace, error_percent, read_faces
 from canthus.runtime.bench.peer_environments import Candidate, make_environment
@@ -19,6 +19,7 @@ from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.geometry import intersection_over_minimum
 from support.repository import REPOSITORY
 from support.shape import SHAPE
+from support.videos import write_video
 
 RELEASES = sorted((REPOSITORY / "runtime" / "bench" / "releases").glob("*.json"))
 
@@ -251,3 +252,41 @@ def test_video_that_is_shorter_than_a_turn_is_refused(tmp_path):
 def test_frames_are_stored_in_whole_turns(tmp_path):
     assert peers.store_frames(sample.CLIP, tmp_path / "frames.npy", 15) == 10
     assert np.load(tmp_path / "frames.npy", mmap_mode="r").shape == (15, 720, 1280, 3)
+
+
+class ScriptedVideo:
+    """A candidate that reads a video of 60 frames in a given time."""
+
+    def __init__(self, name, seconds, reads_videos=True):
+        self.name, self.seconds, self.reads_videos, self.asked = name, seconds, reads_videos, []
+
+    def ask(self, task):
+        self.asked.append(Path(task["video"]).name)
+        return {"seconds": self.seconds, "frames": 60}
+
+
+def test_rates_of_whole_videos_are_compared_with_the_base(tmp_path):
+    candidates = [ScriptedVideo("canthus fast", 0.5), ScriptedVideo(peers.BASE, 1.0), ScriptedVideo("dlib", 9.0, False)]
+    rates = peer_videos.measure_videos(candidates, tmp_path / "clip.mp4", 3)
+    assert [len(one.asked) for one in candidates] == [4, 4, 0]
+    rows = peer_videos.summarize_videos(rates, peers.BASE, peers.bootstrap_ratio)
+    assert [row[:3] for row in rows] == [("canthus fast", 120.0, 2.0), (peers.BASE, 60.0, 1.0)]
+    assert "canthus fast" in peer_videos.describe_videos(rows)
+    alone = peer_videos.summarize_videos({"canthus fast": rates["canthus fast"]}, peers.BASE, peers.bootstrap_ratio)
+    assert alone[0].ratio is None
+    assert "times" not in peer_videos.describe_videos(alone)
+
+
+def test_every_frame_of_a_video_is_read_by_both_ways(tmp_path, fake_networks):
+    clip = write_video(tmp_path / "clip.mp4", [index / 25 for index in range(12)])
+    shapes = []
+
+    def look(image, index):
+        shapes.append((index, image.shape))
+        return 0
+
+    assert peer_worker.read_with_canthus("fast", look, str(clip)) == 12
+    assert shapes == []
+    assert peer_worker.read_with_face_mesh("", look, str(clip)) == 12
+    assert shapes == [(index, (64, 96, 3)) for index in range(12)]
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
