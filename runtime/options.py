@@ -44,7 +44,7 @@ def add_landmarker_options(parser: argparse.ArgumentParser, max_faces: int = 8, 
     """Add --model, --detector-model, --cpu, --precision, --max-faces and, if faces are tracked, --no-smoothing."""
     parser.add_argument(
         "--model",
-        help="fast, accurate, or the path of a .onnx or .engine file (default: accurate on a GPU, else fast)",
+        help="tiny, fast, accurate, or the path of a .onnx or .engine file (default: accurate on a GPU, else fast)",
     )
     parser.add_argument(
         "--detector-model", type=Path, metavar="FILE", help="a .tflite face detector to use instead of the default"

@@ -50,7 +50,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         "--pretrained",
         type=Path,
         metavar="FILE",
-        help="start from these weights: an included model (fast, accurate), an exported model (.onnx), a .safetensors, "
+        help="start from these weights: an included model (tiny, fast, accurate), an exported model (.onnx), a .safetensors, "
         "or a .pth with weights only, such as HRNet-W18-C trained on ImageNet (of its authors or of timm). The model "
         "may have other points",
     )
