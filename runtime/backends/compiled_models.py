@@ -46,12 +46,18 @@ def compile_model(
         if single:
             (crops,) = network.inputs
             network.reshape({crops: [1, *list(crops.partial_shape)[1:]]})
-        if manifest is not None:
+        if manifest is not None and _fits(network, manifest):
             network = with_faster_decode(network, manifest)
         return core().compile_model(network, "CPU", options)
     except RuntimeError as refused:
         reason = str(refused).strip().splitlines()[-1]
         raise ModelError(f"{path}: OpenVINO cannot load it: {reason}") from refused
+
+
+def _fits(network: openvino.Model, manifest: Manifest) -> bool:
+    """Say whether a network has the inputs and outputs of its manifest. If not, the caller must see its own."""
+    crops = openvino.PartialShape([-1, manifest.size, manifest.size, 3])
+    return [port.partial_shape.compatible(crops) for port in network.inputs] == [True] and len(network.outputs) == 2
 
 
 def open_compiled(model: Model, single: bool = False) -> openvino.CompiledModel:

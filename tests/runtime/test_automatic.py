@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from canthus.runtime import engine_files, pipeline
-from canthus.runtime.backends import RegionBackend, automatic, engine_build, opening, predict_regions
+from canthus.runtime.backends import RegionBackend, automatic, engine_build, opening
+from canthus.runtime.backends.regions import predict_regions
 from canthus.runtime.bench import clip
 from canthus.runtime.bench.command import command as bench
 from canthus.runtime.calibration import Calibration

@@ -77,7 +77,7 @@ def test_wrong_options_are_refused(tmp_path, capsys):
             main(["stream", *words])
         assert ended.value.code == 2
         assert reason in capsys.readouterr().err
-    assert main(["stream", "--vmc", "a b"]) == 1
+    assert main(["stream", "--vmc", "a b"]) == 2
     assert "a b: is no address" in capsys.readouterr().err
     assert main(["stream", "--vmc", "--source", str(tmp_path / "none.mp4")]) == 1
     assert "no such file" in capsys.readouterr().err
