@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from canthus.runtime.backends import Backend
 from canthus.runtime.channel import Stage
 from canthus.runtime.codecs import Encoding, codec_for, select_pixels
 from canthus.runtime.draw import draw
+from canthus.runtime.draw_video import draw_alone, widen_drawing
 from canthus.runtime.errors import InputError, UsageError
 from canthus.runtime.files import Draft, Output, commit_together, keep_parts
 from canthus.runtime.kept_landmarker import landmarker_thread, open_landmarker
@@ -264,28 +265,7 @@ def _draw(run: _Run, frame: Frame, faces: Faces) -> NDArray[np.uint8] | NDArray[
         alone = draw_alone(frame.image.shape[:2], faces, drawings)
         return place_drawing(frame.deep, alone, run.file.transfer, run.file.primaries)
     drawn = draw(frame.image, faces, drawings=drawings)
-    if not isinstance(frame, DeepFrame):
-        return drawn
-    changed = np.flatnonzero((drawn != frame.image).any(2))
-    wide = frame.deep.reshape(-1, 3).copy()
-    change = drawn.reshape(-1, 3)[changed].astype(np.int32) - frame.image.reshape(-1, 3)[changed]
-    wide[changed] = np.clip(wide[changed] + 257 * change, 0, 65535)
-    return wide.reshape(frame.deep.shape)
-
-
-def draw_alone(size: tuple[int, ...], faces: Faces, drawings: Sequence[str]) -> NDArray[np.uint8]:
-    """Return what `draw` draws on images of a size (height, width), as RGBA (H, W, 4); alpha is not premultiplied.
-
-    It is computed from the drawing on black and on white.
-    """
-    black, white = (draw(np.full((*size[:2], 3), level, np.uint8), faces, drawings=drawings) for level in (0, 255))
-    found = np.zeros((*size[:2], 4), np.uint8)
-    rows, columns = np.nonzero((white != 255).any(2) | black.any(2))
-    on_black, on_white = black[rows, columns].astype(np.int32), white[rows, columns].astype(np.int32)
-    alpha = np.clip(255 - (on_white - on_black).min(1, keepdims=True), 1, 255)
-    found[rows, columns, :3] = np.clip((on_black * 255 + alpha // 2) // alpha, 0, 255)
-    found[rows, columns, 3:] = alpha
-    return found
+    return widen_drawing(drawn, frame) if isinstance(frame, DeepFrame) else drawn
 
 
 def _landmark(

@@ -10,10 +10,10 @@ import pytest
 from canthus.runtime.cli import main
 from canthus.runtime.codecs import CODECS, Encoding, pixel_formats
 from canthus.runtime.draw import draw
+from canthus.runtime.draw_video import draw_alone
 from canthus.runtime.sinks import VideoSink
 from canthus.runtime.types import Faces
 from canthus.runtime.video_file import DeepFrame, Selection, VideoFile
-from canthus.runtime.video_run import draw_alone
 from support.shape import SHAPE
 from support.videos import write_video
 
