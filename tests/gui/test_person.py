@@ -5,18 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PyQt6.QtCore import QSettings
 from PyQt6.QtWidgets import QApplication, QFileDialog
 
 from canthus.gui import app, person
 from canthus.gui.finder import Tracking
 from canthus.gui.panels.tracking import TrackingPanel
-from canthus.gui.preferences import Preferences, save_preferences
 from canthus.runtime.cli import main
 from canthus.runtime.measures.features import POPULATION
 from canthus.runtime.measures.known import make_known
 from canthus.runtime.person_file import read_person, write_person
-from support.viewer import Viewer, application, measured, wait_for
+from support.viewer import Viewer, application, measured, viewer_with_new_settings, wait_for
 
 qt = pytest.fixture(scope="session")(application)
 
@@ -25,11 +23,7 @@ KNOWN = make_known(POPULATION, (0.1, 0.1), np.zeros((98, 3)))
 
 @pytest.fixture
 def viewer(qt: QApplication, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Viewer]:
-    QSettings("canthus", "canthus").clear()
-    save_preferences(Preferences(folder=tmp_path))
-    opened = Viewer(monkeypatch)
-    yield opened
-    opened.close()
+    yield from viewer_with_new_settings(monkeypatch, tmp_path)
 
 
 def test_a_neutral_face_is_measured_and_saved_and_then_used(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from PyQt6.QtCore import QPoint, QSettings, Qt
+from PyQt6.QtCore import QPoint, Qt
 from PyQt6.QtGui import QPalette
 from PyQt6.QtTest import QTest
 from PyQt6.QtWidgets import QApplication
@@ -16,23 +16,20 @@ from PyQt6.QtWidgets import QApplication
 from canthus.gui.broadcast import Broadcast, StreamState
 from canthus.gui.panels import streams
 from canthus.gui.panels.streams import StreamsPanel
-from canthus.gui.preferences import Preferences, load_addresses, save_preferences
+from canthus.gui.preferences import load_addresses
 from canthus.runtime.errors import InputError
 from canthus.runtime.streams import KINDS, Kind, StreamOptions
 from canthus.runtime.types import Faces, Frame
-from support.viewer import Viewer, application, measured, wait_for
+from support.viewer import Viewer, application, measured, viewer_with_new_settings, wait_for
 
 qt = pytest.fixture(scope="session")(application)
 
 
 @pytest.fixture
 def viewer(qt: QApplication, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Viewer]:
-    QSettings("canthus", "canthus").clear()
-    save_preferences(Preferences(folder=tmp_path))
-    opened = Viewer(monkeypatch)
-    opened.tools.docks["streams"].show()
-    yield opened
-    opened.close()
+    for opened in viewer_with_new_settings(monkeypatch, tmp_path):
+        opened.tools.docks["streams"].show()
+        yield opened
 
 
 def free_port() -> int:

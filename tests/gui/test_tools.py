@@ -24,18 +24,14 @@ from canthus.gui.panels.tracking import TrackingPanel
 from canthus.gui.preferences import Preferences, load_preferences, load_style, save_preferences, save_style
 from canthus.gui.stream import Result
 from canthus.runtime.types import Faces
-from support.viewer import FakeMedia, Viewer, application, frame, measured, wait_for
+from support.viewer import FakeMedia, Viewer, application, frame, measured, viewer_with_new_settings, wait_for
 
 qt = pytest.fixture(scope="session")(application)
 
 
 @pytest.fixture
 def viewer(qt: QApplication, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Viewer]:
-    QSettings("canthus", "canthus").clear()
-    save_preferences(Preferences(folder=tmp_path))
-    opened = Viewer(monkeypatch)
-    yield opened
-    opened.close()
+    yield from viewer_with_new_settings(monkeypatch, tmp_path)
 
 
 def test_panels_are_hidden_until_they_are_wanted(viewer: Viewer) -> None:

@@ -6,15 +6,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PyQt6.QtCore import QSettings
 from PyQt6.QtWidgets import QApplication
 
 from canthus.gui import finder as finder_module
 from canthus.gui.finder import Tracking, TrackingControl
 from canthus.gui.live_trace import LiveTrace
 from canthus.gui.media import Source
+from canthus.gui.preferences import Preferences, save_preferences
 from canthus.gui.stream import FaceFinder, Result, Stream
 from canthus.gui.tools import Tools
 from canthus.gui.window import Window
@@ -207,3 +210,12 @@ class Viewer:
         self.stream.stop()
         self.tools.close()
         assert self.stream.join(2.0)
+
+
+def viewer_with_new_settings(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[Viewer]:
+    """Yield a viewer whose preferences are the default ones and name `folder`, for use as a fixture."""
+    QSettings("canthus", "canthus").clear()
+    save_preferences(Preferences(folder=folder))
+    opened = Viewer(monkeypatch)
+    yield opened
+    opened.close()
