@@ -16,6 +16,7 @@ from pathlib import Path
 from canthus.runtime.console import show_logs
 from canthus.runtime.errors import CanthusError, UsageError
 from canthus.runtime.interrupts import signals_end_command
+from canthus.runtime.memory_arenas import limit_memory_arenas
 
 GROUP = "canthus.commands"
 Command = Callable[[list[str]], int]
@@ -61,6 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in commands:
         print(f"canthus: unknown command {name!r} (commands: {', '.join(sorted(commands))})", file=sys.stderr)
         return 2
+    limit_memory_arenas()
     try:
         with show_logs(logging.DEBUG if debug else logging.INFO), signals_end_command():
             command: Command = commands[name].load()

@@ -75,7 +75,9 @@ def serve(work: Work, threads: int, connection: Connection) -> None:
 
     from canthus.runtime.interrupts import signals_end_command
     from canthus.runtime.kept_landmarker import landmarkers_kept
+    from canthus.runtime.memory_arenas import limit_memory_arenas
 
+    limit_memory_arenas()
     sending = threading.Lock()
 
     def send(event: Event) -> None:

@@ -28,6 +28,7 @@ from canthus.gui.stream import Result
 from canthus.gui.view import View
 from canthus.gui.window import Window
 from canthus.runtime.bench.machine import memory_mb, open_handles, running_threads
+from canthus.runtime.cli import main as run_canthus
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.types import Frame
 
@@ -133,7 +134,7 @@ def run_viewer(arguments: list[str], prepare: Callable[[Window], object]) -> int
         return application
 
     app._open_qt = opened
-    return app.command(arguments)
+    return run_canthus(["view", *arguments])
 
 
 def measure_heartbeat(args: argparse.Namespace) -> int:
