@@ -56,7 +56,9 @@ def summarize_pack(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) 
         farthest = outside.max(-1).argmax()
         lines[-1] += f", on {outside.any(-1).sum()} faces; farthest, by {outside.max():.3g} px: {pack.names[farthest]}"
     swapped = _swapped_rows(pack, scheme)
-    if len(swapped):
+    if not len(_complete_rows(pack)):
+        lines.append("  left and right: not checked, as no face has labels at all points")
+    elif len(swapped):
         names = ", ".join(pack.names[row] for row in swapped[:MAX_NAMED])
         more = " ..." * (len(swapped) > MAX_NAMED)
         lines.append(f"  left and right: seem to be swapped on {len(swapped)} faces: {names}{more}")
@@ -102,7 +104,10 @@ def _describe_symmetry(points: NDArray[np.floating], scheme: Scheme) -> str:
         f"{distance[worst]:.1f} % at most (point {worst})"
     )
     if distance[worst] > MAX_ASYMMETRY:
-        return f"symmetry of the mean face: WRONG; {figures}; are the points in the order of {scheme.name}?"
+        return (
+            f"symmetry of the mean face: WRONG; {figures}; are the points in the order of {scheme.name}, and its "
+            "mirror pairs right (flip_pairs count from 0)?"
+        )
     return f"symmetry of the mean face: good; {figures}"
 
 
