@@ -33,6 +33,10 @@ GROUP = 4  # cells that are read at once, face.cuh
 PADDING = 8  # bytes behind the frame that crop.cu may read, face.cuh
 SHARED_BYTES = 47 * 1024  # dynamic shared memory of a block: every GPU has 48 KB, less what decode.cu has of its own
 
+FRAME_BYTES = 32 * 1024 * 1024
+"""Memory for frames up to this size (one of 4K has 25 MB) is allocated once, so that a face that comes closer needs no
+more. For larger ones it grows with the part that is uploaded, to twice its size or more each time."""
+
 FIRST_RUN_LIMIT = 60.0
 """Seconds that the first run of a batch size may take: libraries load and compile their kernels in it."""
 
@@ -129,10 +133,13 @@ class FaceRunner:
         self._graphs: dict[tuple[int, bool], Any] = {}
 
     def prepare(self) -> None:
-        """Run every batch size once and capture its graph, so that no frame has to wait for it."""
+        """Run every batch size once, capture its graph and run that once, so that no frame has to wait for it."""
         self.put_regions([])
         for bucket in self.buckets:
-            self.graph(bucket, cut=True)
+            graph = self.graph(bucket, cut=True)
+            if graph is not None:
+                self.cuda.replay(graph)  # PyTorch's graphs are uploaded by their first launch
+        self.cuda.synchronize(FIRST_RUN_LIMIT)
 
     def predict(self, crops: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Crops (N, S, S, 3) -> points (N, K, 2) in crop pixels and scores (N, K)."""
@@ -171,17 +178,22 @@ class FaceRunner:
         height, width = image.shape[:2]
         part = self._part = Part(0, 0, width, height) if rois is None else needed_part(rois, width, height)
         size = part.width * part.height * 3
-        self._reserve_frame(size)
+        self._reserve_frame(size, height * width * 3)
         assert self._frame_pinned is not None
         pixels = image[part.y : part.y + part.height, part.x : part.x + part.width]
         self._frame_pinned[:size].reshape(pixels.shape)[:] = pixels
         self.cuda.upload(self._frame, self._frame_pinned, size)
         self._view[0] = (self._frame, part.width, part.height)
 
-    def _reserve_frame(self, size: int) -> None:
-        """Allocate memory for a frame of `size` bytes. If that fails, it has none, and the next call tries again."""
-        if self._frame_pinned is not None and len(self._frame_pinned) >= size:
+    def _reserve_frame(self, size: int, whole: int) -> None:
+        """Allocate memory for `size` bytes of a frame of `whole` bytes, or more, see FRAME_BYTES.
+
+        If that fails, there is none, and the next call tries again.
+        """
+        present = 0 if self._frame_pinned is None else len(self._frame_pinned)
+        if present >= size:
             return
+        size = max(size, min(whole, max(FRAME_BYTES, 2 * present)))
         address, pinned = self._frame, self._frame_pinned
         self._frame, self._frame_pinned, self._view[0] = 0, None, (0, 0, 0)
         if address:

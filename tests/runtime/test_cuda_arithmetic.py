@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from canthus.runtime.cuda import runner
 from canthus.runtime.cuda.runner import BUCKETS, PADDING, REGION, VIEW, Part, needed_part, to_region
 from canthus.runtime.decode import CORE_THRESHOLD, MIN_WEIGHT, WINDOW_SIGMA, decode, encode
 from canthus.runtime.errors import BackendError
@@ -248,11 +249,25 @@ def test_prepared_runner_replays_graphs_from_the_first_frame_on(network):
         network.runner.prepare()
     started = len(network.batches)
     assert set(network.batches) == {1, 2, 4, 6, 8, 12, 16} == set(BUCKETS)
+    assert network.cuda.replays == len(BUCKETS)  # each graph was launched before the first frame
     image = np.zeros((100, 100, 3), np.uint8)
     for faces in range(1, 17):
         network.runner.predict_regions(image, [Roi(50, 50, 64)] * faces)
     assert len(network.batches) == started
-    assert network.cuda.replays == 16
+    assert network.cuda.replays == len(BUCKETS) + 16
+
+
+def test_a_face_that_comes_closer_needs_no_new_memory(network, monkeypatch):
+    image = np.zeros((500, 600, 3), np.uint8)
+    sides = range(50, 500, 10)
+    for most, allowed in ((10**6, 1), (30_000, 6)):  # the frame has 900,000 bytes
+        monkeypatch.setattr(runner, "FRAME_BYTES", most)
+        network.runner._frame_pinned = None
+        network.runner.predict_regions(image[:32, :32], [Roi(16, 16, 20)])
+        before = network.cuda.allocations
+        for side in sides:
+            network.runner.predict_regions(image, [Roi(300, 250, side)])
+        assert 2 <= network.cuda.allocations - before <= 2 * allowed  # on the device and on the host
 
 
 def test_nine_faces_run_as_twelve(network):
