@@ -47,6 +47,9 @@ _log = logging.getLogger(__name__)
 STATISTICS_FACES = 256
 """Faces, at most, on which the batch normalizations of an exported model are measured."""
 
+MAX_VALIDATIONS = 200
+"""Validations of a run at most: a small pack has more epochs, of one or two steps each."""
+
 UNCHECKED_STEPS = 20
 """Steps on a GPU after which their losses are checked. A check waits for the GPU."""
 
@@ -89,6 +92,7 @@ class Run:
         self.epoch_steps = max(round(len(self.batches.training_rows) / recipe.batch), 1)
         self.time_limit = options.time_limit
         self.total_steps = max(round(recipe.epochs * len(self.batches.training_rows) / recipe.batch), 1)
+        self.epoch_steps = max(self.epoch_steps, self.total_steps // MAX_VALIDATIONS)
         if self.time_limit:
             self.total_steps = sys.maxsize
 

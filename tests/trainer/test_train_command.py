@@ -46,6 +46,22 @@ def test_train_command_trains_refuses_an_existing_run_and_resumes(faces, tmp_pat
             command([pack, "-o", run, *wrong])
 
 
+@pytest.mark.parametrize("recipe", ["student", "cofw-published"])
+def test_a_small_pack_is_trained_for_enough_steps(recipe, faces, words, tmp_path, monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(training, "train", lambda pack, recipe, *_: seen.append(recipe) or tmp_path / "best")
+    assert command([*words, "--recipe", recipe]) == 0
+    assert "400 steps), not " in capsys.readouterr().out
+    for more in (["--set", "epochs=7"], ["--minutes", "1"]):
+        command([*words, "--recipe", recipe, *more])
+    fitted, given, limited = seen
+    before = find_recipe(recipe)
+    faces_per_epoch = len(faces) * (1 - 1 / fitted.held_out if fitted.held_out else 1)
+    assert 400 <= fitted.epochs * faces_per_epoch / fitted.batch < 402
+    assert fitted.milestones[0] / fitted.epochs == pytest.approx(before.milestones[0] / before.epochs)
+    assert (given.epochs, limited.epochs) == (7, before.epochs)
+
+
 def test_train_command_prints_how_to_resume_after_ctrl_c(faces, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
 

@@ -30,6 +30,11 @@ TRAINED_FILES = ("log.csv", "best.safetensors", "last.safetensors")
 """Files of a run that must not be replaced without --overwrite."""
 
 
+MIN_STEPS = 400
+"""Steps of a run at least, if neither its epochs nor its minutes are given. A new last layer needs a few hundred; the
+epochs of a recipe give that with thousands of faces, but only 24 steps with 26."""
+
+
 class Trained(NamedTuple):
     """The end of a training on the command line."""
 
@@ -144,7 +149,7 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tuple[Path, str, Recipe]":
     """Return the folder of the run, the name or path of its recipe, and the recipe with the options applied."""
-    from canthus.trainer.recipe import change, default_name, find_recipe
+    from canthus.trainer.recipe import change, default_name, find_recipe, named_recipes
 
     network = args.network or ("hrnet_w18" if has_gpu or args.gpus else "student")
     name = args.recipe or default_name(network, pack.points.shape[1])
@@ -163,6 +168,8 @@ def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tup
         raise UsageError(f"--set {wrong}") from wrong
     if recipe.held_out and not (args.resume or args.choose_on or "held_out" in dict(args.settings)):
         recipe = _fit_held_out(pack, recipe)
+    if not (args.resume or args.minutes or "epochs" in dict(args.settings)) and name in named_recipes():
+        recipe = _fit_epochs(pack, recipe)
     if args.teacher:
         if args.resume and not recipe.teacher:
             raise InputError(f"{folder}: this run has no teacher; resume it without --teacher")
@@ -186,6 +193,19 @@ def _fit_held_out(pack: "Pack", recipe: "Recipe") -> "Recipe":
     if every != recipe.held_out and os.environ.get("RANK", "0") == "0":
         print(f"one face in {every} is held out for validation, not one in {recipe.held_out}: the pack is small")
     return change(recipe, {"held_out": every})
+
+
+def _fit_epochs(pack: "Pack", recipe: "Recipe") -> "Recipe":
+    """Return the recipe, with more epochs if the pack has so few faces that it would do less than MIN_STEPS steps."""
+    from canthus.trainer.recipe import change
+
+    faces = len(pack) * (1 - 1 / recipe.held_out if recipe.held_out else 1)
+    epochs = float(math.ceil(MIN_STEPS * recipe.batch / faces))
+    if epochs <= recipe.epochs:
+        return recipe
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{epochs:g} epochs ({MIN_STEPS} steps), not {recipe.epochs:g}: the pack is small (--set epochs=N)")
+    return change(recipe, {"epochs": epochs, "milestones": [one * epochs / recipe.epochs for one in recipe.milestones]})
 
 
 def _crop_problem(pack: "Pack", recipe: "Recipe") -> str:
