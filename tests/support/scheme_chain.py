@@ -8,6 +8,7 @@ them. The images in the output folder are for looking at.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -166,7 +167,7 @@ def main() -> None:
     """Run the schemes that the options name."""
     if sys.argv[1:2] == ["--show"]:
         show(Path(sys.argv[2]), Path(sys.argv[3]) / "viewer.png")
-        return
+        os._exit(0)  # as the viewer ends: threads of other libraries may still run
     parser = argparse.ArgumentParser(prog="python -m support.scheme_chain", description=__doc__.split("\n")[0])
     parser.add_argument("faces", type=Path, help="faces with 98 points")
     parser.add_argument("-o", "--output", type=Path, default=Path("build/schemes"), help="default: %(default)s")

@@ -25,7 +25,7 @@ def crops():
 def test_a_network_from_an_exported_model_predicts_the_same(crops):
     network = build("student", WFLW.points)
     summary = load_exported(find_model("fast"), Target("student", network, WFLW), crops)
-    assert summary.endswith("batch normalization measured on 3 faces")
+    assert "of WFLW" not in summary  # the points are the same
     with torch.inference_mode():
         points, _ = DecodingNetwork(network).eval()(torch.from_numpy(crops))
         maps = network(normalize(torch.from_numpy(crops)))
@@ -40,7 +40,7 @@ def test_shared_points_keep_their_maps_and_others_are_new(crops):
     for scheme in (WFLW, included_scheme("300w"), included_scheme("aflw"), Scheme("own", 5)):
         networks[scheme.points] = build("student", scheme.points).eval()
         summary = load_exported(find_model("fast"), Target("student", networks[scheme.points], scheme), crops)
-    assert "the last layer is new for 5 of the 5 points of own (the model has 98 of WFLW)" in summary
+    assert "of the 5 points of own, 0 start from maps of WFLW and 5 are new (the field wflw of a scheme" in summary
     with torch.inference_mode():
         images = normalize(torch.from_numpy(crops[:1]))
         of_98, of_68, of_19, of_5 = (split_maps(networks[points](images)) for points in (98, 68, 19, 5))
@@ -49,6 +49,26 @@ def test_shared_points_keep_their_maps_and_others_are_new(crops):
     for ours, theirs in zip(of_19, of_98, strict=True):
         torch.testing.assert_close(ours, theirs[..., list(included_scheme("aflw").wflw), :, :])
     assert of_5[0].abs().max() < 0.1
+
+
+@pytest.mark.parametrize("model", ["tiny", "accurate"])
+def test_other_included_models_start_other_points_too_and_say_so(model, crops):
+    lapa, file = included_scheme("lapa"), find_model(model)
+    manifest = parse_manifest(file)
+    network = build(manifest.network, lapa.points)
+    summary = load_exported(file, Target(manifest.network, network, lapa), crops[:1])
+    assert "of the 106 points of LaPa, 100 start from maps of WFLW and 6 are new" in summary
+    assert ("; it was trained with crops of 96 px, not 128 (--set size=96)" in summary) == (model == "tiny")
+
+
+def test_points_are_shared_through_those_of_wflw():
+    cofw, aflw, w300 = (included_scheme(name) for name in ("cofw", "aflw", "300w"))
+    shared = exported._shared_points(cofw, aflw)
+    assert (20, 13) in shared  # the tip of the nose
+    assert (8, 6) in shared  # the outer corner of the left eye
+    assert (30, 13) in exported._shared_points(w300, aflw)
+    assert exported._shared_points(w300, Scheme("own", 2)) == []
+    assert exported._shared_points(Scheme("own", 2, wflw=(54, -1)), aflw) == [(0, 13)]
 
 
 def test_names_of_included_models_and_onnx_files_are_exported_models(tmp_path):

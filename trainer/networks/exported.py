@@ -48,8 +48,8 @@ def load_exported(model: Path, target: Target, crops: NDArray[np.uint8]) -> str:
     """Load the weights of an exported model into a network, and return a summary of one line.
 
     The points may be others. The last layer keeps the maps of the points that both schemes have: all if the schemes are
-    equal, those that are close to a point of WFLW (`Scheme.wflw`) if the model has these, or the 68 of iBUG if both
-    contain them. The maps of other points get random weights.
+    equal, else those that are close to the same point of WFLW (`Scheme.wflw` and `Scheme.ibug_68`). The maps of other
+    points get random weights.
 
     crops: (N, S, S, 3) faces as the network will see them.
 
@@ -75,23 +75,39 @@ def load_exported(model: Path, target: Target, crops: NDArray[np.uint8]) -> str:
         else:
             _load_convolution(model, network, name, weights)
     _measure_norms(network, crops)
-    new = target.scheme.points - len(shared)
-    summary = f"{model}: loaded {len(convolutions)} layers; batch normalization measured on {len(crops)} faces"
-    if not new:
-        return summary
-    return (
-        f"{summary}; the last layer is new for {new} of the {target.scheme.points} points of {target.scheme.name} (the "
-        f"model has {manifest.scheme.points} of {manifest.scheme.name})"
-    )
+    parts = [f"{model}: loaded {len(convolutions)} layers; batch normalization measured on {len(crops)} faces"]
+    if manifest.scheme != target.scheme:
+        parts.append(_describe_points(manifest.scheme, target.scheme, len(shared)))
+    if manifest.size != crops.shape[1]:
+        parts.append(
+            f"it was trained with crops of {manifest.size} px, not {crops.shape[1]} (--set size={manifest.size})"
+        )
+    return "; ".join(parts)
+
+
+def _describe_points(theirs: Scheme, ours: Scheme, shared: int) -> str:
+    """Return how many of our points start from maps of the model, and how many are new."""
+    new = ours.points - shared
+    text = f"of the {ours.points} points of {ours.name}, {shared} start from maps of {theirs.name} and {new} are new"
+    if not shared and not ours.wflw:
+        text += " (the field wflw of a scheme names the points of WFLW that are close)"
+    return text
 
 
 def _shared_points(theirs: Scheme, ours: Scheme) -> list[tuple[int, int]]:
     """Return the points that two schemes share, as (theirs, ours)."""
     if theirs == ours:
         return [(point, point) for point in range(ours.points)]
-    if theirs == WFLW and ours.wflw:
-        return [(known, point) for point, known in enumerate(ours.wflw) if known >= 0]
-    return list(zip(theirs.ibug_68, ours.ibug_68, strict=False))
+    place = {known: point for point, known in reversed([*enumerate(_points_of_wflw(theirs))])}
+    return [(place[known], point) for point, known in enumerate(_points_of_wflw(ours)) if known >= 0 and known in place]
+
+
+def _points_of_wflw(scheme: Scheme) -> tuple[int, ...]:
+    """Return for each point of a scheme the one of WFLW that is the same or close to it, or -1."""
+    if scheme == WFLW:
+        return tuple(range(scheme.points))
+    of_68 = dict(zip(scheme.ibug_68, WFLW.ibug_68, strict=False))
+    return scheme.wflw or tuple(of_68.get(point, -1) for point in range(scheme.points))
 
 
 def _read(model: Path) -> Arrays:

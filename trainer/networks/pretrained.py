@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from canthus.runtime.errors import ModelError
+from canthus.runtime.models import included_models
 
 STATE_DICT_KEYS = ("state_dict_ema", "state_dict", "model")
 """Keys under which the files of common trainers hold the weights, if not at the top level."""
@@ -84,7 +85,7 @@ def _split(name: str) -> Iterator[tuple[str, str]]:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
-        raise ModelError(f"{path}: no such file")
+        raise ModelError(f"{path}: no such file, nor an included model ({', '.join(included_models())})")
     try:
         with warnings.catch_warnings(action="ignore"):  # about old pickle formats
             content: Any = (
