@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.bench.machine import memory_mb
 from canthus.runtime.errors import InputError
+from canthus.runtime.schemes import WFLW, Scheme
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
@@ -38,7 +39,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Stability:
-    """Errors and jitter in % of the inter-ocular distance, lag in frames; raw and smoothed points."""
+    """Errors and jitter in % of the scheme's normalizer, the inter-ocular distance, lag in frames; raw and smoothed."""
 
     error_raw: float  # mean distance of the points from the true path while the face moves
     error_smoothed: float
@@ -109,12 +110,14 @@ def measure_stability(settings: "Settings") -> Stability:
     tracks: list[NDArray[np.float32]] = []
     smoothed_tracks: list[NDArray[np.float32]] = []
     smoother, missed = Smoother(), 0
+    scheme = WFLW
     with VideoFile(sample.CLIP) as source, Landmarker(dataclasses.replace(settings, smoothing=False)) as landmarker:
         for frame in tqdm(source, "stability", total=source.frames, unit="frame", disable=None, leave=False):
             faces = landmarker.update(frame)
             if not len(faces):
                 missed += 1
                 continue
+            scheme = faces.scheme
             tracks.append(faces.points[0])
             smoothed_tracks.append(smoother.smooth(faces, frame.seconds).points[0])
     if missed:
@@ -125,33 +128,32 @@ def measure_stability(settings: "Settings") -> Stability:
     raw, smoothed = np.stack(tracks), np.stack(smoothed_tracks)
     true = sample.true_points(raw[:rest].mean(0))
     return Stability(
-        error_raw=_error(raw[rest:], true[rest:]),
-        error_smoothed=_error(smoothed[rest:], true[rest:]),
-        jitter_raw=_jitter(raw[WARM_UP:rest]),
-        jitter_smoothed=_jitter(smoothed[WARM_UP:rest]),
+        error_raw=_error(raw[rest:], true[rest:], scheme),
+        error_smoothed=_error(smoothed[rest:], true[rest:], scheme),
+        jitter_raw=_jitter(raw[WARM_UP:rest], scheme),
+        jitter_smoothed=_jitter(smoothed[WARM_UP:rest], scheme),
         lag_frames_raw=lag_in_frames(raw[rest:], true[rest:]),
         lag_frames_smoothed=lag_in_frames(smoothed[rest:], true[rest:]),
     )
 
 
-def _error(points: NDArray[np.floating], true: NDArray[np.floating]) -> float:
-    """Return the mean distance of points (frames, K, 2) in % of the inter-ocular distance."""
+def _error(points: NDArray[np.floating], true: NDArray[np.floating], scheme: Scheme) -> float:
+    """Return the mean distance of points (frames, K, 2) in % of the size of the face."""
     distances = np.linalg.norm(points - true, axis=-1).mean(-1)
-    return round(float(100 * (distances / _inter_ocular(true)).mean()), 2)
+    return round(float(100 * (distances / _sizes(true, scheme)).mean()), 2)
 
 
-def _jitter(points: NDArray[np.floating]) -> float:
-    """Return the mean step of points (frames, K, 2) from frame to frame in % of the inter-ocular distance."""
+def _jitter(points: NDArray[np.floating], scheme: Scheme) -> float:
+    """Return the mean step of points (frames, K, 2) from frame to frame in % of the size of the face."""
     steps = np.linalg.norm(np.diff(points, axis=0), axis=-1).mean(-1)
-    return round(float(100 * (steps / _inter_ocular(points).mean()).mean()), 3)
+    return round(float(100 * (steps / _sizes(points, scheme).mean()).mean()), 3)
 
 
-def _inter_ocular(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the distance of the outer corners of the eyes: (frames, K, 2) -> (frames,)."""
-    from canthus.runtime.wflw import OUTER_CANTHI
-
-    left, right = OUTER_CANTHI
-    return np.asarray(np.linalg.norm(points[:, left] - points[:, right], axis=-1))
+def _sizes(points: NDArray[np.floating], scheme: Scheme) -> NDArray[np.floating]:
+    """Return the normalizer of the scheme, or without one the height of the points: (frames, K, 2) -> (frames,)."""
+    if not scheme.normalizer[0]:
+        return np.asarray(np.ptp(points[..., 1], axis=1))
+    return np.asarray(np.linalg.norm(scheme.normalizer_vector(points), axis=-1))
 
 
 def speed_lines(backend: str, speed: Speed) -> list[str]:

@@ -3,12 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from canthus.runtime import sample
 from canthus.runtime.bench import peer_environments, peer_videos, peer_worker, peers, stages, startup
+from canthus.runtime.bench.clip import measure_stability
 from canthus.runtime.bench.machine import describe_machine
 from canthus.runtime.bench.peer_accuracy import EQUIVALENTS, SHARED, LabelledFace, error_percent, read_faces
 from canthus.runtime.bench.peer_environments import Candidate, make_environment
@@ -17,6 +19,9 @@ from canthus.runtime.bench.stages_report import to_markdown, to_svg
 from canthus.runtime.cli import main
 from canthus.runtime.errors import BackendError, InputError
 from canthus.runtime.geometry import intersection_over_minimum
+from canthus.runtime.pipeline import Settings
+from canthus.runtime.schemes import Scheme
+from canthus.runtime.types import Faces
 from support.repository import REPOSITORY
 from support.shape import SHAPE
 from support.videos import write_video
@@ -199,6 +204,30 @@ def test_failed_installation_says_to_connect(monkeypatch):
     monkeypatch.setitem(peer_environments.os.environ, "PIP_FIND_LINKS", "")
     with pytest.raises(BackendError, match="connect to the network once"):
         peer_environments._install(Path(sys.executable), ("a-package-that-does-not-exist==1",))
+
+
+@pytest.mark.parametrize("eyes", [((0,), (1,)), ((), ())])
+def test_stability_is_measured_with_other_points_than_those_of_wflw(eyes, monkeypatch):
+    scheme = Scheme("own", 3, eyes=eyes, normalizer=eyes)
+    path = sample.true_points(np.array([[600.0, 300], [680, 300], [640, 360]]))
+    path[:, :, 0] += np.arange(len(path))[:, None] % 2  # a jitter of one pixel
+
+    class Video:
+        frames = len(path)
+        __enter__ = __exit__ = lambda self, *_: self
+        __iter__ = lambda self: (SimpleNamespace(index=index, seconds=index / 30) for index in range(len(path)))  # noqa: E731
+
+    class Tracking(Video):
+        def update(self, frame):
+            points = path[frame.index][None].astype(np.float32)
+            return Faces(points, np.ones((1, 3), np.float32), np.zeros(1, np.int64), scheme=scheme)
+
+    monkeypatch.setattr("canthus.runtime.video_file.VideoFile", lambda _: Video())
+    monkeypatch.setattr("canthus.runtime.pipeline.Landmarker", lambda _: Tracking())
+    found = measure_stability(Settings())
+    size = 80 if eyes[0] else 60
+    assert found.jitter_raw == pytest.approx(100 / size, abs=0.01)
+    assert found.jitter_smoothed < found.jitter_raw
 
 
 def test_shared_points_have_the_same_number_in_every_scheme():

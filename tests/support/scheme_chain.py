@@ -119,7 +119,7 @@ def use(model: Path, images: Path, folder: Path, engine: bool) -> None:
     """Run an exported model in the commands. Leaves still.png, drawn/ and viewer.png."""
     if engine:
         build = ("--flavour", "tensorrt-rtx", "--target", "sm86", "--max-batch", 2, "--quiet", "--overwrite")
-        canthus("engine", "build", "--model", model, "-o", folder / "own.engine", *build)
+        canthus("engine", "build", "--model", model, "-o", folder / "built.engine", *build)
     video, trace = folder / "drawn.mp4", folder / "clip.trace"
     own = ("--model", model, "--cpu", "--overwrite")
     end = ("--start", "0", "--end", "1")

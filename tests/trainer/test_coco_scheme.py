@@ -19,7 +19,7 @@ from support.own_points import PLACES, write_own_points
 
 def test_names_and_skeleton_make_a_scheme(tmp_path):
     scheme = open_set(write_own_points(tmp_path)).scheme
-    assert (scheme.name, scheme.points, scheme.names) == ("mine", 8, tuple(PLACES))
+    assert (scheme.name, scheme.points, scheme.names) == ("face", 8, tuple(PLACES))
     assert scheme.mirror.tolist() == [3, 2, 1, 0, 4, 6, 5, 7]
     assert scheme.eyes == ((0, 1), (3, 2))  # of the image
     assert scheme.normalizer == ((0,), (3,))
@@ -152,6 +152,14 @@ def test_a_toml_file_that_is_wrong_is_named(text, message, tmp_path):
     path.with_suffix(".toml").write_text(text)
     with pytest.raises(InputError, match=rf"mine\.toml.*{message}"):
         open_set(path)
+
+
+def test_files_of_the_same_points_make_one_pack(tmp_path):
+    paths = [write_own_points(tmp_path).rename(tmp_path / f"{name}.json") for name in ("train", "val")]
+    assert len(write_pack([open_set(path) for path in paths], tmp_path / "pack", 64).pack) == 6
+    paths[0].with_suffix(".toml").write_text("lines = [[0, 1]]\n")
+    with pytest.raises(InputError, match=r"the same points \(.*8 of face; different: lines\); make one pack of each"):
+        write_pack([open_set(path) for path in paths], tmp_path / "other", 64)
 
 
 def test_a_pack_keeps_the_scheme_and_mirrors_by_it(tmp_path):

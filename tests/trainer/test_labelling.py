@@ -201,6 +201,13 @@ def test_the_command_labels_images_and_reports_errors(tmp_path, monkeypatch, cap
     assert "left out" in capsys.readouterr().err
     with pytest.raises(InputError, match="no such file"):
         command([str(tmp_path / "absent"), "-o", str(tmp_path / "other")])
+    with (
+        monkeypatch.context() as patch,
+        pytest.raises(ModelError, match=r"own: predicts the 19 points of AFLW, but a sh"),
+    ):
+        patch.setattr(evaluate, "open_candidate", lambda _: Candidate("own", Knowing(SHAPES["AFLW"])))
+        command([str(photos), "-o", str(tmp_path / "few")])
+    assert not (tmp_path / "few").exists()
 
     functions = iter([label_image])
 

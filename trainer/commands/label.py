@@ -5,7 +5,7 @@ import contextlib
 import functools
 from pathlib import Path
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer.commands.shared import SHARD_FILES, add_label_options, make_parser, refuse_existing, report_shard
 
 
@@ -39,6 +39,7 @@ def command(arguments: list[str]) -> int:
 
 def _label(args: argparse.Namespace) -> int:
     from canthus.runtime.detector import Detector
+    from canthus.runtime.schemes import WFLW
     from canthus.trainer.evaluation.evaluate import open_candidates
     from canthus.trainer.labels import labelling
 
@@ -46,6 +47,13 @@ def _label(args: argparse.Namespace) -> int:
     unreadable: list[str] = []
     with contextlib.ExitStack() as opened:
         candidates = opened.enter_context(open_candidates(args.model))
+        for one in candidates:
+            if one.backend.scheme.points != WFLW.points:
+                scheme = one.backend.scheme
+                raise ModelError(
+                    f"{one.name}: predicts the {scheme.points} points of {scheme.name}, but a shard has the "
+                    f"{WFLW.points} of {WFLW.name}; label with a model for these"
+                )
         detector = opened.enter_context(Detector(args.detector_model))
         detect = functools.partial(detector.detect, exhaustive=True)
         shard = opened.enter_context(labelling.ShardWriter(args.output))

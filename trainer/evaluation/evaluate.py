@@ -26,7 +26,7 @@ from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed, ya
 from canthus.trainer.evaluation.scores import ScoreReliability, length_errors, measure_scores
 from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
-from canthus.trainer.faces.schemes import Scheme
+from canthus.trainer.faces.schemes import Scheme, describe_difference
 
 _log = logging.getLogger(__name__)
 
@@ -222,9 +222,11 @@ def leave_out_unmeasurable(labelled: LabelledSet) -> LabelledSet:
 
 def common_scheme(sets: Sequence[LabelledSet]) -> Scheme:
     """Return the scheme of all sets. Raises InputError if they differ: errors of different schemes have no mean."""
-    if any(one.scheme != sets[0].scheme for one in sets):
-        kinds = ", ".join(f"{one.name}: {one.scheme.points} of {one.scheme.name}" for one in sets)
-        raise InputError(f"the sets have different points ({kinds}); evaluate one kind at a time")
+    for one in sets:
+        if one.scheme != sets[0].scheme:
+            kinds = ", ".join(f"{one.name}: {one.scheme.points} of {one.scheme.name}" for one in sets)
+            fields = describe_difference(sets[0].scheme, one.scheme)
+            raise InputError(f"the sets have different points ({kinds}; different: {fields}); evaluate one at a time")
     return sets[0].scheme
 
 

@@ -37,13 +37,13 @@ _EXAMPLE = "mirror_pairs = [[0, 7], [1, 6]] and eyes = [[0, 1], [7, 6]], points 
 
 
 def coco_scheme(path: Path, category: dict[str, Any] | None, keypoints: NDArray[np.float64]) -> Scheme:
-    """Return what the points of a file of keypoints are.
+    """Return what the points of a file of keypoints are. Files of the same points have equal schemes.
 
     The fields of a scheme (`Scheme`) are from the file NAME.toml beside NAME.json, if there is one. Others are from the
-    category in the file: the names of its `keypoints`, lines from its `skeleton`, whose points count from 1, and mirror
-    pairs from its `flip_pairs`, whose points count from 0, or from names with left and right. The eyes are the points
-    with "eye" in their name; the pair of them that is furthest apart is the normalizer. Without names, or if the mirror
-    pairs are the same, the points are those of the included scheme with as many.
+    category in the file: its name, the names of its `keypoints`, lines from its `skeleton`, whose points count from 1,
+    and mirror pairs from its `flip_pairs`, whose points count from 0, or from names with left and right. The eyes are
+    the points with "eye" in their name; the pair of them that is furthest apart is the normalizer. Without names, or if
+    the mirror pairs are the same, the points are those of the included scheme with as many.
 
     category: the category of the faces; None if the file names no keypoints.
     keypoints: (N, K, 3) x, y and v of all faces. They decide whether left is the image's or the person's.
@@ -70,7 +70,8 @@ def coco_scheme(path: Path, category: dict[str, Any] | None, keypoints: NDArray[
         names = [str(name) for name in given["names"]]
     try:
         given = _by_number(given, names)
-        values = {"name": path.stem, "points": points, **_fields(names, category or {}, keypoints, given), **given}
+        name = str((category or {}).get("name") or path.stem)
+        values = {"name": name, "points": points, **_fields(names, category or {}, keypoints, given), **given}
         scheme = parse_scheme(values)
         _check_complete(scheme, keypoints)
     except FieldError as wrong:

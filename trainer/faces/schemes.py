@@ -1,9 +1,11 @@
 """The point schemes of the data sets whose own formats are read, and the scheme of a number of points."""
 
+import dataclasses
+
 from canthus.runtime.errors import InputError
 from canthus.runtime.schemes import WFLW, Scheme, included_scheme, included_schemes
 
-__all__ = ["AFLW", "COFW", "LAPA", "SCHEMES", "W300", "WFLW", "Scheme", "scheme_of"]
+__all__ = ["AFLW", "COFW", "LAPA", "SCHEMES", "W300", "WFLW", "Scheme", "describe_difference", "scheme_of"]
 
 COFW, W300, LAPA, AFLW = (included_scheme(name) for name in ("cofw", "300w", "lapa", "aflw"))
 SCHEMES = included_schemes()
@@ -21,3 +23,9 @@ def scheme_of(points: int, source: str = "") -> Scheme:
     known = ", ".join(f"{scheme.points} ({scheme.name})" for scheme in SCHEMES)
     prefix = f"{source}: " if source else ""
     raise InputError(f"{prefix}{points} points per face are not supported (expected one of {known})")
+
+
+def describe_difference(one: Scheme, other: Scheme) -> str:
+    """Return which fields of two schemes differ, as text: "names, lines"."""
+    fields = (field.name for field in dataclasses.fields(Scheme))
+    return ", ".join(name for name in fields if getattr(one, name) != getattr(other, name))

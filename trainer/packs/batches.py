@@ -39,7 +39,7 @@ from canthus.trainer.augmentation.settings import NO_AUGMENTATION, Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind, are_mixed, is_from_68, is_labelled, is_placed
 from canthus.trainer.faces.labelled import fitting_held_out, is_held_out, yaw_estimate
 from canthus.trainer.faces.lengths import is_wide_open
-from canthus.trainer.faces.schemes import WFLW
+from canthus.trainer.faces.schemes import WFLW, describe_difference
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.packs.set_names import select_sets
 from canthus.trainer.recipe import Recipe
@@ -223,7 +223,8 @@ class Batches:
         if ours != theirs:
             raise InputError(
                 f"the training faces have {ours.points} points, the validation faces {theirs.points} ({ours.name}, "
-                f"{theirs.name}); choose the checkpoint on a pack of the same data set (--choose-on)"
+                f"{theirs.name}; different: {describe_difference(ours, theirs)}); choose the checkpoint on a pack of "
+                "the same data set (--choose-on)"
             )
         kinds = self.validation_pack.kinds[self.validation_rows]
         self.placed_only = are_mixed(kinds) and bool(is_placed(kinds).any())

@@ -23,7 +23,7 @@ from canthus.runtime.types import Roi
 from canthus.trainer.augmentation.settings import Augmentation
 from canthus.trainer.faces.kinds import Kinds, PointKind
 from canthus.trainer.faces.labelled import MAX_LISTED, LabelledFace, LabelledSet
-from canthus.trainer.faces.schemes import scheme_of
+from canthus.trainer.faces.schemes import describe_difference, scheme_of
 from canthus.trainer.packs.crop_files import (
     CROP_FILES,
     CROPS_NPY,
@@ -109,9 +109,13 @@ def write_pack(
     Raises:
         InputError: If images are missing or unreadable (all are tried first), or if the pack cannot be written.
     """
-    if any(one.scheme != sets[0].scheme for one in sets):
-        counts = ", ".join(f"{one.name}: {one.scheme.points} of {one.scheme.name}" for one in sets)
-        raise InputError(f"all faces of a pack have the same points ({counts}); make one pack of each")
+    for one in sets:
+        if one.scheme != sets[0].scheme:
+            counts = ", ".join(f"{one.name}: {one.scheme.points} of {one.scheme.name}" for one in sets)
+            raise InputError(
+                f"all faces of a pack have the same points ({counts}; different: "
+                f"{describe_difference(sets[0].scheme, one.scheme)}); make one pack of each"
+            )
     findings = Findings()
     faces = sum(len(one.faces) for one in sets)
     with _pack_drafts(folder, CROPS_ZIP if webp else CROPS_NPY) as drafts:
