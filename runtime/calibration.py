@@ -11,6 +11,7 @@ c >= 0, a higher peak never means a lower probability.
 """
 
 import contextlib
+import functools
 import math
 
 import numpy as np
@@ -38,14 +39,21 @@ def apply_calibration(scores: NDArray[np.float32], calibration: Calibration) -> 
     x = logit(scores)
     value = slope * x + intercept
     if more and scores.size:
-        value += more[0] * x.mean(-1, keepdims=True) + np.array(more[1:])
+        mean = x.sum(-1, keepdims=True) / x.shape[-1]  # x.mean takes twice as long
+        value += more[0] * mean + _of_points(calibration)
     with np.errstate(over="ignore"):  # exp overflows where the probability is 0
         return np.asarray(1 / (1 + np.exp(-value)), np.float32)
 
 
+@functools.cache
+def _of_points(calibration: Calibration) -> NDArray[np.float64]:
+    """Return d, (K,)."""
+    return np.array(calibration[3:])
+
+
 def logit(scores: NDArray[np.floating]) -> NDArray[np.float64]:
     """Return log(s / (1 - s)) of scores in [0, 1], after clipping them to [EDGE, 1 - EDGE]."""
-    clipped = np.clip(scores.astype(np.float64), EDGE, 1 - EDGE)
+    clipped = np.minimum(np.maximum(scores.astype(np.float64), EDGE), 1 - EDGE)  # np.clip takes twice as long
     log_odds: NDArray[np.float64] = np.log(clipped / (1 - clipped))
     return log_odds
 

@@ -1,7 +1,6 @@
 """`canthus doctor`: show what is installed and what was found on this machine."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 from canthus.runtime.errors import ModelError
 from canthus.runtime.extras import install_command
 from canthus.runtime.options import command_parser
+from canthus.runtime.threads import core_count
 
 PACKAGES = (
     "canthus", "numpy", "opencv-contrib-python", "mediapipe", "openvino", "av", "pyqt6", "torch",
@@ -55,7 +55,7 @@ def examine() -> dict[str, Any]:
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "cpu": f"{_or_import_error(_cpu)}, {_cores()} core{'s' if _cores() > 1 else ''}",
+        "cpu": f"{_or_import_error(_cpu)}, {core_count()} core{'s' if core_count() > 1 else ''}",
         "gpus": _gpus(),
         "cameras": _cameras(),
         "models": {name: str(path) for name, path in included_models().items()},
@@ -124,7 +124,7 @@ def _version(package: str) -> str:
 
 def examine_processor() -> dict[str, object]:
     """Return the name of the processor and the number of cores that this process may use."""
-    return {"cpu": _cpu(), "cores": _cores()}
+    return {"cpu": _cpu(), "cores": core_count()}
 
 
 def _cpu() -> str:
@@ -133,13 +133,6 @@ def _cpu() -> str:
 
         return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
     return platform.processor() or platform.machine()
-
-
-def _cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

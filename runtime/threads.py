@@ -20,3 +20,10 @@ def thread_limit() -> int:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"{VARIABLE}: is {text!r} (expected a positive integer); remove it to use all cores")
     return int(text)
+
+
+def core_count() -> int:
+    """Return the number of cores that this process may use; two for one that runs two threads at a time."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

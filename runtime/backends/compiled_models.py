@@ -15,25 +15,37 @@ from canthus.runtime.backends.openvino_without_telemetry import core, openvino
 from canthus.runtime.engine_files import write_cache
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import Manifest, Model, cache_folder, included_models
-from canthus.runtime.threads import thread_limit
+from canthus.runtime.threads import core_count, thread_limit
 
 DECODE = 2
 """Version of what is compiled beside the model: the decode of openvino_decode.py."""
 
-LATENCY = {"PERFORMANCE_HINT": "LATENCY"}
+LATENCY = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": "NO"}
+"""Pinned threads wait for their core while the decoding of a video or another program uses it."""
+
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
+SMALL_CROP, SMALL_THREADS = 128, 4
+"""Side of the crops, in pixels, up to which a network hardly gains from more threads for one crop, and how many it gets
+at most. On two cores the second thread is a tenth faster or none, and takes 1.6 times the processor time, which the
+decoding of the next frame needs."""
 
-def latency_options() -> dict[str, str]:
-    """Return the options for the lowest latency with the threads that this process may have."""
+
+def latency_options(size: int, batch: int | None) -> dict[str, str]:
+    """Return the options for the lowest latency with the threads that this process may have.
+
+    size, batch: of the crops; a small network that gets one at a time leaves half of the cores free.
+    """
     threads = thread_limit()
+    if not threads and batch == 1 and size <= SMALL_CROP:
+        threads = min(max(core_count() // 2, 1), SMALL_THREADS)
     return LATENCY | ({"INFERENCE_NUM_THREADS": str(threads)} if threads else {})
 
 
 def compile_model(
-    path: Path, options: dict[str, str], single: bool = False, manifest: Manifest | None = None
+    path: Path, options: dict[str, str], batch: int | None = None, manifest: Manifest | None = None
 ) -> openvino.CompiledModel:
-    """Compile an ONNX file for the CPU, for any number of crops, or only for one at a time (`single`).
+    """Compile an ONNX file for the CPU, for `batch` crops at a time, or for any number of them (None).
 
     manifest: of the file, to decode the maps faster (see openvino_decode.py). None keeps the decode of the file.
 
@@ -43,9 +55,9 @@ def compile_model(
         options = options | EXACT
     try:
         network = core().read_model(path)
-        if single:
+        if batch is not None:
             (crops,) = network.inputs
-            network.reshape({crops: [1, *list(crops.partial_shape)[1:]]})
+            network.reshape({crops: [batch, *list(crops.partial_shape)[1:]]})
         if manifest is not None and _fits(network, manifest):
             network = with_faster_decode(network, manifest)
         return core().compile_model(network, "CPU", options)
@@ -60,7 +72,7 @@ def _fits(network: openvino.Model, manifest: Manifest) -> bool:
     return [port.partial_shape.compatible(crops) for port in network.inputs] == [True] and len(network.outputs) == 2
 
 
-def open_compiled(model: Model, single: bool = False) -> openvino.CompiledModel:
+def open_compiled(model: Model, batch: int | None = None) -> openvino.CompiledModel:
     """Return `compile_model` of a model for the lowest latency; of an included one from the cache if it is there.
 
     Other models are not cached, so that the cache does not grow with each experiment. Nor is one if the instructions
@@ -69,17 +81,18 @@ def open_compiled(model: Model, single: bool = False) -> openvino.CompiledModel:
 
     Raises ModelError if OpenVINO cannot load the model.
     """
+    options = latency_options(model.manifest.size, batch)
     if instructions.limit() or model.path.parent not in {path.parent for path in included_models().values()}:
-        return compile_model(model.path, latency_options(), single, model.manifest)
-    file = cache_folder() / "openvino" / f"{model.manifest.sha256[:32]}.blob"
-    state = _state(model) | {"single": single}
+        return compile_model(model.path, options, batch, model.manifest)
+    file = cache_folder() / "openvino" / f"{model.manifest.sha256[:32]}-{batch or 'any'}.blob"
+    state = _state(model) | {"batch": batch}
     blob = _read(file, state)
     if blob is not None:
         try:
-            return core().import_model(blob, "CPU", latency_options())
+            return core().import_model(blob, "CPU", options)
         except RuntimeError:
             pass  # OpenVINO refuses its own blob; it is written again
-    compiled = compile_model(model.path, latency_options(), single, model.manifest)
+    compiled = compile_model(model.path, options, batch, model.manifest)
     try:
         blob = compiled.export_model().getvalue()
     except RuntimeError:  # this network cannot be exported

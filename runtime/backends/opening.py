@@ -16,7 +16,7 @@ class Opening(Closeable):
 
     def __init__(self, open_backend: Callable[[], Backend]) -> None:
         self._opened: Future[Backend] = Future()
-        self._thread = threading.Thread(target=self._run, args=(open_backend,), name="open GPU", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(open_backend,), name="open backend", daemon=True)
         self._thread.start()
 
     def _run(self, open_backend: Callable[[], Backend]) -> None:

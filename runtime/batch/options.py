@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 from canthus.runtime.batch.listing import is_several
 from canthus.runtime.batch.state import WHOLE, Shard
 from canthus.runtime.options import positive_int
+from canthus.runtime.threads import core_count
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,7 @@ class BatchOptions:
     @property
     def threads_each(self) -> int:
         """The number of threads of each worker."""
-        return self.threads or max(1, (1 if self.ray else _cores() // self.workers))
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.threads or max(1, (1 if self.ray else core_count() // self.workers))
 
 
 def add_batch_options(parser: argparse.ArgumentParser) -> None:

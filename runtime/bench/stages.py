@@ -210,10 +210,10 @@ def _profile(model: "Model", faces: int) -> _Parts:
     """Measure the layers of a network with OpenVINO's counters."""
     from canthus.runtime.backends.compiled_models import LATENCY, compile_model
 
-    single = model.manifest.precision == "int8"  # see cpu.py
+    batch = 1 if model.manifest.precision == "int8" else None  # see cpu.py
     options = {**LATENCY, "PERF_COUNT": "YES"}
-    request = compile_model(model.path, options, single, model.manifest).create_infer_request()
-    faces, size = 1 if single else faces, model.manifest.size
+    request = compile_model(model.path, options, batch, model.manifest).create_infer_request()
+    faces, size = batch or faces, model.manifest.size
     for _ in range(3):
         request.infer([np.zeros((faces, size, size, 3), np.uint8)])
     layers = [layer for layer in request.profiling_info if layer.real_time.total_seconds() > 0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from importlib import metadata
 from typing import Literal, NamedTuple
 
@@ -82,7 +83,7 @@ class Schema:
         points = (f"{name}_{point}" for point in range(self.points) for name in ("x", "y", "score"))
         return [*self.place, "face", *_BOX, "face_score", "detection_score", *points, *self.measures]
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype:
         """The type of a record. `picture` is the number of a name in a list."""
         number, real = "<i8", "<f4"

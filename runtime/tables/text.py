@@ -1,6 +1,7 @@
 """Rows of a table as text: CSV and JSON Lines."""
 
 import csv
+import functools
 import io
 import json
 import math
@@ -26,9 +27,7 @@ def csv_header(schema: Schema) -> str:
 
 def csv_rows(schema: Schema, rows: Records, place: Place) -> str:
     """Return the lines of the rows of one frame. Coordinates have two decimals, scores three."""
-    template = ",".join(
-        [*["%.2f"] * 4, "%.3f", "%.3f", *["%.2f", "%.2f", "%.3f"] * schema.points, *["%.4g"] * len(schema.measures)]
-    )
+    template = _template(schema)
     start = _csv_line([f"{value:.6f}" if isinstance(value, float) else value for value in place]).rstrip("\r\n")
     lines = []
     for face, values in zip(rows["face"].tolist(), schema.flat(rows).tolist(), strict=True):
@@ -38,6 +37,13 @@ def csv_rows(schema: Schema, rows: Records, place: Place) -> str:
         line = template % tuple(values)
         lines.append(f"{start},{face},{line.replace('nan', '')}\r\n")
     return "".join(lines)
+
+
+@functools.cache
+def _template(schema: Schema) -> str:
+    """Return the format of the columns after `face`."""
+    points = ["%.2f", "%.2f", "%.3f"] * schema.points
+    return ",".join([*["%.2f"] * 4, "%.3f", "%.3f", *points, *["%.4g"] * len(schema.measures)])
 
 
 def _csv_line(values: Iterable[object]) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from canthus.runtime.backends import compiled_models
-from canthus.runtime.backends.compiled_models import open_compiled
+from canthus.runtime.backends.compiled_models import latency_options, open_compiled
 from canthus.runtime.backends.cpu import OpenVINOBackend
-from canthus.runtime.models import find_model, read_model
+from canthus.runtime.models import find_int8, find_model, read_model
 
 CROPS = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3)).astype(np.uint8)
 
@@ -28,9 +28,9 @@ def compilations(monkeypatch):
     """The models that were compiled so far."""
     compiled, compile_model = [], compiled_models.compile_model
 
-    def count(path, options, single, manifest):
+    def count(path, options, batch, manifest):
         compiled.append(path.stem)
-        return compile_model(path, options, single, manifest)
+        return compile_model(path, options, batch, manifest)
 
     monkeypatch.setattr(compiled_models, "compile_model", count)
     return compiled
@@ -51,6 +51,33 @@ def test_model_is_compiled_once_and_predicts_the_same_from_the_cache(cache, comp
     assert np.array_equal(predict(model), first)
     assert compilations == ["fast"]
     assert len(list(cache.iterdir())) == 1
+
+
+def test_networks_for_different_numbers_of_crops_have_files_of_their_own(cache, compilations):
+    tiny = read_model(find_int8(find_model("tiny")))
+    for batch in (1, 4, 1, 4):
+        assert open_compiled(tiny, batch).inputs[0].shape[0] == batch
+    assert compilations == ["tiny.int8"] * 2
+
+
+@pytest.mark.parametrize(
+    ("size", "batch", "cores", "threads"),
+    [
+        (128, 1, 1, "1"),
+        (128, 1, 2, "1"),
+        (96, 1, 6, "3"),
+        (128, 1, 64, "4"),
+        (128, 4, 8, None),
+        (128, None, 8, None),
+        (192, 1, 8, None),
+    ],
+)
+def test_small_network_for_one_crop_leaves_half_of_the_cores_free(monkeypatch, size, batch, cores, threads):
+    monkeypatch.setattr(compiled_models, "core_count", lambda: cores)
+    monkeypatch.delenv("CANTHUS_THREADS", raising=False)
+    assert latency_options(size, batch).get("INFERENCE_NUM_THREADS") == threads
+    monkeypatch.setenv("CANTHUS_THREADS", "3")
+    assert latency_options(size, batch)["INFERENCE_NUM_THREADS"] == "3"
 
 
 def damage_weights(blob):
@@ -92,7 +119,7 @@ def test_file_for_another_version_or_cpu_is_replaced(cache, compilations, model,
 def test_blob_that_openvino_refuses_is_replaced(cache, compilations, model, monkeypatch):
     open_compiled(model)
     (file,) = cache.iterdir()
-    state = compiled_models._state(model) | {"single": False, "sha256": hashlib.sha256(b"no blob").hexdigest()}
+    state = compiled_models._state(model) | {"batch": None, "sha256": hashlib.sha256(b"no blob").hexdigest()}
     file.write_bytes(json.dumps(state).encode() + b"\nno blob")
     assert predict(model).size
     assert compilations == ["fast"] * 2

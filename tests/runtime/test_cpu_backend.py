@@ -5,9 +5,9 @@ import threading
 import numpy as np
 import pytest
 
-from canthus.runtime.backends.cpu import OpenVINOBackend
-from canthus.runtime.errors import BackendError
-from canthus.runtime.models import find_model, read_model
+from canthus.runtime.backends.cpu import BATCH, OpenVINOBackend
+from canthus.runtime.errors import BackendError, ModelError
+from canthus.runtime.models import find_int8, find_model, read_model
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +60,64 @@ def test_results_do_not_change_with_the_next_prediction(backend):
     backend.predict(image[1])
     np.testing.assert_array_equal(points, before[0])
     np.testing.assert_array_equal(scores, before[1])
+
+
+@pytest.fixture
+def eight_bits():
+    with OpenVINOBackend(read_model(find_int8(find_model("tiny")))) as opened:
+        yield opened
+
+
+def noise(count, size):
+    return np.random.default_rng(0).integers(0, 255, (count, size, size, 3), np.uint8)
+
+
+def test_several_crops_at_once_give_the_results_of_each_alone(eight_bits):
+    faces = noise(BATCH + 1, eight_bits.size)
+    alone = [eight_bits.predict(faces[index : index + 1]) for index in range(len(faces))]
+    assert eight_bits._opening is None  # no second network for single faces
+    eight_bits.predict(faces)
+    eight_bits._opening.take()  # waits until it is open
+    points, scores = eight_bits.predict(faces)
+    np.testing.assert_array_equal(points, np.concatenate([one[0] for one in alone]))
+    np.testing.assert_array_equal(scores, np.concatenate([one[1] for one in alone]))
+
+
+def test_full_batches_go_to_the_network_for_several_crops(eight_bits, monkeypatch):
+    counts = []
+    faces = noise(2 * BATCH + 3, eight_bits.size)
+
+    class Several:
+        running = False
+
+        def take(self):
+            return self
+
+        def predict(self, crops):
+            counts.append(len(crops))
+            return np.zeros((len(crops), 98, 2)), np.zeros((len(crops), 98))
+
+        def close(self):
+            pass
+
+    eight_bits._opening = Several()
+    points, _ = eight_bits.predict(faces)
+    assert counts == [2 * BATCH]
+    assert not points[: 2 * BATCH].any()
+    assert points[2 * BATCH :].all()
+
+
+def test_faces_are_predicted_one_by_one_if_the_other_network_cannot_be_compiled(eight_bits):
+    def refuse():
+        raise ModelError("no")
+
+    eight_bits._open_several = refuse
+    faces = noise(BATCH, eight_bits.size)
+    for _ in range(2):
+        assert eight_bits.predict(faces)[0].all()
+
+
+def test_crops_of_a_wrong_size_are_one_clear_error_in_eight_bits_too(eight_bits):
+    with pytest.raises(BackendError, match=r"8 bits: the network failed \(.+\)$"):
+        eight_bits.predict(crops(1, eight_bits.size + 1))
+    assert eight_bits.predict(crops(1, eight_bits.size))[0].shape == (1, 98, 2)
