@@ -26,9 +26,9 @@ LATENCY = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": "NO"}
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
 SMALL_CROP, SMALL_THREADS = 128, 4
-"""Side of the crops, in pixels, up to which a network hardly gains from more threads for one crop, and how many it gets
-at most. On two cores the second thread is a tenth faster or none, and takes 1.6 times the processor time, which the
-decoding of the next frame needs."""
+"""Side of the crops, in pixels, up to which a network gains little from more threads for one crop, and how many it gets
+at most. On two cores, a second thread makes a frame 0.8 to 1.1 times as long, takes 1.4 times the processor time, and
+leaves no core to the decoding of the next frame."""
 
 
 def latency_options(size: int, batch: int | None) -> dict[str, str]:
@@ -84,7 +84,8 @@ def open_compiled(model: Model, batch: int | None = None) -> openvino.CompiledMo
     options = latency_options(model.manifest.size, batch)
     if instructions.limit() or model.path.parent not in {path.parent for path in included_models().values()}:
         return compile_model(model.path, options, batch, model.manifest)
-    file = cache_folder() / "openvino" / f"{model.manifest.sha256[:32]}-{batch or 'any'}.blob"
+    several = f"-{batch}" if batch and batch > 1 else ""
+    file = cache_folder() / "openvino" / f"{model.manifest.sha256[:32]}{several}.blob"
     state = _state(model) | {"batch": batch}
     blob = _read(file, state)
     if blob is not None:
