@@ -20,13 +20,13 @@ def install_command(extra: str) -> str:
     source = Path(unquote(urlparse(origin.get("url", "")).path))
     if "dir_info" in origin:
         editable = "-e " if origin["dir_info"].get("editable") else ""
-        return f"{_installer()} -c {shlex.quote(str(source / 'constraints.txt'))} {editable}{_with(source, extra)}"
+        return f"{installer()} -c {shlex.quote(str(source / 'constraints.txt'))} {editable}{_with(source, extra)}"
     if source.suffix == ".whl":
-        return f"{_installer()} {_with(source, extra)}"
-    return f"{_installer()} {_with(Path(f'canthus-{version}-py3-none-any.whl'), extra)}"
+        return f"{installer()} {_with(source, extra)}"
+    return f"{installer()} {_with(Path(f'canthus-{version}-py3-none-any.whl'), extra)}"
 
 
-def _installer() -> str:
+def installer() -> str:
     """Return the start of an install command for this Python environment, which need not be activated."""
     pip = shutil.which("pip")
     if pip and Path(pip).parent == Path(sys.executable).parent:

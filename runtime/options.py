@@ -161,11 +161,11 @@ def file_or_address(text: str) -> Path | str:
     return text if is_address(text) else Path(text)
 
 
-def add_trace_option(parser: argparse.ArgumentParser) -> None:
-    """Add --record-trace."""
+def add_trace_option(parser: argparse.ArgumentParser, remote: bool = False) -> None:
+    """Add --record-trace. remote: it may be an address such as s3://bucket/clip.trace."""
     parser.add_argument(
         "--record-trace",
-        type=Path,
+        type=local_path_or_address if remote else Path,
         metavar="FILE.trace",
         help="record what the networks find, for `canthus replay`: no images, about 1.2 kB for each face and frame",
     )

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from canthus.runtime.addresses import without_password
 from canthus.runtime.errors import ModelError
 from canthus.runtime.models import find_int8, find_model, parse_manifest
 from canthus.runtime.schemes import Scheme
@@ -13,10 +14,13 @@ if TYPE_CHECKING:
     from canthus.runtime.video_file import VideoFile
 
 
-def describe_video(file: "VideoFile") -> dict[str, object]:
-    """Return the source of a table of frames. `start` is the file's own time of the first frame, in seconds."""
+def describe_video(file: "VideoFile", origin: str = "") -> dict[str, object]:
+    """Return the source of a table of frames. `start` is the file's own time of the first frame, in seconds.
+
+    origin: the address of the source, if the file is a copy of it.
+    """
     return {
-        "path": str(file.path),
+        "path": without_password(origin) if origin else str(file.path),
         "bytes": file.path.stat().st_size,
         "width": file.width,
         "height": file.height,

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from canthus.runtime.batch.one_file import is_one_file, local_files, remote_outputs
 from canthus.runtime.batch.options import add_batch_options, batch_from_args, is_batch
+from canthus.runtime.batch.storage import is_remote
 from canthus.runtime.errors import UsageError
 from canthus.runtime.hardware_names import HARDWARE_CODECS, HARDWARE_DECODERS
 from canthus.runtime.options import (
@@ -89,28 +91,50 @@ def command(arguments: list[str]) -> int:
     add_output_options(parser, "OVERLAY.mp4", "write the video with points drawn on every face")
     add_landmarker_options(parser)
     add_measure_options(parser)
-    add_trace_option(parser)
+    add_trace_option(parser, remote=True)
     _add_video_options(parser)
     add_batch_options(parser)
     parser.add_argument(
         "--table-format", default="csv", choices=TABLE_FORMATS, help="of the tables of many files (default: csv)"
     )
     args = parser.parse_args(arguments)
-    if is_batch(args, args.sources) and (args.table == Path("-") or args.record_trace):
-        parser.error("several videos cannot be written to standard output, or to one trace: give --table FOLDER")
-    if is_batch(args, args.sources) and args.resume:
-        parser.error("--resume is for one video; the same command for several skips the finished ones")
     if not (args.output or args.table or args.record_trace):
         parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE, or both")
-
-    from canthus.runtime.video_run import process_video
+    many = is_batch(args, args.sources) and not is_one_file(args, _file_suffixes())
+    if many and (args.table == Path("-") or args.record_trace):
+        parser.error("several videos cannot be written to standard output, or to one trace: give --table FOLDER")
+    if many and args.resume:
+        parser.error("--resume is for one video; the same command for several skips the finished ones")
 
     outputs, settings, options = outputs_from_args(args), settings_from_args(args), _video_options(args)
-    if is_batch(args, args.sources):
+    if many:
         return _process_many(args, outputs, VideoWork(outputs, settings, options))
-    source = Path(args.sources[0])
-    _print_report(source, outputs, process_video(source, outputs, settings, options=options))
+    source = args.sources[0]
+    _print_report(source, outputs, _process_one(source, outputs, settings, options))
     return 0
+
+
+def _process_one(source: str, outputs: Outputs, settings: "Settings", options: "VideoOptions") -> "Report":
+    """Process a video; its source and outputs may be addresses of fsspec."""
+    from canthus.runtime.video_run import process_video
+
+    if remote := remote_outputs(outputs):
+        if options.resume:
+            address = next(iter(remote.values()))
+            raise UsageError(f"{address}: cannot go on at an address; give local outputs, or leave out --resume")
+        options = replace(options, unattended=True)  # the local parts are deleted, so their names are of no use
+    with local_files(source, outputs) as (file, local):
+        return process_video(
+            file, local, settings, options=replace(options, origin=source if is_remote(source) else "")
+        )
+
+
+def _file_suffixes() -> tuple[str, ...]:
+    """Return the suffixes of outputs that are files."""
+    from canthus.runtime.sinks import VIDEO_SUFFIXES as WRITTEN
+    from canthus.runtime.trace.recorder import TRACE_SUFFIXES
+
+    return (*WRITTEN, *(f".{name}" for name in TABLE_FORMATS), *TRACE_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -122,13 +146,14 @@ class VideoWork:
     options: "VideoOptions"
     goes_on: ClassVar[bool] = True
 
-    def __call__(self, _task: "Task", source: Path, outputs: Mapping[str, Path], progress: "OnProgress") -> "Figures":
+    def __call__(self, task: "Task", source: Path, outputs: Mapping[str, Path], progress: "OnProgress") -> "Figures":
         """Write the overlay and the table, and return the columns FIGURES of the summary."""
         from canthus.runtime.video_run import process_video
 
         paths = replace(self.outputs, overlay=outputs.get("overlay"), table=outputs.get("table"))
         show = lambda done, total: progress(done, total, "")  # noqa: E731
-        options = replace(self.options, resume=True, unattended=True)
+        origin = task.origin or (task.source if task.source != str(source) else "")
+        options = replace(self.options, resume=True, unattended=True, origin=origin)
         report = process_video(source, paths, self.settings, show, options)
         damage = "; ".join(text for text in (report.damage, report.audio_error) if text)
         return dict(zip(FIGURES, (report.frames, report.frames_with_faces, damage), strict=True))
@@ -138,7 +163,6 @@ def _process_many(args: argparse.Namespace, outputs: Outputs, given: VideoWork) 
     from canthus.runtime.batch.identity import describe_settings
     from canthus.runtime.batch.listing import VIDEO_SUFFIXES
     from canthus.runtime.batch.process import Batch, process_files
-    from canthus.runtime.sinks import VIDEO_SUFFIXES as WRITTEN
 
     work = replace(given, outputs=replace(outputs, overlay=None, table=None, overwrite=True))
     folders = {}
@@ -148,10 +172,8 @@ def _process_many(args: argparse.Namespace, outputs: Outputs, given: VideoWork) 
         suffixes = SUFFIX_OF_TRANSPARENT if args.overlay_only else SUFFIX_OF_CODEC
         folders["overlay"] = (str(args.output), suffixes.get(args.codec, ".mp4"))
     for folder, _ in folders.values():
-        if Path(folder).suffix in (*WRITTEN, *(f".{name}" for name in TABLE_FORMATS)) and not Path(folder).is_dir():
-            raise UsageError(
-                f"{folder}: is the name of a file (expected a folder: for several videos, an address, or workers)"
-            )
+        if Path(folder).suffix.lower() in _file_suffixes() and not Path(folder).is_dir():
+            raise UsageError(f"{folder}: is the name of a file (expected a folder: for several videos, or for workers)")
     identity = {
         "outputs": asdict(work.outputs),
         "settings": describe_settings(given.settings),
@@ -213,7 +235,7 @@ def _video_options(args: argparse.Namespace) -> "VideoOptions":
     return VideoOptions(selection, encoding, args.resume, hwaccel=args.hwaccel)
 
 
-def _print_report(source: Path, outputs: Outputs, report: "Report") -> None:
+def _print_report(source: str, outputs: Outputs, report: "Report") -> None:
     from canthus.runtime.tables import STDOUT
 
     written = " and ".join(

@@ -58,6 +58,7 @@ class VideoOptions:
     resume: bool = False
     unattended: bool = False  # with `resume`: go on if possible, or start again, without a message; name no parts
     hwaccel: str = "none"  # the device that decodes
+    origin: str = ""  # the address of the source, if the file is a copy of it
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class _Sinks:
         if run.outputs.table:
             draft = self._draft(run.outputs.table)
             details = {
-                "source": describe_video(run.file),
+                "source": describe_video(run.file, run.options.origin),
                 "model": describe_model(run.settings, backend.name),
                 "scheme": describe_points(backend.scheme),
                 "settings": describe_settings(run.settings),

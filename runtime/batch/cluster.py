@@ -6,7 +6,8 @@ import logging
 import os
 import socket
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.extras import install_command
 
+_log = logging.getLogger(__name__)
+
 MAX_CALLS = 200
 """Tasks after which a worker process of the cluster is replaced."""
 
@@ -27,6 +30,9 @@ START_SECONDS = 180
 
 CONNECT_SECONDS = 10.0
 """Time that a cluster has to answer."""
+
+NOTICE_SECONDS = 15.0
+"""How often a message says that Ray is not ready yet."""
 
 QUEUED = 2
 """Tasks that are submitted beyond those that the cluster can run."""
@@ -62,7 +68,7 @@ def perform_and_return(work: Work, task: Task, threads: int, content: bytes) -> 
         source.parent.mkdir()
         source.write_bytes(content)
         outputs = {kind: str(Path(folder, kind, Path(address).name)) for kind, address in task.outputs.items()}
-        local = replace(task, source=str(source), outputs=outputs)
+        local = replace(task, source=str(source), outputs=outputs, origin=task.source)
         outcome = perform_remotely(work, local, threads)
         files = {
             f"{kind}/{path.name}": path.read_bytes()
@@ -110,11 +116,15 @@ class RayPool(Closeable):
                 options["num_cpus"] = self._options.jobs * self._options.threads_each
         else:
             _check_reachable(address)
+        name = f"--ray {self._options.ray}"
         try:
-            self._ray.init(address, **options)
+            with _waiting_shown(name):
+                self._ray.init(address, **options)
         except Exception as error:  # Ray raises plain exceptions too
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise InputError(f"--ray {self._options.ray}: no cluster there ({reason})") from error
+            what = "no cluster there" if address else "Ray cannot be started on this machine"
+            advice = "; --ray local starts one for this run" if address == "auto" else ""
+            raise InputError(f"{name}: {what} ({reason}){advice}") from error
 
     @property
     def running(self) -> int:
@@ -165,6 +175,26 @@ class RayPool(Closeable):
                 self._ray.cancel(reference, force=True)
         if self._own:
             self._ray.shutdown()
+
+
+@contextlib.contextmanager
+def _waiting_shown(name: str) -> Iterator[None]:
+    """Say regularly that Ray is not ready yet, until the end of the block: it may take minutes on a busy machine."""
+    ended = threading.Event()
+
+    def show() -> None:
+        seconds = 0.0
+        while not ended.wait(NOTICE_SECONDS):
+            seconds += NOTICE_SECONDS
+            _log.warning("%s: Ray has not answered for %.0f s; still waiting (Ctrl-C stops)", name, seconds)
+
+    thread = threading.Thread(target=show, name="waiting for Ray", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _check_reachable(address: str) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.abandoned import claim, delete_abandoned
+from canthus.runtime.addresses import without_password
 from canthus.runtime.batch import storage
 from canthus.runtime.batch.listing import SourceFile, find_sources
 from canthus.runtime.batch.options import BatchOptions
@@ -35,7 +36,9 @@ from canthus.runtime.image_files import IMAGE_SUFFIXES, read_damaged_image, writ
 from canthus.runtime.kept_landmarker import open_landmarker
 from canthus.runtime.options import Outputs
 from canthus.runtime.pipeline import Settings
+from canthus.runtime.run_details import describe_model, describe_points, describe_settings
 from canthus.runtime.tables import IMAGES, TableSink, check_table, read_table
+from canthus.runtime.tables.schema import Schema
 
 GROUP, MAX_GROUP = 128, 512
 """Number of images of a group: on average, and at most. A group ends after a name whose hash is a multiple of GROUP,
@@ -58,8 +61,16 @@ class ImagesWork:
         """Write the part of the group, and beside it the messages about images that are damaged or not readable."""
         messages: dict[str, str] = dict.fromkeys(task.excluded, "failed: its process was ended twice")
         faces = 0
-        schema = IMAGES.with_measures(self.outputs.measures)
-        with open_landmarker(self.settings) as landmarker, TableSink(outputs["part"], schema) as sink:
+        with contextlib.ExitStack() as stack:
+            landmarker = stack.enter_context(open_landmarker(self.settings))
+            scheme = landmarker.backend.scheme
+            details = {
+                "model": describe_model(self.settings, landmarker.backend_name),
+                "scheme": describe_points(scheme),
+                "settings": describe_settings(self.settings),
+            }
+            schema = IMAGES.with_points(scheme).with_measures(self.outputs.measures)
+            sink = stack.enter_context(TableSink(outputs["part"], schema, details))
             for index, part in enumerate(task.parts):
                 if part.name in task.excluded:
                     continue
@@ -157,13 +168,17 @@ def process_image_files(batch: ImageBatch, options: BatchOptions) -> int:
         table = stack.enter_context(Table("canthus images", total, "image", 0 if options.ray else options.workers))
         pool = stack.enter_context(open_pool(work, options))
         skipped: set[str] = set()
-        for outcome in run_tasks(pool, _pending(batch, options.shard, skipped, table), table):
-            if outcome.error:
-                failed[outcome.task.outputs["part"]] = outcome.error
+        try:
+            for outcome in run_tasks(pool, _pending(batch, options.shard, skipped, table), table):
+                if outcome.error:
+                    failed[outcome.task.outputs["part"]] = outcome.error
+        except KeyboardInterrupt:
+            table.print(f"{table.count} of {total} images are finished; the same command does the rest")
+            raise
     if not options.shard.is_whole:
         print(f"{total} images in part {options.shard.number} of {options.shard.count}")
         return 1 if failed else 0
-    return _merge(batch, failed, skipped)
+    return _merge(batch, total, failed, skipped)
 
 
 def _check(batch: ImageBatch, shard: Shard) -> int:
@@ -195,7 +210,21 @@ def _pending(batch: ImageBatch, shard: Shard, skipped: set[str], table: Table) -
             table.skip(len(task.parts))
 
 
-def _merge(batch: ImageBatch, failed: Mapping[str, str], skipped: set[str]) -> int:
+def _describe(batch: ImageBatch, total: int) -> tuple[Schema, dict[str, object]]:
+    """Return the schema and the metadata of the table: the first part has the points and the model."""
+    paths = [without_password(word) if storage.is_remote(word) else word for word in batch.sources]
+    source: dict[str, object] = {"path": paths[0]} if len(paths) == 1 else {"paths": paths}
+    details: dict[str, object] = {"source": {**source, "images": total}}
+    for task in batch.groups(WHOLE):
+        if storage.size(task.outputs["part"]) is not None:
+            with storage.local_copy(task.outputs["part"]) as path:
+                part = read_table(path)
+            more = {name: part.metadata[name] for name in ("model", "scheme", "settings") if name in part.metadata}
+            return part.schema, details | more
+    return IMAGES.with_measures(batch.outputs.measures), details
+
+
+def _merge(batch: ImageBatch, total: int, failed: Mapping[str, str], skipped: set[str]) -> int:
     """Write the table and the summary from the parts, and delete parts of images that are no longer there."""
     used: set[str] = set()
     counts = {"done": 0, "skipped": 0, "failed": 0}
@@ -205,9 +234,7 @@ def _merge(batch: ImageBatch, failed: Mapping[str, str], skipped: set[str]) -> i
             sink = None
             if batch.table:
                 path = stack.enter_context(storage.staged(batch.table))
-                schema = IMAGES.with_measures(batch.outputs.measures)
-                details = {"settings": dict(batch.identity)}
-                sink = stack.enter_context(TableSink(path, schema, details, batch.outputs.faces_only))
+                sink = stack.enter_context(TableSink(path, *_describe(batch, total), batch.outputs.faces_only))
             for task in batch.groups(WHOLE):
                 part = task.outputs["part"]
                 used.add(part)

@@ -33,6 +33,20 @@ def is_several(word: str) -> bool:
     return not Path(word).is_file() and (Path(word).is_dir() or word.startswith("@") or _is_pattern(word))
 
 
+def is_file(word: str) -> bool:
+    """Whether a word of the command line names one file, which may be remote. Raises InputError if nothing is there."""
+    if not is_remote(word):
+        return not is_several(word)
+    _refuse_stream(word)
+    system, path = open_remote(word)
+    with remote_errors(word):
+        if _is_pattern(path) or system.isdir(path):
+            return False
+        if not system.exists(path):
+            raise InputError(f"{word}: no such file or folder")
+        return True
+
+
 def find_sources(words: Sequence[str], suffixes: tuple[str, ...], outputs: Iterable[str] = ()) -> Iterator[SourceFile]:
     """Yield the files that the words of a command line stand for, in order, each folder sorted by name.
 
@@ -142,12 +156,16 @@ def _counts(pattern: str, path: str, suffixes: tuple[str, ...]) -> bool:
     return not hidden and ("." in PurePosixPath(pattern).name or path.lower().endswith(suffixes))
 
 
-def _find_remote(word: str, suffixes: tuple[str, ...]) -> Iterator[SourceFile]:
+def _refuse_stream(word: str) -> None:
     if is_address(word) and not word.lower().startswith("http"):
         raise UsageError(
             f"{without_password(word)}: is a live stream, which has no end (expected files, or an address such as "
             "s3://BUCKET/FOLDER); `canthus view` shows it, `canthus stream` sends its faces"
         )
+
+
+def _find_remote(word: str, suffixes: tuple[str, ...]) -> Iterator[SourceFile]:
+    _refuse_stream(word)
     system, path = open_remote(word)
     with remote_errors(word):
         if _is_pattern(path):

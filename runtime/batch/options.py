@@ -72,7 +72,7 @@ def is_batch(args: argparse.Namespace, sources: Sequence[str], folders: bool = T
     folders: whether a folder as the only source is.
     """
     options = (args.jobs, args.threads, args.shard, args.ray)
-    remote = any(isinstance(output, str) for output in (args.output, args.table))
+    remote = any(isinstance(output, str) for output in (args.output, args.table, getattr(args, "record_trace", None)))
     if len(sources) > 1 or remote or any(option is not None for option in options):
         return True
     return is_several(sources[0]) and (folders or not Path(sources[0]).is_dir())

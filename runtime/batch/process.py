@@ -58,6 +58,8 @@ def process_files(batch: Batch, options: BatchOptions) -> int:
     folders = [folder for folder, _ in batch.outputs.values()]
     tasks = [task for task in plan(batch, folders) if options.shard.has(task.name)]
     check_summary(batch.folder)
+    for folder in folders:
+        storage.make_folder(folder)
     rows: list[Row] = []
     with State(batch.folder, batch.key, options.shard) as state:
         if state.has_other_results() and not batch.overwrite:

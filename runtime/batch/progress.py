@@ -26,6 +26,7 @@ class Table:
         from tqdm import tqdm
 
         self._command, self.failed = command, 0
+        self.count = 0  # files that are finished, or have failed
         self._stack = contextlib.ExitStack()
         self._all: Any = self._stack.enter_context(tqdm(total=total, unit=unit, disable=None, smoothing=0.05))
         self._lines: list[Any] = [
@@ -43,7 +44,7 @@ class Table:
 
     def skip(self, count: int = 1) -> None:
         """Count files that were finished before."""
-        self._all.update(count)
+        self._update(count)
 
     def show(self, progress: Progress) -> None:
         """Show how far a worker is."""
@@ -55,11 +56,15 @@ class Table:
 
     def end(self, outcome: Outcome) -> None:
         """Count the files of a task that has ended, and say why if it failed."""
-        self._all.update(len(outcome.task.parts) or 1)
+        self._update(len(outcome.task.parts) or 1)
         if outcome.error:
             self.failed += 1
             self._all.set_postfix_str(f"{self.failed} failed")
             self.print(f"failed: {outcome.error}")
+
+    def _update(self, count: int) -> None:
+        self.count += count
+        self._all.update(count)
 
     def print(self, text: str) -> None:
         """Print a message above the table."""

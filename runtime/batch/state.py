@@ -79,7 +79,6 @@ class State:
         self._uploaded = time.monotonic()
 
     def __enter__(self) -> Self:
-        storage.make_folder(self._folder)
         with contextlib.ExitStack() as stack:
             if not storage.is_remote(self._address):
                 stack.enter_context(claim(Path(self._address)))

@@ -8,16 +8,24 @@ import contextlib
 import hashlib
 import importlib
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from canthus.runtime.errors import InputError
-from canthus.runtime.extras import install_command
+from canthus.runtime.addresses import without_password
+from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.extras import install_command, installer
 from canthus.runtime.files import DRAFT_PREFIX, LOCK_NAME, Draft, check_free
 
 CHUNK = 1 << 20
 """Bytes that are read at a time for a hash."""
+
+_PACKAGES = {
+    "s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "az": "adlfs", "hdfs": "pyarrow",
+    "http": "aiohttp", "https": "aiohttp", "sftp": "paramiko", "ssh": "paramiko", "smb": "smbprotocol",
+}  # fmt: skip
+"""What fsspec needs beside itself, by the protocol."""
 
 
 def is_remote(address: str) -> bool:
@@ -34,10 +42,17 @@ def open_remote(address: str) -> tuple[Any, str]:
         url_to_fs = importlib.import_module("fsspec.core").url_to_fs
     except ImportError as missing:
         raise InputError(f"{address}: needs fsspec, which is not installed: {install_command('cluster')}") from missing
+    protocol = address.partition("://")[0].lower()
     try:
         system, path = url_to_fs(address)
-    except (ImportError, ValueError, OSError) as error:
-        raise InputError(f"{address}: cannot be opened ({error})") from error
+    except Exception as error:  # each file system has errors of its own
+        package = _PACKAGES.get(protocol)
+        if isinstance(error, ImportError) and package:
+            advice = f"{package}, which is not installed: {installer()} {package}"
+            raise InputError(f"{without_password(address)}: needs {advice}") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        advice = "; hdfs:// needs Java and libhdfs" if protocol == "hdfs" else ""
+        raise InputError(f"{without_password(address)}: cannot be opened ({reason}){advice}") from error
     return system, str(path)
 
 
@@ -147,8 +162,16 @@ def write_lines(address: str, lines: Iterable[str]) -> None:
 
 
 def make_folder(address: str) -> None:
-    """Create a folder and its parents. Raises InputError if that fails. Remote folders need not be created."""
+    """Create a folder and its parents. Raises InputError if that fails.
+
+    Remote folders need not be created. That files can be written there is found out with a small one.
+    """
     if is_remote(address):
+        system, path = open_remote(address)
+        probe = f"{path.rstrip('/')}/{DRAFT_PREFIX}{uuid.uuid4().hex}"
+        with remote_errors(address):
+            system.pipe_file(probe, b"canthus can write here")
+            system.rm_file(probe)
         return
     try:
         Path(address).mkdir(parents=True, exist_ok=True)
@@ -157,8 +180,11 @@ def make_folder(address: str) -> None:
 
 
 @contextlib.contextmanager
-def local_copy(address: str) -> Iterator[Path]:
-    """Yield the path of a file: its own, or that of a temporary copy of a remote one."""
+def local_copy(address: str, shown: bool = False) -> Iterator[Path]:
+    """Yield the path of a file: its own, or that of a temporary copy of a remote one.
+
+    shown: whether a terminal shows how much is copied.
+    """
     if not is_remote(address):
         yield Path(address)
         return
@@ -166,8 +192,27 @@ def local_copy(address: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=DRAFT_PREFIX) as folder:
         copy = Path(folder, path.rstrip("/").rpartition("/")[2])
         with remote_errors(address):
-            system.get_file(path, str(copy))
-        yield copy
+            system.get_file(path, str(copy), callback=_bar(f"reading {copy.name}", shown))
+        with _named(folder, parent(address)):
+            yield copy
+
+
+def _bar(text: str, shown: bool) -> Any:
+    """Return a callback of fsspec that shows how much of a file is copied, if it is `shown`."""
+    callbacks = importlib.import_module("fsspec.callbacks")
+    if not shown:
+        return callbacks.NoOpCallback()
+    return callbacks.TqdmCallback({"desc": text, "unit": "B", "unit_scale": True, "disable": None, "leave": False})
+
+
+@contextlib.contextmanager
+def _named(folder: str, address: str) -> Iterator[None]:
+    """Let errors of the block name an address instead of a temporary folder, which the user does not know."""
+    try:
+        yield
+    except CanthusError as error:
+        lines = [str(line).replace(folder, without_password(address)) for line in error.args]
+        raise type(error)(*lines) from error
 
 
 @contextlib.contextmanager
@@ -178,32 +223,35 @@ def in_place(address: str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def staged(address: str) -> Iterator[Path]:
+def staged(address: str, shown: bool = False) -> Iterator[Path]:
     """Yield a path to write a file to. After the block it is moved to its address, with all files beside it.
 
     A file that exists is replaced. After an error or Ctrl-C in the block nothing is moved.
+
+    shown: whether a terminal shows how much is copied to a remote address.
 
     Raises InputError if the file cannot be written.
     """
     if is_remote(address):
         with tempfile.TemporaryDirectory(prefix=DRAFT_PREFIX) as folder:
-            yield Path(folder, address.rpartition("/")[2])
+            with _named(folder, parent(address)):
+                yield Path(folder, address.rpartition("/")[2])
             system, path = open_remote(address)
             with remote_errors(address):
                 for file in _written(Path(folder)):
-                    system.put_file(str(file), f"{path.rpartition('/')[0]}/{file.name}")
+                    bar = _bar(f"writing {file.name}", shown)
+                    system.put_file(str(file), f"{path.rpartition('/')[0]}/{file.name}", callback=bar)
         return
     target = Path(address)
     make_folder(str(target.parent))
     check_free(target, overwrite=True)
     draft = Draft(target)
     try:
-        yield draft.file
-        with draft.writing():
-            for file in _written(draft.folder):
-                file.replace(target.parent / file.name)
-    except InputError as error:  # the user knows the target, not the draft
-        raise InputError(str(error).replace(str(draft.folder), str(target.parent))) from error
+        with _named(str(draft.folder), str(target.parent)):
+            yield draft.file
+            with draft.writing():
+                for file in _written(draft.folder):
+                    file.replace(target.parent / file.name)
     finally:
         draft.discard()
 

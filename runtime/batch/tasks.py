@@ -30,6 +30,7 @@ class Task:
     attempt: int = 1
     parts: tuple[SourceFile, ...] = ()  # of a task of several files; `source` is empty then
     excluded: tuple[str, ...] = ()  # names of parts that ended their process twice
+    origin: str = ""  # the address for messages and metadata, if `source` is a copy
 
 
 class Work(Protocol):

@@ -12,10 +12,14 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from canthus.runtime import sample
+from canthus.runtime.batch import cluster as cluster_pool
+from canthus.runtime.batch.options import BatchOptions
+from canthus.runtime.errors import InputError
 from canthus.runtime.tables import read_table
 
 pytestmark = pytest.mark.cluster
@@ -128,6 +132,27 @@ def test_tables_are_those_of_one_process_though_a_worker_is_killed(clips, tmp_pa
         tables = [read_table(tmp_path / name / f"{number}.csv") for name in ("one", "ray", "fetched")]
         assert len({table.records.tobytes() for table in tables}) == 1
     assert "finished before" in end(start(clips, tmp_path / "ray"))
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("auto", "--ray auto: no cluster there (not found); --ray local starts one for this run"),
+        ("local", "--ray local: Ray cannot be started on this machine (not found)"),
+    ],
+)
+def test_ray_that_does_not_answer_is_reported_while_it_is_waited_for(monkeypatch, caplog, address, message):
+    def start(*_, **__):
+        while not caplog.records:
+            time.sleep(0.01)
+        raise ConnectionError("not found\nand more")
+
+    monkeypatch.setattr(cluster_pool, "NOTICE_SECONDS", 0.01)
+    monkeypatch.setattr(cluster_pool, "import_ray", lambda: SimpleNamespace(is_initialized=lambda: False, init=start))
+    with pytest.raises(InputError) as caught:
+        cluster_pool.RayPool(None, BatchOptions(ray=address))
+    assert str(caught.value) == message
+    assert f"--ray {address}: Ray has not answered for" in caplog.text
 
 
 def test_address_without_a_cluster_is_one_line(clips, tmp_path):

@@ -28,7 +28,7 @@ def test_install_command_names_the_source_of_this_installation(monkeypatch, orig
     text = json.dumps(origin) if origin else None
     distribution = SimpleNamespace(version="0.2.0", read_text=lambda name: text)
     monkeypatch.setattr(extras.metadata, "distribution", lambda name: distribution)
-    monkeypatch.setattr(extras, "_installer", lambda: "pip install")
+    monkeypatch.setattr(extras, "installer", lambda: "pip install")
     assert install_command("rtx") == command
 
 

@@ -11,8 +11,10 @@ import pytest
 
 from canthus.runtime.batch import images
 from canthus.runtime.cli import main
+from canthus.runtime.schemes import included_scheme
 from canthus.runtime.tables import read_table
 from support.batch import inline
+from support.fakes import FakeBackend
 
 
 @pytest.fixture
@@ -56,8 +58,19 @@ def test_table_is_that_of_a_run_without_processes(photos, pools, name):
     one, two = read_table(f"one-{name}"), read_table(name)
     assert two.names == one.names if name == "t.npz" else two.picture.tolist() == one.picture.tolist()
     assert two.records.tobytes() == one.records.tobytes()
+    for key in ("source", "model", "scheme", "settings"):
+        assert two.metadata[key] == one.metadata[key]
     if name == "t.csv":
         assert Path(name).read_bytes() == Path(f"one-{name}").read_bytes()
+
+
+def test_model_with_other_points_gives_a_table_of_them(photos, pools, monkeypatch):
+    other = included_scheme("cofw")
+    monkeypatch.setattr(FakeBackend, "scheme", other)
+    assert run("photos", "--table", "one.csv") == 0
+    assert run("photos", "--table", "t.csv", "--jobs", "2") == 0
+    assert Path("t.csv").read_bytes() == Path("one.csv").read_bytes()
+    assert read_table("t.csv").points.shape[1:] == (other.points, 2)
 
 
 def test_second_run_processes_only_groups_with_new_or_changed_images(photos, pools, capsys):

@@ -2,10 +2,13 @@
 
 import csv
 import functools
+import json
 import sys
+from pathlib import Path
 
 import pytest
 
+from canthus.runtime import video_run
 from canthus.runtime.batch import process
 from canthus.runtime.batch.summary import Row, write_summary
 from canthus.runtime.cli import main
@@ -65,6 +68,73 @@ def test_second_run_on_remote_folders_processes_only_what_changed(memory, pools,
     memory.pipe_file("/clips/a.mp4", write_video(tmp_path / "n.mp4", [*TIMES, 0.12]).read_bytes())
     assert run("memory://clips", "--table", "memory://tables") == 0
     assert pools[2].names == ["a.mp4"]
+
+
+def test_one_remote_file_has_outputs_with_names_of_their_own(memory, capsys):
+    source = "memory://clips/a.mp4"
+    assert run(source, "--table", "memory://out/t.csv", "-o", "memory://out/o.mp4") == 0
+    assert "3 frames, 0 with faces; wrote memory://out/o.mp4 and memory://out/t.csv" in capsys.readouterr().out
+    assert sorted(memory.find("/out")) == ["/out/o.mp4", "/out/t.csv", "/out/t.csv.json"]
+    assert json.loads(memory.cat_file("/out/t.csv.json"))["source"]["path"] == source
+    assert run(source, "--table", "t.csv") == 0
+    assert Path("t.csv").read_bytes() == memory.cat_file("/out/t.csv")
+    assert run("clip.mp4", "--table", "memory://out/u.parquet", "--record-trace", "memory://out/u.trace") == 0
+    assert {"/out/u.parquet", "/out/u.trace"} <= set(memory.find("/out"))
+
+
+def test_metadata_of_a_remote_table_names_the_address_of_its_source(memory, pools):
+    assert run("memory://clips", "--table", "tables") == 0
+    assert json.loads(Path("tables/a.csv.json").read_text())["source"]["path"] == "memory:///clips/a.mp4"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["memory://clips/a.mp4", "--table", "memory://out/t.csv"], "memory://out/t.csv: exists already"),
+        (["memory://clips/none.mp4", "--table", "memory://out/u.csv"], "none.mp4: no such file or folder"),
+        (["memory://clips", "--table", "memory://out/u.csv"], "is the name of a file (expected a folder"),
+        (["memory://clips/a.mp4", "-o", "memory://clips/a.mp4", "--overwrite"], "a.mp4: is the source"),
+        (["memory://clips/a.mp4", "--table", "memory://out/u.csv", "--resume"], "cannot go on at an address"),
+        (["memory://out/t.csv", "--table", "memory://out/u.csv"], "memory://out/t.csv: not a readable video"),
+        (["rtsp://host/1", "--table", "u.csv"], "is a live stream"),
+    ],
+)
+def test_wrong_use_of_one_remote_file_is_one_line(memory, capsys, arguments, message):
+    memory.pipe_file("/out/t.csv", b"mine")
+    assert run(*arguments) in (1, 2)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert memory.cat_file("/out/t.csv") == b"mine"
+    assert memory.find("/out") == ["/out/t.csv"]
+
+
+def test_stopped_run_writes_nothing_at_an_address_and_says_so(memory, monkeypatch, capsys):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(video_run, "process_video", stop)
+    assert run("memory://clips/a.mp4", "--table", "memory://out/t.csv") == 130
+    assert "stopped; memory://out/t.csv: not written" in capsys.readouterr().err
+    assert memory.find("/out") == []
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ImportError("Please install gcsfs"), "gs://b/a.mp4: needs gcsfs, which is not installed: "),
+        (OSError("Unable to load libjvm\nand more"), "gs://b/a.mp4: cannot be opened (Unable to load libjvm)"),
+    ],
+)
+def test_file_system_that_cannot_be_opened_is_one_line(memory, monkeypatch, capsys, error, message):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", fail)
+    assert run("gs://b/a.mp4", "--table", "t.csv") == 1
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.count("\n") == 1
 
 
 def test_remote_sources_may_have_local_outputs_and_the_reverse(memory, pools, tmp_path):

@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 
-from canthus.runtime import wflw
 from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import FaceBox
 from support.shape import SHAPE
@@ -23,13 +22,13 @@ class FakeBackend:
 
     def predict(self, crops: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self.batches.append(len(crops))
-        points = np.zeros((len(crops), wflw.POINTS, 2), np.float32)
-        scores = np.zeros((len(crops), wflw.POINTS), np.float32)
+        points = np.zeros((len(crops), self.scheme.points, 2), np.float32)
+        scores = np.zeros((len(crops), self.scheme.points), np.float32)
         for place, crop in enumerate(crops):
             rows, columns = np.nonzero(crop[..., 0] > 128)
             if len(rows) > 100:
                 low = np.array([columns.min(), rows.min()])
-                points[place] = low + SHAPE * (np.array([columns.max(), rows.max()]) - low)
+                points[place] = low + SHAPE[: self.scheme.points] * (np.array([columns.max(), rows.max()]) - low)
                 scores[place] = 0.9
         return points, scores
 
