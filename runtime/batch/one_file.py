@@ -3,7 +3,7 @@
 import argparse
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -61,9 +61,14 @@ def local_files(source: str, outputs: Outputs) -> Iterator[tuple[Path, Outputs]]
         paths = {kind: stack.enter_context(storage.staged(address, shown=True)) for kind, address in remote.items()}
         path = stack.enter_context(storage.local_copy(source, shown=True))
         try:
-            yield path, replace(outputs, **paths)
+            yield path, _with_paths(outputs, paths)
         except KeyboardInterrupt:
             if remote:
                 names = " and ".join(without_password(address) for address in remote.values())
                 _log.warning("stopped; %s: not written, as only complete files are copied to an address", names)
             raise
+
+
+def _with_paths(outputs: Outputs, paths: Mapping[str, Path]) -> Outputs:
+    overlay, table, trace = (paths.get(kind, getattr(outputs, kind)) for kind in KINDS)
+    return replace(outputs, overlay=overlay, table=table, trace=trace)

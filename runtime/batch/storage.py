@@ -7,6 +7,7 @@ read, and copied from there when they are complete. fsspec is imported only for 
 import contextlib
 import hashlib
 import importlib
+import logging
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -27,6 +28,8 @@ _PACKAGES = {
 }  # fmt: skip
 """What fsspec needs beside itself, by the protocol."""
 
+_SILENT = logging.NullHandler()
+
 
 def is_remote(address: str) -> bool:
     """Whether an address is read and written with fsspec."""
@@ -43,10 +46,12 @@ def open_remote(address: str) -> tuple[Any, str]:
     except ImportError as missing:
         raise InputError(f"{address}: needs fsspec, which is not installed: {install_command('cluster')}") from missing
     protocol = address.partition("://")[0].lower()
+    package = _PACKAGES.get(protocol)
+    for name in ("fsspec", *([package] if package else [])):  # what they log is in the error that they raise, too
+        logging.getLogger(name).addHandler(_SILENT)
     try:
         system, path = url_to_fs(address)
     except Exception as error:  # each file system has errors of its own
-        package = _PACKAGES.get(protocol)
         if isinstance(error, ImportError) and package:
             advice = f"{package}, which is not installed: {installer()} {package}"
             raise InputError(f"{without_password(address)}: needs {advice}") from error
