@@ -26,6 +26,10 @@ MAX_NESTING = 64
 """Values that are nested deeper are refused: code that walks through them would exceed Python's recursion limit."""
 
 
+MAX_INTEGER = 2**63 - 1
+"""Integers that are further from 0 are refused: arrays, and code outside Python, cannot hold them."""
+
+
 class FieldError(ValueError):
     """A field that is missing, unknown, or not of its type. The message names the field, what it must be and is."""
 
@@ -88,13 +92,15 @@ def _nesting(value: object) -> int:
     return depth
 
 
-def check(*, at_least: float | None = None, parse: Callable[[Any], object] | None = None) -> dict[str, Any]:
+def check(
+    *, at_least: float | None = None, at_most: float | None = None, parse: Callable[[Any], object] | None = None
+) -> dict[str, Any]:
     """Return the metadata of a dataclass field that has a check beyond its type.
 
-    at_least: the smallest number allowed.
+    at_least, at_most: the smallest and the largest number allowed.
     parse: a function that turns the parsed JSON or TOML into the field's value; its ValueError becomes a FieldError.
     """
-    return {"at_least": at_least, "parse": parse}
+    return {"at_least": at_least, "at_most": at_most, "parse": parse}
 
 
 def parse_fields(kind: type[T], values: object, prefix: str = "") -> T:
@@ -123,7 +129,7 @@ def parse_fields(kind: type[T], values: object, prefix: str = "") -> T:
 
 
 def _parse_field(field: dataclasses.Field, hint: Any, value: object, name: str) -> Any:
-    parse, at_least = field.metadata.get("parse"), field.metadata.get("at_least")
+    parse, at_least, at_most = (field.metadata.get(key) for key in ("parse", "at_least", "at_most"))
     if parse is not None:
         try:
             return parse(value)
@@ -134,6 +140,8 @@ def _parse_field(field: dataclasses.Field, hint: Any, value: object, name: str) 
     result = parse_value(hint, value, name)
     if at_least is not None and result is not None and result < at_least:
         raise FieldError(f"{name}: expected at least {at_least}, got {value!r}")
+    if at_most is not None and result is not None and result > at_most:
+        raise FieldError(f"{name}: expected at most {at_most}, got {value!r}")
     return result
 
 
@@ -160,6 +168,8 @@ def parse_value(hint: Any, value: object, name: str) -> Any:
     if hint is float and is_number and _is_finite(cast(float, value)):
         return float(cast(float, value))
     if hint is int and is_number and isinstance(value, int):
+        if abs(value) > MAX_INTEGER:
+            raise FieldError(f"{name}: expected an int of at most 64 bits, got {_shorten(value)}")
         return value
     if hint in (str, bool) and isinstance(value, hint):
         return value

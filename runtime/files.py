@@ -1,6 +1,7 @@
 """Write files so that a reader sees the old file or the new one, never half of it."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -9,7 +10,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import IO, Protocol, Self
 
 from canthus.runtime.errors import CanthusError, InputError, UsageError
 from canthus.runtime.file_lock import FileLock
@@ -132,13 +133,20 @@ class Draft:
             self.commit()
             return
         self.discard()
-        if isinstance(error, OSError) and self._concerns(error):
-            with self.writing():
+        if isinstance(error, OSError):
+            with self.errors_named():
                 raise error
 
-    def _concerns(self, error: OSError) -> bool:
-        """Return whether the error is about this file. A failed write names no file."""
-        return error.filename is None or Path(str(error.filename)).is_relative_to(self.folder)
+    @contextlib.contextmanager
+    def errors_named(self) -> Iterator[None]:
+        """Convert an OSError of the block that is about this file to an InputError. A failed write names no file."""
+        try:
+            yield
+        except OSError as error:
+            if error.filename is not None and not Path(str(error.filename)).is_relative_to(self.folder):
+                raise
+            with self.writing():
+                raise
 
 
 def partial_path(path: Path, target: Path) -> Path:
@@ -161,9 +169,24 @@ class Output(Protocol):
         """The draft of the file; None for standard output."""
         ...
 
+    @property
+    def has_part(self) -> bool:
+        """Whether the file in the draft can be read up to a write that failed, after `finish`."""
+        ...
+
     def finish(self) -> bool:
         """Complete the file in the draft. Return whether it is whole and not empty."""
         ...
+
+
+def write_all(file: IO[bytes], content: bytes) -> None:
+    """Write all of the content to an unbuffered file, which may take a part only if its disk becomes full."""
+    left = memoryview(content)
+    while left:
+        written = file.write(left)
+        if written is None:  # a pipe that does not wait for its reader
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        left = left[written:]
 
 
 def commit_together(outputs: Sequence[Output]) -> None:
@@ -191,25 +214,31 @@ def commit_together(outputs: Sequence[Output]) -> None:
             raise errors[0]
 
 
-def keep_parts(outputs: Sequence[Output], named: bool = True) -> list[Path]:
+def keep_parts(outputs: Sequence[Output], named: bool = True, resumable: bool = False) -> list[Path]:
     """Finish the outputs of a run that has stopped, and return the names of their parts; none if not `named`.
 
-    Their drafts are kept so that another run can go on. If one is not whole, all drafts are deleted.
+    Their drafts are kept so that another run can go on. If one is not whole, those without a part that can be read are
+    deleted, unless the run is `resumable`.
     """
     with ctrl_c_deferred(), contextlib.ExitStack() as discarding:
         drafts = [output.draft for output in outputs if output.draft is not None]
         for draft in drafts:
             discarding.callback(draft.discard)
-        whole = True
+        kept = list[Draft]()
         for output in outputs:
-            try:
-                whole &= output.finish()
-            except (CanthusError, OSError):  # the error that has stopped the run is raised
-                whole &= output.draft is None
-        if whole and not named:
+            whole = False
+            with contextlib.suppress(CanthusError, OSError):  # the error that has stopped the run is raised
+                whole = output.finish()
+            if output.draft is not None and (whole or output.has_part):
+                kept.append(output.draft)
+        parts = list[Path]()
+        for draft in kept if named else ():
+            with contextlib.suppress(InputError):
+                parts.append(draft.keep())
+        if resumable or kept == drafts:
             for draft in drafts:
                 draft.leave()
-        return [draft.keep() for draft in drafts] if whole and named else []
+        return parts
 
 
 def delete_part(file: Path, part: Path) -> None:

@@ -200,16 +200,17 @@ def _without_exif_prefix(data: bytes) -> bytes:
 
 
 def _without_animation(data: bytes) -> bytes:
-    """Return a PNG without its frames after the first. Return other files as they are.
+    """Return a PNG without its frames after the first, up to a chunk that is cut off. Return other files as they are.
 
-    OpenCV needs 20 bytes for each pixel of an animated PNG, and 6 for one of another.
+    OpenCV needs 20 bytes for each pixel of an animated PNG, and 6 for one of another. It takes as much memory as the
+    length of a chunk says, even if the file is shorter.
     """
     if not data.startswith(PNG_START):
         return data
     kept, start = [PNG_START], len(PNG_START)
     while start < len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4])  # length, type and checksum have 4 bytes each
-        if data[start + 4 : start + 8] not in PNG_ANIMATION:
+        if end <= len(data) and data[start + 4 : start + 8] not in PNG_ANIMATION:
             kept.append(data[start:end])
         start = end
     return b"".join(kept)

@@ -1,6 +1,7 @@
 """`canthus images`: find the faces of image files, each separately; write a table of points, drawn images, or both."""
 
 import contextlib
+import logging
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,8 +21,12 @@ from canthus.runtime.options import (
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from canthus.runtime.pipeline import Settings
+    from canthus.runtime.tables import TableSink
+
+_log = logging.getLogger(__name__)
 
 DESCRIPTION = """Find the points of every face of an image file, or of all images in a folder and its sub-folders.
 
@@ -130,7 +135,7 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
                 "settings": describe_settings(settings),
             }
             schema = IMAGES.with_points(landmarker.backend.scheme).with_measures(outputs.measures)
-            table = stack.enter_context(TableSink(outputs.table, schema, details, outputs.faces_only))
+            table = stack.enter_context(_committed(TableSink(outputs.table, schema, details, outputs.faces_only)))
         for path in tqdm(paths, source.name, unit="image", disable=None):
             try:
                 image, damage = read_damaged_image(path)
@@ -147,6 +152,20 @@ def process_images(source: Path, outputs: Outputs, settings: "Settings") -> Repo
             if outputs.overlay:
                 write_image(outputs.overlay / name, draw(image, faces, drawings=outputs.drawings))
     return Report(len(paths) - len(unreadable), faces_found, tuple(unreadable), tuple(damaged))
+
+
+@contextlib.contextmanager
+def _committed(table: "TableSink") -> "Iterator[TableSink]":
+    """Give a table its name after the block; after an error or Ctrl-C in it, that of a part."""
+    from canthus.runtime.files import keep_parts
+
+    try:
+        yield table
+    except BaseException:
+        for part in keep_parts([table]):
+            _log.warning("stopped; %s: what was written until then", part)
+        raise
+    table.close()
 
 
 def _check_outputs(outputs: Outputs, root: Path, paths: list[Path]) -> None:

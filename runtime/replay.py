@@ -29,6 +29,7 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--table", type=Path, metavar="FILE", help="write a table, as `canthus video` does")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")
     args = parser.parse_args(arguments)
+    from canthus.runtime.abandoned import claim
     from canthus.runtime.run_details import describe_points
     from canthus.runtime.schemes import manifest_values
     from canthus.runtime.tables import FRAMES, STDOUT, TableSink, check_table
@@ -39,6 +40,8 @@ def command(arguments: list[str]) -> int:
     with contextlib.ExitStack() as stack:
         table = None
         if args.table:
+            if args.table != STDOUT:
+                stack.enter_context(claim(args.table))
             check_table(args.table, args.overwrite)
             schema = FRAMES.with_points(header.scheme).with_measures(header.processing.measures)
             about = {"trace": manifest_values(header), "scheme": describe_points(header.scheme)}

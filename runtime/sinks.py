@@ -120,6 +120,8 @@ class VideoSink(Closeable):
         try:
             self._open(source)
         except (av.error.FFmpegError, ValueError) as error:
+            if isinstance(error, OSError):  # no space, no permission
+                raise InputError(f"{self.draft.path}: cannot be written ({error_reason(error)})") from error
             raise InputError(
                 f"{self.draft.path}: cannot write this video ({error_reason(error)}); try an .mp4 file"
             ) from error
@@ -253,6 +255,11 @@ class VideoSink(Closeable):
         except (av.error.FFmpegError, OSError) as error:
             self._failed = True
             raise InputError(f"{self.draft.path}: cannot be written ({error_reason(error)})") from error
+
+    @property
+    def has_part(self) -> bool:
+        """Whether the temporary file can be played, as far as it was written; call it after `finish`."""
+        return self._last >= 0 and count_packets(self.draft.file) > 0
 
     def finish(self) -> bool:
         """Complete the temporary file. Return whether it is whole and contains a frame."""

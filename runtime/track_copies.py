@@ -9,6 +9,7 @@ import av
 from av.bitstream import BitStreamFilterContext
 
 from canthus.runtime.closeable import Closeable
+from canthus.runtime.errors import InputError
 from canthus.runtime.fragments import FRAGMENTED_FORMATS, Fragments
 from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media
 from canthus.runtime.video_file import VideoFile
@@ -39,12 +40,24 @@ AAC_LAYOUT_OF_CHANNELS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0"}
 """The layout of a number of channels in another layout, such as 5.1(side), or an unknown one."""
 
 
+def _open_again(source: VideoFile) -> av.container.InputContainer:
+    """Open the file of a video again, to read its other tracks."""
+    try:
+        return open_media(source.path)
+    except av.error.FFmpegError as error:
+        raise InputError(
+            f"{source.path}: was changed while it was read ({error_reason(error)}); run the command again"
+        ) from error
+
+
 class AudioCopy(Closeable):
     """Copies the source's main audio track to a video, as far as the written frames reach.
 
     begin: seconds from the first frame of the source to the first frame that is written. Audio before it is left out.
 
     An audio error does not affect the frames: copying stops, and `error` is the reason.
+
+    Raises InputError if the file cannot be opened again.
 
     Attributes:
         needs_late_header: Whether the header of the target contains values of the first packet.
@@ -54,14 +67,14 @@ class AudioCopy(Closeable):
 
     def __init__(self, source: VideoFile, begin: float = 0.0) -> None:
         self._start, self._begin = source.start + begin, begin
-        self._source = open_media(source.path)
+        self._source = _open_again(source)
         self._track = main_track(self._source.streams.audio)
         self.error = "no decoder for its codec" if self._source.streams.audio and self._track is None else ""
         self._packets = demux(self._source, self._track) if self._track else iter(())
         self._last_dts: int | None = None  # of the packet before, in ticks of the track
-        self._next = self._read()
+        self._next = _next_packet(self._packets)
         while begin and self._next is not None and _seconds(self._next) < self._start:
-            self._next = self._read()
+            self._next = _next_packet(self._packets)
         self._copied = self.needs_late_header = False
 
     def add_stream(self, target: av.container.OutputContainer, fragments: Fragments) -> None:
@@ -100,7 +113,7 @@ class AudioCopy(Closeable):
         to_file = BitStreamFilterContext("aac_adtstoasc", track)
         packets = itertools.chain([self._next], self._packets)
         self._packets = (moved for packet in packets if packet for moved in to_file.filter(packet))
-        self._next = self._read()
+        self._next = _next_packet(self._packets)
         if self._next is not None and self._next.has_sidedata("new_extradata"):
             self._stream.codec_context.extradata = bytes(self._next.get_sidedata("new_extradata"))
 
@@ -117,12 +130,6 @@ class AudioCopy(Closeable):
         self.error = reason
         self._track = self._next = None
 
-    def _read(self) -> av.Packet | None:
-        try:
-            return next(self._packets, None)
-        except av.error.FFmpegError:
-            return None
-
     def write(self, until: float) -> None:
         """Copy the audio before `until`, in seconds from the first frame."""
         with self._stopping():
@@ -131,7 +138,7 @@ class AudioCopy(Closeable):
                 if packet.pts is not None and float(packet.pts * packet.time_base) - self._start > until:
                     return
                 self._copy(packet)
-                self._next = self._read()
+                self._next = _next_packet(self._packets)
 
     @contextlib.contextmanager
     def _stopping(self) -> Iterator[None]:
@@ -180,6 +187,14 @@ class AudioCopy(Closeable):
         self._source.close()
 
 
+def _next_packet(packets: Iterator[av.Packet]) -> av.Packet | None:
+    """Return the next packet; None at the end and after an error: the rest of a damaged track is left out."""
+    try:
+        return next(packets, None)
+    except av.error.FFmpegError:
+        return None
+
+
 def _seconds(packet: av.Packet) -> float:
     """Return the time of a packet in the file; infinity if it has none."""
     return math.inf if packet.pts is None else float(packet.pts * packet.time_base)
@@ -197,7 +212,7 @@ class SubtitleCopy(Closeable):
 
     def __init__(self, source: VideoFile, begin: float, lead: float) -> None:
         self._shift = source.start + begin - lead
-        self._source = open_media(source.path)
+        self._source = _open_again(source)
         self.left_out: list[str] = []
 
     def add_streams(self, target: av.container.OutputContainer, fragments: Fragments) -> None:
@@ -215,7 +230,7 @@ class SubtitleCopy(Closeable):
                 self.left_out.append(name)
         tracks = [stream for stream in self._source.streams.subtitles if stream.index in self._streams]
         self._packets = iter(self._source.demux(tracks)) if tracks else iter(())
-        self._next = next(self._packets, None)
+        self._next = _next_packet(self._packets)
 
     def write(self, until: float) -> None:
         """Copy the subtitles that begin before `until`, in seconds of the written video."""
@@ -228,7 +243,7 @@ class SubtitleCopy(Closeable):
                 packet.pts = packet.dts = (packet.pts or 0) - shift
                 packet.stream = self._streams[packet.stream.index]
                 self._target.mux(packet)
-            self._next = next(self._packets, None)
+            self._next = _next_packet(self._packets)
 
     def close(self) -> None:
         """Close the source."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -164,16 +164,22 @@ def process_video(
             sinks.open(results.first.frame.seconds, backends[0])
             done = _write(run, sinks, results, on_frame)
         except BaseException:
-            parts = keep_parts(sinks.outputs, named=not run.options.unattended)
-            if parts:
-                names = " and ".join(map(str, parts))
-                saved = sinks.checkpoints is not None and sinks.checkpoints.saved
-                advice = "; --resume goes on" if saved else ""
-                _log.warning("stopped; %s: what was written until then%s", names, advice)
+            saved = sinks.checkpoints is not None and sinks.checkpoints.saved
+            parts = keep_parts(sinks.outputs, not run.options.unattended, saved)
+            if not run.options.unattended:
+                _log_stop(parts, saved)
             raise
         commit_together(sinks.outputs)
     # Read after the sinks are closed: the rest of the audio is copied on close.
     return Report(done.frames, done.with_faces, file.damaged, sinks.overlay.audio_error if sinks.overlay else "")
+
+
+def _log_stop(parts: Sequence[Path], resumable: bool) -> None:
+    """Say what a run that has stopped leaves."""
+    notes = [f"{' and '.join(map(str, parts))}: what was written until then"] if parts else []
+    notes += ["--resume goes on"] if resumable else []
+    if notes:
+        _log.warning("stopped; %s", "; ".join(notes))
 
 
 class _Sinks:

@@ -1,6 +1,9 @@
 """The fuzzer of `make fuzz` works, and a few inputs of each kind have a good outcome."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -95,3 +98,23 @@ def test_input_with_a_bad_outcome_is_saved_and_can_be_made_again(tmp_path):
     (tmp_path / "seeds").mkdir()
     name, content = worker.make_input("lists", KINDS["lists"].make(tmp_path / "seeds"), 1, 5)
     assert (tmp_path / "lists" / f"1-5-{name}").read_bytes() == content
+
+
+@pytest.mark.parametrize("end", ["finished", signal.SIGTERM, signal.SIGKILL])
+def test_temporary_folders_are_deleted_however_the_run_ends(tmp_path, end):
+    count = "5" if end == "finished" else "1000000"
+    command = [sys.executable, "-m", "fuzz", "addresses", "--count", count, "-o", str(tmp_path / "found")]
+    (tmp_path / "temporary").mkdir()
+    environment = os.environ | {"PYTHONPATH": str(fuzzer.TESTS), "TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as process:
+        if end == "finished":
+            assert process.wait(60) == 0
+        else:
+            while not list((tmp_path / "temporary").glob("*/inputs/*")):
+                time.sleep(0.05)
+            process.send_signal(end)
+            process.wait(60)
+        until = time.monotonic() + 30
+        while list((tmp_path / "temporary").iterdir()) and time.monotonic() < until:
+            time.sleep(0.05)
+    assert not list((tmp_path / "temporary").iterdir())

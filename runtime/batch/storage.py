@@ -253,7 +253,8 @@ def staged(address: str, shown: bool = False) -> Iterator[Path]:
     draft = Draft(target)
     try:
         with _named(str(draft.folder), str(target.parent)):
-            yield draft.file
+            with draft.errors_named():
+                yield draft.file
             with draft.writing():
                 for file in _written(draft.folder):
                     file.replace(target.parent / file.name)

@@ -81,8 +81,11 @@ def serve(work: Work, threads: int, connection: Connection) -> None:
     sending = threading.Lock()
 
     def send(event: Event) -> None:
-        with sending:  # messages are logged in several threads
-            connection.send(event)
+        try:
+            with sending:  # messages are logged in several threads
+                connection.send(event)
+        except OSError as error:  # the run has been killed: stop, and leave what the next one goes on with
+            raise KeyboardInterrupt from error
 
     class Sender(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

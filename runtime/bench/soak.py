@@ -5,7 +5,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from canthus.runtime.bench.machine import memory_mb, open_handles, running_threads
+from canthus.runtime.errors import InputError
 from canthus.runtime.options import add_landmarker_options, command_parser, positive_number, settings_from_args
 
 if TYPE_CHECKING:
@@ -69,17 +70,42 @@ class _Arrival(NamedTuple):
     seconds: float  # perf_counter when it was passed on
 
 
+class Record:
+    """The record of a long run: a .json file and a drawing beside it. An error of writing does not end the run."""
+
+    def __init__(self, path: Path) -> None:
+        self.paths = path, path.with_suffix(".svg")
+        self.problem = ""  # why it could not be written the last time
+
+    def write(self, content: Mapping[str, object], samples: "list[Sample]", indent: int | None = None) -> None:
+        """Replace the files by what is known now."""
+        from canthus.runtime.files import write_file
+
+        path, drawing = self.paths
+        try:
+            write_file(path, (json.dumps(content, indent=indent) + "\n").encode())
+            write_file(drawing, draw_samples(samples).encode())
+            self.problem = ""
+        except InputError as error:
+            self.problem = str(error)
+
+    def describe(self) -> str:
+        """Return what became of the files, for the last line of a command."""
+        path, drawing = self.paths
+        return f"the record is not complete: {self.problem}" if self.problem else f"wrote {path} and {drawing}"
+
+
 def command(arguments: list[str]) -> int:
     """Run the live pipeline for hours, and record memory, handles, threads and latency."""
     from canthus.runtime import sample
     from canthus.runtime.abandoned import claim
-    from canthus.runtime.files import check_output, check_suffix, write_file
+    from canthus.runtime.files import check_output, check_suffix
 
     args = _parser().parse_args(arguments)
-    picture = args.output.with_suffix(".svg")
     check_suffix(args.output, (".json",), "format")
+    written = Record(args.output)
     with contextlib.ExitStack() as stack:
-        for output in (args.output, picture):
+        for output in written.paths:
             stack.enter_context(claim(output))
             check_output(output, args.overwrite)
         samples: list[Sample] = []
@@ -88,15 +114,14 @@ def command(arguments: list[str]) -> int:
             samples.append(one)
             content = {"backend": backend, "clip": str(args.clip or sample.CLIP), "full_speed": args.full_speed}
             content |= {"growth": asdict(measure_growth(samples)), "samples": [one._asdict() for one in samples]}
-            write_file(args.output, (json.dumps(content, indent=1) + "\n").encode())
-            write_file(picture, draw_samples(samples).encode())
+            written.write(content, samples, indent=1)
 
         try:
             soak(args.clip or sample.CLIP, settings_from_args(args), 3600 * args.hours, args.full_speed, record)
         finally:
             if samples:
-                print(f"{describe(samples)}; wrote {args.output} and {picture}")
-    return 0
+                print(f"{describe(samples)}; {written.describe()}")
+    return 1 if written.problem else 0
 
 
 def _parser() -> argparse.ArgumentParser:

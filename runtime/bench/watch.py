@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import json
 import os
 import statistics
 import subprocess
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from canthus.runtime.bench.soak import Sample, draw_samples, measure_growth
+from canthus.runtime.bench.soak import Record, Sample, measure_growth
 from canthus.runtime.errors import InputError
 from canthus.runtime.options import command_parser
 
@@ -67,28 +66,27 @@ class Use:
 def command(arguments: list[str]) -> int:
     """Run a command, and record the memory and the handles of its processes."""
     from canthus.runtime.abandoned import claim
-    from canthus.runtime.files import check_output, check_suffix, write_file
+    from canthus.runtime.files import check_output, check_suffix
 
     args = _parser().parse_args(arguments)
-    drawing = args.output.with_suffix(".svg")
     check_suffix(args.output, (".json",), "format")
-    moments: list[Moment] = []
+    written, moments = Record(args.output), list[Moment]()
 
     def record(exit_code: int | None) -> None:
         content = {"command": args.command, "exit_code": exit_code, "growth": measure_growth(_totals(moments)).__dict__}
         content |= {"samples": [[one.seconds, *map(list, one.all)] for one in moments]}
-        write_file(args.output, (json.dumps(content) + "\n").encode())
-        write_file(drawing, draw_samples(_totals(moments)).encode())
+        written.write(content, _totals(moments))
 
     with contextlib.ExitStack() as stack:
-        for output in (args.output, drawing):
+        for output in written.paths:
             stack.enter_context(claim(output))
             check_output(output, args.overwrite)
         try:
-            return watch(args.command, args.interval, moments, record)
+            code = watch(args.command, args.interval, moments, record)
         finally:
             if moments:
-                print(f"{describe(moments)}; wrote {args.output} and {drawing}")
+                print(f"{describe(moments)}; {written.describe()}")
+    return code or int(bool(written.problem))
 
 
 def _parser() -> argparse.ArgumentParser:

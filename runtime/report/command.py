@@ -1,5 +1,6 @@
 """`canthus report`: coverage, lost faces, scores and jitter of tables of points, as HTML pages."""
 
+import contextlib
 import csv
 import os
 import sys
@@ -7,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
+
+import numpy as np
 
 from canthus.runtime.errors import CanthusError, InputError, UsageError
 from canthus.runtime.options import command_parser
@@ -106,10 +109,12 @@ def _write_page(table_path: Path, page: Path, source: Path | None, no_images: bo
     from canthus.runtime.tables import read_table
 
     table = read_table(table_path)
-    figures = compute_figures(table, table_path)
-    found = _find_source(figures.source, table_path, source)
-    thumbnails = {} if no_images or found is None else make_thumbnails(table, figures.worst, found)
-    write_file(page, table_page(figures, thumbnails, table_path.name).encode("utf-8", "replace"))
+    with np.errstate(over="ignore", invalid="ignore"):  # numbers of others may be of any size
+        figures = compute_figures(table, table_path)
+        found = _find_source(figures.source, table_path, source)
+        thumbnails = {} if no_images or found is None else make_thumbnails(table, figures.worst, found)
+        content = table_page(figures, thumbnails, table_path.name)
+    write_file(page, content.encode("utf-8", "replace"))
     return figures.overview
 
 
@@ -120,7 +125,13 @@ def _find_source(named: str, table: Path, given: Path | None) -> Path | None:
     name = Path(named).name if named else ""
     candidates = [given / name] if given and given.is_dir() and name else []
     candidates += [given] if given else [Path(named), table.parent / name] if named else []
-    return next((path for path in candidates if path.is_file() or path.is_dir()), None)
+    return next((path for path in candidates if _exists(path)), None)
+
+
+def _exists(path: Path) -> bool:
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a NUL
+        return path.is_file() or path.is_dir()
+    return False
 
 
 def _write_pages(tables: Sequence[Path], pages: Sequence[Path], folder: Path, args: "argparse.Namespace") -> int:

@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 from canthus.runtime.errors import InputError
 from canthus.runtime.fields import FieldError, check, parse_fields, parse_toml, read_values
 
+MAX_POINTS = 10_000
+"""A scheme with more points is refused: arrays of as many numbers are made of it."""
+
 Group = tuple[int, ...]
 """Points, by their indices."""
 
@@ -49,11 +52,11 @@ class Scheme:
     The fields are those of the TOML file; only `name` and `points` are required. Training needs `normalizer`, `eyes`
     and `mirror_pairs` too. Without `eyes`, faces are tracked in upright regions.
 
-    Raises FieldError if a point does not exist or the fields do not fit together.
+    Raises FieldError if a point or a color does not exist, or the fields do not fit together.
     """
 
     name: str
-    points: int = field(metadata=check(at_least=1))  # how many
+    points: int = field(metadata=check(at_least=1, at_most=MAX_POINTS))  # how many
     names: tuple[str, ...] = ()  # of the points; empty = from the regions, see `point_names`
     mirror_pairs: tuple[tuple[int, int], ...] = ()  # points that swap when the image is mirrored; all others stay
     normalizer: tuple[Group, Group] = ((), ())  # errors are divided by the distance between the centers of these two
@@ -85,6 +88,11 @@ class Scheme:
             for point in (point for group in groups for point in group):
                 if not 0 <= point < self.points:
                     raise FieldError(f"{name}: there is no point {point} (expected 0 to {self.points - 1})")
+        if not self.name.strip():
+            raise FieldError(f"name: expected a name, got {self.name!r}")
+        for region, color in self.colors.items():
+            if not all(0 <= part <= 255 for part in color):
+                raise FieldError(f"colors.{region}: expected red, green and blue from 0 to 255, got {list(color)}")
         paired = [point for pair in self.mirror_pairs for point in pair]
         if twice := sorted({point for point in paired if paired.count(point) > 1}):
             raise FieldError(f"mirror_pairs: point {twice[0]} occurs twice (expected each point in one pair at most)")

@@ -5,16 +5,21 @@ machine, and would read the faces in front of the camera.
 """
 
 import contextlib
+import errno
 import ipaddress
 import json
 import logging
 import os
 import re
 import socket
+import struct
+import sys
 import threading
+import time
 from functools import cached_property
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 from websockets.datastructures import Headers
 from websockets.exceptions import ConnectionClosed
@@ -37,6 +42,18 @@ OPEN_SECONDS = 3.0
 
 MAX_CLIENTS = 32
 """More are refused: each has a thread."""
+
+MAX_CONNECTIONS = 2 * MAX_CLIENTS
+"""More are closed at once, also those that have sent no request yet: each takes three handles."""
+
+SEND_SECONDS = 10.0
+"""A client that reads nothing for so long is cut off: it would keep the place of another one."""
+
+POLL_SECONDS = 0.2
+"""How often a server that refuses connections looks whether it was closed."""
+
+_NO_HANDLES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+"""Errors of accepting a connection that pass. The server of websockets would end."""
 
 _ANY_ORIGIN = re.compile(".*")
 
@@ -90,6 +107,43 @@ def _number(value: float, digits: int) -> float | None:
     return round(value, digits) if abs(value) < float("inf") else None
 
 
+class _Listener(socket.socket):
+    """A listening socket that limits the number of open connections, and stays open if handles run out."""
+
+    _connections: set[socket.socket]
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        while True:
+            try:
+                connection, address = super().accept()
+            except TimeoutError:
+                continue
+            except OSError as error:
+                if error.errno not in _NO_HANDLES:
+                    raise
+                time.sleep(POLL_SECONDS)
+                continue
+            self._connections = {one for one in self._connections if one.fileno() >= 0}
+            if len(self._connections) < MAX_CONNECTIONS:
+                self._connections.add(connection)
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
+                return connection, address
+            connection.close()
+
+
+_SEND_TIMEOUT = (
+    struct.pack("L", round(1000 * SEND_SECONDS)) if sys.platform == "win32" else struct.pack("ll", int(SEND_SECONDS), 0)
+)
+
+
+def _listen(address: Address) -> _Listener:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = _Listener(fileno=socket.create_server(address, family=family).detach())
+    listener._connections = set()
+    listener.settimeout(POLL_SECONDS)
+    return listener
+
+
 class WebSocketStream:
     """Serves the frames at ws://ADDRESS/ and the page at http://ADDRESS/. Clients get a message for each frame.
 
@@ -110,8 +164,7 @@ class WebSocketStream:
         try:
             self._server = serve(
                 self._serve_client,
-                address.host,
-                address.port,
+                sock=_listen(address),
                 process_request=self._answer,
                 origins=[None, _ANY_ORIGIN],  # `_answer` checks it
                 compression=None,
@@ -119,7 +172,6 @@ class WebSocketStream:
                 close_timeout=JOIN_SECONDS,
                 max_size=2**10,
                 logger=logger,
-                family=socket.AF_INET6 if ":" in address.host else socket.AF_INET,
             )
         except (OSError, UnicodeError) as error:
             code = error.errno if isinstance(error, OSError) else None  # below 0 if the host is unknown

@@ -11,6 +11,7 @@ from typing import IO
 
 import numpy as np
 
+from canthus.runtime.files import write_all
 from canthus.runtime.tables.schema import Records
 
 CHUNK = 8192
@@ -45,12 +46,12 @@ class Journal:
 
     def _write_header(self) -> None:
         self._file.seek(0)
-        self._file.write(self._header())
+        write_all(self._file, self._header())
 
     def write(self, records: Records) -> None:
         """Append records."""
         self._file.seek(0, io.SEEK_END)
-        self._file.write(records.tobytes())
+        write_all(self._file, records.tobytes())
         self.rows += len(records)
         self._write_header()
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,15 +51,25 @@ def read(path: Path) -> tuple[Schema, dict[str, object], Records, list[str]]:
     """
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            measures, scores = tuple(arrays["measure_names"].tolist()), arrays["scores"]
+            measures, scores = tuple(_texts(arrays["measure_names"])), arrays["scores"]
             schema = Schema("images" if "picture" in arrays else "frames", measures, scores.shape[1])
             records = np.zeros(len(scores), schema.dtype)
-            names = arrays["picture"].tolist() if schema.kind == "images" else []
+            names = _texts(arrays["picture"]) if schema.kind == "images" else []
             for name in schema.dtype.names or ():
                 values = np.arange(len(names)) if name == "picture" else arrays[name]
                 if (values.dtype, values.shape) != (records[name].dtype, records[name].shape):
                     raise ValueError(f"{name} is {values.shape} {values.dtype}")
                 records[name] = values
-            return schema, json.loads(str(arrays["metadata"])), records, names
+            return schema, json.loads(_texts(arrays["metadata"].reshape(1))[0]), records, names
     except (OSError, ValueError, LookupError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: not a table of canthus ({str(error).splitlines()[0]})") from error
+
+
+def _texts(values: NDArray) -> list[str]:
+    """Return an array of texts as a list. Raises ValueError if it is none, or a character does not exist."""
+    if values.ndim != 1 or values.dtype.kind != "U":
+        raise ValueError(f"a list of texts is {values.shape} {values.dtype}")
+    native = np.ascontiguousarray(values, values.dtype.newbyteorder("="))
+    if values.dtype.itemsize and (native.view(np.uint32) > sys.maxunicode).any():
+        raise ValueError("a text has characters that do not exist")
+    return [str(value) for value in native.tolist()]

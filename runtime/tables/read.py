@@ -124,7 +124,10 @@ def read_table(path: str | Path) -> Table:
         raise InputError(f"{path}: no such file (expected a table)")
     try:
         with np.errstate(over="raise"):  # a number that is too large for the type of its column
-            return _read(path)
+            table = _read(path)
+        if table.schema.kind == "frames" and not np.isfinite(table.seconds).all():
+            raise ValueError("a time is not finite")
+        return table
     except CanthusError:
         raise
     except MemoryError as error:  # pyarrow's is a subclass

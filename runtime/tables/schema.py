@@ -72,6 +72,10 @@ class Schema:
         """Return the schema for faces with the points of a scheme."""
         return replace(self, points=scheme.points)
 
+    def __post_init__(self) -> None:
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError("two columns have the same name")
+
     @property
     def place(self) -> tuple[str, ...]:
         """Names of the columns that say which frame or image a row is about."""

@@ -11,7 +11,7 @@ from typing import IO, NamedTuple, Protocol
 
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft, check_output, check_suffix, commit_together
+from canthus.runtime.files import Draft, check_output, check_suffix, commit_together, write_all
 from canthus.runtime.tables import arrow, npz
 from canthus.runtime.tables.journal import Journal
 from canthus.runtime.tables.read import metadata_path
@@ -24,9 +24,6 @@ TEXT_SUFFIXES = (".csv", ".jsonl")
 
 STDOUT = Path("-")
 """The path of a table on standard output, as CSV."""
-
-BUFFER_BYTES = 1_000_000
-"""A smaller buffer would be written in the middle of a row if there are many faces."""
 
 
 def check_table(path: Path, overwrite: bool) -> None:
@@ -52,8 +49,9 @@ class TableSink(Closeable):
     """Writes a table with one row for each face of each frame, and a row for a frame without a face.
 
     A file appears when the sink is closed. It has every row written until then, also after Ctrl-C. The rows of each
-    frame are written at once, on standard output (path STDOUT) and to the temporary file: a killed process leaves whole
-    rows there. The temporary file of a Parquet, Feather or NPZ table is a .npy file; see `Journal`.
+    frame are written at once, on standard output (path STDOUT) and to the temporary file: a killed process, and a disk
+    that becomes full, leave whole rows there. The temporary file of a Parquet, Feather or NPZ table is a .npy file; see
+    `Journal`.
 
     Args:
         path: A file with a suffix of TABLE_SUFFIXES, or STDOUT.
@@ -133,6 +131,12 @@ class TableSink(Closeable):
             self._failed = True
             raise InputError(f"{self._path}: cannot be written ({error.strerror or error})") from error
 
+    @property
+    def has_part(self) -> bool:
+        """Whether the temporary file has whole rows, also after an error."""
+        text = isinstance(self._writer, _TextWriter)
+        return text and self.draft is not None and self.draft.file.stat().st_size > 0
+
     def finish(self) -> bool:
         """Complete the temporary file. Return whether it is whole."""
         with self._writing():
@@ -172,21 +176,31 @@ class _Writer(Protocol):
 
 
 class _TextWriter:
-    """Writes CSV or JSON Lines, each frame at once."""
+    """Writes CSV or JSON Lines to an unbuffered file, each frame at once."""
 
-    def __init__(self, file: IO[str], schema: Schema, suffix: str, go_on: bool = False) -> None:
+    def __init__(self, file: IO[bytes], schema: Schema, suffix: str, go_on: bool = False) -> None:
         self._file, self._schema = file, schema
         self._rows = csv_rows if suffix == ".csv" else json_rows
         if suffix == ".csv" and not go_on:
-            file.write(csv_header(schema))
+            self._append(csv_header(schema))
 
     @property
     def position(self) -> int:
-        return os.fstat(self._file.fileno()).st_size  # the buffer is empty after each frame
+        return os.fstat(self._file.fileno()).st_size
 
     def write(self, rows: Records, place: Place) -> None:
-        self._file.write(self._rows(self._schema, rows, place))
-        self._file.flush()
+        self._append(self._rows(self._schema, rows, place))
+
+    def _append(self, text: str) -> None:
+        """Write all of the text or nothing."""
+        before = self.position
+        try:
+            # File names need not be valid UTF-8: surrogateescape writes their bytes unchanged.
+            write_all(self._file, text.encode("utf-8", "surrogateescape"))
+        except OSError:
+            with contextlib.suppress(OSError):  # not of a pipe
+                self._file.truncate(before)
+            raise
 
     def close(self) -> None:
         self._file.close()
@@ -224,22 +238,20 @@ class _JournalWriter:
         export(self._journal, self._target, self._schema, self._names, self._metadata)
 
 
-def _open_text(path: Path, position: int | None) -> IO[str]:
+def _open_text(path: Path, position: int | None) -> IO[bytes]:
     """Open a file to write text after a position in bytes."""
     if position:
         if path.stat().st_size < position:
             raise OSError("the stopped run has left less than its checkpoint says")
         os.truncate(path, position)
-    # File names need not be valid UTF-8: surrogateescape writes their bytes unchanged.
-    mode = "a" if position else "w"
-    return path.open(mode, buffering=BUFFER_BYTES, newline="", encoding="utf-8", errors="surrogateescape")
+    return path.open("ab" if position else "wb", buffering=0)
 
 
-def _open_stdout() -> IO[str]:
+def _open_stdout() -> IO[bytes]:
     """Open standard output. Closing it leaves sys.stdout open."""
     try:
         sys.stdout.flush()
         descriptor = sys.stdout.fileno()
     except (io.UnsupportedOperation, AttributeError) as error:
         raise InputError("-: there is no standard output to write to; give a file name") from error
-    return os.fdopen(os.dup(descriptor), "w", newline="", encoding="utf-8", errors="surrogateescape")
+    return os.fdopen(os.dup(descriptor), "wb", buffering=0)

@@ -195,14 +195,22 @@ def _json_object(number: int, line: str) -> dict[str, Any]:
 
 def _json_records(schema: Schema, objects: list[dict]) -> Chunk:
     records = np.zeros(len(objects), schema.dtype)
-    names = [row["picture"] for row in objects] if schema.kind == "images" else []
+    names: list[str] = []
     for index, row in enumerate(objects):
         try:
             _set_record(records[index], index, row)
+            if schema.kind == "images":
+                names.append(_text(row["picture"]))
         except (TypeError, ValueError, LookupError, OverflowError, AttributeError) as error:
             reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
             raise InputError(f"line {index + 1}: not a row of a table ({reason})") from error
     return records, names
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"picture is {value!r}")
+    return value
 
 
 def _set_record(record: np.void, index: int, row: dict[str, Any]) -> None:

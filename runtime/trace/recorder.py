@@ -165,6 +165,8 @@ class Recorder(Closeable):
                 self._failed = True
                 raise InputError(f"{self.draft.path}: cannot be written ({error.strerror or error})") from error
 
+    has_part = False  # without the directory at its end, an archive cannot be read
+
     def finish(self) -> bool:
         """Complete the temporary file. Return whether it is whole and contains a frame."""
         with self._writing() as archive:

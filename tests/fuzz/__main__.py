@@ -5,8 +5,8 @@
     PYTHONPATH=tests python -m fuzz images --input 4711        one input again, with its outcome
 
 Inputs are read in a child process, many in each. If it crashes, hangs or needs too much memory, a new one goes on with
-the next input. Inputs with a bad outcome are saved, up to three for each place, each with the outcome in a .txt file.
-The exit code is 1 if there are any.
+the next input. Its temporary folder is deleted after it. Inputs with a bad outcome are saved, up to three for each
+place, each with the outcome in a .txt file. The exit code is 1 if there are any.
 """
 
 import argparse
@@ -116,9 +116,10 @@ def run(kind: str, seed: int, first: int, last: int, seconds: float) -> Iterator
 
 def _run_batch(kind: str, seed: int, inputs: range, seconds: float) -> Iterator[tuple[int, Outcome]]:
     """Run one process, until it ends or has a finding that ends it."""
-    with tempfile.NamedTemporaryFile() as noise:
+    with tempfile.TemporaryDirectory(prefix="canthus-fuzz-", ignore_cleanup_errors=True) as folder:
+        noise = Path(folder, "noise")
         numbers = map(str, (seed, inputs.start, inputs.stop))
-        command = [sys.executable, *WORKER, kind, *numbers, noise.name]
+        command = [sys.executable, *WORKER, kind, *numbers, folder]
         paths = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
         environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
         with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
@@ -131,13 +132,14 @@ def _run_batch(kind: str, seed: int, inputs: range, seconds: float) -> Iterator[
                         return
                     line = process.stdout.readline()
                     if not line:
-                        yield index, _describe_end(process.wait(), Path(noise.name))
+                        yield index, _describe_end(process.wait(), noise)
                         return
                     number, *outcome = json.loads(line)
                     yield number, Outcome(*outcome)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
+                process.wait()
 
 
 def _answers(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
@@ -157,11 +159,12 @@ def _cpu_seconds(process: int) -> float:
 
 
 def _describe_end(code: int, noise: Path) -> Outcome:
-    text = noise.read_text(errors="replace")[-4000:]
+    text = noise.read_text(errors="replace")[-4000:] if noise.exists() else ""
     if code < 0:
         return Outcome("signal", f"signal {-code} {signal.strsignal(-code)}", text)
     return Outcome("traceback", f"exit code {code}", text)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with what is to be done at the end
     sys.exit(main())

@@ -1,9 +1,10 @@
 """The child process of `make fuzz`: reads mutated files one after the other, with limits on memory and file sizes.
 
-    python -m fuzz.worker KIND SEED FIRST LAST
+    python -m fuzz.worker KIND SEED FIRST LAST FOLDER
 
 It writes one line of JSON to its standard output for each input. Everything else that is written to standard output and
-standard error, also by native libraries, goes to a file, and counts as noise.
+standard error, also by native libraries, goes to the file `noise` in FOLDER, and counts as noise. Whoever has started
+the process deletes the folder; the process deletes it itself if that one has been killed.
 """
 
 import faulthandler
@@ -11,8 +12,8 @@ import json
 import logging
 import os
 import resource
+import shutil
 import sys
-import tempfile
 import traceback
 import warnings
 import zlib
@@ -77,18 +78,22 @@ def main() -> None:
     kind, (seed, first, last) = sys.argv[1], map(int, sys.argv[2:5])
     logging.getLogger("canthus").addHandler(logging.NullHandler())
     warnings.simplefilter("always")
+    warnings.simplefilter("ignore", DeprecationWarning)  # as for users
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    with tempfile.TemporaryDirectory(prefix="canthus-fuzz-") as folder, Path(sys.argv[5]).open("w+b") as noise:
+    folder = Path(sys.argv[5])
+    files = folder / "inputs"
+    files.mkdir()
+    with (folder / "noise").open("w+b") as noise:
         os.dup2(noise.fileno(), 1)
         os.dup2(noise.fileno(), 2)
         faulthandler.enable(noise)
-        seeds = KINDS[kind].make(Path(folder))
-        read(kind, _write(folder, *make_input(kind, seeds, seed, 0)))  # imports what is needed
+        seeds = KINDS[kind].make(files)
+        read(kind, _write(files, *make_input(kind, seeds, seed, 0)))  # imports what is needed
         limit = round(KINDS[kind].memory_gb * 1e9)
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_FSIZE, (10**9, 10**9))
         for index in range(first, last):
-            path = _write(folder, *make_input(kind, seeds, seed, index))
+            path = _write(files, *make_input(kind, seeds, seed, index))
             before = _peak_mb()
             _empty(noise.fileno())
             outcome = read(kind, path)
@@ -98,11 +103,15 @@ def main() -> None:
             if outcome.outcome in ("answered", "refused") and _peak_mb() - before > MEMORY_MB:
                 outcome = Outcome("memory", "peak", f"{_peak_mb() - before:.0f} MB")
             path.unlink(missing_ok=True)
-            print(json.dumps([index, *outcome]), file=replies, flush=True)
+            try:
+                print(json.dumps([index, *outcome]), file=replies, flush=True)
+            except BrokenPipeError:  # nobody reads it
+                shutil.rmtree(folder)
+                os._exit(1)
 
 
-def _write(folder: str, name: str, content: bytes) -> Path:
-    path = Path(folder) / name
+def _write(folder: Path, name: str, content: bytes) -> Path:
+    path = folder / name
     path.write_bytes(content)
     return path
 

@@ -19,7 +19,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Whole:
-    size: int = field(metadata=check(at_least=1))
+    size: int = field(metadata=check(at_least=1, at_most=100))
     rate: float = 1.0
     kind: Literal["a", "b"] = "a"
     pair: tuple[float, float] = (1.0, 0.0)
@@ -44,6 +44,8 @@ def test_values_of_the_right_types_are_taken_over():
         ({"size": 64.0}, r"^size: expected int, got 64\.0$"),
         ({"size": True}, r"^size: expected int, got True$"),
         ({"size": -1}, r"^size: expected at least 1, got -1$"),
+        ({"size": 101}, r"^size: expected at most 100, got 101$"),
+        ({"size": 2**63}, r"^size: expected an int of at most 64 bits, got 9223372036854775808$"),
         ({"rate": float("nan")}, r"^rate: expected a finite number, got nan$"),
         ({"rate": 10**400}, r"^rate: expected a finite number, got 10{56}\.\.\.$"),
         ({"rate": datetime.date(2026, 1, 1)}, r"^rate: expected a finite number, got datetime\.date"),

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -14,7 +13,8 @@ import pytest
 from canthus.runtime.abandoned import claim
 from canthus.runtime.bench.machine import open_handles
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import Draft, check_output, commit_together, write_file
+from canthus.runtime.files import Draft, check_output, commit_together, keep_parts, write_all, write_file
+from support.disk import full_disk
 
 
 def names(folder):
@@ -69,13 +69,8 @@ def test_inner_draft_is_committed_first(tmp_path):
 
 def test_full_disk_is_one_clear_error_and_leaves_the_old_file(tmp_path):
     (tmp_path / "p.png").write_bytes(b"old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(InputError, match=r"p\.png: cannot be written \(File too large\)"):
-            write_file(tmp_path / "p.png", bytes(30_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with full_disk(), pytest.raises(InputError, match=r"p\.png: cannot be written \(File too large\)"):
+        write_file(tmp_path / "p.png", bytes(30_000))
     assert (tmp_path / "p.png").read_bytes() == b"old"
     assert names(tmp_path) == ["p.png"]
 
@@ -239,3 +234,51 @@ def test_ctrl_c_while_outputs_are_finished_is_raised_after_all_have_their_names(
     with pytest.raises(KeyboardInterrupt):
         commit_together([output(tmp_path / "a", interrupted), output(tmp_path / "b", interrupted)])
     assert names(tmp_path) == ["a", "b"]
+
+
+class Written:
+    """An output that is whole, or has a part that can be read, or none."""
+
+    def __init__(self, path, whole=True, has_part=True):
+        self.draft, self._whole, self.has_part = Draft(path), whole, has_part
+        self.draft.file.write_text("rows")
+
+    def finish(self):
+        if not self._whole:
+            raise InputError("no space")
+        return True
+
+
+def test_part_that_can_be_read_is_named_beside_one_that_cannot(tmp_path):
+    outputs = [Written(tmp_path / "t.csv", whole=False), Written(tmp_path / "t.npz", whole=False, has_part=False)]
+    assert keep_parts(outputs) == [tmp_path / "t.partial.csv"]
+    shown = [name for name in names(tmp_path) if "partial." in name]
+    assert shown == ["t.partial.csv"]
+    with claim(tmp_path / "t.csv"), claim(tmp_path / "t.npz"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_run_that_can_go_on_keeps_the_drafts_that_cannot_be_read_yet(tmp_path):
+    output = Written(tmp_path / "t.npz", whole=False, has_part=False)
+    assert keep_parts([output], resumable=True) == []
+    assert (output.draft.folder / "t.npz").read_text() == "rows"
+    output = Written(tmp_path / "o.npz", whole=False, has_part=False)
+    assert keep_parts([output]) == []
+    assert not output.draft.folder.exists()
+
+
+def test_unbuffered_file_that_takes_a_part_gets_the_rest():
+    class Slow:
+        def __init__(self):
+            self.content = b""
+
+        def write(self, data):
+            self.content += bytes(data[:3])
+            return min(len(data), 3)
+
+    file = Slow()
+    write_all(file, b"ten bytes.")
+    assert file.content == b"ten bytes."
+    with pytest.raises(BlockingIOError):
+        write_all(SimpleNamespace(write=lambda data: None), b"x")

@@ -194,6 +194,18 @@ def test_only_the_first_frame_of_an_animated_png_is_decoded(monkeypatch):
     assert not [kind for kind in (b"acTL", b"fcTL", b"fdAT") if kind in decoded[0]]
 
 
+def test_chunk_of_a_png_that_ends_after_the_file_is_not_passed_on(monkeypatch):
+    """OpenCV takes the memory that its length says."""
+    content = encode(".png")
+    place = content.index(b"IDAT") - 4
+    content = content[:place] + (2**31 + 1000).to_bytes(4) + content[place + 4 :]
+    decoded, decode = [], cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda data, flags: decoded.append(data.tobytes()) or decode(data, flags))
+    with pytest.raises(InputError, match=r"one\.png: not a readable image"):
+        decode_image(content, "one.png")
+    assert b"IDAT" not in decoded[0]
+
+
 def test_refused_png_says_why_in_its_own_message(capfd):
     with pytest.raises(InputError, match=r"^one\.png: not a readable image \(IDAT: .*\)$"):
         decode_image(change_middle(encode(".png")), "one.png")

@@ -2,14 +2,17 @@
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from canthus.runtime import image_files
 from canthus.runtime.abandoned import claim
 from canthus.runtime.cli import main
+from canthus.runtime.errors import InputError
 
 pytestmark = pytest.mark.usefixtures("fake_networks")
 
@@ -179,3 +182,19 @@ def test_jpeg_without_pixels_is_skipped_by_name(photos, tmp_path, capfd):
         assert line.startswith(f"canthus images: {'skipped ' * code}{photos / 'a.jpg'}: ")
         assert line.count("\n") == 1
         assert code == 1 or length > 600
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, InputError("the disk is full")])
+def test_table_of_a_stopped_run_has_the_name_of_a_part(photos, tmp_path, capsys, monkeypatch, error):
+    shutil.copy(photos / "deep" / "face.png", photos / "zoo.png")
+
+    def stop(path, image):
+        if path.name == "zoo.png":
+            raise error
+
+    monkeypatch.setattr(image_files, "write_image", stop)
+    assert run(photos, "--table", tmp_path / "t.csv", "-o", tmp_path / "drawn") in (1, 130)
+    assert f"stopped; {tmp_path / 't.partial.csv'}: what was written until then" in capsys.readouterr().err
+    assert not (tmp_path / "t.csv").exists()
+    assert names(tmp_path / "t.partial.csv") == [str(Path("deep", "face.png")), "zoo.png"]
+    monkeypatch.undo()

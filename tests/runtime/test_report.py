@@ -252,6 +252,23 @@ def test_times_read_as_on_a_clock(seconds, text):
     assert clock(seconds) == text
 
 
+@pytest.mark.parametrize("source", ["x" * 5000, "a\0b"])
+def test_source_that_cannot_exist_is_not_shown(tmp_path, source):
+    table = write_table(tmp_path / "t.csv", [faces(0)], source)
+    assert main(["report", str(table)]) == 0
+    assert "img" not in Page(tmp_path / "t.html").tags
+
+
+def test_numbers_of_any_size_give_a_page_without_warnings(tmp_path):
+    large = np.full((2, 98, 2), 3e38, np.float32) * [[[1]], [[-1]]]
+    found = Faces(large.astype(np.float32), np.full((2, 98), 0.5, np.float32), np.arange(2))
+    with TableSink(tmp_path / "t.npz", FRAMES) as sink:
+        for index, seconds in enumerate((0.0, 5e-324, 1.0, 1e300)):
+            sink.write(index, seconds, found)
+    assert main(["report", str(tmp_path / "t.npz")]) == 0
+    Page(tmp_path / "t.html")
+
+
 def test_missing_table_is_one_line(tmp_path, capsys):
     assert main(["report", str(tmp_path / "no.csv")]) == 1
     assert "no such file or folder" in capsys.readouterr().err

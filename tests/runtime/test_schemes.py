@@ -103,6 +103,10 @@ def test_a_scheme_is_read_as_it_was_written(scheme, tmp_path):
         ({"eyes": ((0,), ())}, "eyes: expected points in both groups"),
         ({"ibug_68": (0, 1)}, "ibug_68: expected 68 points, got 2"),
         ({"wflw": (60, 72, 54)}, "wflw: expected 4 points, got 3"),
+        ({"name": ""}, "name: expected a name, got ''"),
+        ({"name": " "}, "name: expected a name"),
+        ({"colors": {"nose": (0, 255, 256)}}, "colors.nose: expected red, green and blue from 0 to 255, got"),
+        ({"colors": {"nose": (-1, 0, 0)}}, "colors.nose: expected red, green and blue"),
     ],
 )
 def test_a_scheme_that_contradicts_itself_is_refused(changes, message):
@@ -116,6 +120,7 @@ def test_a_scheme_that_contradicts_itself_is_refused(changes, message):
         ("name = 3\npoints = 2", "name: expected str, got 3"),
         ("name = 'a'\npoints = 2\nskeleton = []", "skeleton: unknown field"),
         ("name = 'a'\npoints = 0", "points: expected at least 1"),
+        ("name = 'a'\npoints = 10001", "points: expected at most 10000, got 10001"),
         ("name = ", "not valid TOML"),
         ("name = 'a'\npoints = 2\nwflw = [-1, 98]", "wflw: expected points of WFLW, 0 to 97, or -1 for none"),
     ],

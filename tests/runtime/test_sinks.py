@@ -1,4 +1,3 @@
-import resource
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +14,7 @@ from canthus.runtime.codecs import Encoding
 from canthus.runtime.errors import InputError
 from canthus.runtime.sinks import VideoSink
 from canthus.runtime.video_file import VideoFile
+from support.disk import full_disk
 from support.videos import write_video
 
 UNEVEN = [0.0, 0.04, 0.2, 0.21, 0.9, 1.4]
@@ -253,15 +253,14 @@ def test_ctrl_c_during_encoding_loses_no_frame(tmp_path):
 
 def test_full_disk_leaves_no_partial_file(tmp_path):
     with VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video:
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         noise = np.random.default_rng(0).integers(0, 255, (60, 64, 96, 3), np.uint8)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-        try:
-            with pytest.raises(InputError, match="cannot be written"), VideoSink(tmp_path / "o.mp4", video) as sink:
-                for step, image in enumerate(noise):
-                    sink.write(image, step / 30)
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        with (
+            full_disk(),
+            pytest.raises(InputError, match="cannot be written"),
+            VideoSink(tmp_path / "o.mp4", video) as sink,
+        ):
+            for step, image in enumerate(noise):
+                sink.write(image, step / 30)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 

@@ -15,6 +15,7 @@ from canthus.runtime.bench.soak import Sample, describe, draw_samples, measure_g
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
 from canthus.runtime.pipeline import Settings
+from support.disk import full_disk
 from support.videos import write_video
 
 
@@ -120,6 +121,15 @@ def test_record_and_image_are_written(fake_networks, clip, tmp_path, capsys):
     assert ElementTree.parse(tmp_path / "run.svg")
     assert main(command) == 1
     assert "exists already" in capsys.readouterr().err
+
+
+def test_disk_that_becomes_full_does_not_end_the_run(fake_networks, clip, tmp_path, capsys):
+    output = tmp_path / "run.json"
+    with full_disk(10):
+        assert main(["bench", "soak", "--hours", "0.0003", "--clip", str(clip), "-o", str(output)]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("soak: ")
+    assert f"the record is not complete: {output}: cannot be written (File too large)" in shown
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf", "x"])

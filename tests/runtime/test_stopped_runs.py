@@ -17,6 +17,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.pipeline import Landmarker
 from canthus.runtime.saved_state import load_state, save_state
 from canthus.runtime.video_file import VideoFile
+from support.disk import full_disk
 
 pytestmark = pytest.mark.usefixtures("fake_networks")
 
@@ -148,6 +149,25 @@ def test_checkpoint_that_cannot_be_written_names_the_output(clip, tmp_path, monk
     monkeypatch.setattr(Path, "write_bytes", full)
     assert run(clip, tmp_path / "out") == 1
     assert f"{tmp_path / 'out' / 'o.mp4'}: cannot be written (No space left on device)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", [".csv", ".parquet"])
+def test_disk_that_becomes_full_loses_nothing(clip, tmp_path, capsys, table):
+    with full_disk(60_000):
+        assert run(clip, tmp_path / "out", table=table) == 1
+    message = capsys.readouterr().err
+    assert "stopped; " in message
+    assert "--resume goes on" in message
+    assert "cannot be written (File too large)" in message
+    shown = {name for name in names(tmp_path / "out") if not name.startswith(".")}
+    assert "o.partial.mp4" in shown
+    assert not {"o.mp4", f"t{table}"} & shown
+    assert run(clip, tmp_path / "out", "--resume", table=table) == 0
+    assert "no stopped run" not in capsys.readouterr().err
+    assert run(clip, tmp_path / "whole", table=table) == 0
+    assert names(tmp_path / "out") == names(tmp_path / "whole")
+    assert (tmp_path / "out" / f"t{table}").read_bytes() == (tmp_path / "whole" / f"t{table}").read_bytes()
+    assert tracks(tmp_path / "out" / "o.mp4") == tracks(tmp_path / "whole" / "o.mp4")
 
 
 def test_new_run_deletes_what_a_stopped_one_has_left(clip, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@ import contextlib
 import csv
 import json
 import os
-import resource
 import sys
 
 import numpy as np
@@ -10,11 +9,12 @@ import pytest
 
 from canthus.runtime import read_table
 from canthus.runtime.errors import InputError
-from canthus.runtime.files import DRAFT_PREFIX
+from canthus.runtime.files import DRAFT_PREFIX, keep_parts
 from canthus.runtime.measures import Measurer
 from canthus.runtime.tables import FRAMES, IMAGES, SCHEMA_VERSION, TABLE_SUFFIXES, TableSink, check_table, journal
 from canthus.runtime.tables.text import csv_header
 from canthus.runtime.types import Faces
+from support.disk import full_disk
 from support.shape import SHAPE
 
 DETAILS = {"source": {"path": "clip.mp4"}, "settings": {"max_faces": 8}}
@@ -240,17 +240,36 @@ def test_each_line_of_json_is_an_object_without_nan(tmp_path):
 @pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
 def test_full_disk_leaves_no_partial_table(tmp_path, suffix):
     faces = Faces(np.tile(SHAPE, (50, 1, 1)), np.full((50, 98), 0.5, np.float32), np.arange(50))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with (
-            pytest.raises(InputError, match="cannot be written"),
-            TableSink(tmp_path / f"t{suffix}", FRAMES) as table,
-        ):
-            table.write(0, 0.0, faces)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        full_disk(),
+        pytest.raises(InputError, match="cannot be written"),
+        TableSink(tmp_path / f"t{suffix}", FRAMES) as table,
+    ):
+        table.write(0, 0.0, faces)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_full_disk_leaves_whole_rows_of_text_for_the_part(tmp_path, suffix):
+    faces = Faces(np.tile(SHAPE, (2, 1, 1)), np.full((2, 98), 0.5, np.float32), np.arange(2))
+    table = TableSink(tmp_path / f"t{suffix}", FRAMES)
+    with full_disk(), pytest.raises(InputError, match="cannot be written"):
+        for index in range(20):
+            table.write(index, index / 30, faces)
+    assert keep_parts([table]) == [tmp_path / f"t.partial{suffix}"]
+    found = read_table(tmp_path / f"t.partial{suffix}").frame.tolist()
+    assert found == sorted([*range(len(found) // 2)] * 2)
+    assert 2 < len(found) < 20
+
+
+def test_two_columns_with_one_name_are_refused(tmp_path):
+    with TableSink(tmp_path / "t.npz", FRAMES.with_measures()) as table:
+        table.write(0, 0.0, Faces.none())
+    arrays = dict(np.load(tmp_path / "t.npz"))
+    arrays["measure_names"][1] = arrays["measure_names"][0]
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(InputError, match="two columns have the same name"):
+        read_table(tmp_path / "t.npz")
 
 
 @pytest.mark.parametrize(
@@ -271,6 +290,9 @@ def test_full_disk_leaves_no_partial_table(tmp_path, suffix):
             '{"frame": 0, "seconds": 0, "face": 1, "box": 1}\n',
             "line 1: not a row of a table ('face_score' is",
         ),
+        ("t.jsonl", '{"picture": 1.5, "face": null}\n', "line 1: not a row of a table (picture is 1.5)"),
+        ("t.jsonl", '{"frame": 0, "seconds": NaN, "face": null}\n', "is damaged (a time is not finite); write"),
+        ("t.csv", "{header}0,inf" + "," * 301, "is damaged (a time is not finite); write"),
         ("t.csv", "{header}" + "z" + "," * 302, "line 2: frame: expected an integer (invalid literal for int()"),
         ("t.csv", "{header}" + "9" * 30 + "," * 302, "line 2: a number is missing or too large (Python int too large"),
         ("t.csv", "{header}0,,1" + "," * 300, "line 2: a number is missing or too large (could not convert"),
@@ -297,6 +319,26 @@ def test_an_array_of_another_type_or_shape_in_a_table_is_one_line(tmp_path, chan
     np.savez(path, **content | {"points": change(content["points"])})
     with pytest.raises(InputError, match=r"t\.npz: not a table of canthus \(points is \("):
         read_table(path)
+
+
+@pytest.mark.parametrize("names", [np.array([1]), np.array([["a"]])])
+def test_names_of_an_array_that_are_no_texts_are_one_line(tmp_path, names):
+    with TableSink(tmp_path / "t.npz", IMAGES) as table:
+        table.write_image("é.jpg", Faces.none())
+    assert read_table(tmp_path / "t.npz").names == ["é.jpg"]
+    content = dict(np.load(tmp_path / "t.npz"))
+    np.savez(tmp_path / "t.npz", **content | {"picture": names})
+    with pytest.raises(InputError, match=r"not a table of canthus \(a list of texts is \("):
+        read_table(tmp_path / "t.npz")
+
+
+def test_characters_that_do_not_exist_are_one_line(tmp_path):
+    with TableSink(tmp_path / "t.npz", IMAGES) as table:
+        table.write_image("a", Faces.none())
+    content = dict(np.load(tmp_path / "t.npz"))
+    np.savez(tmp_path / "t.npz", **content | {"picture": np.array([0x110000], np.uint32).view("<U1")})
+    with pytest.raises(InputError, match="a text has characters that do not exist"):
+        read_table(tmp_path / "t.npz")
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".feather", ".npz"])

@@ -12,6 +12,7 @@ import pytest
 from canthus.runtime.bench.watch import Moment, Process, describe, measure_use, sample, watch
 from canthus.runtime.cli import main
 from canthus.runtime.errors import InputError
+from support.disk import full_disk
 
 PARENT = """
 import subprocess, sys
@@ -79,6 +80,20 @@ def test_exit_code_is_that_of_the_command_and_the_record_is_written(tmp_path, ca
     assert content["command"][1:] == ["-c", script]
     assert content["samples"][0][1][1] > 0
     assert ElementTree.parse(tmp_path / "run.svg")
+
+
+def test_disk_that_becomes_full_does_not_end_the_command(tmp_path, capsys):
+    script = f"import time; time.sleep(0.4); open({str(tmp_path / 'done')!r}, 'w'); raise SystemExit(3)"
+    words = ["bench", "watch", "-o", tmp_path / "run.json", "--interval", "0.05", "--", sys.executable, "-c", script]
+    with full_disk(10):
+        assert main([str(word) for word in words]) == 3
+    assert (tmp_path / "done").exists()
+    shown = capsys.readouterr()
+    assert f"the record is not complete: {tmp_path / 'run.json'}: cannot be written (File too large)" in shown.out
+    assert "wrote" not in shown.out
+    words[-1] = "import time; time.sleep(0.4)"
+    with full_disk(10):
+        assert main([str(word) for word in words]) == 1
 
 
 def test_long_run_keeps_a_bounded_number_of_samples(monkeypatch):

@@ -1,8 +1,12 @@
 """Faces over WebSocket, and the page that draws them."""
 
+import contextlib
+import errno
 import json
 import socket
+import struct
 import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -174,3 +178,53 @@ def test_a_port_in_use_is_one_line(stream, port):
 
 def test_numbers_that_are_not_finite_are_null():
     assert [websocket._number(value, 2) for value in (float("nan"), float("inf"), 1.239)] == [None, None, 1.24]
+
+
+def served(port):
+    """Whether the server answers with its page."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as answer:
+        return answer.status == 200
+
+
+def is_closed(client):
+    """Whether the server closes a connection soon."""
+    client.settimeout(5)
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_connections_beyond_a_number_are_closed_and_the_server_goes_on(monkeypatch, port):
+    monkeypatch.setattr(websocket, "MAX_CONNECTIONS", 3)
+    monkeypatch.setattr(websocket, "OPEN_SECONDS", 0.5)
+    with open_stream("websocket", port), contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", int(port)))) for _ in range(8)]
+        assert all(map(is_closed, silent))  # the last ones at once, the others after the time for a request
+        assert served(port)
+
+
+def test_server_goes_on_after_handles_have_run_out(monkeypatch, port):
+    accept, left = socket.socket.accept, [errno.EMFILE, errno.ENFILE]
+
+    def failing(self):
+        if left and isinstance(self, websocket._Listener):
+            raise OSError(left.pop(), "no handles")
+        return accept(self)
+
+    monkeypatch.setattr(socket.socket, "accept", failing)
+    with open_stream("websocket", port):
+        assert served(port)
+    assert not left
+
+
+def test_client_that_never_reads_is_cut_off(monkeypatch, port, large):
+    monkeypatch.setattr(websocket, "_SEND_TIMEOUT", struct.pack("ll", 0, 200_000))
+    with open_stream("websocket", port) as stream, connect(f"ws://127.0.0.1:{port}/", max_queue=1) as client:
+        until_joined(stream, client)
+        until = time.monotonic() + 10
+        while stream.readers and time.monotonic() < until:
+            stream.send(frame_of(), measured_faces())
+            time.sleep(0.002)
+        assert stream.readers == 0
+        assert served(port)

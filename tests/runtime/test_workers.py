@@ -92,6 +92,18 @@ def test_closing_ends_a_task_and_discards_what_it_wrote(tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
+def test_worker_whose_run_was_killed_stops_as_after_ctrl_c(tmp_path):
+    with LocalPool(Scripted(), 1, 1) as pool:
+        pool.submit(task(tmp_path, "a", "report"))
+        pool.wait()
+        (worker,) = pool._workers
+        pool._workers = [None]
+        worker.connection.close()
+        worker.process.join(30)
+        assert worker.process.exitcode == 0
+    assert (tmp_path / "stopped").exists()
+
+
 @pytest.mark.parametrize(("code", "text"), [(-11, "signal 11"), (3, "code 3"), (-9, "memory did not suffice")])
 def test_the_end_of_a_process_is_described(code, text):
     assert text in describe_end(code)

@@ -57,7 +57,7 @@ def inline(pools, work, options):
 
 
 class Scripted:
-    """Work that does what the text of the source says: write, die SIGNAL, fail, bug, log or sleep.
+    """Work that does what the text of the source says: write, die SIGNAL, fail, bug, log, report or sleep.
 
     A task of parts writes their names; the process ends at a part with the name "bad".
     """
@@ -88,6 +88,12 @@ class Scripted:
                 return {"process": os.getpid()}
             case "log":
                 logging.getLogger("canthus.test").warning("a message")
+            case "report":
+                with contextlib.suppress(KeyboardInterrupt):
+                    while True:
+                        progress(1, 10, "a part")
+                        time.sleep(0.05)
+                source.with_name("stopped").touch()
             case "sleep":
                 outputs["table"].write_text("part")
                 time.sleep(60)

@@ -3,10 +3,17 @@
 import json
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import save_file
 
-from canthus.trainer.networks.checkpoint import CheckpointBackend, load, load_network
+from canthus.runtime.errors import ModelError
+from canthus.trainer.networks.checkpoint import (
+    CheckpointBackend,
+    calibration_from_metadata,
+    load,
+    load_network,
+)
 from canthus.trainer.networks.network import FlipTTANetwork, build
 
 OLD_METADATA = {
@@ -56,3 +63,9 @@ def test_a_checkpoint_of_version_0_1_predicts_with_flip_tta_and_calibration(tmp_
         points, scores = backend.predict(crops)
     assert points.shape == (2, 98, 2)
     assert ((scores >= 0) & (scores <= 1)).all()
+
+
+@pytest.mark.parametrize("points", [None, "98"])
+def test_a_checkpoint_without_its_number_of_points_is_one_line(tmp_path, points):
+    with pytest.raises(ModelError, match=r"one\.safetensors: not a checkpoint of canthus: its metadata lacks points"):
+        calibration_from_metadata({"points": points}, tmp_path / "one.safetensors")

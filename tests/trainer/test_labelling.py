@@ -1,5 +1,6 @@
 """Pseudo-labels: predicted by models in several views, and written as a shard that the trainer reads."""
 
+import errno
 from fractions import Fraction
 
 import cv2
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.files import write_file
 from canthus.runtime.types import FaceBox
 from canthus.trainer.commands.label import command
 from canthus.trainer.evaluation import evaluate
@@ -116,6 +118,42 @@ def test_a_written_shard_has_the_kinds_of_the_labels_that_have_some(tmp_path):
     np.testing.assert_array_equal(first.kinds, kinds)
     assert (second.kinds == PointKind.PSEUDO).all()
     assert first.spread == second.spread == 0.0123
+
+
+def fail_to_write(monkeypatch, name, error, times):
+    """Let the first writes of a file fail with an error of the system."""
+    left = [times]
+
+    def write(path, content):
+        if path.name == name and left[0]:
+            left[0] -= 1
+            raise InputError(f"{path}: cannot be written") from error
+        write_file(path, content)
+
+    monkeypatch.setattr(labelling, "write_file", write)
+
+
+def test_a_full_disk_costs_the_last_faces_and_leaves_a_shard(tmp_path, monkeypatch):
+    fail_to_write(monkeypatch, "quality.csv", OSError(errno.ENOSPC, ""), 2)
+    points = (np.array([60, 70]) + SHAPE * 80).astype(np.float32)
+    kinds = np.ones(98, np.uint8)
+    with ShardWriter(tmp_path) as shard:
+        for number in range(5):
+            shard.write(f"clip/{number}", image_with((60, 70)), [PseudoLabel(points, 0.01, 0.9, kinds)])
+    assert shard.faces == 3
+    assert [face.image for face in open_set(tmp_path).faces] == [f"clip/{number}_0.jpg" for number in range(3)]
+    assert len(list((tmp_path / "images" / "clip").iterdir())) == 3
+    assert (tmp_path / "human.csv").read_text().count("clip/") == 3
+
+
+@pytest.mark.parametrize(("code", "kept"), [(errno.ENOSPC, 0), (errno.EACCES, 2)])
+def test_tables_that_cannot_be_written_are_an_error(tmp_path, monkeypatch, code, kept):
+    fail_to_write(monkeypatch, "quality.csv", OSError(code, ""), 9)
+    points = (np.array([60, 70]) + SHAPE * 80).astype(np.float32)
+    with pytest.raises(InputError, match=r"quality\.csv: cannot be written"), ShardWriter(tmp_path) as shard:
+        for number in range(2):
+            shard.write(f"{number}", image_with((60, 70)), [PseudoLabel(points, 0.01, 0.9)])
+    assert len(list(tmp_path.rglob("*.jpg"))) == kept
 
 
 def test_images_with_one_name_keep_their_own_faces(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 import io
 import itertools
 import math
@@ -64,6 +65,8 @@ MAX_SIDE = 512
 """Largest side of a written image, pixels."""
 
 JPEG_QUALITY = 95
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +132,8 @@ class ShardWriter(Closeable):
     """Writes labelled faces as a shard: images/, the list of labels, quality.csv with spreads, human.csv with kinds.
 
     human.csv has the faces whose labels have kinds. The list and the tables are written by `close`. So a run that is
-    interrupted leaves a complete shard of the faces so far. Without faces nothing is left, and the same folder can be
-    used again.
+    interrupted leaves a complete shard of the faces so far; on a full disk, without the last ones. Without faces
+    nothing is left, and the same folder can be used again.
 
     Args:
         folder: The shard. It is created.
@@ -171,10 +174,29 @@ class ShardWriter(Closeable):
 
     def close(self) -> None:
         """Write the list and the tables."""
-        if not self.faces:
-            with contextlib.suppress(OSError):  # it holds other files, which stay
-                (self.folder / "images").rmdir()
-            return
+        while self.faces:
+            try:
+                self._write_tables()
+                return
+            except InputError as error:
+                if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in DISK_FULL:
+                    raise
+                self._delete_last(max(self.faces // 10, 1))  # their images leave space for the tables of the others
+                if not self.faces:
+                    raise
+        with contextlib.suppress(OSError):  # it holds other files, which stay
+            (self.folder / "images").rmdir()
+
+    def _delete_last(self, count: int) -> None:
+        """Delete the images of the last faces, and forget their labels."""
+        names = [name for name, *_ in self._rows[-count:]]
+        for name in names:
+            (self.folder / "images" / name).unlink(missing_ok=True)
+        del self._lines[-count:], self._rows[-count:]
+        self._kinds = [one for one in self._kinds if one[0] not in names]
+        self.faces -= count
+
+    def _write_tables(self) -> None:
         write_file(self.folder / SHARD_QUALITY, _csv(("image", "ensemble_sd", "yaw"), self._rows))
         if self._kinds:
             write_file(self.folder / SHARD_KINDS, _csv(("image", "points"), self._kinds))
@@ -190,9 +212,11 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
 
 
 def _write_jpeg(path: Path, image: Image) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
-        raise InputError(f"{path}: cannot be written")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be created ({error.strerror})") from error
+    write_file(path, cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
 
 
 def images_of(source: Path, every: int, unreadable: list[str]) -> Iterator[tuple[str, Image]]:

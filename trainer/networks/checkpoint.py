@@ -145,9 +145,11 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
 def calibration_from_metadata(metadata: dict[str, Any], path: Path) -> Calibration:
     """Return the calibration of a checkpoint's scores. Raises ModelError, with `path`, if it is invalid."""
     try:
-        calibration = read_calibration(metadata.get("calibration", IDENTITY))
-        if not fits_points(calibration, metadata["points"]):
-            raise ValueError(f"expected 2 numbers or {3 + metadata['points']}, got {len(calibration)}")
+        calibration, points = read_calibration(metadata.get("calibration", IDENTITY)), metadata.get("points")
+        if not isinstance(points, int):
+            raise ModelError(f"{path}: not a checkpoint of canthus: its metadata lacks points")
+        if not fits_points(calibration, points):
+            raise ValueError(f"expected 2 numbers or {3 + points}, got {len(calibration)}")
         return calibration
     except ValueError as error:
         raise ModelError(f"{path}: calibration: {error}; fit it again: canthus data calibrate") from error
