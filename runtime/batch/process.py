@@ -19,7 +19,7 @@ from canthus.runtime.batch.progress import Table
 from canthus.runtime.batch.run import run_tasks
 from canthus.runtime.batch.state import State
 from canthus.runtime.batch.summary import Row, check_summary, write_summary
-from canthus.runtime.batch.tasks import Outcome, Task, Work
+from canthus.runtime.batch.tasks import Figures, Outcome, Task, Work
 from canthus.runtime.errors import InputError, UsageError
 
 
@@ -78,14 +78,14 @@ def process_files(batch: Batch, options: BatchOptions) -> int:
                         state.finish(outcome)
                     elif not options.shard.is_whole:
                         _delete_drafts_of(outcome.task)
-                    rows.append(_row(outcome))
+                    rows.append(_row(batch, outcome))
             except KeyboardInterrupt:
                 table.print(f"{len(rows)} of {len(tasks)} {batch.unit}s are finished; the same command does the rest")
                 raise
     if options.shard.is_whole:  # other parts may go on with theirs
         _delete_drafts(folders)
     summary = (
-        write_summary(batch.folder, sorted(rows, key=lambda row: row.name), batch.figures)
+        write_summary(batch.folder, sorted(rows, key=lambda row: row.name), (*batch.outputs, *batch.figures))
         if options.shard.is_whole
         else ""
     )
@@ -148,7 +148,8 @@ def _pending(batch: Batch, tasks: Sequence[Task], state: State, rows: list[Row],
     for task in tasks:
         record = state.find(task)
         if record is not None:
-            rows.append(Row(task.source, task.name, "skipped", record.figures, record.seconds))
+            figures = _names(batch, task) | record.figures
+            rows.append(Row(task.source, task.name, "skipped", figures, record.seconds))
             table.skip()
             continue
         exists = next((output for output in task.outputs.values() if storage.size(output) is not None), None)
@@ -161,9 +162,15 @@ def _pending(batch: Batch, tasks: Sequence[Task], state: State, rows: list[Row],
         yield task
 
 
-def _row(outcome: Outcome) -> Row:
-    task, status = outcome.task, "failed" if outcome.error else "done"
-    return Row(task.source, task.name, status, outcome.figures, outcome.seconds, task.attempt, outcome.error)
+def _names(batch: Batch, task: Task) -> Figures:
+    """Return the names of the outputs in their folders, for the summary."""
+    return {kind: storage.relative(address, batch.outputs[kind][0]) for kind, address in task.outputs.items()}
+
+
+def _row(batch: Batch, outcome: Outcome) -> Row:
+    task, error = outcome.task, outcome.error
+    figures = {} if error else _names(batch, task) | outcome.figures
+    return Row(task.source, task.name, "failed" if error else "done", figures, outcome.seconds, task.attempt, error)
 
 
 def _print(batch: Batch, rows: Sequence[Row], summary: str) -> None:

@@ -77,6 +77,13 @@ def join(folder: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}" if is_remote(folder) else str(Path(folder, name))
 
 
+def relative(address: str, folder: str) -> str:
+    """Return the name, with slashes, that `join` has added to a folder."""
+    if is_remote(folder):
+        return address.removeprefix(f"{folder.rstrip('/')}/")
+    return Path(address).relative_to(folder).as_posix()
+
+
 def parent(address: str) -> str:
     """Return the address of the folder that a file is in."""
     return address.rpartition("/")[0] if is_remote(address) else str(Path(address).parent)

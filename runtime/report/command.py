@@ -68,7 +68,7 @@ def command(arguments: list[str]) -> int:
         raise UsageError("several tables give several pages; give -o FOLDER for them")
     pages = [args.output / table.relative_to(root).parent / f"{table.name}.html" for table in tables]
     _check_pages([args.output / "index.html", *pages], args.overwrite)
-    return _write_pages(tables, pages, args.output, args)
+    return _write_pages(tables, pages, root, args)
 
 
 def _find_tables(words: Sequence[Path]) -> tuple[list[Path], Path]:
@@ -134,23 +134,27 @@ def _exists(path: Path) -> bool:
     return False
 
 
-def _write_pages(tables: Sequence[Path], pages: Sequence[Path], folder: Path, args: "argparse.Namespace") -> int:
-    """Write a page for each table and the index. Return 1 if a table could not be read."""
+def _write_pages(tables: Sequence[Path], pages: Sequence[Path], root: Path, args: "argparse.Namespace") -> int:
+    """Write a page for each table and the index, which names them below `root`. Return 1 if one could not be read."""
+    from dataclasses import replace
+
     from tqdm import tqdm
 
     from canthus.runtime.files import write_file
     from canthus.runtime.report.page import index_page
 
-    rows, unreadable = [], []
+    rows, unreadable, folder = [], [], args.output
     for table, page in zip(tqdm(tables, unit="table", disable=None), pages, strict=True):
         try:
             figures = _write_page(table, page, args.source, args.no_images)
         except CanthusError as error:
-            unreadable.append((table.name, str(error)))
+            unreadable.append((table.relative_to(root).as_posix(), str(error)))
             print(f"canthus report: skipped {error}", file=sys.stderr)
             continue
+        figures = replace(figures, name=table.relative_to(root).as_posix())
         rows.append((figures, quote(os.fsencode(page.relative_to(folder).as_posix()))))
-    failed = [*_failed_files({table.parent for table in tables}), *unreadable]
+    folders = {table.parent for table in tables} | {word.absolute() for word in args.tables if word.is_dir()}
+    failed = [*_failed_files(folders), *unreadable]
     index = folder / "index.html"
     write_file(index, index_page(f"{len(rows)} tables", rows, failed).encode("utf-8", "replace"))
     print(f"wrote {index} and {len(rows)} pages")

@@ -30,7 +30,7 @@ svg text { font-size: 11px; fill: var(--soft); } svg .grid { stroke: var(--line)
 svg polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round; } svg .lost { fill: #ef4444; opacity: .18; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); overflow-wrap: anywhere; }
-th.n, td.n { text-align: right; white-space: nowrap; }
+th.f { min-width: 14rem; } th.n, td.n { text-align: right; white-space: nowrap; }
 .faces { display: flex; flex-wrap: wrap; gap: .6rem; } .faces figure { margin: 0; width: 200px; }
 .faces img { width: 100%; border-radius: .5rem; display: block; } .faces figcaption { font-weight: 400; }
 a { color: inherit; } footer { margin-top: 2rem; font-size: .85rem; } td:has(.bar) { white-space: nowrap; }
@@ -102,7 +102,7 @@ def index_page(title: str, rows: Sequence[tuple[Overview, str]], failed: Sequenc
     ]
     if failed:
         cells = "".join(f"<tr><td>{_text(name)}<td>{_text(message)}</tr>" for name, message in failed[:MAX_ROWS])
-        body.append(f"<h2>Failed</h2><table><tr><th>file<th>message</tr>{cells}</table>")
+        body.append(f"<h2>Failed</h2><table><tr><th class=f>file<th>message</tr>{cells}</table>")
     return _page(title, body)
 
 

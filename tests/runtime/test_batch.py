@@ -4,13 +4,14 @@ import csv
 import functools
 import json
 import os
+import shutil
 from pathlib import Path
 
 import av
 import pytest
 
 from canthus.runtime import video_run
-from canthus.runtime.batch import process
+from canthus.runtime.batch import process, progress
 from canthus.runtime.batch.listing import VIDEO_SUFFIXES, find_sources
 from canthus.runtime.batch.state import Shard
 from canthus.runtime.cli import main
@@ -71,6 +72,7 @@ def test_folder_of_clips_becomes_a_mirrored_folder_of_tables(clips, pools, capsy
     assert {(row["status"], row["frames"], row["attempts"], row["message"]) for row in rows.values()} == {
         ("done", "3", "1", "")
     }
+    assert [row["table"] for row in rows.values()] == ["a.csv", "b.csv", "deep/c.csv"]
     output = capsys.readouterr()
     assert output.out == f"3 videos: 3 processed; wrote {Path('tables', 'summary.csv')}\n"
     assert output.err == ""
@@ -150,6 +152,27 @@ def test_part_of_a_file_that_fails_is_not_announced(clips, pools, monkeypatch, c
     assert run("clips", "--table", "tables") == 1
     assert "what was written until then" not in capsys.readouterr().err
     assert files("tables") == [".canthus-batch.jsonl", "summary.csv"]
+
+
+def test_summary_names_the_outputs_of_files_with_the_same_stem_also_when_they_are_skipped(clips, pools):
+    shutil.copy("clips/a.mp4", "clips/a.mov")
+    Path("clips/b.mp4").write_text("no video")
+    for status in ("done", "skipped"):
+        assert run("clips", "--table", "tables", "-o", "drawn") == 1
+        rows = summary("tables")
+        assert (rows["a.mov"]["status"], rows["a.mov"]["table"], rows["a.mov"]["overlay"]) == (
+            status, "a.mov.csv", "a.mov.mp4"
+        )  # fmt: skip
+        assert rows["b.mp4"]["table"] == ""
+        assert all(Path("tables", row["table"]).exists() for row in rows.values())
+
+
+def test_run_without_a_terminal_prints_regularly_how_far_it_is(clips, pools, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    assert run("clips", "--table", "tables") == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("canthus video: 1 of 3 videos, about ")
+    assert lines[-1] == "canthus video: 3 of 3 videos, about 0 min left"
 
 
 def test_file_whose_process_ends_once_is_finished_by_the_second_attempt(clips, pools):

@@ -89,6 +89,16 @@ def test_second_run_processes_only_groups_with_new_or_changed_images(photos, poo
     assert capsys.readouterr().err == ""
 
 
+def test_interrupted_run_says_how_many_images_are_finished(photos, pools, monkeypatch, capsys):
+    def stop(*_):
+        yield from ()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(images, "run_tasks", stop)
+    assert run("photos", "--table", "t.csv", "--jobs", "2") == 130
+    assert "0 of 6 images are finished; the same command does the rest" in capsys.readouterr().err
+
+
 def test_parts_of_images_that_are_gone_are_deleted(photos, pools):
     assert run("photos", "--table", "t.csv", "--jobs", "2") == 0
     before = len(list(Path("t.csv.parts").glob("*.npz")))

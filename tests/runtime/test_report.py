@@ -214,8 +214,17 @@ def test_folder_of_tables_gets_pages_and_an_index_with_failures(tmp_path, table,
     assert all((tmp_path / "report" / link).is_file() for link in index.links)
     assert "no &lt;frame&gt;" in index.content
     assert "y.mp4" not in index.content
+    assert ">deep/b.npz</a>" in index.content  # clips in several folders may have the same name
     assert main(["report", str(folder)]) == 2
     assert "give -o FOLDER" in capsys.readouterr().err
+
+
+def test_failures_are_listed_though_all_tables_are_in_one_folder_below_the_summary(tmp_path, table):
+    (tmp_path / "tables" / "deep").mkdir(parents=True)
+    table.rename(tmp_path / "tables" / "deep" / "a.csv")
+    (tmp_path / "tables" / "summary.csv").write_text("source,name,status,message\nx,x.mp4,failed,no frame\n")
+    assert main(["report", str(tmp_path / "tables"), "-o", str(tmp_path / "report")]) == 0
+    assert "no frame" in Page(tmp_path / "report" / "index.html").content
 
 
 def test_table_of_images_lists_those_without_a_face(tmp_path):
