@@ -1,11 +1,13 @@
 """Distances on the face as seen from the front, from which the expressions are computed."""
 
+import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from canthus.runtime.measures.head import Floats
+from canthus.runtime.measures.pose import slices
 from canthus.runtime.wflw import POINTS
 
 FEATURES = (
@@ -35,34 +37,23 @@ POPULATION = np.array([0.3, 0.3, 1.3, 53.0, -22.5, -22.5, 26.5, 26.5, 17.0, 17.0
 """Features of a neutral face: rounded medians of 2,085 frontal faces of AFLW and LFPW, of closed mouths for the lips.
 They stand in until a person's own are known."""
 
-# Left and right end of each distance. The lids of an eye have three points above and three below.
-_FROM = np.array([61, 62, 63, 69, 70, 71, 89, 90, 91, 60, 68, 76, 38])
-_TO = np.array([67, 66, 65, 75, 74, 73, 95, 94, 93, 64, 72, 82, 50])
-_CORNERS = slice(9, 11)  # of the eyes
+_NOSE_BASE = (55, 56, 57, 58, 59)
 
-# Which distances a feature is the mean of.
-_DISTANCES = {
-    "eye_aspect_left": (0, 1, 2), "eye_aspect_right": (3, 4, 5), "lip_gap": (6, 7, 8),
-    "mouth_width": (11,), "brow_distance": (12,),
+# Means of points whose differences the features are computed from: (plus, minus).
+_DIFFERENCES: dict[str, tuple[Sequence[int], Sequence[int]]] = {
+    # The lids of an eye have three points above and three below.
+    "lids_left_0": ((61,), (67,)), "lids_left_1": ((62,), (66,)), "lids_left_2": ((63,), (65,)),
+    "lids_right_0": ((69,), (75,)), "lids_right_1": ((70,), (74,)), "lids_right_2": ((71,), (73,)),
+    "lips_0": ((89,), (95,)), "lips_1": ((90,), (94,)), "lips_2": ((91,), (93,)),
+    "corners_left": ((60,), (64,)), "corners_right": ((68,), (72,)), "mouth": ((76,), (82,)), "brows": ((38,), (50,)),
+    "nose_to_corner_left": ((76,), _NOSE_BASE), "nose_to_corner_right": ((82,), _NOSE_BASE),
+    "brow_inner_left": ((60, 64), (37, 38)), "brow_inner_right": ((68, 72), (42, 50)),
+    "brow_outer_left": ((60, 64), (33, 34, 41)), "brow_outer_right": ((68, 72), (46, 45, 47)),
+    "upper_lip": (_NOSE_BASE, (77, 78, 79, 80, 81)), "lower_lip": (_NOSE_BASE, (83, 84, 85, 86, 87)),
+    "pupil_left": ((96,), (60, 64)), "pupil_right": ((97,), (68, 72)),
 }  # fmt: skip
-
-# Features that are the difference of two means of points, along x, or along y, which grows downwards.
-_NOSE_BASE, _EYE_LEFT, _EYE_RIGHT = (55, 56, 57, 58, 59), (60, 64), (68, 72)
-_ALONG_X = {
-    "corner_out_left": (_NOSE_BASE, (76,)),
-    "corner_out_right": ((82,), _NOSE_BASE),
-    "mouth_shift": ((76, 82), _NOSE_BASE),
-}
-_ALONG_Y = {
-    "corner_raise_left": (_NOSE_BASE, (76,)),
-    "corner_raise_right": (_NOSE_BASE, (82,)),
-    "brow_inner_left": (_EYE_LEFT, (37, 38)),
-    "brow_inner_right": (_EYE_RIGHT, (42, 50)),
-    "brow_outer_left": (_EYE_LEFT, (33, 34, 41)),
-    "brow_outer_right": (_EYE_RIGHT, (46, 45, 47)),
-    "upper_lip_raise": (_NOSE_BASE, (77, 78, 79, 80, 81)),
-    "lower_lip_drop": (_NOSE_BASE, (83, 84, 85, 86, 87)),
-}
+_DISTANCES = 13
+"""The first of the differences are distances: only their lengths are used."""
 
 
 def mean_weights(points: Sequence[int]) -> Floats:
@@ -72,30 +63,18 @@ def mean_weights(points: Sequence[int]) -> Floats:
     return weights
 
 
-def _point_weights() -> Floats:
-    """Return what x and then y of the points are multiplied with, (196, 16 + 13 + 13).
-
-    The product is the features that are linear in the points, and x and y of the distances.
-    """
-    count = len(FEATURES)
-    weights = np.zeros((2, POINTS, count + 2 * len(_FROM)))
-    for axis, group in enumerate((_ALONG_X, _ALONG_Y)):
-        for name, (plus, minus) in group.items():
-            weights[axis, :, PLACE[name]] = mean_weights(plus) - mean_weights(minus)
-        columns = count + axis * len(_FROM) + np.arange(len(_FROM))
-        weights[axis, _FROM, columns] = 1
-        weights[axis, _TO, columns] = -1
-    return weights.reshape(2 * POINTS, -1)
+_WEIGHTS = np.stack([mean_weights(plus) - mean_weights(minus) for plus, minus in _DIFFERENCES.values()], axis=1)
 
 
-_POINT_WEIGHTS = _point_weights()
-_DISTANCE_WEIGHTS = np.zeros((len(_FROM), len(FEATURES)))
-for _name, _distances in _DISTANCES.items():
-    _DISTANCE_WEIGHTS[list(_distances), PLACE[_name]] = 1 / len(_distances)
+class FaceFeatures(NamedTuple):
+    """What `features` returns of one face."""
+
+    values: tuple[float, ...]  # FEATURES
+    pupils: tuple[tuple[float, float], tuple[float, float]]  # left and right: x, y in mm from the middle of the corners
 
 
-def features(flat: NDArray[np.floating]) -> Floats:
-    """Return FEATURES (N, 16) of faces seen from the front, (N, 98, 2) in mm as `points_on_heads` returns them.
+def features(flat: Floats) -> list[FaceFeatures]:
+    """Return the features of faces seen from the front, (2, N * 98) in mm as `points_on_heads` returns them.
 
     - Aspect of an eye: the mean distance of the three pairs of lid points over the distance of the corners (the eye
       aspect ratio of Soukupova and Cech, 2016, with three pairs).
@@ -105,14 +84,20 @@ def features(flat: NDArray[np.floating]) -> Floats:
     - Brows: height of the inner or outer end above the line through the corners of the eye; distance of the inner ends.
     - Raise and drop: height of the upper and lower edge of the lips above the base of the nose.
     """
-    count = len(FEATURES)
-    products = by_coordinate(flat) @ _POINT_WEIGHTS
-    distances = np.hypot(products[:, count : count + len(_FROM)], products[:, count + len(_FROM) :])
-    result = products[:, :count] + distances @ _DISTANCE_WEIGHTS
-    result[:, :2] /= np.maximum(distances[:, _CORNERS], 1.0)
-    return np.asarray(result)
+    return [_features_of_face(*(flat[:, part] @ _WEIGHTS).tolist()) for part in slices(flat.shape[1] // POINTS)]
 
 
-def by_coordinate(flat: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return x of all points, then y, (N, 196), of points (N, 98, 2)."""
-    return flat.swapaxes(1, 2).reshape(len(flat), -1)
+def _features_of_face(along_x: list[float], along_y: list[float]) -> FaceFeatures:
+    """Return the features of a face from its _DIFFERENCES along x and y."""
+    a, b, c, d, e, f, g, h, i, left, right, width, brows = map(math.hypot, along_x[:_DISTANCES], along_y[:_DISTANCES])
+    out_left, out_right, *_, left_x, right_x = along_x[_DISTANCES:]
+    # y grows downwards.
+    drop_left, drop_right, inner_left, inner_right, outer_left, outer_right, upper, lower, left_y, right_y = along_y[
+        _DISTANCES:
+    ]
+    values = (
+        (a + b + c) / (3 * max(left, 1.0)), (d + e + f) / (3 * max(right, 1.0)), (g + h + i) / 3, width,
+        -drop_left, -drop_right, -out_left, out_right, inner_left, inner_right, outer_left, outer_right, brows,
+        (out_left + out_right) / 2, upper, lower,
+    )  # fmt: skip
+    return FaceFeatures(values, ((left_x, left_y), (right_x, right_y)))

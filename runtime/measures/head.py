@@ -13,7 +13,6 @@ midway between the centers of the eyes. The unit is mm, if the pupils are PUPIL_
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -44,23 +43,24 @@ class Head:
     shape: Floats  # (98, 3) mm, without the offsets of the contour
     table: Floats  # (13, 98, 4)
 
-    def at(self, yaws: Floats) -> Floats:
-        """Return the rows of the table (N, 98, 4) at yaws (N,) in degrees, interpolated linearly."""
-        return self.coordinates_at(yaws.tolist()).swapaxes(1, 2)
+    def rows_at(self, yaw: float, out: Floats) -> None:
+        """Set `out` (5, 98) to x, y, z, 1 and 1 / variance of the points at a yaw in degrees, interpolated linearly."""
+        place = min(max((yaw + 90.0) / YAW_STEP, 0.0), len(YAWS) - 1.000001)
+        values, change = self._pieces[int(place)]
+        np.multiply(change, place % 1, out=out)
+        out += values
 
-    def coordinates_at(self, yaws: Sequence[float]) -> Floats:
-        """Return the same as `at`, with the coordinates before the points: (N, 4, 98)."""
-        rows = []
-        for yaw in yaws:
-            place = min(max((yaw + 90.0) / YAW_STEP, 0.0), len(YAWS) - 1.000001)
-            values, change = self._pieces[int(place)]
-            rows.append(values + place % 1 * change)
-        return np.array(rows)
+    def shape_at(self, yaw: float) -> Floats:
+        """Return x, y and z of the points at a yaw in degrees, (3, 98)."""
+        rows = np.empty((5, len(self.shape)))
+        self.rows_at(yaw, rows)
+        return rows[:3]
 
     @cached_property
     def _pieces(self) -> Floats:
-        """The table between two of YAWS: (12, 2, 4, 98) the values at the first one, and their change to the second."""
-        return np.stack([self.table[:-1], np.diff(self.table, axis=0)], axis=1).swapaxes(2, 3).copy()
+        """The rows between two of YAWS: (12, 2, 5, 98) the values at the first one, and their change to the second."""
+        rows = np.insert(self.table, 3, 1, axis=2).swapaxes(1, 2)
+        return np.stack([rows[:-1], np.diff(rows, axis=0)], axis=1)
 
 
 def make_head(shape: Floats, contour_offsets: Floats, deviations: Floats) -> Head:

@@ -2,27 +2,31 @@
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.measures.blendshapes import BLENDSHAPES, blendshapes
-from canthus.runtime.measures.features import PLACE, by_coordinate, features, mean_weights
+from canthus.runtime.measures.features import PLACE, FaceFeatures, features, mean_weights
+from canthus.runtime.measures.fit import fit_poses
 from canthus.runtime.measures.head import Floats, included_head
 from canthus.runtime.measures.known import KnownPerson
 from canthus.runtime.measures.person import NEUTRAL_PITCH, NEUTRAL_YAW, Person
 from canthus.runtime.measures.pose import (
     Camera,
-    Poses,
+    Pose,
+    Rotation,
+    Vector,
     angles_from_rotation,
-    fit_poses,
     guess_camera,
+    lines_of_sight,
     points_on_heads,
 )
 from canthus.runtime.measures.values import Measures, no_measures
-from canthus.runtime.wflw import INNER_LIPS, LEFT_EYE, LEFT_PUPIL, OUTER_LIPS, POINTS, PUPILS, RIGHT_EYE, RIGHT_PUPIL
+from canthus.runtime.wflw import INNER_LIPS, LEFT_EYE, LEFT_PUPIL, OUTER_LIPS, POINTS, RIGHT_EYE, RIGHT_PUPIL
 
-PUPIL_REST = np.array([[-0.2, -2.0], [0.2, -2.0]])
+PUPIL_REST = (-0.2, -2.0), (0.2, -2.0)
 """Place of each pupil relative to the middle of the corners of its eye, in mm, in a face that looks straight on: the
 medians of 2,085 frontal faces."""
 
@@ -44,11 +48,6 @@ MAX_ERROR = 4.0
 
 _PARTS = (*LEFT_EYE, LEFT_PUPIL), (*RIGHT_EYE, RIGHT_PUPIL), (*OUTER_LIPS, *INNER_LIPS), range(POINTS)
 _SCORE_WEIGHTS = np.stack([mean_weights(part) for part in _PARTS], axis=1)
-
-# Products with x and then y of the points: where each pupil is, relative to the middle of the corners of its eye.
-_EYES = zip(PUPILS, ((60, 64), (68, 72)), strict=True)
-_FROM_MIDDLE = [mean_weights([pupil]) - mean_weights(corners) for pupil, corners in _EYES]
-_PUPIL_WEIGHTS = np.concatenate([np.kron(np.eye(2), weights[:, None]) for weights in _FROM_MIDDLE], axis=1)
 
 _BROW_ENDS = [PLACE[name] for name in ("brow_inner_left", "brow_outer_left", "brow_inner_right", "brow_outer_right")]
 _BROW_DISTANCE, _LIP_GAP, _MOUTH_WIDTH = (PLACE[name] for name in ("brow_distance", "lip_gap", "mouth_width"))
@@ -112,92 +111,102 @@ class Measurer:
             return no_measures()
         raw = points if raw is None else raw
         # One face must not spoil the others. A sum of squares shows fastest whether all points are finite.
-        if not (math.isfinite(np.vdot(points, points)) and math.isfinite(np.vdot(raw, raw))):
+        if not math.isfinite(np.vdot(points, points) + np.vdot(raw, raw)):
             finite = (np.isfinite(points) & np.isfinite(raw)).all((1, 2))
             points, raw = (np.where(finite[:, None, None], one, self._head.shape[:, :2]) for one in (points, raw))
             scores = np.where(finite[:, None], scores, 0.0)
         camera = guess_camera(*size, self._focal)
-        poses = self._fit(people, points, scores, camera)
-        flat = points_on_heads(poses, raw, camera)
-        return _measure(people, poses, flat, scores, seconds)
-
-    def _fit(
-        self, people: list[Person], points: NDArray[np.floating], scores: NDArray[np.floating], camera: Camera
-    ) -> Poses:
-        """Fit the poses, from those of the frame before if all faces were there, and update the heads."""
-        start = None
-        if all(person.rotation is not None for person in people):
-            rotations = [person.rotation for person in people if person.rotation is not None]
-            translations = [person.translation for person in people]
-            start = np.array(rotations), np.array(translations), np.array([person.head.offsets for person in people])
-        poses = fit_poses(self._head, points, scores, camera, start)
-        for index, (person, error) in enumerate(zip(people, poses.error.tolist(), strict=True)):
-            person.translation = poses.translations[index]
-            good = error < MAX_ERROR and all(map(math.isfinite, person.translation.tolist()))
-            person.rotation = poses.rotations[index] if good else None
-        return poses
-
-
-def _measure(
-    people: list[Person], poses: Poses, flat: Floats, scores: NDArray[np.floating], seconds: float
-) -> Measures:
-    faces = zip(
-        people,
-        features(flat),
-        (scores @ _SCORE_WEIGHTS).tolist(),
-        _sines(flat).tolist(),
-        poses.rotations.tolist(),
-        poses.translations.tolist(),
-        poses.error.tolist(),
-        strict=True,
-    )
-    values, shapes, gazes = [], [], []
-    for index, (person, raw, means, sines, rotation, place, error) in enumerate(faces):
-        yaw, pitch, roll = angles_from_rotation(rotation)
-        left, right, mouth, everything = means
-        person.update(raw, abs(yaw) < NEUTRAL_YAW and abs(pitch) < NEUTRAL_PITCH and everything > MIN_SCORE, seconds)
-        if everything > MIN_SCORE:
-            person.head.update(poses.rotations[index], poses.residuals[index], everything)
-        eyes, width, change = person.eyes_open(raw), person.neutral_width, (raw - person.neutral).tolist()
-        looks = [[-math.degrees(math.asin(sine)) for sine in eye] for eye in sines]  # to the left, up
-        shapes.append(blendshapes(change, eyes, looks, width))
-        left, right, mouth = left * _visible(yaw), right * _visible(-yaw), mouth * _visible(abs(yaw))
-        trust = left * min(eyes[0], 1.0), right * min(eyes[1], 1.0)
-        x, y, z = _turned(rotation, _look(sines, trust))
-        gazes.append((x, y, z))
-        inner_left, outer_left, inner_right, outer_right = (change[end] for end in _BROW_ENDS)
-        frown = -(inner_left + inner_right) / 20 - change[_BROW_DISTANCE] / 10
-        excess = max(error - 1, 0.0)
-        values.append((
-            yaw, pitch, roll, *place, everything / (1 + excess**2) * min(1.5 - abs(yaw) / 120, 1.0),
-            math.degrees(math.atan2(-x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z))), PUPIL_TRUST * max(trust),
-            *eyes, *person.closed, left, right, person.is_blinking(seconds), person.blinks,
-            raw[_LIP_GAP] / width, person.mouth_is_open, raw[_MOUTH_WIDTH] / width,
-            sum(min(max(shapes[-1][side], 0.0), 1.0) for side in _SMILE) / 2, mouth,
-            _limited((inner_left + outer_left) / 16), _limited((inner_right + outer_right) / 16),
-            max(_limited(frown), 0.0), person.calibrated,
-        ))  # fmt: skip
-    limited = np.minimum(np.maximum(np.array(shapes), 0.0), 1.0).astype(np.float32)
-    return Measures(np.array(values, np.float32), limited, poses.rotations, np.array(gazes))
+        lines = lines_of_sight(points, camera)
+        raw_lines = lines if raw is points else lines_of_sight(raw, camera)
+        certain: Floats = scores.astype(np.float64)
+        fit = fit_poses(self._head, lines, certain, [person.start for person in people])
+        flat = points_on_heads(fit.poses, raw_lines)
+        seen = map(_Seen, fit.poses.poses, fit.errors, features(flat), (certain @ _SCORE_WEIGHTS).tolist())
+        found = []
+        for index, (person, face) in enumerate(zip(people, seen, strict=True)):
+            rotation, translation = face.pose
+            person.pose = face.pose if face.error < MAX_ERROR and all(map(math.isfinite, translation)) else None
+            if (score := face.scores[-1]) > MIN_SCORE and person.head.is_due():
+                residuals = fit.distances[index] * fit.missed[:, index * POINTS : (index + 1) * POINTS]
+                person.head.add(rotation, residuals, score)
+            found.append(_measure(person, face, seconds))
+        limited = np.array([face.blendshapes for face in found], np.float32)
+        np.minimum(np.maximum(limited, 0, out=limited), 1, out=limited)
+        return Measures(
+            np.array([face.values for face in found], np.float32),
+            limited,
+            np.array([pose.rotation for pose in fit.poses.poses]),
+            np.array([face.gaze for face in found]),
+        )
 
 
-def _sines(flat: Floats) -> Floats:
-    """Return the sines of the rotations of both eyes (N, 2, 2), to the right and down, of faces seen from the front."""
-    offsets = (by_coordinate(flat) @ _PUPIL_WEIGHTS).reshape(-1, 2, 2)
-    return np.asarray(np.minimum(np.maximum((offsets - PUPIL_REST) / EYE_RADIUS, -MAX_SINE), MAX_SINE))
+class _Seen(NamedTuple):
+    """What was found of a face in a frame."""
+
+    pose: Pose
+    error: float  # of the pose, see `Fit`
+    features: FaceFeatures
+    scores: Sequence[float]  # mean scores of _PARTS
 
 
-def _look(sines: Sequence[Sequence[float]], weights: tuple[float, float]) -> tuple[float, float, float]:
+class _Measured(NamedTuple):
+    """The measures of a face, before the blend shapes are limited."""
+
+    values: tuple[float, ...]  # VALUES
+    blendshapes: tuple[float, ...]  # BLENDSHAPES
+    gaze: Sequence[float]  # (3,) in the camera's axes
+
+
+def _measure(person: Person, face: _Seen, seconds: float) -> _Measured:
+    rotation, translation = face.pose
+    raw = face.features.values
+    yaw, pitch, roll = angles_from_rotation(rotation)
+    left, right, mouth, everything = face.scores
+    person.update(raw, abs(yaw) < NEUTRAL_YAW and abs(pitch) < NEUTRAL_PITCH and everything > MIN_SCORE, seconds)
+    eyes, width = person.eyes_open(raw), person.neutral_width
+    change = [value - neutral for value, neutral in zip(raw, person.neutral, strict=True)]
+    sines = [_sines(*pupil, *rest) for pupil, rest in zip(face.features.pupils, PUPIL_REST, strict=True)]
+    looks = [(-math.degrees(math.asin(x)), -math.degrees(math.asin(y))) for x, y in sines]  # to the left, up
+    shapes = blendshapes(change, eyes, looks, width)
+    left, right, mouth = left * _visible(yaw), right * _visible(-yaw), mouth * _visible(abs(yaw))
+    trust = left * min(eyes[0], 1.0), right * min(eyes[1], 1.0)
+    x, y, z = gaze = _turned(rotation, _look(sines, trust))
+    inner_left, outer_left, inner_right, outer_right = (change[end] for end in _BROW_ENDS)
+    frown = -(inner_left + inner_right) / 20 - change[_BROW_DISTANCE] / 10
+    excess = max(face.error - 1, 0.0)
+    values = (
+        yaw, pitch, roll, *translation, everything / (1 + excess**2) * min(1.5 - abs(yaw) / 120, 1.0),
+        math.degrees(math.atan2(-x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z))), PUPIL_TRUST * max(trust),
+        *eyes, *person.closed, left, right, person.is_blinking(seconds), person.blinks,
+        raw[_LIP_GAP] / width, person.mouth_is_open, raw[_MOUTH_WIDTH] / width,
+        sum(min(max(shapes[side], 0.0), 1.0) for side in _SMILE) / 2, mouth,
+        _limited((inner_left + outer_left) / 16), _limited((inner_right + outer_right) / 16),
+        max(_limited(frown), 0.0), person.calibrated,
+    )  # fmt: skip
+    return _Measured(values, shapes, gaze)
+
+
+def _sines(x: float, y: float, rest_x: float, rest_y: float) -> tuple[float, float]:
+    """Return the sines of the rotation of an eye, to the right and down; from the place of its pupil and PUPIL_REST."""
+    right, down = (x - rest_x) / EYE_RADIUS, (y - rest_y) / EYE_RADIUS
+    return min(max(right, -MAX_SINE), MAX_SINE), min(max(down, -MAX_SINE), MAX_SINE)
+
+
+def _look(sines: Sequence[tuple[float, float]], weights: tuple[float, float]) -> Vector:
     """Return the direction in the axes of the head in which eyes with weights look; sines (2, 2) as `_sines`."""
+    (left_x, left_y), (right_x, right_y) = sines
     left, right = weights
     total = left + right
-    x, y = ((left * a + right * b) / total if total > 1e-6 else 0.0 for a, b in zip(*sines, strict=True))
+    if total <= 1e-6:
+        left = right = 0.0
+        total = 1.0
+    x, y = (left * left_x + right * right_x) / total, (left * left_y + right * right_y) / total
     length = math.sqrt(max(1.0, x * x + y * y + 0.01))
     return x / length, y / length, -math.sqrt(max(1 - x * x - y * y, 0.01)) / length
 
 
-def _turned(rotation: Sequence[Sequence[float]], vector: tuple[float, float, float]) -> list[float]:
-    """Return a vector after a rotation (3, 3)."""
+def _turned(rotation: Rotation, vector: Vector) -> list[float]:
+    """Return a vector after a rotation."""
     x, y, z = vector
     return [a * x + b * y + c * z for a, b, c in rotation]
 

@@ -1,10 +1,14 @@
 """What is remembered of a person from frame to frame: the neutral face, the fitted head, and closed eyes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from canthus.runtime.measures.features import PLACE, POPULATION
+from canthus.runtime.measures.fit import Start
 from canthus.runtime.measures.head import Floats
 from canthus.runtime.measures.known import KnownPerson, make_known
+from canthus.runtime.measures.pose import Pose, Rotation
 from canthus.runtime.wflw import CONTOUR, INNER_LIPS, OUTER_LIPS, POINTS
 
 NEUTRAL_SECONDS = 2.0
@@ -44,9 +48,13 @@ SHAPE_PRIOR = 20.0
 SHAPE_EVERY = 5
 """The head is fitted again after this many frames."""
 
-_PRIOR = np.full(POINTS, SHAPE_PRIOR)
-_PRIOR[[*CONTOUR, *OUTER_LIPS, *INNER_LIPS]] *= 20
+_MOVING = np.array(sorted({*CONTOUR, *OUTER_LIPS, *INNER_LIPS}))
 """Points that move with the jaw and the lips say little about the shape of the head."""
+
+_PRIORS = (np.delete(np.arange(POINTS), _MOVING), SHAPE_PRIOR), (_MOVING, 20 * SHAPE_PRIOR)
+"""Points, and how many frames their mean places count."""
+
+_MOUTH_WIDTH = PLACE["mouth_width"]
 
 
 class FittedHead:
@@ -58,47 +66,53 @@ class FittedHead:
     """
 
     def __init__(self, known: Floats | None = None) -> None:
-        self._known: Floats = np.zeros((POINTS, 3)) if known is None else known
-        self.offsets: Floats = self._known  # mm, added to the model's points
+        self._known: Floats = np.zeros((3, POINTS)) if known is None else known.T.copy()
+        self.offsets: Floats = self._known  # (3, 98) mm, added to the model's points
         self._frames = 0
-        self._information = np.zeros((POINTS, 3, 3))
-        self._right = np.zeros((POINTS, 3))
+        self._information = np.zeros((3, 3))  # the same for all points, as it depends on the rotations only
+        self._right = np.zeros((3, POINTS))
 
-    def update(self, rotation: Floats, residuals: Floats, weight: float) -> None:
-        """Add a frame: the rotation (3, 3), and the way (98, 2) in mm from the fitted model to the points."""
+    def is_due(self) -> bool:
+        """Count a frame, and return whether it is to be added."""
         self._frames += 1
-        if self._frames % SHAPE_EVERY != 1:  # neighboring frames say the same
-            return
-        rows = rotation[:2]
-        keep = 1 - SHAPE_EVERY / SHAPE_MEMORY
-        self._information *= keep
-        self._right *= keep
-        gain = weight * SHAPE_EVERY
-        self._information += gain * (rows.T @ rows)
-        self._right += gain * ((residuals + self.offsets @ rows.T) @ rows)
-        normal = self._information + _PRIOR[:, None, None] * np.eye(3)
-        right = self._right + _PRIOR[:, None] * self._known
-        self.offsets = np.asarray(np.linalg.solve(normal, right[..., None])[..., 0], np.float64)
+        return self._frames % SHAPE_EVERY == 1  # neighboring frames say the same
+
+    def add(self, rotation: Rotation, residuals: Floats, weight: float) -> None:
+        """Add a frame: the rotation, and the way (2, 98) in mm from the fitted model to the points."""
+        rows = np.array(rotation[:2])
+        keep, gain = 1 - SHAPE_EVERY / SHAPE_MEMORY, weight * SHAPE_EVERY
+        seen = residuals + rows @ self.offsets
+        self._information = keep * self._information + gain * (rows.T @ rows)
+        self._right = keep * self._right + gain * (rows.T @ seen)
+        offsets = np.empty((3, POINTS))
+        for points, prior in _PRIORS:
+            right = self._right[:, points] + prior * self._known[:, points]
+            offsets[:, points] = np.linalg.solve(self._information + prior * np.eye(3), right)
+        self.offsets = offsets
 
 
 class Person:
     """The state of one face. `known`: the person, if it is known; then the neutral face is not measured."""
 
     def __init__(self, known: KnownPerson | None = None) -> None:
-        self.rotation: Floats | None = None  # of the last frame
-        self.translation: Floats = np.zeros(3)
+        self.pose: Pose | None = None  # of the last frame, if it fitted
         self.head = FittedHead(known.head_offsets if known else None)
-        self.neutral: Floats = known.features if known else POPULATION.copy()
+        self.neutral: list[float] = (known.features if known else POPULATION).tolist()
         self.neutral_seconds = NEUTRAL_SECONDS if known else 0.0
         self.closed = [False, False]  # left and right eye
         self.closed_aspect = list(known.closed_aspect) if known else [CLOSED_ASPECT, CLOSED_ASPECT]
         self.mouth_is_open = False
         self.blinks = 0
-        self._samples: list[Floats] = []
+        self._samples: list[Sequence[float]] = []
         self._next_median = 1
         self._reference: list[float] = []  # aspect of each eye when it was open
         self._closed_since: float | None = None  # seconds, of both eyes
         self._seconds: float | None = None  # of the last frame
+
+    @property
+    def start(self) -> Start:
+        """Where the fit of the next pose starts."""
+        return Start(self.pose, self.head.offsets)
 
     @property
     def calibrated(self) -> float:
@@ -108,24 +122,24 @@ class Person:
     def to_known(self) -> KnownPerson:
         """Return what can be kept for another run."""
         left, right = self.closed_aspect
-        return make_known(self.neutral, (left, right), self.head.offsets)
+        return make_known(np.array(self.neutral), (left, right), self.head.offsets.T)
 
     def forget_neutral(self) -> None:
         """Start the calibration of the neutral face again."""
         self._samples, self.neutral_seconds, self._next_median = [], 0.0, 1
 
-    def update(self, values: Floats, frontal: bool, seconds: float) -> None:
+    def update(self, values: Sequence[float], frontal: bool, seconds: float) -> None:
         """Use the features (16,) of the next frame. `frontal`: whether they can be used for the neutral face."""
         elapsed = 0.0 if self._seconds is None else min(max(seconds - self._seconds, 0.0), MAX_STEP)
         self._seconds = seconds
         if frontal and self.neutral_seconds < NEUTRAL_SECONDS:
             self._calibrate(values, elapsed)
-        left, right, gap = values[:3].tolist()
+        left, right, gap, *_ = values
         self._update_eyes((left, right), seconds, elapsed)
         # Hysteresis.
         self.mouth_is_open = gap / self.neutral_width > (MOUTH_CLOSES if self.mouth_is_open else MOUTH_OPENS)
 
-    def _calibrate(self, values: Floats, elapsed: float) -> None:
+    def _calibrate(self, values: Sequence[float], elapsed: float) -> None:
         self._samples.append(values)
         self.neutral_seconds += elapsed
         done = self.neutral_seconds >= NEUTRAL_SECONDS
@@ -133,7 +147,7 @@ class Person:
             return
         self._next_median = len(self._samples) + max(len(self._samples) // 4, 1)
         weight = 1.0 if done else self.neutral_seconds / (self.neutral_seconds + POPULATION_SECONDS)
-        self.neutral = weight * np.median(self._samples, axis=0) + (1 - weight) * POPULATION
+        self.neutral = (weight * np.median(self._samples, axis=0) + (1 - weight) * POPULATION).tolist()
         if done:
             self._samples = []
 
@@ -162,15 +176,15 @@ class Person:
         """Return whether both eyes are closed, and not for longer than a blink."""
         return self._closed_since is not None and abs(seconds - self._closed_since) <= MAX_BLINK
 
-    def eyes_open(self, values: Floats) -> tuple[float, float]:
+    def eyes_open(self, values: Sequence[float]) -> tuple[float, float]:
         """Return the opening of the left and the right eye, from the features (16,): 0 closed, 1 neutral, up to 2."""
-        left, right = (
-            min(max((float(values[eye]) - closed) / max(float(self.neutral[eye]) - closed, 0.05), 0.0), 2.0)
-            for eye, closed in enumerate(self.closed_aspect)
-        )
-        return left, right
+        return self._eye_open(0, values[0]), self._eye_open(1, values[1])
+
+    def _eye_open(self, eye: int, aspect: float) -> float:
+        closed = self.closed_aspect[eye]
+        return min(max((aspect - closed) / max(self.neutral[eye] - closed, 0.05), 0.0), 2.0)
 
     @property
     def neutral_width(self) -> float:
         """Width of the neutral mouth, mm."""
-        return max(float(self.neutral[PLACE["mouth_width"]]), 20.0)
+        return max(self.neutral[_MOUTH_WIDTH], 20.0)

@@ -49,8 +49,8 @@ class Measures:
 
     def __post_init__(self) -> None:
         count = len(self.values)
-        shapes = [self.values.shape, self.blendshapes.shape, self.rotations.shape, self.gaze_directions.shape]
-        expected = [(count, len(VALUES)), (count, len(BLENDSHAPES)), (count, 3, 3), (count, 3)]
+        shapes = self.values.shape, self.blendshapes.shape, self.rotations.shape, self.gaze_directions.shape
+        expected = (count, len(VALUES)), (count, len(BLENDSHAPES)), (count, 3, 3), (count, 3)
         if shapes != expected:
             raise ValueError(f"values, blendshapes, rotations and gaze_directions must be {expected}, got {shapes}")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.measures import BLENDSHAPES
 from canthus.runtime.measures.head import PUPIL_DISTANCE, Floats, included_head
-from canthus.runtime.measures.pose import Poses, guess_camera, points_on_heads, project
+from canthus.runtime.measures.pose import guess_camera, heads_at, lines_of_sight, points_on_heads, project
 from canthus.runtime.streams.address import Address, UdpStream
 from canthus.runtime.streams.vmc import quaternion_from_rotation
 from canthus.runtime.types import Faces, Frame
@@ -94,18 +94,18 @@ def pack_faces(frame: Frame, faces: Faces, focal: float | None = None) -> bytes:
         packet["euler"] = _euler(rotation)
     packets["scores"] = faces.scores[:, order]
     packets["points"] = faces.points[:, order]
-    shapes = included_head().at(measures.pose_yaw.astype(np.float64))[..., :3]
-    places = measures.translations.astype(np.float64)
+    head, places = included_head(), measures.translations.astype(np.float64)
+    heads = heads_at(measures.rotations, places, [head.shape_at(yaw) for yaw in measures.pose_yaw.tolist()])
+    shapes = heads.shapes.reshape(3, len(faces), -1).transpose(1, 2, 0)
     nose = places + np.einsum("nij,nj->ni", measures.rotations, shapes[:, NOSE_TIP])
     packets["translation"] = -nose[:, (1, 0, 2)] / UNIT
-    poses = Poses(measures.rotations, places, np.zeros(len(faces)), shapes, np.zeros((len(faces), 0, 2)))
     # Pixels that are not square are stretched first, as for the measures.
     stretch = np.array([max(frame.pixel_aspect, 1.0), max(1 / frame.pixel_aspect, 1.0)])
     camera = guess_camera(round(width * stretch[0]), round(height * stretch[1]), focal)
     points = faces.points * stretch
-    flat = points_on_heads(poses, points, camera)
+    flat = points_on_heads(heads, lines_of_sight(points, camera)).reshape(2, len(faces), -1).transpose(1, 2, 0)
     packets["points_3d"] = _points_3d(flat, shapes)
-    packets["error"] = np.sqrt(((project(poses, camera) - points) ** 2).mean((1, 2)))
+    packets["error"] = np.sqrt(((project(heads, camera) - points) ** 2).mean((1, 2)))
     packets["features"] = _features(faces)
     for name in ("translation", "points", "points_3d", "features", "error"):
         packets[name] = np.nan_to_num(packets[name], nan=0.0, posinf=0.0, neginf=0.0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from canthus.runtime.measures import Measurer
 from canthus.runtime.measures.head import included_head
-from canthus.runtime.measures.pose import Poses, guess_camera, project, rotations_from_angles
+from canthus.runtime.measures.pose import guess_camera, heads_at, project, rotations_from_angles
 from canthus.runtime.types import Faces, Frame
 
 SIZE = (640, 480)
@@ -22,9 +22,9 @@ def measured_faces(*heads, size=SIZE):
     if not heads:
         return replace(Faces.none(), measures=Measurer().update(*_none(), 0.0, size))
     angles = np.array([angle for angle, _ in heads], np.float64)
-    shapes = included_head().at(angles[:, 0])[..., :3]
+    shapes = [included_head().shape_at(yaw) for yaw in angles[:, 0]]
     places = np.array([place for _, place in heads], np.float64)
-    poses = Poses(rotations_from_angles(angles), places, np.zeros(len(heads)), shapes, np.zeros((len(heads), 0, 2)))
+    poses = heads_at(rotations_from_angles(angles), places, shapes)
     points = project(poses, guess_camera(*size)).astype(np.float32)
     faces = Faces(points, np.full(points.shape[:2], 0.9, np.float32), np.arange(len(heads)) + 3)
     measures = Measurer().update(faces.points, faces.scores, faces.ids, 0.0, size)

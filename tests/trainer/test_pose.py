@@ -21,7 +21,7 @@ from support.shards import write_shard
 def posed_points(angles, noise=0.0):
     """Points (N, 98, 2) of the included head, seen from far away, in pixels of crops of 200."""
     rng = np.random.default_rng(0)
-    shapes = included_head().at(angles[:, 0])[..., :3]
+    shapes = np.array([included_head().shape_at(yaw).T for yaw in angles[:, 0]])
     points = (shapes @ rotations_from_angles(angles).swapaxes(1, 2))[..., :2]
     return 100 + points * 0.8 + rng.normal(scale=noise, size=points.shape) if noise else 100 + points * 0.8
 

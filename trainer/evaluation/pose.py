@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.measures.fit import fit_images
 from canthus.runtime.measures.head import included_head
-from canthus.runtime.measures.pose import Camera, angles_from_rotations, fit_poses
+from canthus.runtime.measures.pose import Camera, angles_from_rotations
 from canthus.runtime.wflw import POINTS
 from canthus.trainer.evaluation.evaluate import Result, faces_in_order
 from canthus.trainer.faces.labelled import LabelledSet
@@ -83,5 +84,5 @@ def angles_from_points(points: NDArray[np.floating]) -> NDArray[np.floating]:
     low, high = points.min(1), points.max(1)
     centered = (points - (low + high)[:, None] / 2) / (high - low).max(1)[:, None, None]
     camera = Camera(CAMERA_DISTANCE, 0.0, 0.0)
-    found = fit_poses(included_head(), centered, np.ones(points.shape[:2]), camera)
-    return angles_from_rotations(found.rotations)
+    poses = fit_images(included_head(), centered, np.ones(points.shape[:2]), camera)
+    return angles_from_rotations(np.array([pose.rotation for pose in poses]))
