@@ -17,6 +17,7 @@ from canthus.runtime.video_file import VideoFile
 COPIED_CODECS = {
     "aac": ("mp4", "ipod", "mov", "matroska", "mpegts", "flv"),
     "mp3": ("mp4", "mov", "matroska", "mpegts"),
+    "mp2": ("matroska", "mpegts"),
     **dict.fromkeys(("ac3", "eac3", "alac"), ("mp4", "matroska")),
     "opus": ("mp4", "matroska", "webm"),
     "vorbis": ("matroska", "webm"),

@@ -45,6 +45,32 @@ def test_written_video_has_the_audio_of_its_source(tmp_path, name, audio):
     assert np.abs(wave).max() > 0.1
 
 
+def packets_of_audio(path):
+    with av.open(str(path)) as file:
+        return [bytes(packet) for packet in file.demux(audio=0) if packet.size]
+
+
+@pytest.mark.parametrize(
+    ("name", "audio", "times"),
+    [
+        ("late.mp4", "aac", [1.3 + time for time in UNEVEN]),  # an edit list
+        ("negative.mkv", "aac", [time - 0.2 for time in UNEVEN]),
+        ("film.mov", "aac", [index * 1001 / 24_000 for index in range(12)]),
+        ("one.mp4", "aac", [0.0]),
+        ("broadcast.mkv", "mp2", UNEVEN),
+    ],
+)
+def test_odd_source_keeps_its_frames_times_and_audio_packets(tmp_path, name, audio, times):
+    source = write_video(tmp_path / name, times, audio=audio)
+    target = tmp_path / f"out{source.suffix}"
+    assert copy(source, target) == ""
+    with VideoFile(source) as before, VideoFile(target) as after:
+        read, written = ([frame.seconds for frame in video] for video in (before, after))
+    assert len(written) == len(times)
+    assert written == pytest.approx(read, abs=1e-9)
+    assert packets_of_audio(target) == packets_of_audio(source)
+
+
 def length(path):
     """Return the duration in seconds."""
     with av.open(str(path)) as file:
