@@ -26,9 +26,9 @@ LATENCY = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": "NO"}
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
 SMALL_CROP, SMALL_THREADS = 128, 4
-"""Side of the crops, in pixels, up to which a network gains little from more threads for one crop, and how many it gets
-at most. On two cores, a second thread makes a frame 0.8 to 1.1 times as long, takes 1.4 times the processor time, and
-leaves no core to the decoding of the next frame."""
+"""Side of the crops, in pixels, up to which a network does not get all cores for one crop, and the number of threads it
+gets at most. With a second thread a frame takes 1.4 times the processor time, and the decoding of the next frame needs
+that core."""
 
 
 def latency_options(size: int, batch: int | None) -> dict[str, str]:
