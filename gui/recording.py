@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -128,11 +129,17 @@ class Recorder:
         try:
             self.states.post(self._record())
         except CanthusError as error:
-            self._results.leave()
-            self.states.post(RecordingFailed(str(error)))
+            self._fail(str(error))
         except Exception as error:  # noqa: BLE001 - shown in the window
-            self._results.leave()
-            self.states.post(RecordingFailed(f"{type(error).__name__}: {error}"))
+            self._fail(f"{type(error).__name__}: {error}")
+
+    def _fail(self, reason: str) -> None:
+        """Give what was recorded until an error its name, and say so."""
+        self._results.leave()
+        video = self.options.video
+        rescued = sorted(path.name for path in rescue_recordings(video.parent) if path.stem.startswith(video.stem))
+        note = tr("What was recorded until then: {files}.").format(files=", ".join(rescued))
+        self.states.post(RecordingFailed(f"{reason}. {note}" if rescued else reason))
 
     def _record(self) -> RecordingState:
         """Write all results to the files. Returns the last state."""
@@ -151,7 +158,6 @@ class Recorder:
     def _write_results(self, ended: Callable[[], object]) -> Saved:
         """Write all results to the video and the table. `ended` is called after the last one."""
         from canthus.runtime.abandoned import claim
-        from canthus.runtime.files import commit_together
 
         results = iter(self._results)
         first = next((result for result in results if result.seconds), None)
@@ -163,7 +169,7 @@ class Recorder:
             for path in paths:
                 stack.enter_context(claim(path))
             outputs: list[Output] = []
-            stack.callback(commit_together, outputs)
+            stack.push(partial(_complete, outputs))
             writer = _Writer(options, first, outputs)
             stack.callback(writer.close)
             result: Result | None = first
@@ -177,6 +183,20 @@ class Recorder:
             self.states.post(Saving())
         note = writer.audio_error or note
         return Saved(paths, seconds, self._results.dropped, note)
+
+
+def _complete(outputs: "list[Output]", error: type[BaseException] | None, *_: object) -> None:
+    """Give the files of a recording their names. After an error, leave them for `rescue_recordings`."""
+    from canthus.runtime.files import commit_together, keep_parts
+
+    try:
+        if error is None:
+            commit_together(outputs, kept=True)
+            return
+    except (CanthusError, OSError):
+        keep_parts(outputs, named=False, resumable=True)
+        raise
+    keep_parts(outputs, named=False, resumable=True)
 
 
 class _Trace:

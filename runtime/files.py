@@ -189,10 +189,14 @@ def write_all(file: IO[bytes], content: bytes) -> None:
         left = left[written:]
 
 
-def commit_together(outputs: Sequence[Output]) -> None:
+def commit_together(outputs: Sequence[Output], kept: bool = False) -> None:
     """Finish the outputs of a run and give all of them their names. If one is not whole, none gets its name.
 
     Ctrl-C is handled afterwards.
+
+    Args:
+        outputs: They are deleted if one is not whole.
+        kept: After an error they are not deleted: `keep_parts` comes next.
 
     Raises:
         InputError: If an output cannot be written.
@@ -211,6 +215,8 @@ def commit_together(outputs: Sequence[Output]) -> None:
         for draft in drafts if whole else ():
             draft.commit()
         if errors:
+            if kept:
+                discarding.pop_all()
             raise errors[0]
 
 

@@ -9,12 +9,13 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from canthus.runtime.abandoned import abandoned_drafts
 from canthus.runtime.errors import InputError
+from canthus.runtime.fields import check, parse_fields, parse_json
 from canthus.runtime.fragments import count_packets, videos_left
 
 CHECKPOINT_INTERVAL = 16
@@ -33,9 +34,9 @@ _RUN, _SUFFIX = "run.json", ".checkpoint"
 class Progress:
     """How far a run was."""
 
-    frames: int = 0  # of those that are selected
-    with_faces: int = 0
-    position: int = 0  # in the table, of `TableSink.position`
+    frames: int = field(default=0, metadata=check(at_least=0))  # of those that are selected
+    with_faces: int = field(default=0, metadata=check(at_least=0))
+    position: int = field(default=0, metadata=check(at_least=0))  # in the table, of `TableSink.position`
 
 
 class Checkpoint(NamedTuple):
@@ -130,6 +131,6 @@ def _read_run(folder: Path) -> dict[str, object] | None:
 def _read_checkpoint(path: Path) -> Checkpoint | None:
     try:
         head, _, state = path.read_bytes().partition(b"\n")
-        return Checkpoint(Progress(**json.loads(head)), state)
-    except (OSError, ValueError, TypeError):
+        return Checkpoint(parse_fields(Progress, parse_json(head.decode())), state)
+    except (OSError, ValueError):
         return None

@@ -150,6 +150,8 @@ class AudioCopy(Closeable):
             if isinstance(error, OSError):
                 raise
             self.stop(error_reason(error))
+        except ValueError:  # of PyAV's resampler
+            self.stop("its format changes in the middle")
 
     def _copy(self, packet: av.Packet) -> None:
         if packet.dts is not None:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from canthus.runtime.channel import Stage
 from canthus.runtime.codecs import Encoding, codec_for, select_pixels
 from canthus.runtime.draw import draw
 from canthus.runtime.draw_video import draw_alone, widen_drawing
-from canthus.runtime.errors import InputError, UsageError
+from canthus.runtime.errors import CanthusError, InputError, UsageError
 from canthus.runtime.files import Draft, Output, commit_together, keep_parts
 from canthus.runtime.kept_landmarker import landmarker_thread, open_landmarker
 from canthus.runtime.media import has_many_bits
@@ -164,22 +164,15 @@ def process_video(
             sinks.open(results.first.frame.seconds, backends[0])
             done = _write(run, sinks, results, on_frame)
         except BaseException:
-            saved = sinks.checkpoints is not None and sinks.checkpoints.saved
-            parts = keep_parts(sinks.outputs, not run.options.unattended, saved)
-            if not run.options.unattended:
-                _log_stop(parts, saved)
+            _keep_parts(run, sinks)
             raise
-        commit_together(sinks.outputs)
+        try:
+            commit_together(sinks.outputs, kept=True)
+        except (CanthusError, OSError):
+            _keep_parts(run, sinks)
+            raise
     # Read after the sinks are closed: the rest of the audio is copied on close.
     return Report(done.frames, done.with_faces, file.damaged, sinks.overlay.audio_error if sinks.overlay else "")
-
-
-def _log_stop(parts: Sequence[Path], resumable: bool) -> None:
-    """Say what a run that has stopped leaves."""
-    notes = [f"{' and '.join(map(str, parts))}: what was written until then"] if parts else []
-    notes += ["--resume goes on"] if resumable else []
-    if notes:
-        _log.warning("stopped; %s", "; ".join(notes))
 
 
 class _Sinks:
@@ -233,6 +226,16 @@ class _Sinks:
         if self.checkpoints and draft:
             with draft.writing():
                 self.checkpoints.save(checkpoint)
+
+
+def _keep_parts(run: _Run, sinks: _Sinks) -> None:
+    """Keep what a run that has stopped has written, and say so."""
+    resumable = sinks.checkpoints is not None and sinks.checkpoints.saved
+    parts = keep_parts(sinks.outputs, not run.options.unattended, resumable)
+    notes = [f"{' and '.join(map(str, parts))}: what was written until then"] if parts else []
+    notes += ["--resume goes on"] if resumable else []
+    if notes and not run.options.unattended:
+        _log.warning("stopped; %s", "; ".join(notes))
 
 
 def _write(run: _Run, sinks: _Sinks, results: "_Begun", on_frame: OnFrame | None) -> Progress:

@@ -38,6 +38,7 @@ from canthus.runtime.measures import KnownPerson
 from canthus.runtime.trace import complete_trace, replay
 from canthus.runtime.types import Faces, Frame
 from canthus.runtime.video_file import VideoFile
+from support.disk import full_disk
 from support.fakes import FakeBackend, FakeDetector, scene
 from support.videos import write_video
 from support.viewer import application, face_at
@@ -118,6 +119,19 @@ def test_recording_that_cannot_be_written_is_reported(qt: QApplication, tmp_path
     state = record(RecordingOptions(tmp_path / "missing" / "a.mp4"), [result(0.0), result(0.1)])
     assert isinstance(state, RecordingFailed)
     assert "missing" in state.error
+
+
+def test_recording_on_a_disk_that_becomes_full_keeps_what_was_recorded(qt: QApplication, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 64, 96, 3), np.uint8)
+    frames = [Frame(image, index, index / 30) for index, image in enumerate(noise)]
+    with full_disk(60_000):
+        options = RecordingOptions(tmp_path / "canthus-a.mp4", tmp_path / "canthus-a.csv")
+        state = record(options, [replace(result(0.0), frame=frame) for frame in frames])
+    assert isinstance(state, RecordingFailed)
+    assert "cannot be written (File too large)" in state.error
+    assert state.error.endswith("What was recorded until then: canthus-a.csv, canthus-a.csv.json, canthus-a.mp4.")
+    assert {path.name for path in tmp_path.iterdir()} == {"canthus-a.mp4", "canthus-a.csv", "canthus-a.csv.json"}
+    assert len(times(tmp_path / "canthus-a.mp4")) > 5
 
 
 def test_a_slow_recording_drops_frames_and_never_waits(

@@ -10,7 +10,7 @@ import pytest
 from canthus.runtime.cli import main
 from canthus.runtime.codecs import CODECS, Encoding, pixel_formats
 from canthus.runtime.draw import draw
-from canthus.runtime.draw_video import draw_alone
+from canthus.runtime.draw_video import draw_alone, widen_drawing
 from canthus.runtime.sinks import VideoSink
 from canthus.runtime.types import Faces
 from canthus.runtime.video_file import DeepFrame, Selection, VideoFile
@@ -288,3 +288,11 @@ def test_times_are_those_of_the_source_to_the_tick(tmp_path, tick):
 def test_every_codec_has_its_formats_of_pixels():
     for codec in (one for one in CODECS.values() if not one.hardware):  # this machine need not have those
         assert {*codec.pixels, codec.alpha} - {""} <= set(pixel_formats(codec))
+
+
+def test_white_drawn_on_16_bits_is_white_and_the_rest_keeps_its_bits():
+    deep = np.array([[[0, 0, 0], [1234, 567, 65535]]], np.uint16)
+    frame = DeepFrame((deep // 257).astype(np.uint8), 0, 0.0, deep=deep)
+    drawn = frame.image.copy()
+    drawn[0, 0] = 255
+    np.testing.assert_array_equal(widen_drawing(drawn, frame), [[[65535] * 3, [1234, 567, 65535]]])

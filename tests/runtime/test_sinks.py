@@ -277,6 +277,20 @@ def test_ctrl_c_during_encoding_loses_no_frame(tmp_path):
         assert len(list(video)) == 31
 
 
+def test_audio_whose_format_changes_ends_there_and_says_so(tmp_path):
+    def encode(samples):
+        raise ValueError("Frame does not match AudioResampler setup.")
+
+    with VideoFile(write_video(tmp_path / "in.mkv", UNEVEN, audio="pcm_s16le")) as video:
+        with VideoSink(tmp_path / "o.mp4", video) as sink:
+            sink._audio._stream = SimpleNamespace(encode=encode)
+            for frame in video:
+                sink.write(frame.image, frame.seconds)
+        assert sink.audio_error == "its format changes in the middle"
+    with VideoFile(tmp_path / "o.mp4") as written:
+        assert len(list(written)) == len(UNEVEN)
+
+
 def test_full_disk_leaves_no_partial_file(tmp_path):
     with VideoFile(write_video(tmp_path / "in.mp4", UNEVEN)) as video:
         noise = np.random.default_rng(0).integers(0, 255, (60, 64, 96, 3), np.uint8)

@@ -14,6 +14,7 @@ from canthus.runtime import read_table, stopped_runs, video_run
 from canthus.runtime.cli import main
 from canthus.runtime.codecs import CODECS
 from canthus.runtime.errors import InputError
+from canthus.runtime.files import Draft
 from canthus.runtime.pipeline import Landmarker
 from canthus.runtime.saved_state import load_state, save_state
 from canthus.runtime.video_file import VideoFile
@@ -170,6 +171,41 @@ def test_disk_that_becomes_full_loses_nothing(clip, tmp_path, capsys, table):
     assert tracks(tmp_path / "out" / "o.mp4") == tracks(tmp_path / "whole" / "o.mp4")
 
 
+def test_last_checkpoints_are_kept_because_the_encoder_holds_frames(tmp_path):
+    saved = stopped_runs.Checkpoints(tmp_path, {})
+    count = stopped_runs.CHECKPOINTS + 3
+    for frames in range(count):
+        saved.save(stopped_runs.Checkpoint(stopped_runs.Progress(frames), b""))
+    kept = sorted(int(path.stem) for path in tmp_path.glob("*.checkpoint"))
+    assert kept == list(range(3, count))
+
+
+def test_newest_checkpoint_that_the_video_reaches_is_used_and_later_ones_are_deleted(tmp_path, monkeypatch):
+    output, other = tmp_path / "o.mp4", tmp_path / "t.csv"
+    draft = Draft(output)
+    draft.file.touch()
+    draft.leave()
+    saved = stopped_runs.Checkpoints(draft.folder, {"settings": 1})
+    for frames in (8, 12, 16, 24):
+        saved.save(stopped_runs.Checkpoint(stopped_runs.Progress(frames), b"state"))
+    monkeypatch.setattr(stopped_runs, "count_packets", lambda path: 15)
+    assert stopped_runs.find_stopped_run([output, other], {"settings": 1}, output) is None  # one has no draft
+    found = stopped_runs.find_stopped_run([output], {"settings": 1}, output)
+    assert found.checkpoint == stopped_runs.Checkpoint(stopped_runs.Progress(12), b"state")
+    assert sorted(int(path.stem) for path in draft.folder.glob("*.checkpoint")) == [8, 12]
+
+
+@pytest.mark.parametrize("place", [0, -1])
+def test_change_at_the_start_or_the_end_of_a_source_is_noticed(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(stopped_runs, "IDENTITY_BYTES", 4)
+    content = bytearray(range(20))
+    (tmp_path / "a").write_bytes(content)
+    before = stopped_runs.run_identity(tmp_path / "a", {})
+    content[place] ^= 1
+    (tmp_path / "a").write_bytes(content)
+    assert stopped_runs.run_identity(tmp_path / "a", {}) != before
+
+
 def test_new_run_deletes_what_a_stopped_one_has_left(clip, tmp_path, monkeypatch):
     undo = stop(monkeypatch, 30)
     run(clip, tmp_path / "out")
@@ -232,6 +268,12 @@ def test_damaged_checkpoint_is_one_clear_error_or_ignored(clip, tmp_path, monkey
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert ("no stopped run" in error) if code == 0 else ("damaged" in error)
+
+
+@pytest.mark.parametrize("head", ['{"frames": "8"}', '{"frames": -1}', '{"frames": 1e400}', "[" * 50_000, "\xff", "[]"])
+def test_checkpoint_whose_numbers_are_none_is_passed_over(tmp_path, head):
+    (tmp_path / "8.checkpoint").write_bytes(head.encode("latin-1") + b"\nstate")
+    assert stopped_runs._read_checkpoint(tmp_path / "8.checkpoint") is None
 
 
 class Harmful:

@@ -143,3 +143,25 @@ def test_drawing_on_hdr_has_the_brightness_of_sdr_white(transfer):
     assert drawn[0, 0] == pytest.approx(white, rel=0.005)
     assert drawn[1, 1] == pytest.approx((white + 30_000) / 2, rel=0.01)
     assert (drawn[2:] == 30_000).all()
+
+
+def test_bright_color_keeps_the_ratio_of_its_parts():
+    light = np.array([900.0, 90.0, 45.0])
+    linear = to_sdr(light_to_pq(light), "pq", 1) ** 2.4
+    np.testing.assert_allclose(linear / linear[0], light / light[0], atol=1e-6)
+    assert 0.9 < linear[0] < 1
+
+
+def test_both_numbers_of_p3_are_the_same_and_differ_from_bt2020():
+    code = light_to_pq(np.array([100.0, 20.0, 10.0]))
+    np.testing.assert_array_equal(to_sdr(code, "pq", 11), to_sdr(code, "pq", 12))
+    assert abs(to_sdr(code, "pq", 11) - to_sdr(code, "pq", 9)).max() > 0.01
+    color = np.array([0.8, 0.3, 0.2])
+    np.testing.assert_array_equal(to_hdr(color, "pq", 11), to_hdr(color, "pq", 12))
+
+
+def test_frames_may_change_their_size():
+    mapper = ToneMapper("pq", 9)
+    for height, width in ((32, 48), (16, 64), (32, 48)):
+        stored = av.VideoFrame.from_ndarray(np.full((height, width, 3), 30_000, np.uint16), format="rgb48le")
+        assert mapper.convert(stored).shape == (height, width, 3)
