@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from canthus.runtime import wflw
 from canthus.runtime.tables import Table
 
-LEFT_CORNER, RIGHT_CORNER = 60, 72
+LEFT_CORNER, RIGHT_CORNER = wflw.OUTER_CANTHI
 """The outer corners of the eyes in WFLW's points; their distance divides the jitter."""
 
 WORST_APART = 0.02

@@ -6,6 +6,7 @@ import math
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from canthus.engines.build import BuildOptions, build
+from canthus.engines.build import BuildOptions, _builder_config, build
 from canthus.engines.commands import command
 from canthus.engines.export import export, synthetic_crops
 from canthus.engines.graph import decode_maps, engine_graph
@@ -21,7 +22,7 @@ from canthus.engines.verify import ParityRow, record_check, sample_crops, torch_
 from canthus.runtime import engine_files
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly
-from canthus.runtime.backends.trt import select_flavour
+from canthus.runtime.backends.trt import load_flavour, make_logger, select_flavour
 from canthus.runtime.cuda.launch import Gpu, find_gpu
 from canthus.runtime.engine_files import read_engine, read_engine_manifest
 from canthus.runtime.errors import BackendError, CanthusError, EngineError, InputError, ModelError
@@ -97,6 +98,14 @@ def test_only_the_layers_of_the_network_are_fp16(folder, tmp_path, precision):
     expected_points, expected_scores = run_exactly(folder / "model.onnx", crops)
     assert np.median(np.abs(points - expected_points)) < (1e-4 if precision == "fp32" else 0.02)
     assert np.abs(scores - expected_scores).max() < (1e-4 if precision == "fp32" else 0.02)
+
+
+def test_products_of_fp32_are_not_rounded_to_tf32():
+    tensorrt = load_flavour("tensorrt-rtx")
+    builder, flag = tensorrt.Builder(make_logger(tensorrt)), tensorrt.BuilderFlag.TF32
+    recipe = SimpleNamespace(batch=(1, 2, 2), flavour="tensorrt-rtx", targets=("sm86",))
+    assert builder.create_builder_config().get_flag(flag)  # the default
+    assert not _builder_config(tensorrt, builder, recipe, SimpleNamespace(size=SIZE)).get_flag(flag)
 
 
 @pytest.mark.parametrize("with_decode", [False, True])

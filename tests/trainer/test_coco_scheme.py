@@ -109,6 +109,7 @@ def test_names_of_an_included_scheme_select_it(tmp_path):
     ("category", "message"),
     [
         ({"keypoints": ["a", "b"]}, "expected 8 names, as many as points, got 2"),
+        ({"keypoints": 8}, "expected 8 names, as many as points, got 8"),
         ({"keypoints": list("abcdefgh")}, "mirror pairs: missing, and no name of the keypoints has left or right"),
         ({"keypoints": ["left_ear", *list("bcdefgh")]}, "'left_ear' has no mirror point; give the pairs as flip_pairs"),
         ({"keypoints": list(PLACES), "flip_pairs": [[0, 8]]}, r"flip_pairs: there is no point 8 \(expected 0 to 7"),

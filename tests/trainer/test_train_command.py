@@ -51,13 +51,13 @@ def test_a_small_pack_is_trained_for_enough_steps(recipe, faces, words, tmp_path
     seen = []
     monkeypatch.setattr(training, "train", lambda pack, recipe, *_: seen.append(recipe) or tmp_path / "best")
     assert command([*words, "--recipe", recipe]) == 0
-    assert "400 steps), not " in capsys.readouterr().out
+    assert "200 steps), not " in capsys.readouterr().out
     for more in (["--set", "epochs=7"], ["--minutes", "1"]):
         command([*words, "--recipe", recipe, *more])
     fitted, given, limited = seen
     before = find_recipe(recipe)
     faces_per_epoch = len(faces) * (1 - 1 / fitted.held_out if fitted.held_out else 1)
-    assert 400 <= fitted.epochs * faces_per_epoch / fitted.batch < 402
+    assert 200 <= fitted.epochs * faces_per_epoch / fitted.batch < 202
     assert fitted.milestones[0] / fitted.epochs == pytest.approx(before.milestones[0] / before.epochs)
     assert (given.epochs, limited.epochs) == (7, before.epochs)
 

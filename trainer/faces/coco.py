@@ -40,7 +40,8 @@ def open_coco(path: Path) -> LabelledSet:
         ) from error
     category, chosen = _choose_category(path, _categories(content), annotations)
     parsed: list[_Annotation] = []
-    expected = _Expected(names, len(category["keypoints"]) if category else None)
+    named = category["keypoints"] if category else None
+    expected = _Expected(names, len(named) if isinstance(named, list) else None)
     for number, annotation in chosen:
         identity = annotation.get("id") if isinstance(annotation, dict) else "?"
         face = _parse_annotation(annotation, expected, f"{path}, annotation {number} (id {shorten(identity)})")
