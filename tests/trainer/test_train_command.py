@@ -46,7 +46,7 @@ def test_train_command_trains_refuses_an_existing_run_and_resumes(faces, tmp_pat
             command([pack, "-o", run, *wrong])
 
 
-@pytest.mark.parametrize("recipe", ["student", "cofw-published"])
+@pytest.mark.parametrize("recipe", ["student", "wflw-published"])
 def test_a_small_pack_is_trained_for_enough_steps(recipe, faces, words, tmp_path, monkeypatch, capsys):
     seen = []
     monkeypatch.setattr(training, "train", lambda pack, recipe, *_: seen.append(recipe) or tmp_path / "best")
