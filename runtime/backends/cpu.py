@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.backends import Backend
-from canthus.runtime.backends.compiled_models import EXACT, LATENCY, compile_model, open_compiled
+from canthus.runtime.backends.compiled_models import EXACT, LATENCY, SMALL_CROP, compile_model, open_compiled
 from canthus.runtime.backends.opening import Opening
 from canthus.runtime.backends.openvino_without_telemetry import openvino
 from canthus.runtime.calibration import apply_calibration
@@ -28,8 +28,8 @@ def run_exactly(model: Path, crops: NDArray[np.uint8]) -> list[NDArray]:
 class OpenVINOBackend(Closeable):
     """Runs an exported model (crops in, points and scores out) with OpenVINO, in the precision of the model.
 
-    An 8-bit network runs on one crop at a time, or on `BATCH` of them as soon as a thread has compiled it for these:
-    that begins with the first `BATCH` crops. The results are the same.
+    An 8-bit network runs on one crop at a time. A small one also runs on `BATCH` of them, as soon as a thread has
+    compiled it for these: that begins with the first `BATCH` crops. The results are the same.
 
     batch: crops at a time of an 8-bit network.
 
@@ -57,6 +57,8 @@ class OpenVINOBackend(Closeable):
         self._input = np.zeros((batch, self.size, self.size, 3), np.uint8)
         if self._batch:  # to pass an array to each run takes 0.1 ms longer
             self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
+        # `accurate` would need 200 MB more.
+        self._takes_several = self._batch == 1 and self.size <= SMALL_CROP
         self._open_several = partial(OpenVINOBackend, model, BATCH)
         self._opening: Opening | None = None  # of the network for `BATCH` crops
 
@@ -66,7 +68,7 @@ class OpenVINOBackend(Closeable):
         count, done = len(crops), 0
         points = np.empty((count, self._points, 2), np.float32)
         scores = np.empty((count, self._points), np.float32)
-        if self._batch == 1 and count >= BATCH and (several := self._several()):
+        if self._takes_several and count >= BATCH and (several := self._several()):
             done = count - count % BATCH
             points[:done], scores[:done] = several.predict(crops[:done])
         step = self._batch or max(count, 1)

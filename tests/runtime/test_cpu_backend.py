@@ -5,6 +5,7 @@ import threading
 import numpy as np
 import pytest
 
+from canthus.runtime.backends import cpu
 from canthus.runtime.backends.cpu import BATCH, OpenVINOBackend
 from canthus.runtime.errors import BackendError, ModelError
 from canthus.runtime.models import find_int8, find_model, read_model
@@ -115,6 +116,13 @@ def test_faces_are_predicted_one_by_one_if_the_other_network_cannot_be_compiled(
     faces = noise(BATCH, eight_bits.size)
     for _ in range(2):
         assert eight_bits.predict(faces)[0].all()
+
+
+def test_large_network_is_not_kept_twice(monkeypatch):
+    monkeypatch.setattr(cpu, "SMALL_CROP", 64)
+    with OpenVINOBackend(read_model(find_int8(find_model("tiny")))) as opened:
+        assert opened.predict(noise(BATCH, opened.size))[0].all()
+        assert opened._opening is None
 
 
 def test_crops_of_a_wrong_size_are_one_clear_error_in_eight_bits_too(eight_bits):
