@@ -53,6 +53,9 @@ RETRY_SECONDS = 1.0
 LATE_SECONDS = 0.1
 """A frame of a file that is later than this is left out."""
 
+MAX_GAP_SECONDS = 0.3
+"""After such a time a late frame is sent too, so that a slow machine sends something."""
+
 
 def command(arguments: list[str]) -> int:
     """Find faces live and send them to other programs: VMC, OSC, OpenSeeFace, WebSocket, virtual camera."""
@@ -202,12 +205,16 @@ def _played(args: argparse.Namespace, landmarker: "Landmarker") -> "Iterator[Fra
 
 
 def _paced(frames: "Iterable[Frame]") -> "Iterator[Frame]":
+    """Yield each frame when it is due, counted from when the first one was processed, which takes longest."""
     origin: float | None = None
+    sent = 0.0
     for frame in frames:
         now = time.monotonic()
-        origin = now - frame.seconds if origin is None else origin
-        early = origin + frame.seconds - now
+        early = 0.0 if origin is None else origin + frame.seconds - now
         if early > 0:
             time.sleep(early)
-        if early > -LATE_SECONDS:
+        if early > -LATE_SECONDS or now - sent > MAX_GAP_SECONDS:
             yield frame
+            sent = time.monotonic()
+        if origin is None:
+            origin = sent - frame.seconds

@@ -19,9 +19,11 @@ class OscStream(UdpStream):
         super().__init__("OSC", address)
         self._count = OscTemplate([("/canthus/seconds", [FLOAT]), ("/canthus/faces", [FLOAT])])
         self._faces: list[OscTemplate] = []
+        self._seconds = 0.0  # of the last frame
 
     def send(self, frame: Frame, faces: Faces) -> None:
         """Send a frame."""
+        self._seconds = frame.seconds
         self._sender.send(self._count.pack([frame.seconds, len(faces)]))
         if faces.measures is None:
             return
@@ -31,3 +33,8 @@ class OscStream(UdpStream):
                 self._faces.append(OscTemplate([(f"/canthus/{place}/{name}", [FLOAT]) for name in names]))
             values = [faces.ids[place : place + 1], faces.measures.values[place], faces.measures.blendshapes[place]]
             self._sender.send(self._faces[place].pack(np.concatenate(values)))
+
+    def close(self) -> None:
+        """Say that there are no faces any more, and stop sending."""
+        self._sender.send(self._count.pack([self._seconds, 0]))
+        super().close()

@@ -48,16 +48,24 @@ class VmcStream(UdpStream):
 
     def send(self, _frame: Frame, faces: Faces) -> None:
         """Send a frame. Without a face, say that tracking is lost; receivers keep the last pose."""
-        seconds = time.monotonic() - self._began
         if faces.measures is None or not len(faces):
-            self._sender.send(self._lost.pack([seconds]))
+            self._send_lost()
             return
+        seconds = time.monotonic() - self._began
         rotation = faces.measures.rotations[0]
         head, eye = head_quaternion(rotation), eye_quaternion(rotation, faces.measures.gaze_directions[0])
         shapes = faces.measures.blendshapes[0]
         shapes = shapes if self._arkit else vrm_shapes(shapes)
         here = (0.0, 0.0, 0.0)  # bones turn, but stay at their places in the avatar
         self._sender.send(self._face.pack([seconds, *here, *head, *here, *eye, *here, *eye, *shapes.tolist()]))
+
+    def close(self) -> None:
+        """Say that tracking is lost, and stop sending."""
+        self._send_lost()
+        super().close()
+
+    def _send_lost(self) -> None:
+        self._sender.send(self._lost.pack([time.monotonic() - self._began]))
 
 
 def vrm_shapes(shapes: np.ndarray) -> np.ndarray:

@@ -104,8 +104,28 @@ def test_frames_that_are_late_are_left_out(monkeypatch):
     for frame in broadcast._paced(Frame(scene(), number, number / 10) for number in range(20)):
         shown.append(frame.index)
         clock[0] += 0.33  # slower than the file
-    assert shown[:5] == [0, 3, 6, 9, 13]  # those that came due while the one before was processed
-    assert clock[0] == pytest.approx(1.9, abs=0.5)
+    assert shown[:5] == [0, 1, 4, 7, 10]  # those that came due while the one before was processed
+    assert clock[0] == pytest.approx(2.3, abs=0.5)
+
+
+def test_a_file_that_is_decoded_slowly_is_still_sent(monkeypatch):
+    """Every frame is late, and the first one takes longer than the whole file."""
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
+
+    def decode():
+        for number in range(20):
+            clock[0] += 0.2
+            yield Frame(scene(), number, number / 30)
+
+    shown = []
+    for frame in broadcast._paced(decode()):
+        shown.append(frame.index)
+        clock[0] += 9.0 if frame.index == 0 else 0.1
+    assert shown[0] == 0
+    assert len(shown) >= 8
+    assert max(np.diff(shown)) <= 3
 
 
 class UnpluggedCamera:

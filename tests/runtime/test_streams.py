@@ -99,6 +99,17 @@ def test_vmc_says_that_no_face_is_tracked(reader):
     assert ("/VMC/Ext/OK", (1, 3, 0, 0)) in messages
 
 
+def test_receivers_learn_that_a_stream_has_ended(reader):
+    with open_stream("vmc", reader.port) as vmc:
+        vmc.send(frame_of(), measured_faces(AHEAD))
+        reader.take(6 + len(BLENDSHAPES))
+    assert ("/VMC/Ext/OK", (1, 3, 0, 0)) in reader.take(2)
+    with open_stream("osc", reader.port) as osc:
+        osc.send(frame_of(6), measured_faces())
+        reader.take(2)
+    assert dict(reader.take(2)) == {"/canthus/seconds": (pytest.approx(0.2),), "/canthus/faces": (0,)}
+
+
 def test_vmc_with_the_names_of_vrm(reader):
     with open_stream("vmc", reader.port, StreamOptions(arkit=False)) as stream:
         stream.send(frame_of(), measured_faces(AHEAD))
