@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import sys
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,8 @@ from canthus.runtime.batch.state import WHOLE, Shard
 from canthus.runtime.batch.summary import Row, check_summary, write_summary
 from canthus.runtime.batch.tasks import Figures, OnProgress, Task
 from canthus.runtime.draw import draw
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, printable
+from canthus.runtime.files import DRAFT_PREFIX
 from canthus.runtime.image_files import IMAGE_SUFFIXES, read_damaged_image, write_image
 from canthus.runtime.kept_landmarker import open_landmarker
 from canthus.runtime.options import Outputs
@@ -43,6 +45,12 @@ from canthus.runtime.tables.schema import Schema
 GROUP, MAX_GROUP = 128, 512
 """Number of images of a group: on average, and at most. A group ends after a name whose hash is a multiple of GROUP,
 so that a new image changes its own group only."""
+
+KEY_NAME = f"{DRAFT_PREFIX}key"
+"""A file among the parts: a hash of all that determines them beside the images."""
+
+SHOWN_FAILURES = 10
+"""How many failed images are named at the end. All are in the summary."""
 
 FIGURES = ("faces",)
 """Columns of the summary."""
@@ -121,13 +129,19 @@ class ImageBatch:
         return f"{self.table}.parts" if self.table else storage.join(self.drawn, ".canthus-parts")
 
     @property
+    def salt(self) -> str:
+        """What determines the results beside the images: version, settings, model, whether images are drawn."""
+        parts = [metadata.version("canthus"), self.identity, bool(self.drawn)]
+        return json.dumps(parts, sort_keys=True, default=str)
+
+    @property
     def folder(self) -> str:
         """The folder of the summary."""
         return self.drawn if not self.table else storage.parent(self.table)
 
     def groups(self, shard: Shard) -> Iterator[Task]:
         """Yield the groups of images as tasks, in order. Only one is kept in memory."""
-        salt = json.dumps([metadata.version("canthus"), self.identity, bool(self.drawn)], sort_keys=True, default=str)
+        salt = self.salt
         group: list[SourceFile] = []
         for source in find_sources(self.sources, IMAGE_SUFFIXES, [self.drawn] if self.drawn else []):
             group.append(source)
@@ -158,6 +172,7 @@ def process_image_files(batch: ImageBatch, options: BatchOptions) -> int:
     check_summary(batch.folder)
     total = _check(batch, options.shard)
     storage.make_folder(batch.parts)
+    _check_key(batch)
     failed: dict[str, str] = {}  # message by the name of the part
     with contextlib.ExitStack() as stack:
         if not storage.is_remote(batch.parts):
@@ -201,6 +216,19 @@ def _check(batch: ImageBatch, shard: Shard) -> int:
     return total
 
 
+def _check_key(batch: ImageBatch) -> None:
+    """Raise InputError if the parts are of other settings and are not to be replaced, and record those of this run."""
+    address, key = storage.join(batch.parts, KEY_NAME), hashlib.sha256(batch.salt.encode()).hexdigest()
+    found = storage.read_text(address)
+    if found not in ("", key) and not batch.overwrite:
+        raise InputError(
+            f"{batch.table or batch.drawn}: has results of other settings, of another model or of another version; use "
+            "--overwrite to replace them, or choose another name"
+        )
+    if found != key:
+        storage.write_lines(address, [key])
+
+
 def _pending(batch: ImageBatch, shard: Shard, skipped: set[str], table: Table) -> Iterator[Task]:
     for task in batch.groups(shard):
         if storage.size(task.outputs["part"]) is None:
@@ -240,11 +268,15 @@ def _merge(batch: ImageBatch, total: int, failed: Mapping[str, str], skipped: se
                 used.add(part)
                 for row in _rows_of_group(task, failed.get(part, ""), "skipped" if part in skipped else "done", sink):
                     counts[row.status] += 1
+                    if row.status == "failed" and counts["failed"] <= SHOWN_FAILURES:
+                        print(f"canthus images: failed: {printable(row.message)}", file=sys.stderr)
                     yield row
 
     summary = write_summary(batch.folder, rows(), FIGURES)
     storage.delete_others(batch.parts, used)
     done = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    if (more := counts["failed"] - SHOWN_FAILURES) > 0:
+        print(f"canthus images: {more} more failed; {summary} names them", file=sys.stderr)
     print(f"{sum(counts.values())} images: {done}; wrote {summary}")
     return 1 if counts["failed"] else 0
 

@@ -105,7 +105,7 @@ def delete_others(folder: str, kept: set[str]) -> None:
         with remote_errors(folder):
             addresses = [system.unstrip_protocol(one) for one in system.ls(path, detail=False)]
             for address in addresses:
-                if f"{address.rpartition('.')[0]}.npz" not in kept:
+                if not address.rpartition("/")[2].startswith(".") and f"{address.rpartition('.')[0]}.npz" not in kept:
                     system.rm_file(open_remote(address)[1])
         return
     for file in Path(folder).iterdir():

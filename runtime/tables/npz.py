@@ -23,7 +23,9 @@ def export(journal: Journal, path: Path, schema: Schema, names: Sequence[str], m
     with zipfile.ZipFile(path, "w") as archive:
         for name in schema.dtype.names or ():
             if name == "picture":
-                _write(archive, name, np.array([names[index] for rows in journal.chunks() for index in rows[name]]))
+                _write(
+                    archive, name, np.array([names[index] for rows in journal.chunks() for index in rows[name]], str)
+                )
                 continue
             base, shape = schema.dtype[name].subdtype or (schema.dtype[name], ())
             fields = {"descr": base.str, "fortran_order": False, "shape": (journal.rows, *shape)}

@@ -89,6 +89,39 @@ def test_second_run_processes_only_groups_with_new_or_changed_images(photos, poo
     assert capsys.readouterr().err == ""
 
 
+def test_results_of_another_model_are_replaced_only_with_overwrite(photos, pools, capsys):
+    assert run("photos", "--table", "t.csv", "--jobs", "2") == 0
+    before = sorted(path.name for path in Path("t.csv.parts").glob("*.npz"))
+    assert run("photos", "--table", "t.csv", "--jobs", "2", "--max-faces", "1") == 1
+    assert "t.csv: has results of other settings" in capsys.readouterr().err
+    assert sorted(path.name for path in Path("t.csv.parts").glob("*.npz")) == before
+    for _ in range(2):  # that the parts are of these settings is remembered
+        assert run("photos", "--table", "t.csv", "--jobs", "2", "--max-faces", "1", "--overwrite") == 0
+    assert run("photos", "--table", "t.csv", "--jobs", "2", "--max-faces", "1") == 0
+
+
+def test_group_without_a_readable_image_does_not_stop_the_others(photos, pools):
+    for name in ("a.png", "b.png"):  # one group
+        (photos / name).write_text("no image")
+    for _ in range(2):
+        assert run("photos", "--table", "t.npz", "--jobs", "2") == 1
+        assert read_table("t.npz").names == ["deep/c.png", "deep/d.png", "deep/e.png", "f.png"]
+    for name in ("deep/c.png", "deep/d.png", "deep/e.png", "f.png"):
+        (photos / name).write_text("no image")
+    assert run("photos", "--table", "t.npz", "--jobs", "2") == 1
+    assert len(read_table("t.npz")) == 0
+
+
+def test_few_failed_images_are_named_at_the_end(photos, pools, monkeypatch, capsys):
+    for name in ("a.png", "b.png"):
+        (photos / name).write_text("no image")
+    monkeypatch.setattr(images, "SHOWN_FAILURES", 1)
+    assert run("photos", "--table", "t.csv", "--jobs", "2") == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith(f"canthus images: failed: {Path('photos', 'a.png')}: not a readable image")
+    assert lines[1] == "canthus images: 1 more failed; summary.csv names them"
+
+
 def test_interrupted_run_says_how_many_images_are_finished(photos, pools, monkeypatch, capsys):
     def stop(*_):
         yield from ()

@@ -42,7 +42,8 @@ def make_images(folder: Path, count: int) -> Path:
     """Write JPEG images of 96 x 96 pixels, all different; one of FACE_SHARE has a face."""
     image = next(_sample_frames(1))
     height, width = image.shape[:2]
-    face = cv2.resize(image[:, (width - height) // 2 :][:, :height], (IMAGE_SIZE, IMAGE_SIZE))
+    square = cv2.cvtColor(image[:, (width - height) // 2 :][:, :height], cv2.COLOR_RGB2BGR)
+    face = cv2.resize(square, (IMAGE_SIZE, IMAGE_SIZE))
     for index, path in _missing(folder, count, ".jpg"):
         rng = np.random.default_rng(index)
         if index % FACE_SHARE == 0:
