@@ -178,8 +178,10 @@ def parse_scheme(values: Any) -> Scheme:
     """Return the scheme with these fields, or the included one of this name. Raises FieldError if it is none."""
     if not isinstance(values, str):
         scheme: Scheme = parse_fields(Scheme, values)
-        if scheme.wflw and not -1 <= min(scheme.wflw) <= max(scheme.wflw) < (most := included_scheme("wflw").points):
-            raise FieldError(f"wflw: expected points of WFLW, 0 to {most - 1}, or -1 for none")
+        if scheme.wflw:
+            last = included_scheme("wflw").points - 1
+            if not -1 <= min(scheme.wflw) <= max(scheme.wflw) <= last:
+                raise FieldError(f"wflw: expected points of WFLW, 0 to {last}, or -1 for none")
         return scheme
     for scheme in included_schemes():
         if scheme.name == values:

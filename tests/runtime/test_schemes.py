@@ -123,6 +123,7 @@ def test_a_scheme_that_contradicts_itself_is_refused(changes, message):
         ("name = 'a'\npoints = 10001", "points: expected at most 10000, got 10001"),
         ("name = ", "not valid TOML"),
         ("name = 'a'\npoints = 2\nwflw = [-1, 98]", "wflw: expected points of WFLW, 0 to 97, or -1 for none"),
+        ("name = 'a'\npoints = 2\nwflw = [-2, 0]", "wflw: expected points of WFLW, 0 to 97, or -1 for none"),
     ],
 )
 def test_a_file_that_is_no_scheme_is_named(text, message, tmp_path):

@@ -5,6 +5,7 @@ import queue
 import socket
 import struct
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from canthus.runtime.streams.address import parse_address
 from canthus.runtime.streams.kinds import leaves_machine
 from canthus.runtime.streams.openseeface import PACKET
 from canthus.runtime.streams.osc_template import FLOAT, MAX_PACKET, OscTemplate
-from canthus.runtime.streams.vmc import quaternion_from_rotation
+from canthus.runtime.streams.vmc import VRM_NAMES, eye_quaternion, quaternion_from_rotation, vrm_shapes
 from support.heads import SIZE, frame_of, measured_faces
 
 AHEAD = ((0, 0, 0), (0, 0, 600))
@@ -90,6 +91,27 @@ def test_the_head_turns_about_the_axes_of_unity(reader, angles, axis):
 def test_a_quaternion_is_the_rotation_whichever_of_its_values_is_largest(angles):
     rotation = rotations_from_angles(np.array([angles], np.float64))[0]
     np.testing.assert_allclose(matrix(quaternion_from_rotation(rotation)), rotation, atol=1e-9)
+
+
+def test_the_last_value_of_a_quaternion_is_not_negative():
+    for angles in np.random.default_rng(0).uniform(-180, 180, (50, 3)):
+        assert quaternion_from_rotation(rotations_from_angles(angles[None])[0])[3] >= -1e-9
+
+
+def test_eyes_of_an_avatar_look_where_the_person_looks():
+    """The forward axis of the avatar, turned by the quaternion, is the gaze in the axes of the avatar."""
+    rotation = rotations_from_angles(np.array([[20.0, -10.0, 5.0]]))[0]
+    gaze = np.array([0.3, -0.2, -math.sqrt(1 - 0.13)])
+    turned = matrix(eye_quaternion(rotation, gaze)) @ (0, 0, 1)
+    np.testing.assert_allclose(turned, -(rotation.T @ gaze), atol=1e-9)
+
+
+@pytest.mark.parametrize(("jaw", "funnel", "expected"), [(0.8, 0.5, 0.3), (0.2, 0.5, 0.0)])
+def test_an_open_mouth_of_vrm_is_the_jaw_without_the_funnel(jaw, funnel, expected):
+    weights = np.zeros(len(BLENDSHAPES), np.float32)
+    weights[[BLENDSHAPES.index("jawOpen"), BLENDSHAPES.index("mouthFunnel")]] = jaw, funnel
+    found = dict(zip(VRM_NAMES, vrm_shapes(weights).tolist(), strict=True))
+    assert (found["A"], found["O"]) == (pytest.approx(expected), pytest.approx(funnel))
 
 
 def test_vmc_says_that_no_face_is_tracked(reader):
@@ -259,6 +281,13 @@ def test_an_avatar_of_openseeface_moves_as_the_head(receiver):
     assert place(50, 0, 600)[0] - still[0] == pytest.approx(-50 / 122, abs=0.03)  # to the avatar's left
     assert place(0, 50, 600)[1] - still[1] == pytest.approx(-50 / 122, abs=0.03)  # down
     assert place(0, 0, 500)[2] - still[2] == pytest.approx(100 / 122, abs=0.03)  # forward
+
+
+def test_pixels_of_openseeface_that_are_not_square_are_stretched(receiver):
+    faces, frame = measured_faces(AHEAD), frame_of(size=(320, 480))
+    narrow = replace(faces, points=faces.points * np.array([0.5, 1.0], np.float32))
+    packet = send_openseeface(receiver, narrow, replace(frame, pixel_aspect=2.0))
+    assert OpenSeeFaceReader(packet).error < 1
 
 
 def test_openseeface_sends_nothing_without_a_face_and_36_faces_at_most(receiver):
