@@ -171,7 +171,8 @@ def process_image_files(batch: ImageBatch, options: BatchOptions) -> int:
     """
     check_summary(batch.folder)
     total = _check(batch, options.shard)
-    storage.make_folder(batch.parts)
+    for folder in filter(None, (batch.parts, batch.drawn)):
+        storage.make_folder(folder)
     _check_key(batch)
     failed: dict[str, str] = {}  # message by the name of the part
     with contextlib.ExitStack() as stack:
