@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from canthus.runtime.abandoned import claim, delete_abandoned
 from canthus.runtime.addresses import without_password
@@ -260,6 +261,7 @@ def _merge(batch: ImageBatch, total: int, failed: Mapping[str, str], skipped: se
 
     def rows() -> Iterator[Row]:
         with contextlib.ExitStack() as stack:
+            bar = stack.enter_context(tqdm(total=total, unit="image", desc="joining", disable=None, leave=False))
             sink = None
             if batch.table:
                 path = stack.enter_context(storage.staged(batch.table))
@@ -269,6 +271,7 @@ def _merge(batch: ImageBatch, total: int, failed: Mapping[str, str], skipped: se
                 used.add(part)
                 for row in _rows_of_group(task, failed.get(part, ""), "skipped" if part in skipped else "done", sink):
                     counts[row.status] += 1
+                    bar.update()
                     if row.status == "failed" and counts["failed"] <= SHOWN_FAILURES:
                         print(f"canthus images: failed: {printable(row.message)}", file=sys.stderr)
                     yield row
