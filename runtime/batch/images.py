@@ -273,7 +273,7 @@ def _merge(batch: ImageBatch, total: int, failed: Mapping[str, str], skipped: se
                     counts[row.status] += 1
                     bar.update()
                     if row.status == "failed" and counts["failed"] <= SHOWN_FAILURES:
-                        print(f"canthus images: failed: {printable(row.message)}", file=sys.stderr)
+                        bar.write(f"canthus images: failed: {printable(row.message)}", file=sys.stderr)
                     yield row
 
     summary = write_summary(batch.folder, rows(), FIGURES)
