@@ -403,7 +403,7 @@ def test_pack_of_different_numbers_of_points_is_refused(tmp_path):
     write_cofw(tmp_path / "cofw.mat")
     write_shard(tmp_path / "shard")
     sets = [open_set(tmp_path / "cofw.mat"), open_set(tmp_path / "shard")]
-    with pytest.raises(InputError, match=r"the same points \(.*29 of COFW, .*98 of WFLW\)"):
+    with pytest.raises(InputError, match=r"the same points \(.*29 of COFW, .*98 of WFLW; different: points\)"):
         write_pack(sets, tmp_path / "pack", 64)
 
 

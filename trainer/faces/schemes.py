@@ -26,6 +26,8 @@ def scheme_of(points: int, source: str = "") -> Scheme:
 
 
 def describe_difference(one: Scheme, other: Scheme) -> str:
-    """Return which fields of two schemes differ, as text: "names, lines"."""
+    """Return which fields of two schemes differ, as text: "names, lines"; only "points" if their numbers do."""
+    if one.points != other.points:
+        return "points"
     fields = (field.name for field in dataclasses.fields(Scheme))
     return ", ".join(name for name in fields if getattr(one, name) != getattr(other, name))
