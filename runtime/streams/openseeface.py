@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.measures import BLENDSHAPES
+from canthus.runtime.measures import MEASURE_COLUMNS, VALUES, Measures
 from canthus.runtime.measures.head import PUPIL_DISTANCE, Floats, included_head
 from canthus.runtime.measures.pose import guess_camera, heads_at, lines_of_sight, points_on_heads, project
 from canthus.runtime.streams.address import Address, UdpStream
@@ -58,7 +58,7 @@ NOSE_TIP = 54
 _NEUTRAL = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """Its rotation of a head that looks into the camera."""
 
-_SHAPE = {name: place for place, name in enumerate(BLENDSHAPES)}
+_EYES_OPEN = [VALUES.index("eye_open_left"), VALUES.index("eye_open_right")]
 _SIGNS = np.array([-1.0, 1.0, 1.0])  # (x, -y, -z) of its axes, which are the negative ones of ours
 _CORNERS = np.array([[60, 64], [68, 72]])
 
@@ -78,7 +78,7 @@ class OpenSeeFaceStream(UdpStream):
 
 def pack_faces(frame: Frame, faces: Faces, focal: float | None = None) -> bytes:
     """Return the packet of a frame with measured faces; focal: see `Settings`."""
-    faces = faces[: min(len(faces), MAX_FACES)]
+    faces = faces[:MAX_FACES] if len(faces) > MAX_FACES else faces
     measures = faces.measures
     assert measures is not None, "the faces must be measured"
     height, width = frame.image.shape[:2]
@@ -87,7 +87,7 @@ def pack_faces(frame: Frame, faces: Faces, focal: float | None = None) -> bytes:
     packets["time"] = time.time()
     packets["id"] = faces.ids
     packets["size"] = width, height
-    packets["eyes_open"] = np.clip(np.stack([measures.eye_open_left, measures.eye_open_right], axis=1), 0, 1)
+    packets["eyes_open"] = np.minimum(measures.values[:, _EYES_OPEN], 1)
     packets["success"] = 1
     for packet, rotation in zip(packets, _NEUTRAL @ measures.rotations, strict=True):
         packet["quaternion"] = quaternion_from_rotation(rotation.T)
@@ -106,9 +106,10 @@ def pack_faces(frame: Frame, faces: Faces, focal: float | None = None) -> bytes:
     flat = points_on_heads(heads, lines_of_sight(points, camera)).reshape(2, len(faces), -1).transpose(1, 2, 0)
     packets["points_3d"] = _points_3d(flat, shapes)
     packets["error"] = np.sqrt(((project(heads, camera) - points) ** 2).mean((1, 2)))
-    packets["features"] = _features(faces)
+    packets["features"] = _features(measures)
     for name in ("translation", "points", "points_3d", "features", "error"):
-        packets[name] = np.nan_to_num(packets[name], nan=0.0, posinf=0.0, neginf=0.0)
+        values = packets[name]
+        values[~np.isfinite(values)] = 0
     return packets.tobytes()
 
 
@@ -136,25 +137,29 @@ def _points_3d(flat: Floats, shapes: Floats) -> Floats:
     return np.asarray((points - shapes[:, None, NOSE_TIP]) / UNIT * _SIGNS)
 
 
-def _features(faces: Faces) -> Floats:
-    """Return its 14 features (N, 14), -1 to 1: eyes, brows, corners of the mouth, mouth; left is the person's.
+def _features(measures: Measures) -> NDArray[np.float32]:
+    """Return its 14 features (N, 14), -1 to 1."""
+    columns = np.concatenate([measures.values, measures.blendshapes], axis=1)
+    return np.asarray(np.minimum(np.maximum(columns @ _FACTORS - _NEUTRAL_FEATURES, -1), 1))
 
-    The steepness of the brows is how far the outer end rises more than the inner one. Their quirk is left at 0.
-    """
-    measures = faces.measures
-    assert measures is not None, "the faces must be measured"
 
-    def shape(name: str) -> NDArray[np.floating]:
-        return measures.blendshapes[:, _SHAPE[name]]
+def _brow(side: str, image_side: str) -> tuple[dict[str, float], ...]:
+    """Return steepness, height and quirk: how much more the outer end rises than the inner one; the quirk stays 0."""
+    steepness = {f"browDown{side}": 1.0, f"browOuterUp{side}": 1.0, "browInnerUp": -1.0}
+    return steepness, {f"brow_raise_{image_side}": 1.0}, {}
 
-    columns: list[NDArray[np.floating]] = [measures.eye_open_right - 1, measures.eye_open_left - 1]
-    for side, height in (("Left", measures.brow_raise_right), ("Right", measures.brow_raise_left)):
-        steepness = shape(f"browDown{side}") + shape(f"browOuterUp{side}") - shape("browInnerUp")
-        columns += [steepness, height, np.zeros(len(faces))]
-    for side in ("Left", "Right"):
-        columns += [
-            shape(f"mouthSmile{side}") - shape(f"mouthFrown{side}"),
-            shape(f"mouthStretch{side}") - shape("mouthPucker") - shape("mouthFunnel"),
-        ]
-    columns += [shape("jawOpen"), 3 * (measures.mouth_width - 1)]
-    return np.asarray(np.clip(np.stack(columns, axis=1), -1, 1), np.float64)
+
+def _corner(side: str) -> tuple[dict[str, float], ...]:
+    """Return how far a corner of the mouth is up, and how far out."""
+    up = {f"mouthSmile{side}": 1.0, f"mouthFrown{side}": -1.0}
+    return up, {f"mouthStretch{side}": 1.0, "mouthPucker": -1.0, "mouthFunnel": -1.0}
+
+
+_FEATURES = (
+    {"eye_open_right": 1.0}, {"eye_open_left": 1.0}, *_brow("Left", "right"), *_brow("Right", "left"),
+    *_corner("Left"), *_corner("Right"), {"jawOpen": 1.0}, {"mouth_width": 3.0},
+)  # fmt: skip
+"""Its features as sums of columns with factors: eyes, brows, corners of the mouth, mouth; the person's left first."""
+
+_FACTORS = np.array([[feature.get(name, 0.0) for feature in _FEATURES] for name in MEASURE_COLUMNS], np.float32)
+_NEUTRAL_FEATURES = np.array([1, 1, *[0] * 11, 3], np.float32)
