@@ -49,6 +49,11 @@ MAX_CONNECTIONS = 2 * MAX_CLIENTS
 SEND_SECONDS = 10.0
 """A client that reads nothing for so long is cut off: it would keep the place of another one."""
 
+_SEND_TIMEOUT = (
+    struct.pack("L", round(1000 * SEND_SECONDS)) if sys.platform == "win32" else struct.pack("ll", int(SEND_SECONDS), 0)
+)
+"""SEND_SECONDS as the system expects it."""
+
 POLL_SECONDS = 0.2
 """How often a server that refuses connections looks whether it was closed."""
 
@@ -129,11 +134,6 @@ class _Listener(socket.socket):
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _SEND_TIMEOUT)
                 return connection, address
             connection.close()
-
-
-_SEND_TIMEOUT = (
-    struct.pack("L", round(1000 * SEND_SECONDS)) if sys.platform == "win32" else struct.pack("ll", int(SEND_SECONDS), 0)
-)
 
 
 def _listen(address: Address) -> _Listener:

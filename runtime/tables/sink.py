@@ -135,7 +135,8 @@ class TableSink(Closeable):
     def has_part(self) -> bool:
         """Whether the temporary file has whole rows, also after an error."""
         text = isinstance(self._writer, _TextWriter)
-        return text and self.draft is not None and self.draft.file.stat().st_size > 0
+        file = self.draft.file if self.draft is not None and text else None
+        return file is not None and file.is_file() and file.stat().st_size > 0
 
     def finish(self) -> bool:
         """Complete the temporary file. Return whether it is whole."""
