@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from canthus.runtime.abandoned import delete_abandoned
 from canthus.runtime.batch import workers
 from canthus.runtime.batch.listing import SourceFile
 from canthus.runtime.batch.progress import Table
-from canthus.runtime.batch.run import run_tasks
+from canthus.runtime.batch.run import _retry, run_tasks
 from canthus.runtime.batch.tasks import Outcome, Task
 from canthus.runtime.batch.workers import LocalPool, LogLine, Progress, describe_end
 from support.batch import Scripted
@@ -61,6 +62,13 @@ def test_part_at_which_a_process_ends_twice_is_left_out(tmp_path, pool, table):
     assert outcome.error == ""
     assert outcome.task.excluded == ("bad",)
     assert (tmp_path / "group").read_text() == "one two"
+
+
+def test_part_at_which_a_process_ends_once_is_tried_again():
+    task, deaths = Task("one", "", {}, parts=(SourceFile("a", "a"),)), Counter()
+    again = _retry(Outcome(task, error="ended", died_at="a"), deaths)
+    assert again.excluded == ()
+    assert _retry(Outcome(again, error="ended", died_at="a"), deaths).excluded == ("a",)
 
 
 def test_process_is_replaced_after_some_tasks(tmp_path, monkeypatch, table):
