@@ -103,6 +103,13 @@ def test_recording_of_a_file_has_its_sound_and_ends_where_it_is_left(qt: QApplic
         assert len(file.streams.audio) == 1
 
 
+def test_recording_after_the_size_of_a_file_has_changed_has_the_new_size(qt: QApplication, tmp_path: Path) -> None:
+    source = write_video(tmp_path / "in.mp4", [index / 30 for index in range(30)])
+    record(RecordingOptions(tmp_path / "a.mp4", file=source), [result(0.5, size=(48, 32)), result(0.6, size=(48, 32))])
+    with VideoFile(tmp_path / "a.mp4") as video:
+        assert (video.width, video.height) == (48, 32)
+
+
 def test_recording_of_a_camera_goes_on_after_it_was_plugged_in_again(qt: QApplication, tmp_path: Path) -> None:
     record(RecordingOptions(tmp_path / "a.mp4"), [result(5.0), result(5.1), result(0.0), result(0.1), result(9.0)])
     expected = [0, 0.1, 0.1 + 1 / 30, 0.2 + 1 / 30, 0.2 + 2 / 30]
