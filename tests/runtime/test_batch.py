@@ -426,3 +426,16 @@ def test_part_of_the_work_keeps_what_stopped_runs_of_other_parts_left(clips, poo
     left.mkdir(parents=True)
     assert run("clips", "--table", "tables", "--shard", "1/2") == 0
     assert left.exists()
+
+
+def test_part_of_the_work_leaves_nothing_of_a_clip_whose_process_ends_each_time(long_clip, pools, updated):
+    _, errors = updated
+    errors[30] = KeyboardInterrupt()
+    assert run(long_clip, "--table", "out", "--jobs", "1") == 130
+    assert len(hidden("out")) == 1
+    codes = []
+    for part in ("1/2", "2/2"):
+        pools.append({"long.mp4": 9})
+        codes.append(run(long_clip, "--table", "out", "--jobs", "1", "--shard", part))
+    assert sorted(codes) == [0, 1]
+    assert hidden("out") == []
