@@ -78,7 +78,9 @@ class TableSink(Closeable):
         self._failed = False
         metadata = schema.describe(details)
         if path == STDOUT:
-            self._writer: _Writer = _TextWriter(_open_stdout(), schema, ".csv")
+            file = _open_stdout()
+            with self._writing():
+                self._writer: _Writer = _TextWriter(file, schema, ".csv")
             return
         check_suffix(path, TABLE_SUFFIXES, "table format")
         self.draft = stopped.draft if stopped else Draft(path)

@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -170,7 +171,7 @@ def test_error_of_all_torchrun_processes_is_reported_by_the_first(words, monkeyp
             raise KeyboardInterrupt
 
     monkeypatch.setenv("RANK", str(rank))
-    monkeypatch.setattr("time.sleep", sleep)
+    monkeypatch.setattr("canthus.trainer.commands.shared.time", SimpleNamespace(sleep=sleep))  # not of other threads
     with pytest.raises(InputError if reported else SystemExit, match="expected a finite number" if reported else "1"):
         command([*words, "--set", "learning_rate=oops"])
     with pytest.raises(InputError if reported else SystemExit, match="no such file" if reported else "1"):
