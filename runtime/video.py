@@ -29,7 +29,8 @@ from canthus.runtime.options import (
 if TYPE_CHECKING:
     from canthus.runtime.batch.tasks import Figures, OnProgress, Task
     from canthus.runtime.pipeline import Settings
-    from canthus.runtime.video_run import Report, VideoOptions
+    from canthus.runtime.video_outputs import VideoOptions
+    from canthus.runtime.video_run import Report
 
 DESCRIPTION = """Find the points of every face of a video file, or of many.
 
@@ -226,7 +227,7 @@ def _add_video_options(parser: argparse.ArgumentParser) -> None:
 def _video_options(args: argparse.Namespace) -> "VideoOptions":
     from canthus.runtime.codecs import Encoding
     from canthus.runtime.video_file import Selection
-    from canthus.runtime.video_run import VideoOptions
+    from canthus.runtime.video_outputs import VideoOptions
 
     if args.end <= args.start:
         raise UsageError(f"--end {args.end:g}: is not after --start {args.start:g} (seconds)")

@@ -3,62 +3,41 @@
 import contextlib
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canthus.runtime.abandoned import claim, delete_drafts
+from canthus.runtime.abandoned import delete_drafts
 from canthus.runtime.backends import Backend
 from canthus.runtime.channel import Stage
-from canthus.runtime.codecs import Encoding, codec_for, select_pixels
 from canthus.runtime.draw import draw
 from canthus.runtime.draw_video import draw_alone, widen_drawing
-from canthus.runtime.errors import CanthusError, InputError, UsageError
-from canthus.runtime.files import Draft, Output, commit_together, keep_parts
+from canthus.runtime.errors import CanthusError, InputError
+from canthus.runtime.files import commit_together
 from canthus.runtime.kept_landmarker import landmarker_thread, open_landmarker
-from canthus.runtime.media import has_many_bits
 from canthus.runtime.options import Outputs
 from canthus.runtime.pipeline import Settings
-from canthus.runtime.run_details import describe_model, describe_points, describe_settings, describe_video
-from canthus.runtime.sinks import VideoSink, check_video
 from canthus.runtime.stopped_runs import (
     CHECKPOINT_INTERVAL,
     Checkpoint,
-    Checkpoints,
     Progress,
     StoppedRun,
     find_stopped_run,
-    run_identity,
 )
-from canthus.runtime.tables import FRAMES, STDOUT, Stopped, TableSink, check_table
 from canthus.runtime.tone_mapping import place_drawing
 from canthus.runtime.trace import Recorder
-from canthus.runtime.trace.recorder import check_trace
 from canthus.runtime.types import Faces, Frame
-from canthus.runtime.video_file import DeepFrame, Selection, VideoFile
+from canthus.runtime.video_file import DeepFrame, VideoFile
+from canthus.runtime.video_outputs import VideoOptions, VideoOutputs, VideoRun, keep_written, outputs_claimed
 
 _log = logging.getLogger(__name__)
 
 OnFrame = Callable[[int, int], None]
 """Called after each frame with the number of frames until then, and that of the video (an estimate, or 0)."""
-
-
-@dataclass(frozen=True)
-class VideoOptions:
-    """Which frames of a video are read, how the overlay is written, and whether a stopped run goes on."""
-
-    selection: Selection = field(default_factory=Selection)
-    encoding: Encoding = field(default_factory=Encoding)
-    resume: bool = False
-    unattended: bool = False  # with `resume`: go on if possible, or start again, without a message; name no parts
-    hwaccel: str = "none"  # the device that decodes
-    origin: str = ""  # the address of the source, if the file is a copy of it
 
 
 @dataclass(frozen=True)
@@ -75,59 +54,6 @@ class _Result(NamedTuple):
     frame: Frame
     faces: Faces | None  # None: a stopped run has written the frame
     state: bytes | None  # of the landmarker after this frame, at a checkpoint
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What the parts of a run have in common."""
-
-    file: VideoFile
-    outputs: Outputs
-    settings: Settings
-    options: VideoOptions
-
-    @property
-    def paths(self) -> list[Path]:
-        """The files that are written. The draft of the first one has the checkpoints."""
-        return [path for path in (self.outputs.overlay, self.outputs.table) if path and path != STDOUT]
-
-    @property
-    def can_resume(self) -> bool:
-        return bool(self.paths) and self.outputs.table != STDOUT and not self.outputs.trace
-
-    def identity(self) -> dict[str, object]:
-        """Return what must be the same in a run that goes on with this one."""
-        return run_identity(
-            self.file.path,
-            {
-                "model": {**describe_model(self.settings, ""), "version": av.__version__},
-                "settings": describe_settings(self.settings),
-                "selection of frames": asdict(self.options.selection),
-                "encoding": asdict(self.options.encoding),
-                "decoding": self.file.device,
-                "drawings": self.outputs.drawings,
-                "table": [self.outputs.measures, self.outputs.faces_only],
-                "outputs": [path.name for path in self.paths],
-            },
-        )
-
-    @property
-    def keeps_hdr(self) -> bool:
-        """Whether the frames of the overlay are HDR."""
-        return bool(self.file.transfer) and not (self.options.encoding.tone_map or self.options.encoding.alpha)
-
-    @property
-    def deep(self) -> bool:
-        """Whether frames are read, and the overlay is written, with more than 8 bits."""
-        source = self.file.pixels
-        if self.outputs.overlay is None or self.options.encoding.alpha:
-            return False
-        if self.keeps_hdr:
-            return True
-        if not has_many_bits(source):
-            return False
-        codec = codec_for(self.outputs.overlay, self.options.encoding)
-        return has_many_bits(select_pixels(codec, self.options.encoding, source))
 
 
 def process_video(
@@ -149,11 +75,11 @@ def process_video(
     with contextlib.ExitStack() as stack:
         options = options or VideoOptions()
         file = stack.enter_context(VideoFile(source, options.hwaccel))
-        run = _Run(file, outputs, settings, options)
-        stack.enter_context(_claimed(run))
+        run = VideoRun(file, outputs, settings, options)
+        stack.enter_context(outputs_claimed(run))
         stack.enter_context(_new_start_after_error(run))
         stopped = _stopped_run(run) if run.options.resume else None
-        sinks = _Sinks(run, stopped)
+        sinks = VideoOutputs(run, stopped)
         if outputs.trace:
             sinks.recorder = Recorder(outputs.trace, source.name)
             stack.callback(sinks.recorder.discard)
@@ -164,81 +90,18 @@ def process_video(
             sinks.open(results.first.frame.seconds, backends[0])
             done = _write(run, sinks, results, on_frame)
         except BaseException:
-            _keep_parts(run, sinks)
+            keep_written(run, sinks)
             raise
         try:
             commit_together(sinks.outputs, kept=True)
         except (CanthusError, OSError):
-            _keep_parts(run, sinks)
+            keep_written(run, sinks)
             raise
     # Read after the sinks are closed: the rest of the audio is copied on close.
     return Report(done.frames, done.with_faces, file.damaged, sinks.overlay.audio_error if sinks.overlay else "")
 
 
-class _Sinks:
-    """The outputs of a run."""
-
-    def __init__(self, run: _Run, stopped: StoppedRun | None) -> None:
-        self._run, self._stopped = run, stopped
-        self.outputs: list[Output] = []
-        self.overlay: VideoSink | None = None
-        self.table: TableSink | None = None
-        self.recorder: Recorder | None = None
-        self.begin = 0.0  # seconds of the first frame
-        self.done = stopped.checkpoint.progress if stopped else Progress()
-        self.checkpoints: Checkpoints | None = None
-
-    def _draft(self, path: Path) -> Draft | None:
-        return Draft(path, self._stopped.folders[path]) if self._stopped else None
-
-    def open(self, begin: float, backend: Backend) -> None:
-        """Create the outputs, or go on with those of the stopped run."""
-        run, self.begin = self._run, begin
-        if run.outputs.overlay:
-            path = run.outputs.overlay
-            self.overlay = VideoSink(path, run.file, run.options.encoding, begin, self._draft(path))
-            self.outputs.append(self.overlay)
-        if run.outputs.table:
-            draft = self._draft(run.outputs.table)
-            details = {
-                "source": describe_video(run.file, run.options.origin),
-                "model": describe_model(run.settings, backend.name),
-                "scheme": describe_points(backend.scheme),
-                "settings": describe_settings(run.settings),
-            }
-            self.table = TableSink(
-                run.outputs.table,
-                FRAMES.with_points(backend.scheme).with_measures(run.outputs.measures),
-                details,
-                run.outputs.faces_only,
-                Stopped(draft, self.done.position) if draft else None,
-            )
-            self.outputs.append(self.table)
-        if self.recorder:
-            self.outputs.append(self.recorder)
-        if run.can_resume and (draft := self.outputs[0].draft):
-            with draft.writing():
-                self.checkpoints = Checkpoints(draft.folder, run.identity())
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Save a checkpoint, if a later run could go on with it."""
-        draft = self.outputs[0].draft
-        if self.checkpoints and draft:
-            with draft.writing():
-                self.checkpoints.save(checkpoint)
-
-
-def _keep_parts(run: _Run, sinks: _Sinks) -> None:
-    """Keep what a run that has stopped has written, and say so."""
-    resumable = sinks.checkpoints is not None and sinks.checkpoints.saved
-    parts = keep_parts(sinks.outputs, not run.options.unattended, resumable)
-    notes = [f"{' and '.join(map(str, parts))}: what was written until then"] if parts else []
-    notes += ["--resume goes on"] if resumable else []
-    if notes and not run.options.unattended:
-        _log.warning("stopped; %s", "; ".join(notes))
-
-
-def _write(run: _Run, sinks: _Sinks, results: "_Begun", on_frame: OnFrame | None) -> Progress:
+def _write(run: VideoRun, sinks: VideoOutputs, results: "_Begun", on_frame: OnFrame | None) -> Progress:
     """Write the results, and return the progress at the end."""
     count, with_faces = 0, sinks.done.with_faces
     total = run.file.count(run.options.selection)
@@ -266,7 +129,7 @@ def _write(run: _Run, sinks: _Sinks, results: "_Begun", on_frame: OnFrame | None
     return Progress(count, with_faces)
 
 
-def _draw(run: _Run, frame: Frame, faces: Faces) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def _draw(run: VideoRun, frame: Frame, faces: Faces) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return the image to write: RGB of 8 or 16 bits, or RGBA with the drawing alone."""
     drawings = run.outputs.drawings
     if run.options.encoding.alpha:
@@ -279,7 +142,7 @@ def _draw(run: _Run, frame: Frame, faces: Faces) -> NDArray[np.uint8] | NDArray[
 
 
 def _landmark(
-    run: _Run, stopped: StoppedRun | None, opened: Callable[[Backend], None], recorder: Recorder | None
+    run: VideoRun, stopped: StoppedRun | None, opened: Callable[[Backend], None], recorder: Recorder | None
 ) -> Generator[_Result, None, None]:
     """Yield the frames of a video with their faces. A thread decodes, another one finds the faces.
 
@@ -343,34 +206,7 @@ def _begun(results: Iterator[_Result], source: Path) -> _Begun:
 
 
 @contextlib.contextmanager
-def _claimed(run: _Run) -> Iterator[None]:
-    """Reserve the outputs in the block, and check that they can be written."""
-    outputs, encoding = run.outputs, run.options.encoding
-    checks: tuple[tuple[Path | None, Callable[[Path, bool], object]], ...] = (
-        (outputs.overlay, partial(check_video, encoding=encoding)),
-        (outputs.table, check_table),
-        (outputs.trace, check_trace),
-    )
-    if run.options.resume and not run.can_resume:
-        raise UsageError(
-            f"{outputs.trace or STDOUT}: cannot go on; give -o and --table with file names, or leave out --resume"
-        )
-    files = [output.resolve() for output, _ in checks if output]
-    with contextlib.ExitStack() as stack:
-        for output, check in checks:
-            if output and files.count(output.resolve()) > 1:
-                raise UsageError(f"{output}: is given for two outputs; choose another name for one")
-            if output and output.resolve() == run.file.path.resolve():
-                raise UsageError(f"{output}: is the source; choose another name for the output")
-            if output and (output != STDOUT or check is not check_table):
-                stack.enter_context(claim(output, keep=run.options.resume))
-            if output:
-                check(output, outputs.overwrite)
-        yield
-
-
-@contextlib.contextmanager
-def _new_start_after_error(run: _Run) -> Iterator[None]:
+def _new_start_after_error(run: VideoRun) -> Iterator[None]:
     """Delete what an unattended run leaves after an error: its checkpoint may be the reason."""
     try:
         yield
@@ -380,12 +216,12 @@ def _new_start_after_error(run: _Run) -> Iterator[None]:
         raise
 
 
-def _delete_drafts(run: _Run) -> None:
+def _delete_drafts(run: VideoRun) -> None:
     for path in run.paths:
         delete_drafts(path)
 
 
-def _stopped_run(run: _Run) -> StoppedRun | None:
+def _stopped_run(run: VideoRun) -> StoppedRun | None:
     """Return the stopped run to go on with. If there is none, delete what is left of others, and say so."""
     stopped = None
     try:
