@@ -8,6 +8,7 @@ from PyQt6.QtCore import Qt
 from PyQt6.QtTest import QTest
 from PyQt6.QtWidgets import QApplication
 
+from canthus.gui.theme import palette
 from canthus.gui.timeline import Timeline
 from support.viewer import application
 
@@ -62,8 +63,10 @@ def test_a_frame_does_not_move_the_handle_that_the_user_holds(timeline: Timeline
     assert timeline.position == 10
 
 
-def test_marks_are_painted_in_their_place(timeline: Timeline) -> None:
+@pytest.mark.parametrize("dark", [False, True])
+def test_marks_are_painted_in_their_place(timeline: Timeline, dark: bool) -> None:
+    timeline.setPalette(palette(dark))
     timeline.mark(0.0, 50.0, has_faces=True)
     image = timeline.grab().toImage()
     left, right = (image.pixelColor(x, 12) for x in (150, 350))
-    assert left.blue() > right.blue() + 50
+    assert (left, right) == (timeline.palette().accent().color(), timeline.palette().mid().color())
