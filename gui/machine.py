@@ -2,7 +2,7 @@
 
 from PyQt6.QtCore import QCoreApplication
 
-from canthus.runtime.doctor import examine
+from canthus.runtime.commands.doctor import examine
 
 
 def tr(text: str) -> str:

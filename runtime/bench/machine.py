@@ -4,11 +4,12 @@ import dataclasses
 import os
 import platform
 import sys
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canthus.runtime.backends import instructions
+from canthus.runtime.threads import core_count
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
@@ -56,21 +57,30 @@ def without_unbuilt_engine(settings: "Settings") -> "Settings":
 
 def describe_machine() -> dict[str, object]:
     """Return what speed depends on: processor, cores, system and versions."""
-    from canthus.runtime.doctor import examine_processor
-
     packages = ("canthus", "openvino", "mediapipe", "opencv-contrib-python", "numpy", "av")
     return {
-        **examine_processor(),
+        "cpu": processor_name(),
+        "cores": core_count(),
         "isa": instructions.flags(),
         "isa_limit": instructions.limit(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
+        "versions": {name: package_version(name) for name in packages},
     }
 
 
-def _version(package: str) -> str:
+def processor_name() -> str:
+    """Return the name of the processor."""
+    if util.find_spec("openvino"):
+        from canthus.runtime.backends.openvino_without_telemetry import core
+
+        return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
+    return platform.processor() or platform.machine()
+
+
+def package_version(name: str) -> str:
+    """Return the version of a package, or an empty string if it is not installed."""
     try:
-        return metadata.version(package)
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
         return ""

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 import pytest
 
-from canthus.runtime import doctor, models, sample
+from canthus.runtime import models, sample
 from canthus.runtime.calibration import IDENTITY
 from canthus.runtime.cli import main
+from canthus.runtime.commands import doctor
 from canthus.runtime.models import find_gpu_model, find_model, read_manifest
 from canthus.runtime.pipeline import Landmarker, Settings
 from canthus.runtime.schemes import included_scheme

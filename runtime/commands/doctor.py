@@ -5,10 +5,10 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
+from canthus.runtime.bench.machine import package_version, processor_name
 from canthus.runtime.errors import ModelError
 from canthus.runtime.extras import install_command
 from canthus.runtime.options import command_parser
@@ -54,8 +54,8 @@ def examine() -> dict[str, Any]:
     return {
         "python": f"{platform.python_version()} at {sys.executable}",
         "system": platform.platform(),
-        "packages": {name: _version(name) for name in PACKAGES},
-        "cpu": f"{_or_import_error(_cpu)}, {core_count()} core{'s' if core_count() > 1 else ''}",
+        "packages": {name: package_version(name) for name in PACKAGES},
+        "cpu": f"{_or_import_error(processor_name)}, {core_count()} core{'s' if core_count() > 1 else ''}",
         "gpus": _gpus(),
         "cameras": _cameras(),
         "models": {name: str(path) for name, path in included_models().items()},
@@ -112,27 +112,6 @@ def _landmarks() -> str:
         return describe_backend(find_gpu_model())
     except ModelError as error:
         return f"cannot run: {error}"
-
-
-def _version(package: str) -> str:
-    """Return the version of a package, or an empty string if it is not installed."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
-
-
-def examine_processor() -> dict[str, object]:
-    """Return the name of the processor and the number of cores that this process may use."""
-    return {"cpu": _cpu(), "cores": core_count()}
-
-
-def _cpu() -> str:
-    if util.find_spec("openvino"):
-        from canthus.runtime.backends.openvino_without_telemetry import core
-
-        return str(core().get_property("CPU", "FULL_DEVICE_NAME")).strip()
-    return platform.processor() or platform.machine()
 
 
 def _gpus() -> list[str]:

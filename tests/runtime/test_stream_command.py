@@ -8,8 +8,9 @@ import time
 import numpy as np
 import pytest
 
-from canthus.runtime import broadcast, pipeline
+from canthus.runtime import pipeline
 from canthus.runtime.cli import main
+from canthus.runtime.commands import stream as command
 from canthus.runtime.errors import InputError
 from canthus.runtime.models import Manifest
 from canthus.runtime.schemes import included_scheme
@@ -91,9 +92,9 @@ def test_a_model_with_other_points_sends_them_without_measures(tmp_path, fakes, 
         assert main(["stream", "--model", str(model), "--websocket", needing]) == 1
         reason = f"{needing.split('=')[0]} needs measures, and the model has the 29 points of COFW, not WFLW's"
         assert reason in capsys.readouterr().err
-    settings = broadcast._with_measures(pipeline.Settings(model=model), ["websocket", "virtual-camera"])
+    settings = command._with_measures(pipeline.Settings(model=model), ["websocket", "virtual-camera"])
     assert not settings.measures
-    assert broadcast._with_measures(pipeline.Settings(), ["websocket"]).measures
+    assert command._with_measures(pipeline.Settings(), ["websocket"]).measures
 
 
 def test_frames_that_are_late_are_left_out(monkeypatch):
@@ -101,7 +102,7 @@ def test_frames_that_are_late_are_left_out(monkeypatch):
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
     shown = []
-    for frame in broadcast._paced(Frame(scene(), number, number / 10) for number in range(20)):
+    for frame in command._paced(Frame(scene(), number, number / 10) for number in range(20)):
         shown.append(frame.index)
         clock[0] += 0.33  # slower than the file
     assert shown[:5] == [0, 1, 4, 7, 10]  # those that came due while the one before was processed
@@ -120,7 +121,7 @@ def test_a_file_that_is_decoded_slowly_is_still_sent(monkeypatch):
             yield Frame(scene(), number, number / 30)
 
     shown = []
-    for frame in broadcast._paced(decode()):
+    for frame in command._paced(decode()):
         shown.append(frame.index)
         clock[0] += 9.0 if frame.index == 0 else 0.1
     assert shown[0] == 0
@@ -149,11 +150,11 @@ class UnpluggedCamera:
 
 def test_a_camera_that_is_unplugged_is_opened_again(monkeypatch, caplog):
     camera, restarts = UnpluggedCamera(), []
-    monkeypatch.setattr(broadcast, "open_source", camera.open)
-    monkeypatch.setattr(broadcast, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(command, "open_source", camera.open)
+    monkeypatch.setattr(command, "RETRY_SECONDS", 0.0)
     landmarker = type("FakeLandmarker", (), {"restart": lambda _: restarts.append(True)})()
     with caplog.at_level("WARNING"):
-        assert [frame.index for frame in broadcast._live(None, landmarker)] == [0, 1, 0, 1]
+        assert [frame.index for frame in command._live(None, landmarker)] == [0, 1, 0, 1]
     assert camera.opened == 3
     assert len(restarts) == 2
     assert len(caplog.messages) == 1
@@ -162,9 +163,9 @@ def test_a_camera_that_is_unplugged_is_opened_again(monkeypatch, caplog):
 def test_a_camera_that_never_worked_is_an_error(monkeypatch):
     camera = UnpluggedCamera()
     camera.opened = 1
-    monkeypatch.setattr(broadcast, "open_source", camera.open)
+    monkeypatch.setattr(command, "open_source", camera.open)
     with pytest.raises(InputError, match="cannot be opened"):
-        next(broadcast._live(None, None))
+        next(command._live(None, None))
 
 
 def test_no_thread_is_left(tmp_path, fakes, receiver):
