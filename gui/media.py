@@ -133,7 +133,7 @@ class AddressMedia:
 
     def open(self) -> AbstractContextManager[Source]:
         preload("cv2", "av")
-        from canthus.runtime.stream import NetworkStream
+        from canthus.runtime.network_stream import NetworkStream
 
         return NetworkStream(self.address)
 

@@ -134,7 +134,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 def open_source(args: argparse.Namespace) -> "AbstractContextManager[Iterable[Frame]]":
     """Open the source of the options of `add_source_options`. Raises InputError if that fails."""
     from canthus.runtime.camera_frames import Camera
-    from canthus.runtime.stream import NetworkStream
+    from canthus.runtime.network_stream import NetworkStream
     from canthus.runtime.video_file import VideoFile
 
     match args.source:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from canthus.runtime.addresses import is_address
 from canthus.runtime.backends import Backend
 from canthus.runtime.backends.automatic import open_automatic
-from canthus.runtime.background import BackgroundDetector
+from canthus.runtime.background_detector import BackgroundDetector
 from canthus.runtime.camera_frames import Camera
 from canthus.runtime.channel import Stage
 from canthus.runtime.closeable import Closeable
@@ -26,12 +26,12 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.landmarks import Landmarks, average_views, predict_landmarks
 from canthus.runtime.measures import KnownPerson, Measurer
 from canthus.runtime.models import PRECISIONS, Precision, find_model, parse_manifest
+from canthus.runtime.network_stream import NetworkStream
 from canthus.runtime.person_file import read_person
 from canthus.runtime.processing import Inputs, Processing, Processor, measure
 from canthus.runtime.saved_state import load_state, save_state, values_without
 from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.smooth import OneEuro
-from canthus.runtime.stream import NetworkStream
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from canthus.runtime.types import FaceBox, Faces, Frame, check_image, describe_value
 from canthus.runtime.video_file import VideoFile

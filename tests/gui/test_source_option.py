@@ -6,7 +6,7 @@ import pytest
 
 from canthus.gui.app import _media, _parser, command
 from canthus.gui.media import AddressMedia, media_of_paths
-from canthus.runtime import stream
+from canthus.runtime import network_stream
 from canthus.runtime.errors import InputError
 
 
@@ -50,7 +50,7 @@ def test_a_folder_without_media_and_a_missing_file_are_errors(tmp_path: Path) ->
 
 
 def test_address_opens_a_network_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "OPEN_TIMEOUT", 0.5)
+    monkeypatch.setattr(network_stream, "OPEN_TIMEOUT", 0.5)
     with pytest.raises(InputError, match=r"^http://127\.0\.0\.1:9/clip\.mp4: .*Connection refused"):
         AddressMedia("http://user:secret@127.0.0.1:9/clip.mp4").open()
 

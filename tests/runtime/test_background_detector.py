@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from canthus.runtime.background import BackgroundDetector
+from canthus.runtime.background_detector import BackgroundDetector
 from canthus.runtime.errors import ModelError
 from canthus.runtime.tracker import Tracker, TrackerSettings
 from support.fakes import FakeDetector, bright_boxes, scene

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from canthus.runtime import stream
+from canthus.runtime import network_stream
 from canthus.runtime.addresses import is_address, without_password
 from canthus.runtime.errors import InputError
+from canthus.runtime.network_stream import NetworkStream
 from canthus.runtime.pipeline import follow
 from canthus.runtime.sample import CLIP
-from canthus.runtime.stream import NetworkStream
 from support.videos import write_video
 
 
@@ -108,7 +108,7 @@ def test_missing_file_and_closed_port_are_one_line(tmp_path, serve):
 
 @pytest.mark.parametrize("scheme", ["http", "rtsp", "udp"])
 def test_host_that_does_not_answer_is_an_error_within_the_timeout(monkeypatch, scheme):
-    monkeypatch.setattr(stream, "OPEN_TIMEOUT", 0.5)
+    monkeypatch.setattr(network_stream, "OPEN_TIMEOUT", 0.5)
     with socket.create_server(("127.0.0.1", 0)) as listening:  # accepts, but never answers
         port = listening.getsockname()[1]
         began = time.monotonic()
@@ -124,7 +124,7 @@ def test_page_that_is_no_video_is_refused(tmp_path, serve):
 
 
 def test_live_stream_that_falls_silent_is_an_error_after_its_frames(tmp_path, monkeypatch):
-    monkeypatch.setattr(stream, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(network_stream, "READ_TIMEOUT", 0.5)
     data = write_video(tmp_path / "v.ts", [index / 30 for index in range(60)]).read_bytes()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         connections = []
