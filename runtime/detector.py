@@ -8,16 +8,13 @@ the image with wide black borders; `detect_in_stream` does the same step by step
 import contextlib
 import importlib
 import math
-import os
 import re
 import sys
-import tempfile
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -27,6 +24,7 @@ from canthus.runtime.closeable import Closeable
 from canthus.runtime.downloads import WHEEL, Download, find_downloads
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, suppress_overlapping, to_frame
+from canthus.runtime.native_messages import native_log_removed
 from canthus.runtime.types import FaceBox, Roi
 
 _MODEL_NAME = "face_detection_full_range_sparse.tflite"
@@ -95,7 +93,7 @@ class Detector(Closeable):
 
     def __init__(self, model: str | Path | None = None) -> None:
         path = find_detector_model(model)
-        with _SILENCE:
+        with native_log_removed(NATIVE_LOG_LINES):
             # This import takes 0.2 s, so only code that detects faces should wait for it.
             with _matplotlib_deferred():
                 from mediapipe import Image, ImageFormat
@@ -184,7 +182,7 @@ class Detector(Closeable):
         image = _reduce(image)
         step_x, step_y = width / image.shape[1], height / image.shape[0]
         # Any run may write a warning about an unaligned buffer.
-        with _SILENCE:
+        with native_log_removed(NATIVE_LOG_LINES):
             result = self._detector.detect(self._wrap(np.ascontiguousarray(image)))
         boxes = []
         for face in result.detections:
@@ -205,7 +203,7 @@ class Detector(Closeable):
         """Free MediaPipe's resources; further calls do nothing."""
         if not self._closed:
             self._closed = True
-            with _SILENCE:
+            with native_log_removed(NATIVE_LOG_LINES):
                 self._detector.close()
 
 
@@ -288,49 +286,3 @@ def _matplotlib_deferred() -> Iterator[None]:
         for name, module in deferred.items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
-
-
-class _Silence:
-    """Context manager that removes MediaPipe's native log lines from stderr.
-
-    Native code writes to file descriptor 2, which belongs to the whole process. The first thread that enters redirects
-    the descriptor to a temporary file. The last thread that leaves restores it, and then writes the lines of others.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._stderr: int | None = None
-        self._captured: IO[bytes] | None = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._inside += 1
-            if self._inside > 1 or sys.stderr is None:
-                return
-            with contextlib.suppress(OSError):  # descriptor 2 is closed, so nothing can be redirected
-                sys.stderr.flush()
-                self._captured = tempfile.TemporaryFile()
-                self._stderr = os.dup(2)
-                os.dup2(self._captured.fileno(), 2)
-
-    def __exit__(self, error: object, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if self._inside or self._captured is None:
-                return
-            captured, self._captured = self._captured, None
-            with captured:
-                if self._stderr is None:
-                    return
-                os.dup2(self._stderr, 2)
-                os.close(self._stderr)
-                self._stderr = None
-                captured.seek(0)
-                # On an error MediaPipe also writes a native stack trace; the exception says enough.
-                others = b"" if error else NATIVE_LOG_LINES.sub(b"", captured.read())
-            with contextlib.suppress(OSError):
-                os.write(2, others)
-
-
-_SILENCE = _Silence()

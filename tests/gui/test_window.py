@@ -339,10 +339,10 @@ from PyQt6.QtCore import QTimer
 from canthus.gui import app
 from canthus.runtime import pipeline
 from canthus.runtime.cli import main
-from canthus.runtime.detector import _SILENCE
+from canthus.runtime.native_messages import native_messages_caught
 class Slow:
     def __init__(self, settings, live=False):
-        with _SILENCE:  # redirects stderr, as while MediaPipe loads
+        with native_messages_caught():  # redirects stderr, as while MediaPipe loads
             time.sleep(30)  # longer than the viewer waits for its threads
 pipeline.Landmarker = Slow
 open_qt = app._open_qt

@@ -4,13 +4,12 @@ import math
 import os
 import subprocess
 import sys
-import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from canthus.runtime.detector import MAX_SIDE, MIN_SCORE, MIN_SCORE_EXHAUSTIVE, Detector, _Silence, find_detector_model
+from canthus.runtime.detector import MAX_SIDE, MIN_SCORE, MIN_SCORE_EXHAUSTIVE, Detector, find_detector_model
 from canthus.runtime.errors import InputError, ModelError
 
 
@@ -146,36 +145,6 @@ def test_log_lines_of_mediapipe_are_removed_and_lines_of_others_are_kept(capfd):
     print("before", file=sys.stderr)
     assert len(detector.detect(scene(40, 60))) == 1
     assert capfd.readouterr().err == "before\nWARNING: another thread of the application\n"
-
-
-def stderr_target():
-    status = os.fstat(2)
-    return status.st_dev, status.st_ino
-
-
-def test_stderr_is_restored_after_two_threads_redirected_it():
-    before, silence = stderr_target(), _Silence()
-    inside, let_go = threading.Event(), threading.Event()
-
-    def other():
-        with silence:
-            inside.set()
-            let_go.wait(5)
-
-    with silence:
-        thread = threading.Thread(target=other)
-        thread.start()
-        assert inside.wait(5)
-    assert stderr_target() != before
-    let_go.set()
-    thread.join()
-    assert stderr_target() == before
-
-
-@pytest.mark.parametrize("start", ["os.close(2)", "sys.stderr = None"])
-def test_redirection_works_without_stderr(start):
-    script = f"import os, sys\n{start}\nfrom canthus.runtime.detector import _SILENCE\nwith _SILENCE:\n    print('in')"
-    assert subprocess.check_output([sys.executable, "-c", script], text=True) == "in\n"
 
 
 def test_detector_model_may_be_a_string(tmp_path):
