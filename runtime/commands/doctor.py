@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.runtime.bench.machine import package_version, processor_name
+from canthus.runtime.cameras import list_cameras
 from canthus.runtime.errors import ModelError
 from canthus.runtime.extras import install_command
 from canthus.runtime.options import command_parser
@@ -57,7 +58,7 @@ def examine() -> dict[str, Any]:
         "packages": {name: package_version(name) for name in PACKAGES},
         "cpu": f"{_or_import_error(processor_name)}, {core_count()} core{'s' if core_count() > 1 else ''}",
         "gpus": _gpus(),
-        "cameras": _cameras(),
+        "cameras": [f"{camera.number}: {camera.name}" for camera in list_cameras()],
         "models": {name: str(path) for name, path in included_models().items()},
         "8-bit models": {name: found for name, path in included_models().items() if (found := _int8(path))},
         "default model": DEFAULT,
@@ -126,15 +127,6 @@ def _gpus() -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     return result.stdout.strip().splitlines() if result.returncode == 0 else []
-
-
-def _cameras() -> list[str]:
-    """Return number and name of each camera, from Linux's device files. OpenCV cannot list cameras."""
-    cameras = []
-    for device in sorted(Path("/dev").glob("video*")):
-        name = Path("/sys/class/video4linux") / device.name / "name"
-        cameras.append(f"{device.name.removeprefix('video')}: {name.read_text().strip() if name.is_file() else device}")
-    return cameras
 
 
 def _no_cameras() -> str:
