@@ -1,7 +1,7 @@
 """Run the face detector in a thread of its own, so that no frame waits for it."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from queue import SimpleQueue
 
@@ -68,6 +68,13 @@ class BackgroundDetector(Closeable):
     def detect(self, image: NDArray[np.uint8], exhaustive: bool = False) -> list[FaceBox]:
         """Return the same as `Detector.detect`; waits for it."""
         return self._start(lambda detector: detector.detect(image, exhaustive)).result()
+
+    def state(self) -> dict[str, object]:
+        """Return nothing: a detection that is in progress cannot be saved."""
+        return {}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Do nothing, see `state`."""
 
     def close(self) -> None:
         """End the thread after its task, and free the detector."""

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.saved_state import Stateful
+
 CUT_DIFFERENCE = 14.0
 CUT_CORRELATION = 0.5
 """There is a cut between two frames if their 8 x 8 thumbnails differ by more gray levels (mean) and correlate less.
@@ -34,8 +36,10 @@ def thumbnail(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(green, (8, 8), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-class CutDetector:
+class CutDetector(Stateful):
     """Finds cuts between successive frames."""
+
+    FIXED = ("_shrink",)
 
     def __init__(self, shrink: Shrink) -> None:
         self._shrink = shrink

@@ -25,6 +25,7 @@ from canthus.runtime.downloads import WHEEL, Download, find_downloads
 from canthus.runtime.errors import InputError, ModelError
 from canthus.runtime.geometry import crop, suppress_overlapping, to_frame
 from canthus.runtime.native_messages import native_log_removed
+from canthus.runtime.saved_state import Stateful
 from canthus.runtime.types import FaceBox, Roi
 
 _MODEL_NAME = "face_detection_full_range_sparse.tflite"
@@ -88,8 +89,10 @@ def find_detector_model(model: str | Path | None = None, fetch: bool = True) -> 
     return path
 
 
-class Detector(Closeable):
+class Detector(Closeable, Stateful):
     """Finds faces in images. Use it only in the thread that created it."""
+
+    FIXED = ("_detector", "_wrap", "_closed")
 
     def __init__(self, model: str | Path | None = None) -> None:
         path = find_detector_model(model)

@@ -29,7 +29,7 @@ from canthus.runtime.models import PRECISIONS, Precision, find_model, parse_mani
 from canthus.runtime.network_stream import NetworkStream
 from canthus.runtime.person_file import read_person
 from canthus.runtime.processing import Inputs, Processing, Processor, measure
-from canthus.runtime.saved_state import load_state, save_state, values_without
+from canthus.runtime.saved_state import load_state, save_state
 from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.smooth import OneEuro
 from canthus.runtime.tracker import Tracker, TrackerSettings
@@ -233,18 +233,13 @@ class Landmarker(Closeable):
 
         With `live` a detection that is in progress is not a part of it.
         """
-        return save_state({"detector": self._detector_state(), **self._processor.state()})
+        return save_state({"detector": self._detector.state(), **self._processor.state()})
 
     def restore(self, state: bytes) -> None:
         """Go on after the frame at which `state` was called. Raises InputError if it is damaged."""
         values = load_state(state)
-        vars(self._detector).update(values.pop("detector", {}))
+        self._detector.restore(values.pop("detector", {}))
         self._processor.restore(values)
-
-    def _detector_state(self) -> dict[str, object]:
-        if isinstance(self._detector, BackgroundDetector):
-            return {}
-        return values_without(self._detector, ("_detector", "_wrap", "_closed"))
 
     def calibrate(self) -> None:
         """Measure the neutral faces again, in the next two seconds. People should look calmly into the camera."""

@@ -10,7 +10,6 @@ from canthus.runtime.backends import Backend
 from canthus.runtime.cuts import Shrink, thumbnail
 from canthus.runtime.geometry import to_square_pixels, transform
 from canthus.runtime.measures import KnownPerson, Measurer
-from canthus.runtime.saved_state import values_without
 from canthus.runtime.smooth import OneEuro, Smoother
 from canthus.runtime.tracker import Detect, Tracker, TrackerSettings
 from canthus.runtime.types import Faces, Frame
@@ -92,18 +91,18 @@ class Processor:
         """Return what the next frame depends on, for `restore`."""
         state = {"tracker": self.tracker.state()}
         if self._smoother:
-            state["smoother"] = values_without(self._smoother, ("_settings",))
+            state["smoother"] = self._smoother.state()
         if self._measurer:
-            state["measurer"] = values_without(self._measurer, ("_focal", "_head", "_known"))
+            state["measurer"] = self._measurer.state()
         return state
 
     def restore(self, state: dict[str, dict[str, object]]) -> None:
         """Go on from a state of the same settings."""
         self.tracker.restore(state["tracker"])
         if self._smoother:
-            vars(self._smoother).update(state.get("smoother", {}))
+            self._smoother.restore(state.get("smoother", {}))
         if self._measurer:
-            vars(self._measurer).update(state.get("measurer", {}))
+            self._measurer.restore(state.get("measurer", {}))
 
     def people(self) -> dict[int, KnownPerson]:
         """Return what is known of the person of each visible face, by id of the face."""
@@ -120,4 +119,4 @@ def measure(
     """Return the faces with their measures; the points are those of an image with square pixels."""
     height, width = image.shape[:2]
     measures = measurer.update(faces.points, faces.scores, faces.ids, seconds, (width, height), raw)
-    return Faces(faces.points, faces.scores, faces.ids, faces.detection_scores, measures, faces.scheme)
+    return replace(faces, measures=measures)

@@ -6,7 +6,8 @@ Bytes are read back as objects of a few known classes only: a file beside an out
 import io
 import pickle
 import pickletools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import ClassVar
 
 from canthus.runtime.errors import InputError
 
@@ -23,9 +24,19 @@ _NUMPY = {
 }
 
 
-def values_without(owner: object, names: Iterable[str]) -> dict[str, object]:
-    """Return the attributes of an object, without those that are no state."""
-    return {name: value for name, value in vars(owner).items() if name not in names}
+class Stateful:
+    """An object whose next result depends on what it has seen: on its attributes, except those named in `FIXED`."""
+
+    FIXED: ClassVar[tuple[str, ...]] = ()
+    """Attributes that the constructor sets and that are not saved."""
+
+    def state(self) -> dict[str, object]:
+        """Return what the next result depends on, for `restore`."""
+        return {name: value for name, value in vars(self).items() if name not in self.FIXED}
+
+    def restore(self, state: Mapping[str, object]) -> None:
+        """Go on from a state of an object that was made with the same arguments."""
+        vars(self).update(state)
 
 
 def save_state(state: Mapping[str, object]) -> bytes:

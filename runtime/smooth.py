@@ -5,12 +5,13 @@ little lag to a moving one.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from canthus.runtime.saved_state import Stateful
 from canthus.runtime.types import Faces
 
 
@@ -37,8 +38,10 @@ class _State:
     seconds: float
 
 
-class Smoother:
+class Smoother(Stateful):
     """Smooths faces frame by frame. The state of each id is kept until its face is gone."""
+
+    FIXED = ("_settings",)
 
     def __init__(self, settings: OneEuro | None = None) -> None:
         self._settings = settings or OneEuro()
@@ -63,7 +66,7 @@ class Smoother:
             )
         self._state = _State(faces.ids, points, speeds, seconds)
         smoothed = np.ascontiguousarray(points.swapaxes(1, 2), np.float32)
-        return Faces(smoothed, faces.scores, faces.ids, faces.detection_scores, faces.measures, faces.scheme)
+        return replace(faces, points=smoothed)
 
     def _filter(
         self,

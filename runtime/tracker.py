@@ -1,7 +1,7 @@
 """Track faces over the frames of a video: follow each by its own landmarks, and run the detector only when needed."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from canthus.runtime.geometry import (
     rois_from_points,
 )
 from canthus.runtime.landmarks import CONFIDENT_SCORE, predict_landmarks, refine_landmarks
-from canthus.runtime.saved_state import values_without
+from canthus.runtime.saved_state import Stateful
 from canthus.runtime.tracks import Track, TrackedFace, has_similar_size, is_plausible, tracked_faces
 from canthus.runtime.types import FaceBox, Faces
 
@@ -62,7 +62,7 @@ class _Matches(NamedTuple):
     uncertain: list[_Match]  # tracks with a low face score, to be predicted again in the detector's box
 
 
-class Tracker:
+class Tracker(Stateful):
     """Tracks faces and gives each an id.
 
     Only its three inputs look at pixels, so a recording of what they returned can take their place.
@@ -72,6 +72,8 @@ class Tracker:
     shrink: returns the thumbnail of an image, from which cuts are found.
     `detections` counts the runs of the detector.
     """
+
+    FIXED = ("detect", "backend", "settings", "_cuts", "_scheme")
 
     def __init__(
         self,
@@ -103,16 +105,15 @@ class Tracker:
 
     def state(self) -> dict[str, object]:
         """Return what the next frame depends on, for `restore`."""
-        cuts = values_without(self._cuts, ("_shrink",))
-        return values_without(self, ("detect", "backend", "settings", "_cuts", "_scheme")) | {"cuts": cuts}
+        return super().state() | {"cuts": self._cuts.state()}
 
-    def restore(self, state: dict[str, object]) -> None:
+    def restore(self, state: Mapping[str, object]) -> None:
         """Go on from a state of a tracker with the same settings."""
         values = dict(state)
         cuts = values.pop("cuts")
         assert isinstance(cuts, dict), "as in `state`"
-        vars(self._cuts).update(cuts)
-        vars(self).update(values)
+        self._cuts.restore(cuts)
+        super().restore(values)
 
     def update(self, image: NDArray[np.uint8], seconds: float) -> Faces:
         """Return the faces of the next frame, sorted by id; `seconds` is the frame's time."""

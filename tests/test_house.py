@@ -25,9 +25,9 @@ TOP_LEVEL = {
 }  # fmt: skip
 SOURCES = [path for room in ROOMS for path in sorted((REPOSITORY / room).rglob("*.py"))]
 RUNTIME_ORDER = (
-    "errors limits threads native_messages addresses extras interrupts file_lock files abandoned temporal closeable "
-    "fields schemes wflw measures types decode geometry calibration person_file models downloads engine_files cuda "
-    "backends landmarks detector background_detector saved_state smooth cuts tracks tracker processing trace "
+    "errors limits threads native_messages saved_state addresses extras interrupts file_lock files abandoned "
+    "temporal closeable fields schemes wflw measures types decode geometry calibration person_file models downloads "
+    "engine_files cuda backends landmarks detector background_detector smooth cuts tracks tracker processing trace "
     "channel image_header image_files media hardware_names hardware tone_mapping elementary damage cameras "
     "camera_frames video_file seek network_stream fragments codecs track_copies sinks tables draw_measures draw "
     "pipeline"

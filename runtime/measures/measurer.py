@@ -24,6 +24,7 @@ from canthus.runtime.measures.pose import (
     points_on_heads,
 )
 from canthus.runtime.measures.values import Measures, no_measures
+from canthus.runtime.saved_state import Stateful
 from canthus.runtime.wflw import INNER_LIPS, LEFT_EYE, LEFT_PUPIL, OUTER_LIPS, POINTS, RIGHT_EYE, RIGHT_PUPIL
 
 PUPIL_REST = (-0.2, -2.0), (0.2, -2.0)
@@ -54,12 +55,14 @@ _BROW_DISTANCE, _LIP_GAP, _MOUTH_WIDTH = (PLACE[name] for name in ("brow_distanc
 _SMILE = [BLENDSHAPES.index("mouthSmileLeft"), BLENDSHAPES.index("mouthSmileRight")]
 
 
-class Measurer:
+class Measurer(Stateful):
     """Measures the faces of successive frames, and remembers each person by the id of the face.
 
     focal: the focal length of the camera in pixels. None guesses it from the size of the frame.
     known: the person of every face, whose neutral face need not be measured. None: it is measured for each face.
     """
+
+    FIXED = ("_focal", "_known", "_head")
 
     def __init__(self, focal: float | None = None, known: KnownPerson | None = None) -> None:
         self._focal = focal

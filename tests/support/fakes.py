@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 
+from canthus.runtime.saved_state import Stateful
 from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import FaceBox
 from support.shape import SHAPE
@@ -53,7 +54,7 @@ def bright_boxes(image: np.ndarray) -> list[FaceBox]:
     return boxes
 
 
-class FakeDetector:
+class FakeDetector(Stateful):
     """A detector that finds bright areas."""
 
     def detect(self, image: np.ndarray, exhaustive: bool = False) -> list[FaceBox]:
