@@ -132,14 +132,14 @@ class Window(QMainWindow):
         self._show_page(self._body)
         self._refresh()
 
-    def show_start(self, problem: str = "") -> None:
-        """Show the start page, and why, if there is a problem."""
+    def show_start(self) -> None:
+        """Show the start page."""
         self._stream.close()
         self._list, self.failure = [], None
         self.setWindowTitle("canthus")
         self.controls.show_playback(None)
         self.controls.show_list(0, 0)
-        self.start_page.show_problem(problem)
+        self.start_page.show_problem("")
         self.start_page.show_cameras(self.cameras.cameras)
         self.start_page.show_recent(recent())
         self.start_page.examine(describe_machine)
@@ -220,7 +220,7 @@ class Window(QMainWindow):
         keys.triggered.connect(self._show_help)
         self.menus.help.addAction(keys)
         start = new_action(self, tr("Start page"), tr("Close what is shown"), "Ctrl+T")
-        start.triggered.connect(lambda: self.show_start())
+        start.triggered.connect(self.show_start)
         close = new_action(self, tr("Close"), tr("Close the window"), "Q", "Ctrl+Q", "Ctrl+W")
         close.triggered.connect(self.close)
         self.menus.file.addActions([start, close])

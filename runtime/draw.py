@@ -15,14 +15,11 @@ from numpy.typing import NDArray
 
 from canthus.runtime.draw_measures import MEASURE_DRAWINGS, draw_measures
 from canthus.runtime.errors import InputError
-from canthus.runtime.schemes import WFLW, Color, Scheme
+from canthus.runtime.schemes import Color, Scheme
 from canthus.runtime.types import Face, Faces, check_image, describe_value
 
 Premultiplied = tuple[float, ...]
 """A color multiplied by alpha, and alpha, 0 to 255."""
-
-POINT_COLORS = WFLW.point_colors
-"""Of the points of WFLW; see `Scheme.point_colors`."""
 
 OUTLINE: Color = (8, 12, 18)
 """Color under dots, lines and ids, so that they are visible on every skin tone and background."""

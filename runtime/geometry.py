@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.types import Crops, FaceBox, Roi
 
 MARGIN = 1.25
@@ -76,16 +75,6 @@ def roi_from_box(box: FaceBox) -> Roi:
         side=max(BOX_SCALE * side, 1.0),
         angle=box.roll,
     )
-
-
-def roll_from_points(points: NDArray[np.floating], scheme: Scheme = WFLW) -> float:
-    """Return the roll of a face in radians: the angle of the line between its eye centers; points (K, 2)."""
-    return scheme.roll(points)
-
-
-def rolls_from_points(points: NDArray[np.floating], scheme: Scheme = WFLW) -> NDArray[np.float64]:
-    """Return the rolls (N,) of faces in radians; points (N, K, 2)."""
-    return scheme.rolls(points)
 
 
 def to_frame(roi: Roi, size: int) -> NDArray[np.float64]:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from canthus.runtime.backends import Backend
 from canthus.runtime.backends.regions import predict_regions
 from canthus.runtime.decode import MIN_WEIGHT
-from canthus.runtime.geometry import extents, rois_from_points, roll_from_points
+from canthus.runtime.geometry import extents, rois_from_points
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import Roi
 
 CONFIDENT_SCORE = 0.5
@@ -93,7 +94,7 @@ def _is_possible(points: NDArray[np.float32], scores: NDArray[np.float32], roi: 
     return len(points) == 1 or bool(np.ptp(points, axis=0).max() >= MIN_EXTENT * roi.side)
 
 
-def refine_landmarks(predict: Predict, rois: Sequence[Roi], roll: Roll = roll_from_points) -> Landmarks:
+def refine_landmarks(predict: Predict, rois: Sequence[Roi], roll: Roll = WFLW.roll) -> Landmarks:
     """Predict landmarks in rough regions, then in the regions of the points found, and keep the better of the two.
 
     The better one has the higher mean score. If it is low for a face, the region may be too tight, or rotated: the
@@ -118,7 +119,7 @@ def refine_landmarks(predict: Predict, rois: Sequence[Roi], roll: Roll = roll_fr
     return Landmarks(points, scores)
 
 
-def average_views(predict: Predict, found: Landmarks, roll: Roll = roll_from_points) -> Landmarks:
+def average_views(predict: Predict, found: Landmarks, roll: Roll = WFLW.roll) -> Landmarks:
     """Predict each face in two more regions, and average all three predictions of each point, weighted by score.
 
     This is for a single image. In a video, the smoothing over frames has the same effect.

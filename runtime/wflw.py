@@ -28,12 +28,6 @@ into three, so the eyelid points are not exactly at the same places.
 ATTRIBUTES = WFLW.subsets
 """The six test subsets of WFLW, in the order of the official list files."""
 
-COLORS = tuple(
-    (tuple(point for point in range(POINTS) if WFLW.point_colors[point] == color), color)
-    for color in dict.fromkeys(WFLW.point_colors)
-)
-"""Groups of points and the RGB color of each."""
-
 LINES = WFLW.lines
 """Chains of points that are joined by lines; the pupils are not joined."""
 

@@ -50,6 +50,9 @@ STATISTICS_FACES = 256
 MAX_VALIDATIONS = 200
 """Validations of a run at most: a small pack has more epochs, of one or two steps each."""
 
+AUGMENTED_SAMPLE = 8
+"""Faces that are augmented to measure how long that takes."""
+
 UNCHECKED_STEPS = 20
 """Steps on a GPU after which their losses are checked. A check waits for the GPU."""
 
@@ -185,13 +188,13 @@ class Run:
             self.time_limit.reserve_end(seconds, calibration, sum(one.numel() for one in self.network.parameters()))
         return result
 
-    def _augmentation_seconds(self, sample: int = 8) -> float:
+    def _augmentation_seconds(self) -> float:
         """Measure how long it takes to augment all validation faces, on some of them."""
         rows, pack, rng = self.batches.validation_rows, self.batches.validation_pack, np.random.default_rng(0)
         started = time.monotonic()
-        for row in rows[:sample].tolist():
+        for row in rows[:AUGMENTED_SAMPLE].tolist():
             augment_face(pack, row, self.recipe.size, self.recipe.augmentation, rng)
-        return (time.monotonic() - started) * len(rows) / max(min(len(rows), sample), 1)
+        return (time.monotonic() - started) * len(rows) / max(min(len(rows), AUGMENTED_SAMPLE), 1)
 
     def check_losses(self) -> None:
         """Raise ModelError if one of the losses since the last check is not finite."""

@@ -12,6 +12,9 @@ from canthus.runtime.tables import Table
 LEFT_CORNER, RIGHT_CORNER = wflw.OUTER_CANTHI
 """The outer corners of the eyes in WFLW's points; their distance divides the jitter."""
 
+WORST = 8
+"""Rows with bad frames, at most."""
+
 WORST_APART = 0.02
 """Least distance of two of the worst frames, as a share of the duration: neighbours look the same."""
 
@@ -78,8 +81,8 @@ class Figures:
         return self.table.schema.kind == "frames"
 
 
-def compute_figures(table: Table, path: Path, worst: int = 8) -> Figures:
-    """Compute the figures of a table that was read from `path`, with the rows of at most `worst` bad frames."""
+def compute_figures(table: Table, path: Path) -> Figures:
+    """Compute the figures of a table that was read from `path`."""
     is_video = table.schema.kind == "frames"
     places = table.frame if is_video else np.asarray(table.records["picture"])
     found = table.face >= 0
@@ -102,7 +105,7 @@ def compute_figures(table: Table, path: Path, worst: int = 8) -> Figures:
     )
     details = table.metadata.get("source")
     source = str(details.get("path", "")) if isinstance(details, dict) else ""
-    return Figures(overview, table, source, lost, tracks, _worst_rows(table, seconds, worst))
+    return Figures(overview, table, source, lost, tracks, _worst_rows(table, seconds))
 
 
 def _tracks(table: Table, places: NDArray[np.int64], seconds: NDArray[np.float64]) -> tuple[FaceTrack, ...]:
@@ -149,13 +152,13 @@ def _lost_spans(
     return tuple(Span(float(seconds[gap]), float(seconds[gap + 1])) for gap in gaps)
 
 
-def _worst_rows(table: Table, seconds: NDArray[np.float64], count: int) -> tuple[int, ...]:
-    """Return the rows with the lowest face scores; of those close to each other, only the lowest."""
+def _worst_rows(table: Table, seconds: NDArray[np.float64]) -> tuple[int, ...]:
+    """Return at most `WORST` rows with the lowest face scores; of those close to each other, only the lowest."""
     apart = WORST_APART * float(seconds.max(initial=0.0)) if table.schema.kind == "frames" else 0.5
     chosen: list[int] = []
     found = np.flatnonzero(table.face >= 0)
     for row in found[np.argsort(table.face_score[found], kind="stable")]:
-        if len(chosen) == count:
+        if len(chosen) == WORST:
             break
         if all(abs(seconds[row] - seconds[other]) >= apart for other in chosen):
             chosen.append(int(row))

@@ -12,7 +12,8 @@ from PyQt6.QtWidgets import QApplication
 from canthus.gui.overlay import OverlayStyle, frame_to_window
 from canthus.gui.stream import Result
 from canthus.gui.view import View
-from canthus.runtime.draw import FAINT_BELOW, POINT_COLORS
+from canthus.runtime.draw import FAINT_BELOW
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import Faces, Frame
 from support.viewer import BACKGROUND, POINT, application, face_at, frame, wait_for
 
@@ -56,7 +57,7 @@ def test_point_with_low_score_is_painted_faintly(qt: QApplication) -> None:
 
 
 def test_lines_are_visible_on_a_background_of_their_color(qt: QApplication) -> None:
-    face, color = face_at(*POINT), POINT_COLORS[0]
+    face, color = face_at(*POINT), WFLW.point_colors[0]
     face.points[0, :33, 0], face.points[0, :33, 1] = np.linspace(8, 56, 33), 20  # the contour as a horizontal line
     shown = []
     for lines in (False, True):

@@ -18,14 +18,13 @@ from canthus.runtime.geometry import (
     roi_from_box,
     roi_from_points,
     rois_from_points,
-    roll_from_points,
-    rolls_from_points,
     sampling,
     suppress_overlapping,
     to_frame,
     to_square_pixels,
     transform,
 )
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import FaceBox, Roi
 from support.shape import SHAPE
 
@@ -172,15 +171,15 @@ def test_region_of_rotated_points_has_the_same_side():
     rotated = points @ np.array([[cos, sin], [-sin, cos]])
     one, other = roi_from_points(points), roi_from_points(rotated, 0.7)
     assert other.side == pytest.approx(one.side, rel=1e-5)
-    assert roll_from_points(rotated) - roll_from_points(points) == pytest.approx(0.7, abs=1e-5)
+    assert WFLW.roll(rotated) - WFLW.roll(points) == pytest.approx(0.7, abs=1e-5)
 
 
 def test_regions_and_rolls_of_several_faces_are_those_of_each():
     faces = np.stack([SHAPE * size + size for size in (20, 50, 90)]).astype(np.float32)
-    rolls = rolls_from_points(faces)
+    rolls = WFLW.rolls(faces)
     rois = rois_from_points(faces, rolls + 0.2)
     for points, roll, roi in zip(faces, rolls, rois, strict=True):
-        assert roll == roll_from_points(points)
+        assert roll == WFLW.roll(points)
         assert roi == roi_from_points(points, roll + 0.2)
 
 

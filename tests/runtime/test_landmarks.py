@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from canthus.runtime.geometry import roll_from_points
 from canthus.runtime.landmarks import (
     CONFIDENT_SCORE,
     VIEW_SCALES,
@@ -15,6 +14,7 @@ from canthus.runtime.landmarks import (
     predict_landmarks,
     refine_landmarks,
 )
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import Roi
 from support.shape import SHAPE
 
@@ -42,7 +42,7 @@ class FakePredict:
 def face(x, side, roll):
     """Return the points of a face around (x, 100); its box is `side` wide."""
     points = SHAPE - (SHAPE.min(0) + SHAPE.max(0)) / 2
-    cos, sin = math.cos(roll - roll_from_points(points)), math.sin(roll - roll_from_points(points))
+    cos, sin = math.cos(roll - WFLW.roll(points)), math.sin(roll - WFLW.roll(points))
     return side * points @ np.array([[cos, sin], [-sin, cos]]) + [x, 100]
 
 

@@ -80,11 +80,11 @@ ABBREVIATIONS = {"expression": "expr.", "illumination": "illum.", "occlusion": "
 """Names of subsets, as in the tables of papers."""
 
 
-def worst_sheet(sets: Sequence[LabelledSet], result: Result, count: int = WORST) -> NDArray[np.uint8]:
+def worst_sheet(sets: Sequence[LabelledSet], result: Result) -> NDArray[np.uint8]:
     """Draw the faces with the largest errors, missed ones first: labels in green, predictions in red."""
     faces = faces_in_order(sets)
     tiles = []
-    for row in np.argsort(-result.errors, kind="stable")[:count]:
+    for row in np.argsort(-result.errors, kind="stable")[:WORST]:
         one, face = faces[row]
         roi = roi_from_points(face.points)
         larger = Roi(roi.x, roi.y, roi.side * TILE_SCALE)
@@ -104,20 +104,20 @@ def _labelled_points(face: LabelledFace) -> NDArray[np.float32]:
     return np.where(is_labelled(face.kinds)[:, None], face.points, np.float32(np.nan))
 
 
-def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES) -> NDArray[np.uint8]:
-    """Draw the faces with the smallest, median and largest errors, `count` in a row, without their photographs.
+def cases_sheet(sets: Sequence[LabelledSet], result: Result) -> NDArray[np.uint8]:
+    """Draw the faces with the smallest, median and largest errors, `CASES` in a row, without their photographs.
 
     Labels are green, predictions are red on top, and the caption is the NME. Missed faces are left out. The sheet
     shows no photograph and no file name, so it may be published even if the images may not.
     """
     faces = faces_in_order(sets)
     order = np.argsort(result.errors, kind="stable")[: int(np.isfinite(result.errors).sum())]
-    middle = max((len(order) - count) // 2, 0)
+    middle = max((len(order) - CASES) // 2, 0)
     tiles = []
     for kind, rows in (
-        ("best", order[:count]),
-        ("median", order[middle : middle + count]),
-        ("worst", order[max(len(order) - count, 0) :]),
+        ("best", order[:CASES]),
+        ("median", order[middle : middle + CASES]),
+        ("worst", order[max(len(order) - CASES, 0) :]),
     ):
         for row in rows:
             one, face = faces[row]
@@ -129,4 +129,4 @@ def cases_sheet(sets: Sequence[LabelledSet], result: Result, count: int = CASES)
             ):
                 tile = draw_points(tile, transform(to_tile, points), one.scheme, color, radius)
             tiles.append((tile, f"{kind}: {result.errors[row]:.1f} %"))
-    return contact_sheet(tiles, columns=max(min(count, len(order)), 1)) // COLOR_STEP * COLOR_STEP
+    return contact_sheet(tiles, columns=max(min(CASES, len(order)), 1)) // COLOR_STEP * COLOR_STEP

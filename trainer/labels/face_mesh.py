@@ -42,7 +42,7 @@ value of MediaPipe."""
 
 # Points of the mesh: left and right in the image; on the middle line; the outer eye corners.
 TEMPLES, EARS = (127, 356), (234, 454)
-BROW, CHIN, TOP, NOSE = 168, 152, 10, 4
+BROW, CHIN, TOP = 168, 152, 10
 EYES = (33, 263)
 
 TILT = math.radians(7)

@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.tri import LinearTriInterpolator, Triangulation
 from numpy.typing import NDArray
 
-from canthus.runtime.geometry import invert, roi_from_points, roll_from_points, to_frame, transform
+from canthus.runtime.geometry import invert, roi_from_points, to_frame, transform
+from canthus.runtime.schemes import WFLW
 from canthus.runtime.types import Roi
 from canthus.runtime.wflw import CONTOUR
 from canthus.trainer.labels.face_mesh import BROW, CHIN, EARS, TEMPLES, MeshedFace
@@ -156,7 +157,7 @@ class Head:
 
 def cut_upright(image: Image, points: NDArray[np.floating]) -> UprightFace:
     """Cut the square around a face with points (98, 2) out of an image (H, W, 3)."""
-    roi = roi_from_points(points, roll_from_points(points))
+    roi = roi_from_points(points, WFLW.roll(points))
     affine = to_frame(Roi(roi.x, roi.y, roi.side * SQUARE_SCALE, roi.angle), SIDE)
     cut = cv2.warpAffine(image, affine, (SIDE, SIDE), flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP)
     inside = np.full(image.shape[:2], 255, np.uint8)

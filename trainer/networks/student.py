@@ -1,21 +1,14 @@
 """The small network for CPUs: a residual encoder-decoder with the same head as HRNet."""
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 from torch.nn import functional
 
 from canthus.trainer.networks.head import SkpsHead
 
-
-@dataclass(frozen=True)
-class StudentShape:
-    """Channels and numbers of residual blocks."""
-
-    widths: tuple[int, ...] = (48, 80, 160, 256)  # channels at strides 4, 8, 16 and 32
-    blocks: tuple[int, ...] = (1, 1, 2, 2)  # of the encoder, at the same strides
-    decoder: tuple[int, ...] = (0, 1, 1)  # blocks of the decoder, at strides 4, 8 and 16
-    head: int = 64  # channels
+WIDTHS = (48, 80, 160, 256)  # channels at strides 4, 8, 16 and 32
+ENCODER_BLOCKS = (1, 1, 2, 2)  # residual blocks, at the same strides
+DECODER_BLOCKS = (0, 1, 1)  # at strides 4, 8 and 16
+HEAD_WIDTH = 64  # channels
 
 
 def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
@@ -40,10 +33,9 @@ class Student(nn.Module):
 
     stride = 4
 
-    def __init__(self, points: int, shape: StudentShape | None = None) -> None:
+    def __init__(self, points: int) -> None:
         super().__init__()
-        shape = shape or StudentShape()
-        first = shape.widths[0]
+        first = WIDTHS[0]
         self.stem = nn.Sequential(
             convolution(3, first // 2, stride=2),
             nn.ReLU(),
@@ -51,20 +43,20 @@ class Student(nn.Module):
             nn.ReLU(),
         )
         down, up, lateral = [], [], []
-        for level, (width, count) in enumerate(zip(shape.widths, shape.blocks, strict=True)):
+        for level, (width, count) in enumerate(zip(WIDTHS, ENCODER_BLOCKS, strict=True)):
             halving: list[nn.Module] = []
             if level:
-                halving += [convolution(shape.widths[level - 1], width, stride=2), nn.ReLU()]
+                halving += [convolution(WIDTHS[level - 1], width, stride=2), nn.ReLU()]
             down.append(nn.Sequential(*halving, *(Residual(width) for _ in range(count))))
-        for level, count in enumerate(shape.decoder):
-            fine, coarse = shape.widths[level], shape.widths[level + 1]
+        for level, count in enumerate(DECODER_BLOCKS):
+            fine, coarse = WIDTHS[level], WIDTHS[level + 1]
             lateral.append(convolution(coarse, fine, size=1))
             up.append(nn.Sequential(*(Residual(fine) for _ in range(count))))
         self.down = nn.ModuleList(down)
         self.lateral = nn.ModuleList(lateral)
         self.up = nn.ModuleList(up)
-        self.join = nn.Sequential(convolution(first, shape.head), nn.ReLU())
-        self.head = SkpsHead(shape.head, points)
+        self.join = nn.Sequential(convolution(first, HEAD_WIDTH), nn.ReLU())
+        self.head = SkpsHead(HEAD_WIDTH, points)
 
     def forward(self, images: Tensor) -> Tensor:
         x = self.stem(images)
