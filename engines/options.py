@@ -23,7 +23,7 @@ EXAMPLES = """examples:
 """
 
 ENGINE_HELP = "a .engine file, or the key of an engine in the cache; the first characters of the key are enough"
-MODEL_HELP = "name of an included model, or an .onnx file (default: the default model for GPUs)"
+MODEL_HELP = "name of an included model, or an .onnx file (default: accurate)"
 
 ACTIONS = {
     "build": (
@@ -184,7 +184,7 @@ def _add_build_options(parser: argparse.ArgumentParser) -> None:
         "an 8-bit version, else fp16)",
     )
     parser.add_argument(
-        "--max-batch", type=int, default=16, metavar="N", help="largest number of faces at once (default: 16)"
+        "--max-batch", type=positive_int, default=16, metavar="N", help="largest number of faces at once (default: 16)"
     )
     parser.add_argument(
         "--target",

@@ -46,9 +46,7 @@ def add_landmarker_options(parser: argparse.ArgumentParser, max_faces: int = 8, 
         "--model",
         help="tiny, fast, accurate, or the path of a .onnx or .engine file (default: accurate on a GPU, else fast)",
     )
-    parser.add_argument(
-        "--detector-model", type=Path, metavar="FILE", help="a .tflite face detector to use instead of the default"
-    )
+    add_detector_option(parser)
     parser.add_argument("--cpu", action="store_true", help="run on the CPU even if a GPU is available")
     parser.add_argument(
         "--precision",
@@ -65,6 +63,13 @@ def add_landmarker_options(parser: argparse.ArgumentParser, max_faces: int = 8, 
     parser.set_defaults(no_smoothing=not tracking)
     if tracking:
         parser.add_argument("--no-smoothing", action="store_true", help="do not smooth the points over time")
+
+
+def add_detector_option(parser: argparse.ArgumentParser) -> None:
+    """Add --detector-model."""
+    parser.add_argument(
+        "--detector-model", type=Path, metavar="FILE", help="a .tflite face detector to use instead of the default"
+    )
 
 
 def settings_from_args(args: argparse.Namespace) -> "Settings":

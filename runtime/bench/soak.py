@@ -132,7 +132,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--clip", type=Path, metavar="VIDEO", help="repeat this video, not the sample clip")
     parser.add_argument("--full-speed", action="store_true", help="process every frame, as fast as possible")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("soak.json"), metavar="FILE.json", help="(default: %(default)s)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("soak.json"),
+        metavar="FILE.json",
+        help="the record (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace output files that exist")
     add_landmarker_options(parser)

@@ -30,7 +30,7 @@ the time from a decoded frame to its points, without the detector. Throughput is
 overlay, where the stages overlap. Writes stages.json, stages.md (one page) and stages.svg. Only the CPU is measured."""
 
 EXAMPLES = """examples:
-  canthus bench stages -o report                                     all models, faces and sizes; some minutes
+  canthus bench stages -o report                                     fast and accurate, all faces and sizes; minutes
   canthus bench stages -o report --model fast --faces 1 --size 720p  one case
   canthus bench stages -o report --smoke                             a few frames, only to see that it works"""
 
@@ -92,13 +92,17 @@ def command(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = command_parser("canthus bench stages", DESCRIPTION, EXAMPLES)
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER", help="folder for the report")
-    parser.add_argument("--model", nargs="+", default=["fast", "accurate"], help="names or .onnx files (default: both)")
+    parser.add_argument(
+        "--model", nargs="+", default=["fast", "accurate"], help="names or .onnx files (default: fast accurate)"
+    )
     parser.add_argument(
         "--precision", nargs="+", choices=PRECISIONS, metavar="P", help="float, int8 (default: those that a model has)"
     )
-    parser.add_argument("--size", nargs="+", choices=list(SIZES), default=list(SIZES), help="sizes of the frames")
     parser.add_argument(
-        "--faces", nargs="+", type=positive_int, default=list(FACES), metavar="N", help="numbers of faces"
+        "--size", nargs="+", choices=list(SIZES), default=list(SIZES), help="sizes of the frames (default: all)"
+    )
+    parser.add_argument(
+        "--faces", nargs="+", type=positive_int, default=list(FACES), metavar="N", help="numbers (default: 1 4 16)"
     )
     parser.add_argument(
         "--frames", type=positive_int, default=120, metavar="N", help="frames of each case (default: 120)"

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from canthus.runtime.options import positive_int
 from canthus.trainer.commands.shared import (
     PACK_FILES,
     SHARD_FILES,
@@ -34,7 +35,7 @@ def add_turn(steps: Any) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="SHARD", help="the folder to write")
     parser.add_argument(
         "--faces",
-        type=int,
+        type=positive_int,
         default=4000,
         metavar="N",
         help="number of faces to make, in equal parts from each set (default: %(default)s)",
@@ -52,8 +53,6 @@ def add_turn(steps: Any) -> None:
 
 def _turn(args: argparse.Namespace) -> int:
     """Rotate frontal faces in 3D, with their points, and write them as a shard. Real profile faces are rare."""
-    if args.faces < 1:
-        args.fail("--faces must be at least 1")
     if not 0 <= args.yaw[0] <= args.yaw[1] <= 90:
         args.fail("--yaw needs two angles between 0 and 90, the smaller first")
     if args.seed < 0:
@@ -124,7 +123,7 @@ def add_relabel(steps: Any) -> None:
         type=float,
         default=0.5,
         metavar="PART",
-        help="how far each label moves towards the mean prediction: 0 not at all, 1 fully (default: %(default)s)",
+        help="how far each label moves towards the mean prediction, above 0; 1 is fully (default: %(default)s)",
     )
     parser.add_argument(
         "--sets",

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.options import positive_int
 from canthus.trainer.commands.shared import add_step, not_installed
 
 
@@ -62,13 +63,13 @@ def add_fit_boxes(steps: Any) -> None:
         "  canthus data fit-boxes WFLW\n  canthus data fit-boxes shard-0.tar shard-1.tar --every 10\n",
     )
     parser.add_argument("sets", type=Path, nargs="+", metavar="SET", help="training faces, as `prepare` reads them")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="use one face in N (default: %(default)s)")
+    parser.add_argument(
+        "--every", type=positive_int, default=1, metavar="N", help="use one face in N (default: %(default)s)"
+    )
 
 
 def _fit_boxes(args: argparse.Namespace) -> int:
     """Measure the constants BOX_SCALE and BOX_SHIFT_Y of runtime/geometry.py on training faces, and print them."""
-    if args.every < 1:
-        args.fail("--every must be at least 1")
     from canthus.runtime.detector import Detector
     from canthus.trainer.boxes import fit_boxes
     from canthus.trainer.faces.formats import open_set
@@ -134,14 +135,14 @@ def add_batch_speed(steps: Any) -> None:
         "  canthus data batch-speed packs/wflw --recipe wflw-hrnet\n",
     )
     parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
-    parser.add_argument("--recipe", default="wflw-hrnet", metavar="NAME|FILE", help="(default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=40, metavar="N", help="batches to make (default: %(default)s)")
+    parser.add_argument(
+        "--recipe", default="wflw-hrnet", metavar="NAME|FILE", help="of the batches (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=positive_int, default=40, metavar="N", help="batches (default: 40)")
 
 
 def _batch_speed(args: argparse.Namespace) -> int:
     """Measure how many training images per second this machine makes, with different numbers of worker processes."""
-    if args.steps < 1:
-        args.fail("--steps must be at least 1")
     _need_torch("batch-speed")
     from canthus.trainer.packs.batch_speed import measure_batch_speed
     from canthus.trainer.packs.pack import open_pack

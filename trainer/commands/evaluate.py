@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import write_file
+from canthus.runtime.options import add_detector_option, positive_int
 from canthus.trainer.commands.shared import make_parser, not_installed, report_errors_once, start_processes
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ def _check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> No
         )
     if args.speed and (args.gpus or TORCHRUN_VARIABLE in os.environ):
         parser.error("--speed measures in one process; leave out --gpus and torchrun")
-    if any(number is not None and number < 1 for number in (args.held_out, args.gpus)):
-        parser.error("--held-out and --gpus must be at least 1")
     for image in images:
         if image and image.suffix.lower() not in IMAGE_SUFFIXES:
             parser.error(f"{image}: the name of an image must end in {' or '.join(IMAGE_SUFFIXES)}")
@@ -79,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_models(parser)
     _add_faces(parser)
     _add_clips(parser)
-    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="use your own face detector (.tflite)")
-    parser.add_argument("--gpus", type=int, metavar="N", help="split the work over N GPUs of this machine")
+    add_detector_option(parser)
+    parser.add_argument("--gpus", type=positive_int, metavar="N", help="split the work over N GPUs of this machine")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, in the order of papers")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write all measurements to this file too")
     return parser
@@ -94,7 +93,7 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="MODEL",
         help="names of included models, .onnx files or checkpoints; NAME:int8 is the 8-bit version of a model "
-        "(default: the default model)",
+        "(default: fast)",
     )
     models.add_argument(
         "--peer",
@@ -134,7 +133,7 @@ def _add_faces(parser: argparse.ArgumentParser) -> None:
     )
     faces.add_argument(
         "--held-out",
-        type=int,
+        type=positive_int,
         metavar="N",
         help="measure only the validation faces of a recipe with held_out=N, one face in N",
     )

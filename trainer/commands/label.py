@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 
 from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.options import add_detector_option, positive_int
 from canthus.trainer.commands.shared import SHARD_FILES, add_label_options, make_parser, refuse_existing, report_shard
 
 
@@ -22,12 +23,10 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="SHARD", help="the folder to write")
     add_label_options(parser)
     parser.add_argument(
-        "--every", type=int, default=10, metavar="N", help="label one in N frames of a video (default: %(default)s)"
+        "--every", type=positive_int, default=10, metavar="N", help="label one in N frames of a video (default: 10)"
     )
-    parser.add_argument("--detector-model", type=Path, metavar="PATH", help="use your own face detector (.tflite)")
+    add_detector_option(parser)
     args = parser.parse_args(arguments)
-    if args.every < 1:
-        parser.error("--every must be at least 1")
     if not args.max_spread >= 0:
         parser.error("--max-spread must be at least 0")
     for source in args.sources:

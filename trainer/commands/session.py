@@ -19,7 +19,7 @@ MINUTES = 9.0
 
 @report_errors_once()
 def command(arguments: list[str]) -> int:
-    """Train for some minutes, measure the result on labelled faces, and write a report.
+    """Train for 9 minutes (--minutes), measure the result on labelled faces, and write a report.
 
     The first call starts a run. The same call again goes on with it, on any machine that has its folder. Everything is
     written into that folder while it goes: log.csv, the checkpoints, sessions.json, and report.txt for people.
@@ -27,8 +27,6 @@ def command(arguments: list[str]) -> int:
     started = time.monotonic()
     parser = _parser()
     args = parser.parse_args(arguments)
-    if args.output is None:
-        parser.error("name the folder of the run: -o RUN")
     last, best = (args.output / f"{name}.safetensors" for name in ("last", "best"))
     if best.is_file() and not last.is_file():
         raise InputError(

@@ -49,7 +49,7 @@ def add_label_options(parser: argparse.ArgumentParser) -> None:
         default=[None],
         metavar="MODEL",
         help="names of included models, .onnx files or checkpoints; the labels are the mean of all models "
-        "(default: the default model)",
+        "(default: fast)",
     )
     parser.add_argument(
         "--max-spread",

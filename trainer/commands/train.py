@@ -141,10 +141,8 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
         parser.error(
             "--resume uses the recipe of the run; leave out --network, --recipe, --set, --pretrained and --overwrite"
         )
-    if args.minutes is not None and not 0 < args.minutes < math.inf:
-        parser.error("--minutes must be above 0")
-    if (args.gpus is not None and args.gpus < 1) or (args.workers is not None and args.workers < 0):
-        parser.error("--gpus must be at least 1, --workers at least 0")
+    if args.workers is not None and args.workers < 0:
+        parser.error("--workers must be at least 0")
 
 
 def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tuple[Path, str, Recipe]":
@@ -262,7 +260,7 @@ def _parser() -> argparse.ArgumentParser:
         f"  sbatch {Path(__file__).parents[1] / 'slurm.sh'} train packs/wflw -o runs/first\n"
         "  canthus eval --model runs/first/best.safetensors --wflw WFLW\n",
     )
-    add_options(parser)
+    add_options(parser, default_output="runs/PACK-RECIPE")
     parser.add_argument("--resume", action="store_true", help="continue the run in RUN, with its recipe")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in RUN")
     return parser

@@ -5,16 +5,23 @@ import json
 from pathlib import Path
 from typing import Any
 
+from canthus.runtime.options import positive_int, positive_number
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a training, without those that decide about an existing run."""
+
+def add_options(parser: argparse.ArgumentParser, default_output: str | None = None) -> None:
+    """Add the options of a training, without those that decide about an existing run.
+
+    default_output: the folder of the run if -o is not given, for the help; None = -o must be given.
+    """
     parser.add_argument("pack", type=Path, metavar="PACK", help="a folder that `canthus data prepare` wrote")
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="RUN",
-        help="the folder for recipe.json, log.csv and the checkpoints best and last (default: runs/PACK-RECIPE)",
+        required=default_output is None,
+        help="the folder for recipe.json, log.csv and the checkpoints best and last"
+        + (f" (default: {default_output})" if default_output else ""),
     )
     _add_what(parser)
     _add_how(parser)
@@ -68,14 +75,14 @@ def _add_how(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how to train")
     how.add_argument(
         "--minutes",
-        type=float,
+        type=positive_number,
         metavar="N",
         help="end within N minutes instead of after the epochs of the recipe; the learning rate goes through its whole "
-        "schedule in this time. --resume, on any machine, goes on for as long again (default of train-session: 9)",
+        "schedule in this time. --resume, on any machine, goes on for as long again",
     )
     how.add_argument(
         "--gpus",
-        type=int,
+        type=positive_int,
         metavar="N",
         help="split each batch over N GPUs of this machine; with many of them use a larger batch and learning_rate "
         "(--set)",
