@@ -91,6 +91,7 @@ def _show(application: "QApplication", args: argparse.Namespace, media: "list[Me
 
     from canthus.gui.icons import ICON
     from canthus.gui.media import CameraMedia
+    from canthus.gui.recent import remember
     from canthus.gui.tools import Tools
     from canthus.gui.window import Window
 
@@ -114,6 +115,8 @@ def _show(application: "QApplication", args: argparse.Namespace, media: "list[Me
         stream.start()
         if not media and not args.start_page:
             media = [CameraMedia(camera.number, camera.name) for camera in window.cameras.cameras[:1]]
+        for source in reversed(args.sources + args.more):
+            remember(str(source))
         if media:
             window.open(*media)
         else:

@@ -154,8 +154,8 @@ class FinderState:
 class LiveFinder(Closeable):
     """Finds faces with one model while another one is opened. The picture goes on meanwhile.
 
-    Each model is opened, used and closed in a thread of its own. `change` may be called in any thread; the other
-    methods belong to the thread that entered the `with` block.
+    Each model is opened, used and closed in a thread of its own, and used as soon as it is open. `update` and `restart`
+    belong to the thread that entered the `with` block; the other methods may be called in any thread.
 
     open_landmarks: opens a model. `with` waits for the first one. states: gets what happens.
     """
@@ -164,7 +164,7 @@ class LiveFinder(Closeable):
         self.states = states
         self._open = open_landmarks
         self._tracking = tracking
-        self._lock = Lock()  # of the following four
+        self._lock = Lock()  # of the following four: a worker gets no task after it was retired
         self._active: _Worker | None = None
         self._next: _Worker | None = None
         self._old: list[_Worker] = []
@@ -177,7 +177,7 @@ class LiveFinder(Closeable):
         except CanthusError as error:
             self.states.post(FinderState(error=str(error)))
             raise
-        self._adopt()
+        self._adopt(worker)
         return self
 
     @property
@@ -196,26 +196,34 @@ class LiveFinder(Closeable):
         if before.networks != tracking.networks:
             self._start(tracking)
             return
-        for worker in (self._active, self._next):
-            if worker is not None:
-                worker.run(lambda landmarks: landmarks.change(tracking))
+        with self._lock:
+            for worker in (self._active, self._next):
+                if worker is not None:
+                    worker.run(lambda landmarks: landmarks.change(tracking))
+
+    def reopen(self) -> None:
+        """Open the model again, for example because there is an engine for it now. Returns at once."""
+        self._start(self._tracking)
 
     def calibrate(self) -> None:
         """Measure the neutral faces again. Returns at once."""
-        if (active := self._active) is not None:
-            active.run(lambda landmarks: landmarks.calibrate())
+        self._run(lambda landmarks: landmarks.calibrate())
 
     def person(self) -> "Future[KnownPerson | None] | None":
         """Return what is known of the person of the largest face, later. None before the first model is open."""
-        active = self._active
-        return None if active is None else active.run(lambda landmarks: landmarks.person())
+        return self._run(lambda landmarks: landmarks.person())
 
     def record(self, trace: "LiveTrace | None") -> None:
         """Record a trace from the next frame on, until other settings are used; None ends it. Returns at once."""
         with self._lock:
-            self._trace, active = trace, self._active
-        if active is not None:
-            active.run(lambda landmarks: landmarks.record(trace))
+            self._trace = trace
+            if self._active is not None:
+                self._active.run(lambda landmarks: landmarks.record(trace))
+
+    def _run(self, task: Callable[[Landmarks], Any]) -> "Future[Any] | None":
+        """Run a task with the model in use; None before the first model is open."""
+        with self._lock:
+            return None if self._active is None else self._active.run(task)
 
     def _start(self, tracking: Tracking) -> "_Worker":
         with self._lock:
@@ -224,17 +232,17 @@ class LiveFinder(Closeable):
             self._next = _Worker(lambda: self._open(tracking))
             worker = self._next
         self.states.post(FinderState(self.backend_name, opening=True))
+        worker.opened.add_done_callback(lambda _: self._adopt(worker))
         return worker
 
     def _retire(self, worker: "_Worker") -> None:
         worker.end()
         self._old = [old for old in self._old if old.is_alive()] + [worker]
 
-    def _adopt(self) -> None:
-        """Use the next model if it is open. If it cannot be opened, the one before stays."""
+    def _adopt(self, worker: "_Worker") -> None:
+        """Use a model that is open now, unless another one is wanted. If it could not be opened, the old one stays."""
         with self._lock:
-            worker = self._next
-            if worker is None or not worker.opened.done():
+            if self._next is not worker:
                 return
             self._next = None
             error = worker.opened.exception()
@@ -249,15 +257,14 @@ class LiveFinder(Closeable):
 
     def update(self, frame: Frame) -> Faces:
         """Return the faces of the next frame."""
-        self._adopt()
-        assert self._active is not None, "used outside of its `with` block"
-        faces: Faces = self._active.run(lambda landmarks: landmarks.update(frame)).result()
+        found = self._run(lambda landmarks: landmarks.update(frame))
+        assert found is not None, "used outside of its `with` block"
+        faces: Faces = found.result()
         return faces
 
     def restart(self) -> None:
         """Forget the faces. Call it after a jump to another time."""
-        if self._active is not None:
-            self._active.run(lambda landmarks: landmarks.restart())
+        self._run(lambda landmarks: landmarks.restart())
 
     def close(self) -> None:
         """Free all models, and wait for their threads."""
@@ -288,6 +295,11 @@ class TrackingControl:
         self.tracking = tracking
         if self._finder is not None:
             self._finder.change(tracking)
+
+    def reopen(self) -> None:
+        """Open the model again. Returns at once."""
+        if self._finder is not None:
+            self._finder.reopen()
 
     def calibrate(self) -> None:
         """Measure the neutral faces again. Returns at once."""

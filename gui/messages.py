@@ -22,13 +22,19 @@ def tr(text: str) -> str:
     return QCoreApplication.translate("States", text)
 
 
-def describe_state(state: State, name: str, has_result: bool, has_faces: bool) -> Message:
-    """Describe a state. `name` is the source; has_result, has_faces: a frame was shown, and searched for faces."""
+def describe_state(state: State, name: str, has_result: bool, has_faces: bool, is_stream: bool = False) -> Message:
+    """Describe a state. `name` is the source; has_result, has_faces: a frame was shown, and searched for faces.
+
+    is_stream: the source is an address, not a camera.
+    """
     match state:
         case Failed(error):
             return _describe_failure(error, name)
         case Disconnected(reason):
-            title = tr("Camera disconnected") if has_result else tr("Camera not available")
+            if is_stream:
+                title = tr("Stream interrupted") if has_result else tr("Stream not available")
+            else:
+                title = tr("Camera disconnected") if has_result else tr("Camera not available")
             return Message(title, f"{_sentence(reason)}\n{tr('Retrying every second…')}")
         case Opening():
             return Message(tr("Opening {name}…").format(name=name))

@@ -3,18 +3,16 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from PyQt6.QtCore import QEvent, QMimeData, QObject, QSettings, pyqtSignal
+from PyQt6.QtCore import QEvent, QMimeData, QObject, pyqtSignal
 from PyQt6.QtGui import QAction, QDropEvent
 from PyQt6.QtWidgets import QFileDialog, QInputDialog, QLineEdit, QMainWindow, QMenu
 
 from canthus.gui.cameras import CameraWatcher
 from canthus.gui.media import IMAGE_SUFFIXES, VIDEO_SUFFIXES, CameraMedia, Media, media_of, media_of_paths
 from canthus.gui.menus import new_action
-from canthus.gui.recent import forget_all, recent, remember
+from canthus.gui.recent import forget_all, last_address, last_folder, recent, remember
 from canthus.runtime.addresses import SCHEMES, is_address
 from canthus.runtime.errors import InputError
-
-FOLDER_KEY = "folder"
 
 
 class Opener(QObject):
@@ -50,19 +48,19 @@ class Opener(QObject):
         """Let the user choose files."""
         known = " ".join(f"*{suffix}" for suffix in (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
         filters = f"{self.tr('Videos and images')} ({known});;{self.tr('All files')} (*)"
-        files, _ = QFileDialog.getOpenFileNames(self._window, self.tr("Open files"), self._last_folder(), filters)
+        files, _ = QFileDialog.getOpenFileNames(self._window, self.tr("Open files"), last_folder(), filters)
         self.open_paths([Path(file) for file in files])
 
     def ask_folder(self) -> None:
         """Let the user choose a folder."""
-        folder = QFileDialog.getExistingDirectory(self._window, self.tr("Open a folder"), self._last_folder())
+        folder = QFileDialog.getExistingDirectory(self._window, self.tr("Open a folder"), last_folder())
         self.open_paths([Path(folder)] if folder else [])
 
     def ask_address(self) -> None:
         """Let the user type an address."""
         label = self.tr("Address of a network camera or stream, for example rtsp://192.0.2.1/1")
         text, accepted = QInputDialog.getText(
-            self._window, self.tr("Open an address"), label, QLineEdit.EchoMode.Normal, "rtsp://"
+            self._window, self.tr("Open an address"), label, QLineEdit.EchoMode.Normal, last_address() or "rtsp://"
         )
         if accepted:
             self.open_text(text.strip())
@@ -90,9 +88,8 @@ class Opener(QObject):
         except (InputError, OSError) as error:
             self.problem.emit(str(error))
             return
-        for path in paths:
+        for path in reversed(paths):
             remember(str(path))
-        QSettings("canthus", "canthus").setValue(FOLDER_KEY, str(paths[0].absolute().parent))
         self.chosen.emit(found)
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
@@ -115,9 +112,6 @@ class Opener(QObject):
             self.open_paths(paths)
         else:
             self.open_text(urls[0].toString() if urls else data.text().strip())
-
-    def _last_folder(self) -> str:
-        return str(QSettings("canthus", "canthus").value(FOLDER_KEY, "") or "")
 
     def _fill_cameras(self) -> None:
         self._camera_menu.clear()

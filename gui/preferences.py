@@ -1,6 +1,6 @@
 """What the viewer remembers: sizes, folders, switches of the overlay, and what the user prefers."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PyQt6.QtCore import QByteArray, QSettings, QStandardPaths
@@ -44,7 +44,7 @@ def load_preferences() -> Preferences:
     """Return the stored preferences. What is missing or makes no sense has its default."""
     settings, default = _settings(), Preferences(folder=default_folder())
     theme = next((theme for theme in THEMES if theme == settings.value("theme")), default.theme)
-    stored = str(settings.value("folder", ""))
+    stored = str(settings.value("recordings", ""))
     return Preferences(
         theme=theme,
         folder=Path(stored) if stored and Path(stored).is_dir() else default.folder,
@@ -57,9 +57,9 @@ def load_preferences() -> Preferences:
 def save_preferences(preferences: Preferences) -> None:
     """Store the preferences."""
     settings = _settings()
-    for field in fields(preferences):
-        value = getattr(preferences, field.name)
-        settings.setValue(field.name, str(value) if isinstance(value, Path) else value)
+    settings.setValue("recordings", str(preferences.folder))
+    for name in ("theme", "annotated", "table", "trace"):
+        settings.setValue(name, getattr(preferences, name))
 
 
 def load_style(default: OverlayStyle) -> OverlayStyle:

@@ -1,4 +1,4 @@
-"""The files and addresses that were opened last."""
+"""The files, addresses and the folder that were opened last."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from PyQt6.QtCore import QSettings
 from canthus.runtime.addresses import is_address, without_password
 
 KEY = "recent"
+FOLDER_KEY = "folder"
 MOST = 8
 
 
@@ -19,8 +20,23 @@ def recent() -> list[str]:
 
 def remember(text: str) -> None:
     """Put a path or an address first. A password in an address is not stored."""
-    text = without_password(text) if is_address(text) else str(Path(text).absolute())
-    QSettings("canthus", "canthus").setValue(KEY, [text, *(other for other in recent() if other != text)][:MOST])
+    settings = QSettings("canthus", "canthus")
+    if is_address(text):
+        text = without_password(text)
+    else:
+        text = str(Path(text).absolute())
+        settings.setValue(FOLDER_KEY, str(Path(text).parent))
+    settings.setValue(KEY, [text, *(other for other in recent() if other != text)][:MOST])
+
+
+def last_folder() -> str:
+    """Return the folder of the file or folder that was opened last; empty before the first one."""
+    return str(QSettings("canthus", "canthus").value(FOLDER_KEY, "") or "")
+
+
+def last_address() -> str:
+    """Return the address that was opened last; empty before the first one."""
+    return next(filter(is_address, recent()), "")
 
 
 def forget_all() -> None:

@@ -5,10 +5,11 @@ from functools import partial
 from pathlib import Path
 
 from PyQt6.QtCore import Qt, pyqtSignal
-from PyQt6.QtWidgets import QFrame, QGridLayout, QLabel, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from PyQt6.QtGui import QResizeEvent
+from PyQt6.QtWidgets import QFrame, QGridLayout, QLabel, QLayout, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from canthus.gui.background_task import BackgroundTask
-from canthus.gui.media import CameraMedia
+from canthus.gui.media import CameraMedia, VideoMedia
 from canthus.runtime.addresses import is_address
 from canthus.runtime.cameras import CameraInfo
 
@@ -18,15 +19,22 @@ QLabel { color: palette(placeholder-text); }
 QLabel#name { color: palette(text); font-size: 28px; font-weight: 600; }
 QLabel#heading { color: palette(text); font-weight: 600; }
 QLabel#problem { color: palette(bright-text); }
+QLabel#note { color: palette(text); }
 QPushButton { background: palette(base); color: palette(text); border: 1px solid palette(mid);
     border-radius: 8px; padding: 10px 14px; text-align: left; }
 QPushButton:hover, QPushButton:focus { background: palette(button); border-color: palette(accent); }
 """
 RECENT_SHOWN = 5
 
+TWO_COLUMNS = 560
+"""The page has two columns if it is at least so wide, in pixels."""
+
 
 class StartPage(QScrollArea):
-    """Buttons for everything that can be opened. `chosen` is emitted with a `Media`, `path` with a path or address."""
+    """Buttons for everything that can be opened.
+
+    `chosen` is emitted with a `Media`, `path_chosen` with a path or address.
+    """
 
     chosen = pyqtSignal(object)
     path_chosen = pyqtSignal(str)
@@ -39,22 +47,24 @@ class StartPage(QScrollArea):
         self.setStyleSheet(STYLE)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         page = QWidget()
         page.setObjectName("page")
         self.setWidget(page)
-        grid = QGridLayout(page)
-        grid.setContentsMargins(28, 24, 28, 24)
-        grid.setHorizontalSpacing(36)
-        grid.setVerticalSpacing(18)
-        name = QLabel("canthus")
-        name.setObjectName("name")
-        self._problem = _label("", "problem")
+        self._grid = QGridLayout(page)
+        self._grid.setContentsMargins(28, 24, 28, 24)
+        self._grid.setHorizontalSpacing(36)
+        self._grid.setVerticalSpacing(18)
+        self._problem, self._note = _label("", "problem"), _label("", "note")
         self._problem.hide()
+        self._note.hide()
         self._cameras, self._recent, self._machine = QVBoxLayout(), QVBoxLayout(), QGridLayout()
         files = QVBoxLayout()
         for buttons in (self._cameras, self._recent, files):
             buttons.setSpacing(8)
         self._machine.setHorizontalSpacing(18)
+        self._machine.setVerticalSpacing(8)
+        self._machine.setColumnStretch(1, 1)
         for text, tip, signal in (
             (self.tr("Open files…"), self.tr("Videos and images, one or several"), self.files_wanted),
             (self.tr("Open a folder…"), self.tr("All videos and images in it"), self.folder_wanted),
@@ -62,26 +72,52 @@ class StartPage(QScrollArea):
         ):
             files.addWidget(_button(text, tip, signal.emit))
         files.addWidget(_button(self.tr("Sample clip"), self.tr("A portrait of 10 seconds"), self._open_sample))
-        grid.addWidget(name, 0, 0, 1, 2)
-        grid.addWidget(_label(self.tr("Choose a camera or a file, or drop files here."), ""), 1, 0, 1, 2)
-        grid.addWidget(self._problem, 2, 0, 1, 2)
-        for column, (text, content) in enumerate(((self.tr("Cameras"), self._cameras), (self.tr("Files"), files))):
-            grid.addWidget(_label(text, "heading"), 3, column)
-            grid.addLayout(content, 4, column, Qt.AlignmentFlag.AlignTop)
-            grid.setColumnStretch(column, 1)
-        self._recent_heading = _label(self.tr("Opened last"), "heading")
-        grid.addWidget(self._recent_heading, 5, 1)
-        grid.addLayout(self._recent, 6, 1, Qt.AlignmentFlag.AlignTop)
-        grid.addWidget(_label(self.tr("This machine"), "heading"), 5, 0)
-        grid.addLayout(self._machine, 6, 0, Qt.AlignmentFlag.AlignTop)
-        self._machine.setColumnStretch(1, 1)
-        grid.setRowStretch(7, 1)
+        for row, label in enumerate((
+            _label("canthus", "name"),
+            _label(self.tr("Choose a camera or a file, or drop files here."), ""),
+            self._problem,
+            self._note,
+        )):  # fmt: skip
+            self._grid.addWidget(label, row, 0, 1, 2)
+        self._recent_section = _section(self.tr("Opened last"), self._recent)
+        self._sections = (
+            _section(self.tr("Cameras"), self._cameras),
+            _section(self.tr("Files"), files),
+            _section(self.tr("This machine"), self._machine),
+            self._recent_section,
+        )
+        self._columns = 0
+        self._arrange(2)
         self._background: BackgroundTask[list[tuple[str, str]]] | None = None
+
+    def _arrange(self, columns: int) -> None:
+        """Show the sections in one or two columns."""
+        if columns == self._columns:
+            return
+        self._columns = columns
+        for index, section in enumerate(self._sections):
+            place = divmod(index, 2) if columns == 2 else ((0, 1, 3, 2)[index], 0)
+            self._grid.addWidget(section, 4 + place[0], place[1], Qt.AlignmentFlag.AlignTop)
+        self._grid.setColumnStretch(0, 1)
+        self._grid.setColumnStretch(1, columns - 1)
+        for row in range(4, 9):
+            self._grid.setRowStretch(row, row == 8)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        """Use one column if there is no room for two."""
+        self._arrange(2 if self.width() >= TWO_COLUMNS else 1)
+        super().resizeEvent(event)
 
     def show_problem(self, problem: str) -> None:
         """Say why nothing is shown; an empty text says nothing."""
         self._problem.setText(problem)
         self._problem.setVisible(bool(problem))
+        self.show_note("")
+
+    def show_note(self, note: str) -> None:
+        """Say what was done, for example that a recording was saved."""
+        self._note.setText(note)
+        self._note.setVisible(bool(note))
 
     @property
     def problem(self) -> str:
@@ -105,7 +141,7 @@ class StartPage(QScrollArea):
         for text in texts[:RECENT_SHOWN]:
             name = text if is_address(text) else Path(text).name
             self._recent.addWidget(_button(name, text, partial(self.path_chosen.emit, text)))
-        self._recent_heading.setVisible(bool(texts))
+        self._recent_section.setVisible(bool(texts))
 
     def examine(self, describe: Callable[[], list[tuple[str, str]]]) -> None:
         """Show what was found on this machine, once. `describe` runs in a thread."""
@@ -122,7 +158,7 @@ class StartPage(QScrollArea):
             label.setWordWrap(not finding)
             self._machine.addWidget(label, row, 0, 1, 1 if finding else 2, Qt.AlignmentFlag.AlignTop)
             if finding:
-                self._machine.addWidget(_label(finding, ""), row, 1)
+                self._machine.addWidget(_label(finding, ""), row, 1, Qt.AlignmentFlag.AlignTop)
 
     def buttons(self) -> list[str]:
         """Return the texts of all buttons."""
@@ -139,7 +175,18 @@ class StartPage(QScrollArea):
     def _open_sample(self) -> None:
         from canthus.runtime.sample import CLIP
 
-        self.path_chosen.emit(str(CLIP))
+        self.chosen.emit(VideoMedia(CLIP))
+
+
+def _section(heading: str, content: QLayout) -> QWidget:
+    """Return a heading with a layout below it."""
+    section = QWidget()
+    column = QVBoxLayout(section)
+    column.setContentsMargins(0, 0, 0, 0)
+    column.setSpacing(18)
+    column.addWidget(_label(heading, "heading"))
+    column.addLayout(content)
+    return section
 
 
 def _label(text: str, name: str) -> QLabel:

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from PyQt6.QtCore import QCoreApplication, Qt
-from PyQt6.QtGui import QAction
+from PyQt6.QtGui import QAction, QResizeEvent
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QSizePolicy, QToolButton, QWidget
 
 from canthus.gui.stream import Result
@@ -15,6 +15,9 @@ WINDOW_SECONDS = 1.0
 
 PAD = "\N{FIGURE SPACE}"
 """As wide as a digit, so that the line does not shift when a number gets shorter."""
+
+MARGINS, SPACING = 20, 2
+"""Pixels at both ends together, and between the buttons."""
 
 SEPARATOR = "  ·  "
 """Between two values."""
@@ -26,7 +29,7 @@ def tr(text: str) -> str:
 
 
 class StatusBar(QWidget):
-    """Shows the values of a meter for which there is room, and a button for each of some actions."""
+    """Shows a button for each of some actions, and the values of a meter, as far as there is room."""
 
     def __init__(self, actions: Sequence[QAction]) -> None:
         super().__init__()
@@ -37,15 +40,34 @@ class StatusBar(QWidget):
         self._values.setObjectName("status")
         self._values.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         row = QHBoxLayout(self)
-        row.setContentsMargins(12, 4, 6, 4)
-        row.setSpacing(2)
+        row.setContentsMargins(MARGINS // 2, 4, MARGINS // 2, 4)
+        row.setSpacing(SPACING)
         row.addWidget(self._values, 1)
-        row.addSpacing(10)
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self._hidden: set[QAction] = set()
+        self._buttons: dict[QAction, QToolButton] = {}
         for action in actions:
-            button = QToolButton()
+            button = self._buttons[action] = QToolButton()
             button.setFocusPolicy(Qt.FocusPolicy.NoFocus)
             button.setDefaultAction(action)
             row.addWidget(button)
+
+    def show_button(self, action: QAction, shown: bool) -> None:
+        """Show or hide the button of an action."""
+        (self._hidden.discard if shown else self._hidden.add)(action)
+        self._place_buttons()
+
+    def _place_buttons(self) -> None:
+        """Show the buttons for which there is room."""
+        room = self.width() - MARGINS
+        for action, button in self._buttons.items():
+            if action not in self._hidden:
+                room -= button.sizeHint().width() + SPACING
+            button.setVisible(action not in self._hidden and room >= 0)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:  # noqa: N802 - Qt's name
+        super().resizeEvent(event)
+        self._place_buttons()
 
     @property
     def text(self) -> str:

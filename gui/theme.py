@@ -53,6 +53,7 @@ QToolButton:hover { background: palette(button); }
 QToolButton:checked { background: palette(highlight); color: palette(highlighted-text); }
 QToolButton:disabled { color: palette(placeholder-text); }
 QToolButton#recording { color: palette(bright-text); font-weight: 600; background: transparent; }
+QToolButton#recording:disabled { color: palette(placeholder-text); }
 QCheckBox::indicator:unchecked:enabled { background: palette(base); border: 1px solid palette(placeholder-text);
     border-radius: 2px; width: 12px; height: 12px; }
 QTabBar::tab { background: palette(button); color: palette(button-text); border: 1px solid palette(mid);

@@ -44,6 +44,7 @@ from canthus.gui.snapshot import ImageReady, SnapshotFailed, Snapshots, Snapshot
 from canthus.gui.stream import Result
 from canthus.gui.theme import apply_theme
 from canthus.gui.window import Window
+from canthus.gui.window_size import make_room
 from canthus.runtime.models import included_models
 
 WATCH_MS = 250
@@ -110,27 +111,34 @@ class Tools(QObject):
             toggle = dock.toggleViewAction()
             assert toggle is not None, "a dock has an action"
             toggle.setShortcut(key)
-            toggle.triggered.connect(lambda on, dock=dock: dock.raise_() if on else None)
+            toggle.triggered.connect(lambda on, dock=dock: self._show_dock(dock) if on else None)
             toggle.setToolTip(self.tr("Show or hide this panel") + f" ({key})")
             self._window.addAction(toggle)
             self._window.menus.view.addAction(toggle)
             docks[name] = dock
         return docks
 
+    def _show_dock(self, dock: QDockWidget) -> None:
+        """Show a panel that was hidden, beside the video."""
+        dock.raise_()
+        QTimer.singleShot(0, lambda: make_room(self._window, self._window.view))  # when it has its place
+
     def _add_actions(self) -> None:
         menus = self._window.menus
         self.record = self._action(self.tr("Record"), self.tr("Record what is shown"), self.toggle_recording, "Ctrl+R")
-        save = self._action(
+        self._save = self._action(
             self.tr("Save snapshot"), self.tr("Save the frame, and its points as JSON"), self.save_snapshot, "Ctrl+S"
         )
-        copy = self._action(self.tr("Copy image"), self.tr("Copy the frame to the clipboard"), self.copy, "Ctrl+C")
+        self._copy = self._action(
+            self.tr("Copy image"), self.tr("Copy the frame to the clipboard"), self.copy, "Ctrl+C"
+        )
         preferences = self._action(
             self.tr("Preferences…"), self.tr("Colors, and what is recorded"), self.ask_preferences, "Ctrl+,"
         )
         about = self._action(self.tr("About canthus"), self.tr("Versions and licences"), self.show_about)
         self.person = PersonMenu(self._window, self._control, self._use_tracking)
         first = menus.file.actions()[-1] if menus.file.actions() else None  # above "Close"
-        menus.file.insertActions(first, [self.record, save, copy])
+        menus.file.insertActions(first, [self.record, self._save, self._copy])
         menus.file.insertMenu(first, self.person.menu)
         menus.file.insertAction(first, preferences)
         menus.file.insertSeparator(first)
@@ -149,6 +157,8 @@ class Tools(QObject):
         window.installEventFilter(self)
         self.tracking.changed.connect(self._change)
         self.tracking.calibrate.connect(self._control.calibrate)
+        self.tracking.engine.built.connect(self._control.reopen)
+        window.opened.connect(self._allow)
         self._control.states.filled.connect(self._take_finder_state)
         self._snapshots.states.filled.connect(self._take_snapshot)
         self.docks["face"].visibilityChanged.connect(lambda shown: self._require_measures(shown))
@@ -244,6 +254,12 @@ class Tools(QObject):
         if self.docks["face"].isVisible() and result.seconds:
             self.face.add(result)
 
+    def _allow(self, opened: bool) -> None:
+        """Enable what needs something that is shown. A recording that goes on can be stopped on the start page too."""
+        self._save.setEnabled(opened)
+        self._copy.setEnabled(opened)
+        self.record.setEnabled(opened or self._recorder is not None)
+
     # Recordings
 
     @property
@@ -295,12 +311,11 @@ class Tools(QObject):
             case Saving():
                 self._show_recording(self.tr("Saving…"))
             case Saved(paths, seconds, dropped, note):
-                text = (
-                    self.tr("Saved {path}  ·  {seconds} s").format(path=paths[0], seconds=round(seconds, 1))
-                    if paths
-                    else self.tr("Nothing was recorded")
-                )
-                text += self.tr("  ·  {count} frames dropped").format(count=dropped) if dropped else ""
+                text = self.tr("Nothing was recorded")
+                if paths:
+                    saved = self.tr("Saved {path}  ·  {seconds}\N{NO-BREAK SPACE}s")
+                    text = saved.format(path=paths[0], seconds=round(seconds, 1))
+                text += self.tr("  ·  {count}\N{NO-BREAK SPACE}frames dropped").format(count=dropped) if dropped else ""
                 self._end_recording(f"{text}  ·  {note}" if note else text)
             case RecordingFailed(error):
                 self._end_recording(self.tr("The recording failed: {reason}").format(reason=error))
@@ -315,6 +330,7 @@ class Tools(QObject):
         self._recorder = None
         self.record.setText(self.tr("Record"))
         self.record.setToolTip(self.tr("Record what is shown (Ctrl+R)"))
+        self._allow(self._window.shown is not None)
         self._window.show_hint(hint)
 
     def _stop_at_the_end(self) -> None:

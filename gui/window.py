@@ -46,7 +46,6 @@ from canthus.runtime.types import Frame
 HINT_MS = 2500
 STATUS_MS = 250
 
-
 PATIENCE_SECONDS = 3.0
 """After this time of opening, the card offers something else."""
 
@@ -57,10 +56,12 @@ SILENT_SECONDS = 1.5
 class Window(QMainWindow):
     """Shows what is opened. `failure` is the error that ended the playback, if any. Stops the stream on close.
 
-    `failed` is emitted with each error when it is shown, and `result_shown` with each result.
+    `failed` is emitted with each error when it is shown, `result_shown` with each result, and `opened` with whether
+    something is shown from now on, or the start page.
     """
 
     failed = pyqtSignal(object)
+    opened = pyqtSignal(bool)
     result_shown = pyqtSignal(Result)
 
     def __init__(self, stream: Stream) -> None:
@@ -129,6 +130,7 @@ class Window(QMainWindow):
         self.view.clear()
         self.controls.show_playback(self._stream.open(shown))
         self.controls.show_list(place, len(media))
+        self._bar.show_button(self.controls.pause, shown.live)  # a clip has one beside its timeline
         self._show_page(self._body)
         self._refresh()
 
@@ -147,6 +149,7 @@ class Window(QMainWindow):
 
     def _show_page(self, page: QWidget) -> None:
         self._pages.setCurrentWidget(page)
+        self.opened.emit(page is self._body)
         self._bar.setVisible(page is self._body and not self.isFullScreen())
 
     def _retry(self) -> None:
@@ -160,10 +163,8 @@ class Window(QMainWindow):
     def _show_problem(self, problem: str) -> None:
         """Say that something else cannot be opened; what is shown stays."""
         self.failed.emit(InputError(problem))
-        if self._pages.currentWidget() is self.start_page:
-            self.start_page.show_problem(problem)
-        else:
-            self.show_hint(problem)
+        show = self.show_hint if self._list else self.start_page.show_problem
+        show(problem)
 
     @property
     def _paused(self) -> bool:
@@ -172,7 +173,6 @@ class Window(QMainWindow):
     def _build(self) -> None:
         self.setWindowTitle("canthus")
         self.setStyleSheet(BAR_STYLE + MENU_STYLE)
-        self.setMinimumSize(MINIMUM_SIZE)
         self._menu_bar = QMenuBar(self)
         self.setMenuBar(self._menu_bar)
         self.menus = add_menus(self._menu_bar)
@@ -186,6 +186,7 @@ class Window(QMainWindow):
         column.addWidget(self.controls)
         column.addWidget(self._bar)
         self._pages = QStackedWidget()
+        self._pages.setMinimumSize(MINIMUM_SIZE)
         self._pages.addWidget(self._body)
         self._pages.addWidget(self.start_page)
         self.setCentralWidget(self._pages)
@@ -272,7 +273,10 @@ class Window(QMainWindow):
             self.close()
 
     def show_hint(self, hint: str) -> None:
-        """Show a hint for `HINT_MS`."""
+        """Show a hint for `HINT_MS`; on the start page, until something else is shown."""
+        if hint and not self._list:
+            self.start_page.show_note(hint)
+            return
         self._hint_timer.stop()
         self._refresh()
         if hint:
@@ -331,7 +335,8 @@ class Window(QMainWindow):
         """Update message, hint and pause button for the current state."""
         if not self._list:
             return
-        message = describe_state(self._state, self._name, self._has_result, self._has_faces)
+        is_stream = isinstance(self.shown, AddressMedia)
+        message = describe_state(self._state, self._name, self._has_result, self._has_faces, is_stream)
         paused = self._paused or isinstance(self._state, Ended)
         self.controls.show_paused(paused)
         self.controls.pause.setEnabled(not isinstance(self._state, Failed))

@@ -135,6 +135,7 @@ def _paint_numbers(painter: QPainter, points: NDArray[np.float64]) -> None:
     height = float(np.ptp(points, axis=0).max()) / NUMBER_SIZE
     if height < MIN_NUMBER:
         return
+    painter.save()
     font = QFont(painter.font())
     font.setPixelSize(round(min(height, 14)))
     painter.setFont(font)
@@ -142,6 +143,7 @@ def _paint_numbers(painter: QPainter, points: NDArray[np.float64]) -> None:
         painter.setPen(color)
         for number, (x, y) in enumerate(points.tolist()):
             painter.drawText(QPointF(x + offset, y + offset - 4), str(number))
+    painter.restore()
 
 
 def _paint_id(painter: QPainter, text: str, points: NDArray[np.float64], size: float) -> None:

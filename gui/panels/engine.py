@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from PyQt6.QtCore import QProcess, QProcessEnvironment, QTimer
+from PyQt6.QtCore import QProcess, QProcessEnvironment, QTimer, pyqtSignal
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 COMMAND = ("-P", "-c", "import sys; from canthus.runtime.cli import main; sys.exit(main())", "engine", "build")
@@ -20,7 +20,12 @@ KILL_MS = 2000
 
 
 class EngineBuilder(QWidget):
-    """A button that builds the engine of a model, with a progress bar and a button to cancel."""
+    """A button that builds the engine of a model, with a progress bar and a button to cancel.
+
+    `built` is emitted when there is a new engine.
+    """
+
+    built = pyqtSignal()
 
     def __init__(self, program: str = sys.executable, arguments: tuple[str, ...] = COMMAND) -> None:
         super().__init__()
@@ -30,7 +35,7 @@ class EngineBuilder(QWidget):
         self._cancelled = False
         self._last = ""  # line of the output that is no step
         self.start = QPushButton(self.tr("Build engine"))
-        self.start.setToolTip(self.tr("Compile the model for the NVIDIA GPU of this machine; takes up to some minutes"))
+        self.start.setToolTip(self.tr("Compile the model for NVIDIA GPUs; takes up to some minutes"))
         self.cancel = QPushButton(self.tr("Cancel"))
         self.cancel.setToolTip(self.tr("Stop the build"))
         self.bar = QProgressBar()
@@ -119,12 +124,14 @@ class EngineBuilder(QWidget):
         if self._cancelled:
             self.note.setText(self.tr("The build was cancelled."))
         else:
-            done = self.tr("The engine is built. It is used when the model is opened again.")
+            done = self.tr("The engine is built. An NVIDIA GPU of this machine uses it from now on.")
             self.note.setText(self.tr("The build failed: {reason}").format(reason=self._last) if code else done)
         self._show_running(False)
         if self._process is not None:
             self._process.deleteLater()
         self._process = None
+        if not (code or self._cancelled):
+            self.built.emit()
 
     def _fail(self, error: QProcess.ProcessError) -> None:
         if error is QProcess.ProcessError.FailedToStart:

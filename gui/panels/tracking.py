@@ -12,6 +12,7 @@ from PyQt6.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QGroupBox,
+    QHBoxLayout,
     QLabel,
     QPushButton,
     QSlider,
@@ -117,7 +118,11 @@ class TrackingPanel(QWidget):
 
     def _arrange(self) -> None:
         rows: tuple[tuple[str, QWidget, str], ...] = (
-            (self.tr("Model"), self.model, self.tr("Which network finds the points")),
+            (
+                self.tr("Model"),
+                self.model,
+                self.tr("Which network; automatic: accurate on a GPU, else fast"),
+            ),
             (self.tr("Precision"), self.precision, self.tr("What the network computes in")),
             (self.tr("Device"), self.device, self.tr("What the network runs on")),
             (self.tr("Maximum faces"), self.max_faces, self.tr("How many faces are tracked at most")),
@@ -128,8 +133,7 @@ class TrackingPanel(QWidget):
         for index, (text, widget, tip) in enumerate(rows):
             widget.setToolTip(tip)
             widget.setAccessibleName(text)
-            (networks if index < 3 else faces).addRow(text, widget)
-        faces.addRow("", self.score_text)
+            (networks if index < 3 else faces).addRow(text, self._with_value() if widget is self.score else widget)
         self.smoothing.setToolTip(self.tr("Remove the jitter of still faces"))
         self.measures.setToolTip(self.tr("Compute head pose, gaze, eyes, mouth and expressions"))
         self.neutral.setToolTip(self.tr("People should look calmly into the camera for two seconds"))
@@ -146,6 +150,13 @@ class TrackingPanel(QWidget):
         QVBoxLayout(box).addWidget(self.engine)
         column.addWidget(box)
         column.addStretch(1)
+
+    def _with_value(self) -> QHBoxLayout:
+        """Return the slider with its value beside it."""
+        row = QHBoxLayout()
+        row.addWidget(self.score)
+        row.addWidget(self.score_text)
+        return row
 
     def _connect(self) -> None:
         self.model.activated.connect(self._choose_model)
