@@ -30,8 +30,13 @@ def _settings() -> QSettings:
 
 def _read_bool(settings: QSettings, key: str, default: bool) -> bool:
     """Read a switch. In an .ini file it is a text."""
-    value = settings.value(key, default)
-    return value if isinstance(value, bool) else str(value).lower() in ("true", "1")
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(settings.value(key)).lower(), default)
+
+
+def _read_text(settings: QSettings, key: str) -> str:
+    """Read a text; empty if there is none."""
+    value = settings.value(key)
+    return value if isinstance(value, str) else ""
 
 
 def default_folder() -> Path:
@@ -44,7 +49,7 @@ def load_preferences() -> Preferences:
     """Return the stored preferences. What is missing or makes no sense has its default."""
     settings, default = _settings(), Preferences(folder=default_folder())
     theme = next((theme for theme in THEMES if theme == settings.value("theme")), default.theme)
-    stored = str(settings.value("recordings", ""))
+    stored = _read_text(settings, "recordings")
     return Preferences(
         theme=theme,
         folder=Path(stored) if stored and Path(stored).is_dir() else default.folder,
@@ -94,7 +99,7 @@ def save_window(geometry: QByteArray, state: QByteArray) -> None:
 def load_addresses() -> dict[Kind, str]:
     """Return where the streams were sent last, by their kind; empty texts for the default."""
     settings = _settings()
-    return {kind: str(settings.value(f"streams/{kind}", "")) for kind in KINDS}
+    return {kind: _read_text(settings, f"streams/{kind}") for kind in KINDS}
 
 
 def save_address(kind: Kind, where: str) -> None:

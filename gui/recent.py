@@ -31,7 +31,8 @@ def remember(text: str) -> None:
 
 def last_folder() -> str:
     """Return the folder of the file or folder that was opened last; empty before the first one."""
-    return str(QSettings("canthus", "canthus").value(FOLDER_KEY, "") or "")
+    folder = QSettings("canthus", "canthus").value(FOLDER_KEY)
+    return folder if isinstance(folder, str) else ""
 
 
 def last_address() -> str:

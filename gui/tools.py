@@ -21,7 +21,7 @@ from canthus.gui.panels.performance import PerformancePanel
 from canthus.gui.panels.streams import StreamsPanel
 from canthus.gui.panels.tracking import TrackingPanel
 from canthus.gui.person import PersonMenu
-from canthus.gui.playback import Ended
+from canthus.gui.playback import Ended, Failed
 from canthus.gui.preferences import (
     load_preferences,
     load_style,
@@ -80,6 +80,7 @@ class Tools(QObject):
         self._recording.setObjectName("recording")
         self._recording.setDefaultAction(self.record)
         self._recording.setFocusPolicy(Qt.FocusPolicy.NoFocus)
+        self._recording.setMinimumWidth(self._recording.fontMetrics().horizontalAdvance(self.tr("Starting…")) + 48)
         window.menus.bar.setCornerWidget(self._recording)
         self._connect()
         self._restore()
@@ -274,7 +275,7 @@ class Tools(QObject):
             return
         stream, shown = self._window.stream, self._window.shown
         playback = stream.playback
-        if shown is None or playback is None:
+        if shown is None or playback is None or isinstance(self._window.state, Failed):
             self._window.show_hint(self.tr("There is nothing to record"))
             return
         video = recording_path(self.preferences.folder, ".mp4")
@@ -334,9 +335,9 @@ class Tools(QObject):
         self._window.show_hint(hint)
 
     def _stop_at_the_end(self) -> None:
-        playback = self._window.stream.playback
-        at_end = isinstance(self._window.state, Ended) and playback is not None and not playback.loop
-        if self._recorder is not None and (at_end or playback is None):
+        playback, state = self._window.stream.playback, self._window.state
+        at_end = playback is None or isinstance(state, Failed) or (isinstance(state, Ended) and not playback.loop)
+        if self._recorder is not None and at_end:
             self._recorder.stop()
 
     def _show_rescued(self, paths: list[Path]) -> None:

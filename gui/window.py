@@ -43,7 +43,7 @@ from canthus.gui.window_size import MINIMUM_SIZE, first_size, fitted_geometry
 from canthus.runtime.errors import InputError
 from canthus.runtime.types import Frame
 
-HINT_MS = 2500
+HINT_MS, READING_MS = 2500, 60  # at least, and for each letter
 STATUS_MS = 250
 
 PATIENCE_SECONDS = 3.0
@@ -83,7 +83,6 @@ class Window(QMainWindow):
         self.cameras = CameraWatcher(self)
         self._hint_timer = QTimer(self)
         self._hint_timer.setSingleShot(True)
-        self._hint_timer.setInterval(HINT_MS)
         self._hint_timer.timeout.connect(self._refresh)
         self._build()
         self.help = HelpSheet(self)
@@ -173,6 +172,7 @@ class Window(QMainWindow):
     def _build(self) -> None:
         self.setWindowTitle("canthus")
         self.setStyleSheet(BAR_STYLE + MENU_STYLE)
+        self.setMinimumSize(MINIMUM_SIZE)
         self._menu_bar = QMenuBar(self)
         self.setMenuBar(self._menu_bar)
         self.menus = add_menus(self._menu_bar)
@@ -186,7 +186,6 @@ class Window(QMainWindow):
         column.addWidget(self.controls)
         column.addWidget(self._bar)
         self._pages = QStackedWidget()
-        self._pages.setMinimumSize(MINIMUM_SIZE)
         self._pages.addWidget(self._body)
         self._pages.addWidget(self.start_page)
         self.setCentralWidget(self._pages)
@@ -273,7 +272,7 @@ class Window(QMainWindow):
             self.close()
 
     def show_hint(self, hint: str) -> None:
-        """Show a hint for `HINT_MS`; on the start page, until something else is shown."""
+        """Show a hint for as long as reading it takes; on the start page, until something else is shown."""
         if hint and not self._list:
             self.start_page.show_note(hint)
             return
@@ -281,7 +280,7 @@ class Window(QMainWindow):
         self._refresh()
         if hint:
             self.view.show_hint(hint)
-            self._hint_timer.start()
+            self._hint_timer.start(max(HINT_MS, READING_MS * len(hint)))
 
     def _take_state(self) -> None:
         state = self._stream.states.take()

@@ -291,7 +291,11 @@ class VideoFile(Closeable):
 
 def _describe_unreadable(path: Path, error: Exception) -> str:
     """Return what is wrong with a file that FFmpeg cannot open, and what to try."""
-    if not path.stat().st_size:
+    try:
+        size = path.stat().st_size
+    except OSError as missing:  # since it was opened first
+        return f"cannot be read any more ({missing.strerror})"
+    if not size:
         return "not a readable video (it is empty); copy or record it again"
     copy = shlex.join(["ffmpeg", "-err_detect", "ignore_err", "-i", str(path), "-c", "copy", f"{path.stem}-copy.mkv"])
     return (

@@ -184,11 +184,11 @@ def test_stored_nonsense_is_ignored(qt: QApplication) -> None:
     settings = QSettings("canthus", "canthus")
     settings.clear()
     settings.setValue("theme", "pink")
-    settings.setValue("folder", "/no/such/folder")
+    settings.setValue("recordings", "/no/such/folder")
     settings.setValue("overlay/lines", "maybe")
     assert load_preferences().theme == "system"
     assert load_preferences().folder.is_dir()
-    assert not load_style(OverlayStyle()).lines
+    assert load_style(OverlayStyle()).lines
     save_style(OverlayStyle(trails=True, mirrored=True))
     assert load_style(OverlayStyle()) == OverlayStyle(trails=True)
 

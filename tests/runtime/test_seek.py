@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 
+from canthus.runtime.errors import InputError
 from canthus.runtime.seek import SeekableVideo
 
 RATE = 10
@@ -46,3 +47,12 @@ def test_the_duration_is_that_of_the_frames(clip):
 def test_a_cancelled_jump_ends_early(clip):
     with SeekableVideo(clip) as video:
         assert not list(video.frames_from(2.0, cancelled=lambda: True))
+
+
+def test_a_file_that_is_deleted_while_it_plays_is_an_error_of_the_user(clip, tmp_path):
+    path = tmp_path / clip.name
+    path.write_bytes(clip.read_bytes())
+    with SeekableVideo(path) as video:
+        path.unlink()
+        with pytest.raises(InputError, match="cannot be read any more"):
+            list(video.frames_from(3.0))
