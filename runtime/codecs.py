@@ -107,7 +107,10 @@ CODECS |= _hardware_codecs()
 VIDEO_SUFFIXES = (*_H264, ".webm")
 """Formats that store a timestamp for each frame. In an .avi or .mpg frames would change their order."""
 
-DEFAULT_CODECS = {".webm": "vp9"}
+DEFAULT_CODECS = {".webm": ("vp9", "av1"), ".flv": ("h264", "h264")}
+USUAL_CODECS = ("h264", "hevc")
+"""The default for sources of 8 bits, and for those of more, which stay as they are."""
+
 DEFAULT_ALPHA_CODECS = {".mov": "prores", ".webm": "vp9", ".mkv": "ffv1"}
 
 
@@ -115,27 +118,33 @@ DEFAULT_ALPHA_CODECS = {".mov": "prores", ".webm": "vp9", ".mkv": "ffv1"}
 class Encoding:
     """How a video is encoded. None stands for the default."""
 
-    codec: str | None = None  # of CODECS; None = H.264, in a .webm VP9
+    codec: str | None = None  # of CODECS; None = by the suffix and the bits of the source
     crf: int | None = None  # quality, 0 = best
     pixels: str | None = None  # FFmpeg's name of a format of pixels
     alpha: bool = False  # write frames (H, W, 4) RGBA
     tone_map: bool = False  # write HDR sources as SDR
 
 
-def codec_for(path: Path, encoding: Encoding) -> Codec:
+def codec_for(path: Path, encoding: Encoding, source: str) -> Codec:
     """Return the codec for a file, after a check that the encoding is possible.
+
+    source: FFmpeg's name of the format of pixels of the source.
 
     Raises:
         InputError: If the suffix is not one of VIDEO_SUFFIXES, or does not store the codec, or the codec has no such
             quality or format of pixels.
     """
     check_suffix(path, VIDEO_SUFFIXES, "output format")
+    pixels = encoding.pixels
+    if pixels is not None and pixels not in av.video.format.names:
+        raise UsageError(f"--pix-fmt {pixels}: FFmpeg has no such format of pixels (expected yuv420p, yuv420p10le ...)")
     suffix = path.suffix.lower()
     if encoding.alpha:
         check_suffix(path, tuple(DEFAULT_ALPHA_CODECS), "format of a transparent video")
         name = encoding.codec or DEFAULT_ALPHA_CODECS[suffix]
     else:
-        name = encoding.codec or DEFAULT_CODECS.get(suffix, "h264")
+        many_bits = has_many_bits(pixels or source) and not encoding.tone_map
+        name = encoding.codec or DEFAULT_CODECS.get(suffix, USUAL_CODECS)[many_bits]
     codec = CODECS[name]
     if suffix not in codec.suffixes:
         raise UsageError(f"{path}: cannot store {name} (expected {', '.join(codec.suffixes)})")
@@ -149,8 +158,8 @@ def codec_for(path: Path, encoding: Encoding) -> Codec:
     if codec.hardware:
         check_encoder(codec.encoder, codec.pixels[0], codec.device, HARDWARE_CODECS)
     known = pixel_formats(codec)
-    if encoding.pixels is not None and encoding.pixels not in known:
-        raise UsageError(f"--pix-fmt {encoding.pixels}: {name} cannot encode it (expected {', '.join(known)})")
+    if pixels is not None and pixels not in known:
+        raise UsageError(f"--pix-fmt {pixels}: {name} cannot encode it (expected {', '.join(known)})")
     return codec
 
 

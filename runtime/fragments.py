@@ -100,7 +100,7 @@ def _add_copy(target: av.container.OutputContainer, stream: av.stream.Stream) ->
     """Add a stream to which the packets of another one are copied."""
     name = stream.codec_context.name if stream.type == "video" and stream.codec_context else ""
     copied = target.add_stream_from_template(stream, opaque="av1" in name or "dav1d" in name or None)  # no encoder
-    if name == "hevc":
+    if name in ("hevc", "prores"):  # of several tags, FFmpeg would take the first
         copied.codec_context.codec_tag = stream.codec_context.codec_tag
     return copied
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from canthus.runtime.addresses import SCHEMES, is_address
 from canthus.runtime.errors import UsageError
@@ -30,9 +30,16 @@ class Outputs:
     trace: Path | None = None  # what the networks found; see `canthus replay`
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; `{self.prog} --help` shows all options\n")
+
+
 def command_parser(prog: str, description: str, examples: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows the description and the examples with their line breaks."""
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=prog,
         description=description,
         epilog=examples,
@@ -194,6 +201,14 @@ def add_output_options(parser: argparse.ArgumentParser, overlay: str, overlay_he
         help="what to draw, separated by commas: points, lines, ids, pose (the axes of the head), gaze (a ray from "
         "each pupil), expressions (a small bar chart) (default: points,lines,ids)",
     )
+
+
+def check_used(parser: argparse.ArgumentParser, args: argparse.Namespace, purpose: str, *names: str) -> None:
+    """End the command if an option is given that has no effect. purpose: what would make use of these options."""
+    for name in names:
+        value = getattr(args, name)
+        if value != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} has no effect without {purpose}")
 
 
 def outputs_from_args(args: argparse.Namespace) -> Outputs:

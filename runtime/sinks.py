@@ -57,9 +57,12 @@ RGB_FORMATS = ("bgra", "argb", "rgb24", "bgr0")
 """FFmpeg's names of formats of pixels without a color matrix."""
 
 
-def check_video(path: Path, overwrite: bool, encoding: Encoding | None = None) -> None:
-    """Raise InputError if `VideoSink` cannot write `path`. Call it before long work starts."""
-    codec_for(path, encoding or Encoding())
+def check_video(path: Path, overwrite: bool, encoding: Encoding, pixels: str) -> None:
+    """Raise InputError if `VideoSink` cannot write `path`. Call it before long work starts.
+
+    pixels: FFmpeg's name of the format of pixels of the source.
+    """
+    codec_for(path, encoding, pixels)
     check_output(path, overwrite)
 
 
@@ -80,7 +83,7 @@ class VideoSink(Closeable):
         path: The video to write. Its suffix must be one of VIDEO_SUFFIXES.
         source: Its size, pixel aspect, colors, audio and subtitles are used. An odd width or height is reduced by one,
             because most formats of pixels need even sides.
-        encoding: The codec and its options. The default is H.264, in a .webm VP9.
+        encoding: The codec and its options.
         begin: Seconds from the first frame of the source to the first one that is written.
         draft: The draft of a stopped run, whose packets `copy` writes. None: a new one.
 
@@ -97,7 +100,7 @@ class VideoSink(Closeable):
         draft: Draft | None = None,
     ) -> None:
         self._encoding = encoding or Encoding()
-        self._codec = codec_for(path, self._encoding)
+        self._codec = codec_for(path, self._encoding, source.pixels)
         self._width, self._height = source.width // 2 * 2, source.height // 2 * 2
         self._last = -1  # timestamp of the last frame, in ticks
         self._pending: av.Packet | None = None  # written when the time of the next one is known
@@ -194,9 +197,16 @@ class VideoSink(Closeable):
 
     @property
     def audio_error(self) -> str:
-        """Why the audio or the subtitles are incomplete, or empty."""
-        left_out = ", ".join(sorted(set(self._subtitles.left_out)))
-        return self._audio.error or (f"subtitles left out: the format does not store {left_out}" if left_out else "")
+        """Why the audio is incomplete, or empty."""
+        return self._audio.error
+
+    @property
+    def incomplete(self) -> str:
+        """What is missing of the audio and the subtitles, or empty."""
+        audio = f"the audio is incomplete ({self.audio_error})" if self.audio_error else ""
+        codecs = ", ".join(sorted(set(self._subtitles.left_out)))
+        subtitles = f"the subtitles are left out (the format does not store {codecs})" if codecs else ""
+        return "; ".join(text for text in (audio, subtitles) if text)
 
     def write(self, image: NDArray[np.uint8] | NDArray[np.uint16], seconds: float) -> None:
         """Add a frame that is shown from `seconds` on.

@@ -205,7 +205,8 @@ def _seconds(packet: av.Packet) -> float:
 
 SUBTITLE_CODECS = {
     "mov_text": ("mp4", "ipod", "mov"),
-    **dict.fromkeys(("subrip", "ass", "webvtt", "hdmv_pgs_subtitle", "dvd_subtitle"), ("matroska",)),
+    "webvtt": ("matroska", "webm"),
+    **dict.fromkeys(("subrip", "ass", "hdmv_pgs_subtitle", "dvd_subtitle"), ("matroska",)),
 }
 """Subtitle codecs, and FFmpeg's names of the formats that store them. They are copied or left out."""
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -89,7 +90,7 @@ class VideoRun:
             return True
         if not has_many_bits(source):
             return False
-        codec = codec_for(self.outputs.overlay, self.options.encoding)
+        codec = codec_for(self.outputs.overlay, self.options.encoding, source)
         return has_many_bits(select_pixels(codec, self.options.encoding, source))
 
 
@@ -122,7 +123,7 @@ class VideoOutputs:
                 "source": describe_video(run.file, run.options.origin),
                 "model": describe_model(run.settings, backend.name),
                 "scheme": describe_points(backend.scheme),
-                "settings": describe_settings(run.settings),
+                "settings": describe_settings(run.settings) | self._describe_selection(),
             }
             self.table = TableSink(
                 run.outputs.table,
@@ -137,6 +138,11 @@ class VideoOutputs:
         if run.can_resume and (draft := self.outputs[0].draft):
             with draft.writing():
                 self.checkpoints = Checkpoints(draft.folder, run.identity())
+
+    def _describe_selection(self) -> dict[str, object]:
+        """Return which frames of the source were read."""
+        selection = asdict(self._run.options.selection)
+        return selection | {"end": selection["end"] if math.isfinite(selection["end"]) else None}
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Save a checkpoint, if a later run could go on with it."""
@@ -161,7 +167,7 @@ def outputs_claimed(run: VideoRun) -> Iterator[None]:
     """Reserve the outputs in the block, and check that they can be written."""
     outputs, encoding = run.outputs, run.options.encoding
     checks: tuple[tuple[Path | None, Callable[[Path, bool], object]], ...] = (
-        (outputs.overlay, partial(check_video, encoding=encoding)),
+        (outputs.overlay, partial(check_video, encoding=encoding, pixels=run.file.pixels)),
         (outputs.table, check_table),
         (outputs.trace, check_trace),
     )

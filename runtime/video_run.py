@@ -47,7 +47,7 @@ class Report:
     frames: int
     frames_with_faces: int
     damage: str  # what could not be decoded, or empty
-    audio_error: str  # why the audio or the subtitles of the overlay are incomplete, or empty
+    incomplete: str  # what is missing of the audio and the subtitles of the overlay, or empty
 
 
 class _Result(NamedTuple):
@@ -98,7 +98,7 @@ def process_video(
             keep_written(run, sinks)
             raise
     # Read after the sinks are closed: the rest of the audio is copied on close.
-    return Report(done.frames, done.with_faces, file.damaged, sinks.overlay.audio_error if sinks.overlay else "")
+    return Report(done.frames, done.with_faces, file.damaged, sinks.overlay.incomplete if sinks.overlay else "")
 
 
 def _write(run: VideoRun, sinks: VideoOutputs, results: "_Begun", on_frame: OnFrame | None) -> Progress:

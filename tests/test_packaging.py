@@ -31,6 +31,13 @@ def test_every_requirement_is_pinned():
     assert {re.split(r"[><=]", one)[0].lower().replace("_", "-") for one in wanted} <= pins
 
 
+def test_every_extra_that_a_command_names_exists():
+    texts = [path.read_text() for path in REPOSITORY.rglob("*.md") if ".venv" not in path.parts]
+    named = {extra for text in texts for found in re.findall(r"\.\[([a-z,-]+)\]", text) for extra in found.split(",")}
+    assert "cluster" in named
+    assert named <= set(PROJECT["project"]["optional-dependencies"])
+
+
 def test_pre_commit_runs_the_ruff_that_is_pinned():
     hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text()
     assert re.findall(r"ruff-pre-commit\n\s+rev: v(\S+)", hooks) == [PINS["ruff"]]

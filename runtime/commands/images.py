@@ -14,6 +14,7 @@ from canthus.runtime.options import (
     add_landmarker_options,
     add_measure_options,
     add_output_options,
+    check_used,
     command_parser,
     outputs_from_args,
     settings_from_args,
@@ -75,7 +76,15 @@ def command(arguments: list[str]) -> int:
     if not (args.output or args.table):
         parser.error("nothing to write: give --table FILE, -o FOLDER, or both")
 
+    if not args.output:
+        check_used(parser, args, "-o", "draw", "no_lines")
+    if not args.table:
+        check_used(parser, args, "--table", "faces_only")
+    if not args.ray:
+        check_used(parser, args, "--ray", "gpus", "fetch")
     outputs, settings = outputs_from_args(args), settings_from_args(args)
+    if not settings.measures:
+        check_used(parser, args, "--measures", "focal", "person")
     if is_batch(args, args.sources, folders=False):
         return _process_many(args, outputs, settings)
     report = process_images(Path(args.sources[0]), outputs, settings)

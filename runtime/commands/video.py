@@ -19,6 +19,7 @@ from canthus.runtime.options import (
     add_measure_options,
     add_output_options,
     add_trace_option,
+    check_used,
     command_parser,
     outputs_from_args,
     positive_int,
@@ -101,13 +102,23 @@ def command(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     if not (args.output or args.table or args.record_trace):
         parser.error("nothing to write: give -o OVERLAY.mp4, --table FILE, or both")
+    if not args.output:
+        check_used(parser, args, "-o", "codec", "crf", "pix_fmt", "overlay_only", "tone_map", "draw", "no_lines")
+    if not args.table:
+        check_used(parser, args, "--table", "faces_only")
     many = is_batch(args, args.sources) and not is_one_file(args, _file_suffixes())
     if many and (args.table == Path("-") or args.record_trace):
         parser.error("several videos cannot be written to standard output, or to one trace: give --table FOLDER")
+    if not many:
+        check_used(parser, args, "several videos", "table_format")
+    if not args.ray:
+        check_used(parser, args, "--ray", "gpus", "fetch")
     if many and args.resume:
         parser.error("--resume is for one video; the same command for several skips the finished ones")
 
     outputs, settings, options = outputs_from_args(args), settings_from_args(args), _video_options(args)
+    if not (settings.measures or args.record_trace):
+        check_used(parser, args, "--measures", "focal", "person")
     if many:
         return _process_many(args, outputs, VideoWork(outputs, settings, options))
     source = args.sources[0]
@@ -156,7 +167,7 @@ class VideoWork:
         origin = task.origin or (task.source if task.source != str(source) else "")
         options = replace(self.options, resume=True, unattended=True, origin=origin)
         report = process_video(source, paths, self.settings, show, options)
-        damage = "; ".join(text for text in (report.damage, report.audio_error) if text)
+        damage = "; ".join(text for text in (report.damage, report.incomplete) if text)
         return dict(zip(FIGURES, (report.frames, report.frames_with_faces, damage), strict=True))
 
 
@@ -201,7 +212,8 @@ def _add_video_options(parser: argparse.ArgumentParser) -> None:
         choices=(*CODEC_NAMES, *HARDWARE_CODECS),
         metavar="NAME",
         help=f"of the overlay: {', '.join(CODEC_NAMES)}, or an encoder of a GPU such as h264_nvenc, hevc_vaapi, "
-        "h264_videotoolbox or hevc_qsv (default: h264; vp9 in a .webm)",
+        "h264_videotoolbox or hevc_qsv (default: h264, of a source with more than 8 "
+        "bits hevc; in a .webm vp9 and av1)",
     )
     parser.add_argument(
         "--hwaccel",
@@ -248,5 +260,5 @@ def _print_report(source: str, outputs: Outputs, report: "Report") -> None:
     )
     if report.damage:
         print(f"canthus video: {source}: is damaged ({report.damage}); the rest was processed", file=sys.stderr)
-    if report.audio_error:
-        print(f"canthus video: {outputs.overlay}: the audio is incomplete ({report.audio_error})", file=sys.stderr)
+    if report.incomplete:
+        print(f"canthus video: {outputs.overlay}: {report.incomplete}", file=sys.stderr)

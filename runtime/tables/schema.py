@@ -140,17 +140,20 @@ class Schema:
         rows["points"], rows["scores"] = points[..., :2], points[..., 2]
         rows["measures"] = values[:, 6 + 3 * self.points :]
 
-    def describe(self, details: Mapping[str, object] | None = None) -> dict[str, object]:
+    def describe(self, details: Mapping[str, object] | None = None, faces_only: bool = False) -> dict[str, object]:
         """Return the metadata of a table: its versions, its columns, and `details` of the run.
+
+        faces_only: The table has no row for a frame without a face.
 
         It contains no time, so that the same run writes the same file.
         """
         columns = [column._asdict() for name, column in COLUMNS.items() if name not in ("frame", "seconds", "picture")]
+        others = "none without a face" if faces_only else "one without a face if there is none"
         place = [COLUMNS[name]._asdict() for name in self.place]
         described: dict[str, object] = {
             "schema": SCHEMA_VERSION,
             "canthus": metadata.version("canthus"),
-            "rows": f"one for each face of each {self.kind.removesuffix('s')}; one without a face if there is none",
+            "rows": f"one for each face of each {self.kind.removesuffix('s')}; {others}",
             "points": self.points,
             **(details or {}),
             "columns": [*place, *columns],

@@ -76,7 +76,7 @@ class TableSink(Closeable):
         self._path, self._schema, self._faces_only = path, schema, faces_only
         self.draft: Draft | None = None
         self._failed = False
-        metadata = schema.describe(details)
+        metadata = schema.describe(details, faces_only)
         if path == STDOUT:
             file = _open_stdout()
             with self._writing():

@@ -156,7 +156,7 @@ def write_overlay(path: Path) -> None:
         output.unlink(missing_ok=True)
     report = process_video(path, outputs, pipeline.Settings())
     assert outputs.table.is_file()
-    assert "\n" not in report.damage + report.audio_error
+    assert "\n" not in report.damage + report.incomplete
     with VideoFile(outputs.overlay) as video:
         frames = sum(1 for _ in video)
         assert frames == report.frames, f"{frames} frames in the overlay, {report.frames} were reported"

@@ -190,3 +190,25 @@ def test_debug_shows_debug_messages_and_a_traceback(run, capsys):
     with pytest.raises(InputError):
         run(work, "--debug")
     assert "canthus: details\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["video", "a.mp4", "--table", "t.csv", "--crf", "3"], "--crf has no effect without -o"),
+        (["video", "a.mp4", "--table", "t.csv", "--overlay-only"], "--overlay-only has no effect without -o"),
+        (["video", "a.mp4", "-o", "o.mp4", "--faces-only"], "--faces-only has no effect without --table"),
+        (["video", "a.mp4", "--table", "t.csv", "--focal", "900"], "--focal has no effect without --measures"),
+        (["video", "a.mp4", "--table", "t.csv", "--table-format", "npz"], "--table-format has no effect without"),
+        (["video", "a", "b", "--table", "t", "--fetch"], "--fetch has no effect without --ray"),
+        (["images", "a", "--table", "t.csv", "--draw", "lines"], "--draw has no effect without -o"),
+        (["video", "a.mp4", "--table", "t.csv", "--every", "0"], "argument --every: '0' is not a positive integer"),
+    ],
+)
+def test_wrong_usage_is_one_line(capsys, words, message):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(words)
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.endswith(f"; `canthus {words[0]} --help` shows all options\n")
+    assert error.count("\n") == 1

@@ -12,6 +12,7 @@ from canthus.runtime.codecs import CODECS, Encoding, pixel_formats
 from canthus.runtime.draw import draw
 from canthus.runtime.draw_video import draw_alone, widen_drawing
 from canthus.runtime.sinks import VideoSink
+from canthus.runtime.tables import read_table
 from canthus.runtime.types import Faces
 from canthus.runtime.video_file import DeepFrame, Selection, VideoFile
 from support.shape import SHAPE
@@ -58,6 +59,9 @@ def test_part_of_a_video_keeps_the_numbers_and_times_of_the_source(tmp_path, opt
     table = rows(tmp_path / "t.csv")
     assert [int(row["frame"]) for row in table] == frames
     assert [float(row["seconds"]) for row in table] == pytest.approx([TIMES[frame] for frame in frames], abs=1e-6)
+    settings = read_table(tmp_path / "t.csv").metadata["settings"]
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        assert settings[name.removeprefix("--")] == float(value.removeprefix("0:0"))
     expected = [TIMES[frame] - TIMES[frames[0]] for frame in frames]
     assert np.subtract(opened(tmp_path / "o.mp4")[2], opened(tmp_path / "o.mp4")[2][0]) == pytest.approx(expected)
     with av.open(str(tmp_path / "o.mp4")) as file:
@@ -77,7 +81,8 @@ def test_part_of_a_video_keeps_the_numbers_and_times_of_the_source(tmp_path, opt
         (["--table", "{output}"], "o.mp4: is given for two outputs; choose another name for one"),
         (["--codec", "prores"], "cannot store prores (expected .mov, .mkv)"),
         (["--codec", "h264", "--crf", "70"], "--crf 70: not a quality of h264 (expected 0 to 51"),
-        (["--pix-fmt", "yuv999"], "--pix-fmt yuv999: h264 cannot encode it (expected yuv420p,"),
+        (["--pix-fmt", "bgra"], "--pix-fmt bgra: h264 cannot encode it (expected yuv420p,"),
+        (["--pix-fmt", "yuv999"], "--pix-fmt yuv999: FFmpeg has no such format of pixels"),
         (["--overlay-only"], "unsupported format of a transparent video (supported: .mov, .webm, .mkv)"),
     ],
 )
@@ -120,6 +125,22 @@ def test_each_codec_keeps_times_and_bits(tmp_path, codec, suffix, eight, ten):
         assert found[1] == written
         assert found[2] == pytest.approx(TIMES, abs=1e-3)
         (tmp_path / f"o{suffix}").unlink()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "encoding", "codec", "written"),
+    [
+        (".mp4", Encoding(), "hevc", "yuv420p10le"),
+        (".webm", Encoding(), "libdav1d", "yuv420p10le"),
+        (".flv", Encoding(), "h264", "yuv420p"),
+        (".mp4", Encoding(pixels="yuv420p"), "h264", "yuv420p"),
+        (".mp4", Encoding(tone_map=True), "h264", "yuv420p"),
+    ],
+)
+def test_ten_bits_stay_ten_bits_without_a_codec(tmp_path, suffix, encoding, codec, written):
+    source = write_video(tmp_path / "in.mkv", TIMES, pixels="yuv420p10le")
+    copy(source, tmp_path / f"o{suffix}", encoding, deep=True)
+    assert opened(tmp_path / f"o{suffix}")[:2] == (codec, written)
 
 
 def test_players_of_apple_accept_hevc(tmp_path):
@@ -216,6 +237,8 @@ def test_transparent_video_has_the_alpha_of_the_drawing(tmp_path, suffix, codec,
             sink.write(alone, seconds)
     with av.open(str(tmp_path / f"o{suffix}")) as file:
         stream = file.streams.video[0]
+        if stream.codec_context.name == "prores":  # by this tag, editors know that there is transparency
+            assert stream.codec_context.codec_tag == "ap4h"
         coder = av.CodecContext.create(decoder, "r") if decoder else None
         frames = [frame for packet in file.demux(stream) for frame in (coder or stream).decode(packet)]
         assert len(frames) == len(TIMES)
@@ -226,13 +249,18 @@ def test_transparent_video_has_the_alpha_of_the_drawing(tmp_path, suffix, codec,
 
 
 def write_subtitles(path):
-    """Write a video with two subtitles."""
-    text = "1\n00:00:00,100 --> 00:00:00,300\nfirst\n\n2\n00:00:00,500 --> 00:00:00,800\nsecond\n"
-    (path.parent / "s.srt").write_text(text)
-    write_video(path.parent / "bare.mp4", TIMES, audio="aac")
+    """Write a video with two subtitles: SubRip, or WebVTT in a .webm."""
+    text = "1\n00:00:00.100 --> 00:00:00.300\nfirst\n\n2\n00:00:00.500 --> 00:00:00.800\nsecond\n"
+    if path.suffix == ".webm":
+        bare, titles, text = "bare.webm", "s.vtt", f"WEBVTT\n\n{text}"
+        write_video(path.parent / bare, TIMES, codec="libvpx-vp9")
+    else:
+        bare, titles, text = "bare.mp4", "s.srt", text.replace(".", ",")
+        write_video(path.parent / bare, TIMES, audio="aac")
+    (path.parent / titles).write_text(text)
     with (
-        av.open(str(path.parent / "bare.mp4")) as video,
-        av.open(str(path.parent / "s.srt")) as srt,
+        av.open(str(path.parent / bare)) as video,
+        av.open(str(path.parent / titles)) as srt,
         av.open(str(path), "w") as file,
     ):
         streams = {stream.index: file.add_stream_from_template(stream) for stream in video.streams}
@@ -260,9 +288,17 @@ def subtitles(path):
 def test_subtitles_are_copied_or_named_as_left_out(tmp_path):
     source = write_subtitles(tmp_path / "in.mkv")
     assert [text for _, text in subtitles(source)] == [b"first", b"second"]
-    assert copy(source, tmp_path / "o.mkv").audio_error == ""
+    assert copy(source, tmp_path / "o.mkv").incomplete == ""
     assert subtitles(tmp_path / "o.mkv") == subtitles(source)
-    assert copy(source, tmp_path / "o.mp4").audio_error == "subtitles left out: the format does not store subrip"
+    left_out = copy(source, tmp_path / "o.mp4")
+    assert left_out.audio_error == ""
+    assert left_out.incomplete == "the subtitles are left out (the format does not store subrip)"
+
+
+def test_webm_keeps_its_subtitles(tmp_path):
+    source = write_subtitles(tmp_path / "in.webm")
+    assert copy(source, tmp_path / "o.webm").incomplete == ""
+    assert subtitles(tmp_path / "o.webm") == subtitles(source) != []
 
 
 @pytest.mark.parametrize("tick", [Fraction(1, 15_360), Fraction(1, 24_000), Fraction(1, 90_000), Fraction(1, 25)])

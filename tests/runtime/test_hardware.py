@@ -92,7 +92,7 @@ def test_real_trial_of_a_device_says_why_not_or_decodes(clip):
 def test_encoder_that_fails_is_one_line_before_any_work(tmp_path, monkeypatch, name):
     monkeypatch.setattr(hardware, "why_not_encoded", lambda *_: "no device")
     with pytest.raises(BackendError, match=rf"--codec {name}: cannot encode here \(no device; FFmpeg was built with"):
-        codec_for(tmp_path / "o.mkv", Encoding(name))
+        codec_for(tmp_path / "o.mkv", Encoding(name), "yuv420p")
 
 
 @pytest.mark.usefixtures("fake_networks")
