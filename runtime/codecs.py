@@ -135,15 +135,12 @@ def codec_for(path: Path, encoding: Encoding, source: str) -> Codec:
             quality or format of pixels.
     """
     check_suffix(path, VIDEO_SUFFIXES, "output format")
-    pixels = encoding.pixels
-    if pixels is not None and pixels not in av.video.format.names:
-        raise UsageError(f"--pix-fmt {pixels}: FFmpeg has no such format of pixels (expected yuv420p, yuv420p10le ...)")
     suffix = path.suffix.lower()
     if encoding.alpha:
         check_suffix(path, tuple(DEFAULT_ALPHA_CODECS), "format of a transparent video")
         name = encoding.codec or DEFAULT_ALPHA_CODECS[suffix]
     else:
-        many_bits = has_many_bits(pixels or source) and not encoding.tone_map
+        many_bits = _has_many_bits(encoding, source) and not encoding.tone_map
         name = encoding.codec or DEFAULT_CODECS.get(suffix, USUAL_CODECS)[many_bits]
     codec = CODECS[name]
     if suffix not in codec.suffixes:
@@ -158,9 +155,19 @@ def codec_for(path: Path, encoding: Encoding, source: str) -> Codec:
     if codec.hardware:
         check_encoder(codec.encoder, codec.pixels[0], codec.device, HARDWARE_CODECS)
     known = pixel_formats(codec)
-    if pixels is not None and pixels not in known:
-        raise UsageError(f"--pix-fmt {pixels}: {name} cannot encode it (expected {', '.join(known)})")
+    if encoding.pixels is not None and encoding.pixels not in known:
+        raise UsageError(f"--pix-fmt {encoding.pixels}: {name} cannot encode it (expected {', '.join(known)})")
     return codec
+
+
+def _has_many_bits(encoding: Encoding, source: str) -> bool:
+    """Return whether the video is to have more than 8 bits, as far as its codec is not given."""
+    try:
+        return has_many_bits(encoding.pixels or source)
+    except ValueError as error:
+        raise UsageError(
+            f"--pix-fmt {encoding.pixels}: FFmpeg has no such format of pixels (expected yuv420p, yuv420p10le ...)"
+        ) from error
 
 
 def pixel_formats(codec: Codec) -> list[str]:
