@@ -7,7 +7,6 @@ from typing import NamedTuple
 import numpy as np
 
 from canthus.runtime.measures.head import Floats
-from canthus.runtime.measures.pose import slices
 from canthus.runtime.wflw import POINTS
 
 FEATURES = (
@@ -73,8 +72,8 @@ class FaceFeatures(NamedTuple):
     pupils: tuple[tuple[float, float], tuple[float, float]]  # left and right: x, y in mm from the middle of the corners
 
 
-def features(flat: Floats) -> list[FaceFeatures]:
-    """Return the features of faces seen from the front, (2, N * 98) in mm as `points_on_heads` returns them.
+def features(flat: Floats) -> FaceFeatures:
+    """Return the features of a face seen from the front, (2, 98) in mm as `points_on_head` returns it.
 
     - Aspect of an eye: the mean distance of the three pairs of lid points over the distance of the corners (the eye
       aspect ratio of Soukupova and Cech, 2016, with three pairs).
@@ -84,11 +83,7 @@ def features(flat: Floats) -> list[FaceFeatures]:
     - Brows: height of the inner or outer end above the line through the corners of the eye; distance of the inner ends.
     - Raise and drop: height of the upper and lower edge of the lips above the base of the nose.
     """
-    return [_features_of_face(*(flat[:, part] @ _WEIGHTS).tolist()) for part in slices(flat.shape[1] // POINTS)]
-
-
-def _features_of_face(along_x: list[float], along_y: list[float]) -> FaceFeatures:
-    """Return the features of a face from its _DIFFERENCES along x and y."""
+    along_x, along_y = flat.dot(_WEIGHTS).tolist()
     a, b, c, d, e, f, g, h, i, left, right, width, brows = map(math.hypot, along_x[:_DISTANCES], along_y[:_DISTANCES])
     out_left, out_right, *_, left_x, right_x = along_x[_DISTANCES:]
     # y grows downwards.

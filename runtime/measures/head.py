@@ -38,28 +38,27 @@ YAWS = np.arange(-90.0, 91.0, YAW_STEP)
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """The model. `table` has x, y, z in mm and 1 / (standard deviation in mm)² for each of YAWS and each point."""
+    """The model. `table` has x, y, z in mm and the variance in mm² for each of YAWS and each point."""
 
     shape: Floats  # (98, 3) mm, without the offsets of the contour
     table: Floats  # (13, 98, 4)
 
-    def rows_at(self, yaw: float, out: Floats) -> None:
-        """Set `out` (5, 98) to x, y, z, 1 and 1 / variance of the points at a yaw in degrees, interpolated linearly."""
+    def rows_at(self, yaw: float) -> Floats:
+        """Return x, y, z and variance of the points at a yaw in degrees, (4, 98), interpolated linearly."""
         place = min(max((yaw + 90.0) / YAW_STEP, 0.0), len(YAWS) - 1.000001)
         values, change = self._pieces[int(place)]
-        np.multiply(change, place % 1, out=out)
-        out += values
+        rows: Floats = change * (place % 1)
+        rows += values
+        return rows
 
     def shape_at(self, yaw: float) -> Floats:
         """Return x, y and z of the points at a yaw in degrees, (3, 98)."""
-        rows = np.empty((5, len(self.shape)))
-        self.rows_at(yaw, rows)
-        return rows[:3]
+        return self.rows_at(yaw)[:3]
 
     @cached_property
     def _pieces(self) -> Floats:
-        """The rows between two of YAWS: (12, 2, 5, 98) the values at the first one, and their change to the second."""
-        rows = np.insert(self.table, 3, 1, axis=2).swapaxes(1, 2)
+        """The rows between two of YAWS: (12, 2, 4, 98) the values at the first one, and their change to the second."""
+        rows = self.table.swapaxes(1, 2)
         return np.stack([rows[:-1], np.diff(rows, axis=0)], axis=1)
 
 
@@ -74,7 +73,7 @@ def make_head(shape: Floats, contour_offsets: Floats, deviations: Floats) -> Hea
     table = np.empty((len(YAWS), POINTS, 4))
     table[..., :3] = shape
     table[:, list(CONTOUR), :3] += contour_offsets
-    table[..., 3] = 1 / deviations**2
+    table[..., 3] = deviations**2
     return Head(shape, table)
 
 

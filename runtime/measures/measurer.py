@@ -9,21 +9,19 @@ from numpy.typing import NDArray
 
 from canthus.runtime.measures.blendshapes import BLENDSHAPES, blendshapes
 from canthus.runtime.measures.features import PLACE, FaceFeatures, features, mean_weights
-from canthus.runtime.measures.fit import fit_poses
-from canthus.runtime.measures.head import Floats, included_head
+from canthus.runtime.measures.fit import fit_pose
+from canthus.runtime.measures.head import Floats, Head, included_head
 from canthus.runtime.measures.known import KnownPerson
 from canthus.runtime.measures.person import NEUTRAL_PITCH, NEUTRAL_YAW, Person
 from canthus.runtime.measures.pose import (
     Camera,
     Pose,
-    Rotation,
-    Vector,
     angles_from_rotation,
     guess_camera,
     lines_of_sight,
-    points_on_heads,
+    points_on_head,
 )
-from canthus.runtime.measures.values import Measures, no_measures
+from canthus.runtime.measures.values import VALUES, Measures, no_measures
 from canthus.runtime.saved_state import Stateful
 from canthus.runtime.wflw import INNER_LIPS, LEFT_EYE, LEFT_PUPIL, OUTER_LIPS, POINTS, RIGHT_EYE, RIGHT_PUPIL
 
@@ -52,7 +50,7 @@ _SCORE_WEIGHTS = np.stack([mean_weights(part) for part in _PARTS], axis=1)
 
 _BROW_ENDS = [PLACE[name] for name in ("brow_inner_left", "brow_outer_left", "brow_inner_right", "brow_outer_right")]
 _BROW_DISTANCE, _LIP_GAP, _MOUTH_WIDTH = (PLACE[name] for name in ("brow_distance", "lip_gap", "mouth_width"))
-_SMILE = [BLENDSHAPES.index("mouthSmileLeft"), BLENDSHAPES.index("mouthSmileRight")]
+_SMILE_LEFT, _SMILE_RIGHT = BLENDSHAPES.index("mouthSmileLeft"), BLENDSHAPES.index("mouthSmileRight")
 
 
 class Measurer(Stateful):
@@ -112,35 +110,29 @@ class Measurer(Stateful):
         self._people = dict(zip(names, people, strict=True))
         if not people:
             return no_measures()
-        raw = points if raw is None else raw
-        # One face must not spoil the others. A sum of squares shows fastest whether all points are finite.
-        if not math.isfinite(np.vdot(points, points) + np.vdot(raw, raw)):
-            finite = (np.isfinite(points) & np.isfinite(raw)).all((1, 2))
-            points, raw = (np.where(finite[:, None, None], one, self._head.shape[:, :2]) for one in (points, raw))
-            scores = np.where(finite[:, None], scores, 0.0)
         camera = guess_camera(*size, self._focal)
-        lines = lines_of_sight(points, camera)
-        raw_lines = lines if raw is points else lines_of_sight(raw, camera)
+        lines = lines_of_sight((points, points if raw is None else raw), camera)
         certain: Floats = scores.astype(np.float64)
-        fit = fit_poses(self._head, lines, certain, [person.start for person in people])
-        flat = points_on_heads(fit.poses, raw_lines)
-        seen = map(_Seen, fit.poses.poses, fit.errors, features(flat), (certain @ _SCORE_WEIGHTS).tolist())
-        found = []
-        for index, (person, face) in enumerate(zip(people, seen, strict=True)):
-            rotation, translation = face.pose
-            person.pose = face.pose if face.error < MAX_ERROR and all(map(math.isfinite, translation)) else None
-            if (score := face.scores[-1]) > MIN_SCORE and person.head.is_due():
-                residuals = fit.distances[index] * fit.missed[:, index * POINTS : (index + 1) * POINTS]
-                person.head.add(rotation, residuals, score)
-            found.append(_measure(person, face, seconds))
-        limited = np.array([face.blendshapes for face in found], np.float32)
-        np.minimum(np.maximum(limited, 0, out=limited), 1, out=limited)
-        return Measures(
-            np.array([face.values for face in found], np.float32),
-            limited,
-            np.array([pose.rotation for pose in fit.poses.poses]),
-            np.array([face.gaze for face in found]),
-        )
+        if not math.isfinite(lines.sum()):  # one face must not spoil the others
+            finite = np.asarray(np.isfinite(lines).all((0, 2, 3)))
+            lines = np.where(finite[:, None, None], lines, lines_of_sight([self._head.shape[None, :, :2]], camera))
+            certain *= finite[:, None]
+        faces = zip(people, *lines, certain, strict=True)
+        seen = [_see(self._head, person, _Inputs(*inputs)) for person, *inputs in faces]
+        found = [_measure(person, face, seconds) for person, face in zip(people, seen, strict=True)]
+        numbers = np.array([face.values + face.blendshapes for face in found], np.float32)
+        values, shapes = numbers[:, : len(VALUES)], numbers[:, len(VALUES) :]
+        np.minimum(np.maximum(shapes, 0, out=shapes), 1, out=shapes)
+        gazes = np.array([face.gaze for face in found])
+        return Measures(values, shapes, np.array([face.pose.rotation for face in seen]), gazes)
+
+
+class _Inputs(NamedTuple):
+    """A face in a frame."""
+
+    lines: Floats  # (3, 98) lines of sight of the smoothed points
+    raw_lines: Floats  # (3, 98) of the points before smoothing
+    scores: Floats  # (98,)
 
 
 class _Seen(NamedTuple):
@@ -160,8 +152,18 @@ class _Measured(NamedTuple):
     gaze: Sequence[float]  # (3,) in the camera's axes
 
 
+def _see(head: Head, person: Person, face: _Inputs) -> _Seen:
+    """Fit the pose of a face and the head of its person, and return what the points look like from the front."""
+    fit = fit_pose(head, face.lines, face.scores, person.head.offsets, person.pose)
+    scores = face.scores.dot(_SCORE_WEIGHTS).tolist()
+    person.pose = fit.pose if fit.error < MAX_ERROR and math.isfinite(fit.pose.translation.sum()) else None
+    if scores[-1] > MIN_SCORE and person.head.is_due():
+        person.head.add(fit.pose.rotation, fit.missed, scores[-1])
+    return _Seen(fit.pose, fit.error, features(points_on_head(fit.pose, fit.shape[2], face.raw_lines)), scores)
+
+
 def _measure(person: Person, face: _Seen, seconds: float) -> _Measured:
-    rotation, translation = face.pose
+    rotation, translation = (part.tolist() for part in face.pose)
     raw = face.features.values
     yaw, pitch, roll = angles_from_rotation(rotation)
     left, right, mouth, everything = face.scores
@@ -182,7 +184,7 @@ def _measure(person: Person, face: _Seen, seconds: float) -> _Measured:
         math.degrees(math.atan2(-x, -z)), math.degrees(math.atan2(-y, math.hypot(x, z))), PUPIL_TRUST * max(trust),
         *eyes, *person.closed, left, right, person.is_blinking(seconds), person.blinks,
         raw[_LIP_GAP] / width, person.mouth_is_open, raw[_MOUTH_WIDTH] / width,
-        sum(min(max(shapes[side], 0.0), 1.0) for side in _SMILE) / 2, mouth,
+        (min(shapes[_SMILE_LEFT], 1.0) + min(shapes[_SMILE_RIGHT], 1.0)) / 2, mouth,
         _limited((inner_left + outer_left) / 16), _limited((inner_right + outer_right) / 16),
         max(_limited(frown), 0.0), person.calibrated,
     )  # fmt: skip
@@ -195,7 +197,7 @@ def _sines(x: float, y: float, rest_x: float, rest_y: float) -> tuple[float, flo
     return min(max(right, -MAX_SINE), MAX_SINE), min(max(down, -MAX_SINE), MAX_SINE)
 
 
-def _look(sines: Sequence[tuple[float, float]], weights: tuple[float, float]) -> Vector:
+def _look(sines: Sequence[tuple[float, float]], weights: tuple[float, float]) -> tuple[float, float, float]:
     """Return the direction in the axes of the head in which eyes with weights look; sines (2, 2) as `_sines`."""
     (left_x, left_y), (right_x, right_y) = sines
     left, right = weights
@@ -208,7 +210,7 @@ def _look(sines: Sequence[tuple[float, float]], weights: tuple[float, float]) ->
     return x / length, y / length, -math.sqrt(max(1 - x * x - y * y, 0.01)) / length
 
 
-def _turned(rotation: Rotation, vector: Vector) -> list[float]:
+def _turned(rotation: Sequence[Sequence[float]], vector: Sequence[float]) -> list[float]:
     """Return a vector after a rotation."""
     x, y, z = vector
     return [a * x + b * y + c * z for a, b, c in rotation]

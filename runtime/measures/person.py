@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from canthus.runtime.measures.features import PLACE, POPULATION
-from canthus.runtime.measures.fit import Start
 from canthus.runtime.measures.head import Floats
 from canthus.runtime.measures.known import KnownPerson, make_known
-from canthus.runtime.measures.pose import Pose, Rotation
+from canthus.runtime.measures.pose import Pose
 from canthus.runtime.wflw import CONTOUR, INNER_LIPS, OUTER_LIPS, POINTS
 
 NEUTRAL_SECONDS = 2.0
@@ -42,17 +41,16 @@ MOUTH_OPENS, MOUTH_CLOSES = 0.30, 0.24
 SHAPE_MEMORY = 100.0
 """How many frames the fit of the head remembers."""
 
-SHAPE_PRIOR = 20.0
-"""How many frames the mean head counts in the fit."""
+SHAPE_PRIOR, MOVING_PRIOR = 20.0, 400.0
+"""How many frames the mean head counts in the fit. The second is that of points that move with the jaw and the lips:
+they say little about the shape of the head."""
 
 SHAPE_EVERY = 5
 """The head is fitted again after this many frames."""
 
-_MOVING = np.array(sorted({*CONTOUR, *OUTER_LIPS, *INNER_LIPS}))
-"""Points that move with the jaw and the lips say little about the shape of the head."""
-
-_PRIORS = (np.delete(np.arange(POINTS), _MOVING), SHAPE_PRIOR), (_MOVING, 20 * SHAPE_PRIOR)
-"""Points, and how many frames their mean places count."""
+_IS_MOVING = np.isin(np.arange(POINTS), [*CONTOUR, *OUTER_LIPS, *INNER_LIPS])
+_PRIORS = np.where(_IS_MOVING, MOVING_PRIOR, SHAPE_PRIOR)
+_PRIOR_MATRICES = np.array([SHAPE_PRIOR, MOVING_PRIOR])[:, None, None] * np.eye(3)
 
 _MOUTH_WIDTH = PLACE["mouth_width"]
 
@@ -77,18 +75,16 @@ class FittedHead:
         self._frames += 1
         return self._frames % SHAPE_EVERY == 1  # neighboring frames say the same
 
-    def add(self, rotation: Rotation, residuals: Floats, weight: float) -> None:
-        """Add a frame: the rotation, and the way (2, 98) in mm from the fitted model to the points."""
-        rows = np.array(rotation[:2])
+    def add(self, rotation: Floats, residuals: Floats, weight: float) -> None:
+        """Add a frame: the rotation (3, 3), and the way (2, 98) in mm from the fitted model to the points."""
+        rows = rotation[:2]
         keep, gain = 1 - SHAPE_EVERY / SHAPE_MEMORY, weight * SHAPE_EVERY
         seen = residuals + rows @ self.offsets
         self._information = keep * self._information + gain * (rows.T @ rows)
         self._right = keep * self._right + gain * (rows.T @ seen)
-        offsets = np.empty((3, POINTS))
-        for points, prior in _PRIORS:
-            right = self._right[:, points] + prior * self._known[:, points]
-            offsets[:, points] = np.linalg.solve(self._information + prior * np.eye(3), right)
-        self.offsets = offsets
+        right = self._right + _PRIORS * self._known
+        still, moving = np.linalg.inv(self._information + _PRIOR_MATRICES)
+        self.offsets = np.where(_IS_MOVING, moving.dot(right), still.dot(right))
 
 
 class Person:
@@ -108,11 +104,6 @@ class Person:
         self._reference: list[float] = []  # aspect of each eye when it was open
         self._closed_since: float | None = None  # seconds, of both eyes
         self._seconds: float | None = None  # of the last frame
-
-    @property
-    def start(self) -> Start:
-        """Where the fit of the next pose starts."""
-        return Start(self.pose, self.head.offsets)
 
     @property
     def calibrated(self) -> float:

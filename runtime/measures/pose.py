@@ -21,11 +21,6 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.measures.head import Floats
 from canthus.runtime.wflw import POINTS
 
-Rotation = Sequence[Sequence[float]]
-"""A matrix (3, 3), from the axes of the head to those of the camera."""
-
-Vector = tuple[float, float, float]
-
 
 @dataclass(frozen=True)
 class Camera:
@@ -55,38 +50,23 @@ def guess_camera(width: int, height: int, focal: float | None = None) -> Camera:
     return Camera(float(max(width, height, 1)) if focal is None else focal, (width - 1) / 2, (height - 1) / 2)
 
 
-def lines_of_sight(points: NDArray[np.floating], camera: Camera) -> Floats:
-    """Return the lines of sight of points (N, 98, 2): (3, N * 98), in the camera's axes, with z = 1."""
-    lines = np.empty((3, len(points) * POINTS))
-    np.subtract(points.reshape(-1, 2).T, camera.center, out=lines[:2])
-    lines[:2] /= camera.focal
-    lines[2] = 1
+def lines_of_sight(points: Sequence[NDArray[np.floating]], camera: Camera) -> Floats:
+    """Return the lines of sight of K arrays of points (N, 98, 2): (K, N, 3, 98), in the camera's axes, with z = 1."""
+    lines = np.empty((len(points), len(points[0]), 3, POINTS))
+    image = lines[:, :, :2]
+    for one, given in zip(image, points, strict=True):
+        one[:] = given.swapaxes(1, 2)
+    image -= camera.center
+    image /= camera.focal
+    lines[:, :, 2] = 1
     return lines
 
 
-def slices(count: int) -> list[slice]:
-    """Return the part of each face in arrays of the points of N faces, (..., N * 98)."""
-    return [slice(start, start + POINTS) for start in range(0, count * POINTS, POINTS)]
-
-
 class Pose(NamedTuple):
-    """A head in front of the camera. These are Python's numbers, which are faster than arrays of a few."""
+    """A head in front of the camera."""
 
-    rotation: Rotation
-    translation: Vector  # mm: the origin of the head in the camera's axes
-
-
-class Poses(NamedTuple):
-    """The heads of N faces."""
-
-    poses: Sequence[Pose]
-    shapes: Floats  # (3, N * 98) mm: x, y and z of the points on the head at these yaws
-
-
-def heads_at(rotations: Floats, translations: Floats, shapes: Sequence[Floats]) -> Poses:
-    """Return heads from rotations (N, 3, 3), translations (N, 3) and shapes (3, 98), N of them."""
-    poses = [Pose(one, (x, y, z)) for one, (x, y, z) in zip(rotations.tolist(), translations.tolist(), strict=True)]
-    return Poses(poses, np.concatenate([np.zeros((3, 0)), *shapes], axis=1))
+    rotation: Floats  # (3, 3) from the axes of the head to those of the camera
+    translation: Floats  # (3,) mm: the origin of the head in the camera's axes
 
 
 def angles_from_rotations(rotations: Floats) -> Floats:
@@ -115,45 +95,28 @@ def rotations_from_angles(angles: Floats) -> Floats:
     return np.asarray(about_x @ about_y @ about_z)
 
 
-def project(heads: Poses, camera: Camera) -> Floats:
-    """Return the points (N, 98, 2) of the heads in image pixels."""
-    found = []
-    for part, (rotation, translation) in zip(slices(len(heads.poses)), heads.poses, strict=True):
-        placed = np.array(rotation) @ heads.shapes[:, part] + np.array(translation)[:, None]
-        found.append((placed[:2] / placed[2] * camera.focal + camera.center).T)
-    return np.array(found).reshape(-1, POINTS, 2)
+def project(poses: Sequence[Pose], shapes: Sequence[Floats], camera: Camera) -> Floats:
+    """Return the points (N, 98, 2) of heads in image pixels; shapes: N of (3, 98) mm on the head."""
+    placed = [rotation @ shape + place[:, None] for (rotation, place), shape in zip(poses, shapes, strict=True)]
+    found = np.array(placed).reshape(-1, 3, POINTS)
+    return np.asarray((found[:, :2] / found[:, 2:] * camera.focal + camera.center).swapaxes(1, 2))
 
 
 MIN_SLOPE = 0.15
 """Least component of a line of sight along the depth of the head: a point that is seen edge-on has no certain place."""
 
 
-def points_on_heads(heads: Poses, lines: Floats) -> Floats:
-    """Return where lines of sight (3, N * 98) meet the heads: x and y (2, N * 98) in mm in the axes of the head.
+def points_on_head(pose: Pose, depths: Floats, lines: Floats) -> Floats:
+    """Return where lines of sight (3, 98) meet the head: x and y (2, 98) in mm in the axes of the head.
 
-    The depth of each point is taken from the model. So the result is the face as seen from the front: the effects of
-    pose and perspective are removed, expressions stay. It is inaccurate for points that are seen edge-on.
+    The depth of each point (98,) is taken from the model. So the result is the face as seen from the front: the effects
+    of pose and perspective are removed, expressions stay. It is inaccurate for points that are seen edge-on.
     """
-    products = np.empty((5, lines.shape[1]))
-    for part, pose in zip(slices(len(heads.poses)), heads.poses, strict=True):
-        np.matmul(_cut_factors(*pose), lines[:, part], out=products[:, part])
-    flat = products[:2] * heads.shapes[2]
-    flat += products[3:]
-    flat /= np.maximum(products[2], MIN_SLOPE)
-    return np.asarray(flat)
-
-
-def _cut_factors(rotation: Rotation, translation: Vector) -> Floats:
-    """Return the matrix (5, 3) that leads from a line of sight to where it meets the plane of its point.
-
-    In the axes of the head, the camera is at `eye`, and the place is eye + (depth - eye_z) / slope * line. The factors
-    give x and y of the line, its slope, and the numerators of x and y without the depth.
-    """
-    across, down, along = zip(*rotation, strict=True)
-    x, y, z = translation
-    eye_x, eye_y, eye_z = (-(a * x + b * y + c * z) for a, b, c in (across, down, along))
-    return np.array((
-        across, down, along,
-        [eye_x * slope - eye_z * line for slope, line in zip(along, across, strict=True)],
-        [eye_y * slope - eye_z * line for slope, line in zip(along, down, strict=True)],
-    ))  # fmt: skip
+    to_head = pose.rotation.T
+    seen = to_head.dot(lines)
+    origin = to_head.dot(pose.translation)  # of the head, relative to the camera
+    reach = depths + origin[2]
+    reach /= np.maximum(seen[2], MIN_SLOPE)
+    found: Floats = seen[:2] * reach
+    found -= origin[:2, None]
+    return found

@@ -73,7 +73,7 @@ class Measures:
     def pose_yaw(self) -> Values:
         """Yaw of the head (N,), degrees, -90 to 90; positive if the face is turned to the left of the image.
 
-        From the rotation that `fit_poses` fits: Rx(-pitch) Ry(yaw) Rz(roll), the convention of AFLW2000-3D.
+        From the rotation that `fit_pose` fits: Rx(-pitch) Ry(yaw) Rz(roll), the convention of AFLW2000-3D.
         """
         return self._get("pose_yaw")
 
@@ -100,7 +100,7 @@ class Measures:
     def pose_score(self) -> Values:
         """Confidence of the pose (N,), 0 to 1.
 
-        Mean score of the points, divided by 1 + (error - 1)² if the error of `Poses` is above 1 (the points do not fit
+        Mean score of the points, divided by 1 + (error - 1)² if the error of `Fit` is above 1 (the points do not fit
         a head), times 1 up to 60 degrees of yaw, falling to 0.75 at 90.
         """
         return self._get("pose_score")
@@ -149,7 +149,7 @@ class Measures:
     def eye_closed_left(self) -> Values:
         """Whether the left eye is closed (N,), 0 or 1.
 
-        It closes if its aspect is below 0.25 and falls below 82 % of what it was shortly before, and opens above 92 %.
+        It closes if its aspect is below 0.22 and falls below 85 % of what it was shortly before, and opens above 94 %.
         """
         return self._get("eye_closed_left")
 

@@ -7,6 +7,7 @@ position and the first two rows of the rotation have the opposite sign. The quat
 rotation's. Receivers undo all of that. `PACKET` is the layout.
 """
 
+import math
 import time
 
 import cv2
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.measures import MEASURE_COLUMNS, VALUES, Measures
 from canthus.runtime.measures.head import PUPIL_DISTANCE, Floats, included_head
-from canthus.runtime.measures.pose import guess_camera, heads_at, lines_of_sight, points_on_heads, project
+from canthus.runtime.measures.pose import Pose, guess_camera, lines_of_sight, points_on_head
 from canthus.runtime.streams.address import Address, UdpStream
 from canthus.runtime.streams.vmc import quaternion_from_rotation
 from canthus.runtime.types import Faces, Frame
@@ -58,9 +59,11 @@ NOSE_TIP = 54
 _NEUTRAL = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """Its rotation of a head that looks into the camera."""
 
-_EYES_OPEN = [VALUES.index("eye_open_left"), VALUES.index("eye_open_right")]
-_SIGNS = np.array([-1.0, 1.0, 1.0])  # (x, -y, -z) of its axes, which are the negative ones of ours
-_CORNERS = np.array([[60, 64], [68, 72]])
+_ORDER = np.array([*POINTS, *PUPILS])
+_OUTER_CORNERS, _INNER_CORNERS = np.array([60, 72]), np.array([64, 68])  # of the left and the right eye
+_ORDER_3D = np.array([*_ORDER, *PUPILS])  # the last two are replaced by the centers of the eyeballs
+_EYES_OPEN = slice(VALUES.index("eye_open_left"), VALUES.index("eye_open_right") + 1)
+_SIGNS = np.array([[-1.0], [1.0], [1.0]]) / UNIT  # (x, -y, -z) of its axes, which are the negative ones of ours
 
 
 class OpenSeeFaceStream(UdpStream):
@@ -79,37 +82,35 @@ class OpenSeeFaceStream(UdpStream):
 def pack_faces(frame: Frame, faces: Faces, focal: float | None = None) -> bytes:
     """Return the packet of a frame with measured faces; focal: see `Settings`."""
     faces = faces[:MAX_FACES] if len(faces) > MAX_FACES else faces
-    measures = faces.measures
+    measures, points = faces.measures, faces.points
     assert measures is not None, "the faces must be measured"
+    if not np.isfinite(points).all():
+        points = np.where(np.isfinite(points), points, np.float32(0))
     height, width = frame.image.shape[:2]
-    order = [*POINTS, *PUPILS]
     packets = np.zeros(len(faces), PACKET)
     packets["time"] = time.time()
     packets["id"] = faces.ids
     packets["size"] = width, height
     packets["eyes_open"] = np.minimum(measures.values[:, _EYES_OPEN], 1)
     packets["success"] = 1
-    for packet, rotation in zip(packets, _NEUTRAL @ measures.rotations, strict=True):
+    packets["scores"] = faces.scores.take(_ORDER, axis=1)
+    packets["points"] = points.take(_ORDER, axis=1)
+    packets["features"] = _features(measures)
+    # Pixels that are not square are stretched first, as for the measures.
+    stretch = max(frame.pixel_aspect, 1.0), max(1 / frame.pixel_aspect, 1.0)
+    camera = guess_camera(round(width * stretch[0]), round(height * stretch[1]), focal)
+    (lines,) = lines_of_sight([points if frame.pixel_aspect == 1 else points * stretch], camera)
+    poses = map(Pose, measures.rotations, measures.translations.astype(np.float64))
+    for packet, pose, yaw, seen in zip(packets, poses, measures.pose_yaw.tolist(), lines, strict=True):
+        model = included_head().shape_at(yaw)
+        placed = pose.rotation.dot(model) + pose.translation[:, None]
+        missed = placed[:2] / placed[2] - seen[:2]
+        packet["error"] = camera.focal * math.sqrt(np.vdot(missed, missed) / missed.size)
+        packet["translation"] = -placed[[1, 0, 2], NOSE_TIP] / UNIT
+        packet["points_3d"] = _points_3d(points_on_head(pose, model[2], seen), model).T
+        rotation = _NEUTRAL.dot(pose.rotation)
         packet["quaternion"] = quaternion_from_rotation(rotation.T)
         packet["euler"] = _euler(rotation)
-    packets["scores"] = faces.scores[:, order]
-    packets["points"] = faces.points[:, order]
-    head, places = included_head(), measures.translations.astype(np.float64)
-    heads = heads_at(measures.rotations, places, [head.shape_at(yaw) for yaw in measures.pose_yaw.tolist()])
-    shapes = heads.shapes.reshape(3, len(faces), -1).transpose(1, 2, 0)
-    nose = places + np.einsum("nij,nj->ni", measures.rotations, shapes[:, NOSE_TIP])
-    packets["translation"] = -nose[:, (1, 0, 2)] / UNIT
-    # Pixels that are not square are stretched first, as for the measures.
-    stretch = np.array([max(frame.pixel_aspect, 1.0), max(1 / frame.pixel_aspect, 1.0)])
-    camera = guess_camera(round(width * stretch[0]), round(height * stretch[1]), focal)
-    points = faces.points * stretch
-    flat = points_on_heads(heads, lines_of_sight(points, camera)).reshape(2, len(faces), -1).transpose(1, 2, 0)
-    packets["points_3d"] = _points_3d(flat, shapes)
-    packets["error"] = np.sqrt(((project(heads, camera) - points) ** 2).mean((1, 2)))
-    packets["features"] = _features(measures)
-    for name in ("translation", "points", "points_3d", "features", "error"):
-        values = packets[name]
-        values[~np.isfinite(values)] = 0
     return packets.tobytes()
 
 
@@ -121,20 +122,21 @@ def _euler(rotation: Floats) -> tuple[float, float, float]:
     x, y, z = cv2.RQDecomp3x3(rotation)[0]
     if abs(x) < 90:
         x, y, z = x + 180, 180 - y, z + 180
-    x, y, z = (float((angle + 180) % 360 - 180) for angle in (x, y, z))
-    return x, y, z
+    return (x + 180) % 360 - 180, (y + 180) % 360 - 180, (z + 180) % 360 - 180
 
 
-def _points_3d(flat: Floats, shapes: Floats) -> Floats:
-    """Return the 70 points on the head, of places (N, 98, 2) and model points (N, 98, 3) in mm."""
-    ours = np.concatenate([flat, shapes[..., 2:]], axis=2)
-    corners = ours[:, _CORNERS]  # (N, eye, corner, 3)
-    middle = corners.mean(2)
-    depth = EYEBALL * np.linalg.norm(corners[:, :, 0] - corners[:, :, 1], axis=2)
-    pupils = np.concatenate([flat[:, list(PUPILS)], middle[..., 2:]], axis=2)
-    eyeballs = middle + depth[..., None] * (0.0, 0.0, 1.0)
-    points = np.concatenate([ours[:, list(POINTS)], pupils, eyeballs], axis=1)
-    return np.asarray((points - shapes[:, None, NOSE_TIP]) / UNIT * _SIGNS)
+def _points_3d(flat: Floats, model: Floats) -> Floats:
+    """Return the 70 points (3, 70) on the head, of places (2, 98) as of `points_on_head` and model points (3, 98)."""
+    ours = np.concatenate((flat, model[2:]))
+    outer, inner = ours.take(_OUTER_CORNERS, axis=1), ours.take(_INNER_CORNERS, axis=1)
+    middle, across = (outer + inner) / 2, outer - inner
+    points = ours.take(_ORDER_3D, axis=1)
+    points[2, 66:68] = middle[2]
+    points[:, 68:] = middle
+    points[2, 68:] += EYEBALL * np.sqrt((across * across).sum(0))
+    points -= model[:, NOSE_TIP, None]
+    points *= _SIGNS
+    return points
 
 
 def _features(measures: Measures) -> NDArray[np.float32]:

@@ -27,13 +27,13 @@ def test_score_of_the_pose_falls_beyond_60_degrees_of_yaw(yaw, factor):
 
 @pytest.mark.parametrize(("error", "score", "goes_on"), [(0.9, 0.9, True), (3.0, 0.18, True), (4.5, 0.068, False)])
 def test_points_that_do_not_fit_lower_the_score_and_the_next_fit_starts_again(monkeypatch, error, score, goes_on):
-    points, poses, fit = measured_faces(AHEAD).points, [], measurer.fit_poses
+    points, poses, fit = measured_faces(AHEAD).points, [], measurer.fit_pose
 
-    def fitted(head, lines, scores, starts):
-        poses.append(starts[0].pose)
-        return fit(head, lines, scores, starts)._replace(errors=[error])
+    def fitted(head, lines, scores, offsets, before):
+        poses.append(before)
+        return fit(head, lines, scores, offsets, before)._replace(error=error)
 
-    monkeypatch.setattr(measurer, "fit_poses", fitted)
+    monkeypatch.setattr(measurer, "fit_pose", fitted)
     measures = measure(points, times=(0.0, 0.1))
     assert measures.pose_score[0] == pytest.approx(score, abs=0.01)
     assert poses[0] is None

@@ -6,17 +6,26 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.measures import BLENDSHAPES, MEASURE_COLUMNS, Measurer, measurer
+from canthus.runtime.measures import BLENDSHAPES, MEASURE_COLUMNS, Measurer, Measures, fit, measurer
 from canthus.runtime.measures.features import FEATURES, features
-from canthus.runtime.measures.fit import Start, fit_images, fit_poses
+from canthus.runtime.measures.fit import fit_images, fit_pose
 from canthus.runtime.measures.head import HEAD as INCLUDED
 from canthus.runtime.measures.head import included_head, read_head
+from canthus.runtime.measures.person import (
+    CLOSED_ASPECT,
+    CLOSING,
+    MAX_BLINK,
+    MOUTH_CLOSES,
+    MOUTH_OPENS,
+    OPEN_ASPECT,
+    REOPENING,
+)
 from canthus.runtime.measures.pose import (
     Camera,
+    Pose,
     angles_from_rotations,
-    heads_at,
     lines_of_sight,
-    points_on_heads,
+    points_on_head,
     project,
     rotations_from_angles,
 )
@@ -34,12 +43,17 @@ def random_angles(rng, count):
     return np.stack([rng.uniform(-limit, limit, count) for limit in (75, 40, 45)], axis=1)
 
 
-def posed(angles, distances=600.0, shapes=None):
-    """The poses of heads at these angles, near the middle of the image."""
+def poses_at(angles, distances=600.0):
+    """Poses at these angles, near the middle of the image."""
+    places = np.tile([30.0, -20.0, 1.0], (len(angles), 1))
+    places[:, 2] = distances
+    return list(map(Pose, rotations_from_angles(angles), places))
+
+
+def seen_at(angles, camera=None, distances=600.0, shapes=None):
+    """The points (N, 98, 2) of heads at these angles in image pixels; shapes: (N, 98, 3), None: the mean head's."""
     shapes = shapes_at(angles) if shapes is None else shapes
-    translations = np.tile([30.0, -20.0, 1.0], (len(angles), 1))
-    translations[:, 2] = distances
-    return heads_at(rotations_from_angles(angles), translations, [shape.T for shape in shapes])
+    return project(poses_at(angles, distances), shapes.swapaxes(1, 2), camera or CAMERA)
 
 
 def shapes_at(angles):
@@ -58,7 +72,7 @@ def frontal_face(change=None, yaw=0.0):
     shape = shapes_at(angles).copy()
     if change:
         change(shape[0])
-    return project(posed(angles, shapes=shape), CAMERA).astype(np.float32)
+    return seen_at(angles, shapes=shape).astype(np.float32)
 
 
 def measure_frames(faces, seconds=1 / 30, scores=0.9):
@@ -87,10 +101,9 @@ def close_eyes(share, eyes=(LEFT_EYE, RIGHT_EYE)):
 def test_the_pose_of_a_projected_head_is_found(focal):
     angles = random_angles(np.random.default_rng(0), 200)
     camera = Camera(focal, 640, 360)
-    true = posed(angles, focal / 2)
-    found = fit_images(HEAD, project(true, camera), np.ones((200, POINTS)), camera)
+    found = fit_images(HEAD, seen_at(angles, camera, focal / 2), np.ones((200, POINTS)), camera)
     assert angle_errors(found, angles).mean() < 0.1  # the issue allows 1.5
-    places = [[pose.translation for pose in poses] for poses in (found, true.poses)]
+    places = [[pose.translation for pose in poses] for poses in (found, poses_at(angles, focal / 2))]
     np.testing.assert_allclose(*places, atol=1.0)
 
 
@@ -99,7 +112,7 @@ def test_noise_of_two_percent_of_the_face_changes_the_pose_little(focal):
     rng = np.random.default_rng(1)
     angles = random_angles(rng, 200)
     camera = Camera(focal, 640, 360)
-    points = project(posed(angles, focal / 2), camera)
+    points = seen_at(angles, camera, focal / 2)
     side = np.ptp(points, axis=1).max(1)[:, None, None]
     noisy = points + 0.02 * side * rng.normal(size=points.shape)
     errors = angle_errors(fit_images(HEAD, noisy, np.ones((200, POINTS)), camera), angles)
@@ -109,7 +122,7 @@ def test_noise_of_two_percent_of_the_face_changes_the_pose_little(focal):
 def test_a_few_wrong_points_hardly_change_the_pose():
     rng = np.random.default_rng(2)
     angles = random_angles(rng, 50)
-    points = project(posed(angles), CAMERA)
+    points = seen_at(angles)
     for face in points:
         wrong = rng.choice(POINTS, 10, replace=False)
         face[wrong] += rng.uniform(-80, 80, (10, 2))
@@ -119,11 +132,36 @@ def test_a_few_wrong_points_hardly_change_the_pose():
 
 def test_the_fit_from_a_similar_pose_finds_the_same_as_from_the_beginning():
     angles = np.array([[30.0, -10.0, 5.0]])
-    points = project(posed(angles), CAMERA)
-    (near,) = fit_images(HEAD, project(posed(angles - 4), CAMERA), np.ones((1, POINTS)), CAMERA)
-    lines = lines_of_sight(points, CAMERA)
-    found = fit_poses(HEAD, lines, np.ones((1, POINTS)), [Start(near, np.zeros((3, POINTS)))]).poses.poses
-    assert angle_errors(found, angles).max() < 0.1
+    points = seen_at(angles)
+    (near,) = fit_images(HEAD, seen_at(angles - 4), np.ones((1, POINTS)), CAMERA)
+    (lines,) = lines_of_sight([points], CAMERA)
+    found = fit_pose(HEAD, lines[0], np.ones(POINTS), np.zeros((3, POINTS)), near)
+    assert angle_errors([found.pose], angles).max() < 0.1
+
+
+def test_the_fit_knows_how_the_model_moves_with_the_pose():
+    """The derivatives are those of small rotations and translations."""
+    angles = np.array([[25.0, -15.0, 10.0]])
+    (pose,), shape, small = poses_at(angles), shapes_at(angles)[0].T, 1e-6
+    (lines,) = lines_of_sight([seen_at(angles)], CAMERA)
+    missed, moves = fit._linearize(pose, shape, lines[0])
+    np.testing.assert_allclose(missed, 0, atol=1e-6)
+    for number, step in enumerate(small * np.eye(6)[:, :, None]):
+        moved, _ = fit._move(pose, np.eye(6), step)
+        change = (project([moved], [shape], CAMERA) - project([pose], [shape], CAMERA))[0].T / small
+        depths = (pose.rotation @ shape)[2] + pose.translation[2]
+        np.testing.assert_allclose(moves[number], change * depths / CAMERA.focal, atol=1e-3)
+
+
+def test_the_documented_thresholds_are_those_in_force():
+    for name, figures in (
+        ("eye_open_left", [f"{CLOSED_ASPECT:.2f}"]),
+        ("eye_closed_left", [f"{OPEN_ASPECT:.2f}", f"{CLOSING:.0%}", f"{REOPENING:.0%}"]),
+        ("blinks", [f"{MAX_BLINK} seconds"]),
+        ("mouth_is_open", [f"{MOUTH_OPENS:.2f}", f"{MOUTH_CLOSES:.2f}"]),
+    ):
+        text = getattr(Measures, name).__doc__.replace(" %", "%")
+        assert all(figure in text for figure in figures), name
 
 
 def test_angles_and_rotations_are_inverse():
@@ -133,24 +171,23 @@ def test_angles_and_rotations_are_inverse():
 
 def test_signs_of_the_angles_are_as_documented():
     """The nose, 54, moves to the left with yaw and up with pitch; the right eye moves down with roll."""
-    rest = project(posed(np.zeros((1, 3))), CAMERA)[0]
-    left, up, clockwise = (project(posed(np.eye(3)[[axis]] * 20.0), CAMERA)[0] for axis in range(3))
+    rest = seen_at(np.zeros((1, 3)))[0]
+    left, up, clockwise = (seen_at(np.eye(3)[[axis]] * 20.0)[0] for axis in range(3))
     assert left[54, 0] < rest[54, 0] - 5
     assert up[54, 1] < rest[54, 1] - 5
     assert clockwise[72, 1] > rest[72, 1] + 5
 
 
-def test_points_on_heads_undoes_the_projection():
+def test_points_on_head_undoes_the_projection():
     angles = random_angles(np.random.default_rng(4), 20) * 0.7
-    poses = posed(angles)
-    flat = points_on_heads(poses, lines_of_sight(project(poses, CAMERA), CAMERA))
-    np.testing.assert_allclose(flat, poses.shapes[:2], atol=1e-6)
+    (lines,) = lines_of_sight([seen_at(angles)], CAMERA)
+    for pose, shape, seen in zip(poses_at(angles), shapes_at(angles), lines, strict=True):
+        np.testing.assert_allclose(points_on_head(pose, shape[:, 2], seen), shape[:, :2].T, atol=1e-6)
 
 
 def test_features_are_the_distances_that_their_names_say():
     points = np.random.default_rng(7).normal(size=(3, POINTS, 2)) * 20
-    flat = points.transpose(2, 0, 1).reshape(2, -1)
-    found = dict(zip(FEATURES, np.array([face.values for face in features(flat)]).T, strict=True))
+    found = dict(zip(FEATURES, np.array([features(face.T).values for face in points]).T, strict=True))
 
     def distance(one, other):
         return np.linalg.norm(points[:, one] - points[:, other], axis=1)
@@ -294,7 +331,7 @@ def test_the_head_of_a_person_is_learned_while_it_turns():
     measurer = Measurer()
     for index, yaw in enumerate(yaws):
         angles = np.array([[yaw, 10 * np.cos(index / 9), 0.0]])
-        points = project(posed(angles, shapes=shapes_at(angles) + person), CAMERA)
+        points = seen_at(angles, shapes=shapes_at(angles) + person)
         found = measurer.update(points, np.ones((1, POINTS)), np.array([3]), index / 30, SIZE)
         errors.append(abs(float(found.pose_yaw[0]) - yaw) + abs(float(found.pose_pitch[0]) - angles[0, 1]))
     assert np.mean(errors[-75:]) < 0.8 * np.mean(errors[:75])

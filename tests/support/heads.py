@@ -6,7 +6,7 @@ import numpy as np
 
 from canthus.runtime.measures import Measurer
 from canthus.runtime.measures.head import included_head
-from canthus.runtime.measures.pose import guess_camera, heads_at, project, rotations_from_angles
+from canthus.runtime.measures.pose import Pose, guess_camera, project, rotations_from_angles
 from canthus.runtime.types import Faces, Frame
 
 SIZE = (640, 480)
@@ -24,8 +24,8 @@ def measured_faces(*heads, size=SIZE):
     angles = np.array([angle for angle, _ in heads], np.float64)
     shapes = [included_head().shape_at(yaw) for yaw in angles[:, 0]]
     places = np.array([place for _, place in heads], np.float64)
-    poses = heads_at(rotations_from_angles(angles), places, shapes)
-    points = project(poses, guess_camera(*size)).astype(np.float32)
+    poses = list(map(Pose, rotations_from_angles(angles), places))
+    points = project(poses, shapes, guess_camera(*size)).astype(np.float32)
     faces = Faces(points, np.full(points.shape[:2], 0.9, np.float32), np.arange(len(heads)) + 3)
     measures = Measurer().update(faces.points, faces.scores, faces.ids, 0.0, size)
     return replace(faces, measures=measures)
