@@ -6,13 +6,8 @@ If this machine has no NVIDIA driver, or neither TensorRT nor such a PyTorch, no
 logged.
 """
 
-import contextlib
-import ctypes
-import importlib.metadata
-import importlib.util
 import logging
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,20 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.backends import Backend, check_points, open_backend
+from canthus.runtime.backends import Backend, check_points, gpu_target, open_backend
 from canthus.runtime.backends.engine_build import EngineBuild
 from canthus.runtime.backends.opening import Opening
 from canthus.runtime.backends.regions import predict_regions
-from canthus.runtime.backends.trt import (
-    TensorRTBackend,
-    capability_name,
-    flavour_version,
-    installed_flavours,
-    select_flavour,
-)
+from canthus.runtime.backends.trt import TensorRTBackend
 from canthus.runtime.closeable import Closeable
-from canthus.runtime.cuda.launch import Gpu, find_gpu
-from canthus.runtime.engine_files import Flavour, find_matching_engines, mark_failed
+from canthus.runtime.engine_files import mark_failed
 from canthus.runtime.errors import BackendError, CanthusError, EngineError, ModelError
 from canthus.runtime.models import (
     Model,
@@ -75,7 +63,7 @@ def open_automatic(
     if path.suffix != ".onnx":
         return open_backend(path, points)
     model, cpu = _open_cpu(path, points, precision)
-    if not (gpu and gpu_expected()):
+    if not (gpu and gpu_target.gpu_expected()):
         return cpu
     try:
         gpu_path = find_gpu_model(name)
@@ -141,7 +129,8 @@ class AutomaticBackend(Closeable):
         self._cpu = cpu
         self._gpu: Backend | None = None
         self._build: EngineBuild | None = None
-        self._opening: _Opening | None = None
+        self._opening: Opening | None = None
+        self._engine: Path | None = None  # what `_opening` opens; None = PyTorch, which needs none
         try:
             self._model = model if isinstance(model, Model) else read_model(model)
             check_points(self._model.path, self._model.manifest.points, points)
@@ -185,7 +174,7 @@ class AutomaticBackend(Closeable):
         """Run one prediction on the backend in use, and again on the CPU if the GPU fails."""
         if self._build is not None and not self._build.running:
             self._open_built()
-        if self._opening is not None and not self._opening.backend.running:
+        if self._opening is not None and not self._opening.running:
             self._use_opened()
         if self._gpu is None:
             return predict(self._cpu)
@@ -203,14 +192,14 @@ class AutomaticBackend(Closeable):
     def _open_or_build(self) -> None:
         """Open the engine in the cache, or start to build it if it is missing or damaged."""
         try:
-            target = _find_target()
+            target = gpu_target.find_target()
         except BackendError as error:
-            if not torch_has_cuda():
+            if not gpu_target.torch_has_cuda():
                 raise
             _log.info("%s; PyTorch runs the network on the GPU, and the CPU is used until it is ready", error)
-            self._opening = _Opening(Opening(lambda: _open_torch(self._model)), None)
+            self._opening = Opening(lambda: _open_torch(self._model))
             return
-        engine = find_engine(self._model, target)
+        engine = gpu_target.find_engine(self._model, target)
         if engine is not None:
             try:
                 self._gpu = self._open(engine)
@@ -231,13 +220,13 @@ class AutomaticBackend(Closeable):
         try:
             with build:
                 build.check()
-            engine = find_engine(self._model, _find_target())
+            engine = gpu_target.find_engine(self._model, gpu_target.find_target())
             if engine is None:
                 raise BackendError("the engine that was built is not in the cache")
         except (CanthusError, OSError) as error:  # OSError: a cache or a disk that cannot be used
             _warn_no_engine(error)
         else:
-            self._opening = _Opening(Opening(lambda: self._open(engine)), engine)
+            self._opening, self._engine = Opening(lambda: self._open(engine)), engine
 
     def _use_opened(self) -> None:
         """Use the backend that the thread has opened. If it could not be opened, the CPU stays in use."""
@@ -245,15 +234,15 @@ class AutomaticBackend(Closeable):
         assert opening is not None
         try:
             try:
-                gpu = self._gpu = opening.backend.take()
+                gpu = self._gpu = opening.take()
             except EngineError as error:
-                if opening.engine is not None:
-                    mark_failed(opening.engine, str(error))  # otherwise it would be built again at every start
+                if self._engine is not None:
+                    mark_failed(self._engine, str(error))  # otherwise it would be built again at every start
                 raise
         except (CanthusError, RuntimeError, OSError) as error:  # RuntimeError: of the libraries of the GPU
             _warn_no_engine(error)
             return
-        ready = "the engine is built" if opening.engine is not None else "PyTorch is ready"
+        ready = "the engine is built" if self._engine is not None else "PyTorch is ready"
         _log.info("%s; %s is used from now on", ready, gpu.name)
 
     def _open(self, engine: Path) -> Backend:
@@ -268,17 +257,10 @@ class AutomaticBackend(Closeable):
             build.close()
         opening, self._opening = self._opening, None
         if opening is not None:
-            opening.backend.close()
+            opening.close()
         if self._gpu is not None:
             self._gpu.close()
         self._cpu.close()
-
-
-class _Opening(NamedTuple):
-    """A backend that a thread opens, and its engine; None = PyTorch, which needs none."""
-
-    backend: Opening
-    engine: Path | None
 
 
 def _open_torch(model: Model) -> Backend:
@@ -309,79 +291,3 @@ def _predict_resized(backend: Backend, crops: NDArray[np.uint8]) -> Prediction:
     resized = [np.asarray(cv2.resize(crop, side, interpolation=method), np.uint8) for crop in crops]
     points, scores = backend.predict(np.stack(resized))
     return (points + np.float32(0.5)) * np.float32(scale) - np.float32(0.5), scores  # pixel centers are integers
-
-
-class Target(NamedTuple):
-    """What runs engines on this machine."""
-
-    flavour: Flavour
-    gpu: Gpu
-
-
-def gpu_expected() -> bool:
-    """Return whether NVIDIA's driver, and TensorRT or a PyTorch with CUDA, are installed. Imports none of them."""
-    if not (installed_flavours() or torch_has_cuda()):
-        return False
-    try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
-    except OSError:
-        return False
-    return True
-
-
-def torch_has_cuda() -> bool:
-    """Return whether a PyTorch with CUDA and what our kernels need are installed, without importing them."""
-    if not all(importlib.util.find_spec(name) for name in ("torch", "cuda", "onnx")):
-        return False
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # PyTorch that was not installed by pip
-        return not importlib.metadata.version("torch").endswith("+cpu")
-    return True
-
-
-def _find_target() -> Target:
-    gpu = find_gpu()
-    if gpu is None:
-        raise BackendError("CUDA finds no NVIDIA GPU")
-    return Target(select_flavour(), gpu)
-
-
-def find_engine(model: Model, target: Target) -> Path | None:
-    """Return the newest engine of a model in the cache that passed its check, or None if there is no engine.
-
-    Raises EngineError if there are engines and all failed their check: the same build would fail again.
-    """
-    flavour, gpu = target
-    sha256 = model.manifest.sha256
-    fitting = list(find_matching_engines(sha256, flavour, flavour_version(flavour), gpu.name, capability_name(gpu)))
-    for engine, manifest in fitting:
-        if manifest.passed_check:
-            return engine
-    if fitting:
-        engine, manifest = fitting[0]
-        reason = manifest.check["engine"].get("reason", "its points differ from the model's")
-        raise EngineError(f"{engine.name} failed its check ({reason}); `{manifest.rebuild_command}` builds it again")
-    return None
-
-
-def engine_ready(path: Path) -> bool:
-    """Return whether a model's engine is built and this machine can run it."""
-    try:
-        return gpu_expected() and find_engine(read_model(path), _find_target()) is not None
-    except CanthusError:
-        return False
-
-
-def describe_backend(path: Path) -> str:
-    """Return what would run a model on this machine, as text for `canthus doctor`."""
-    if not gpu_expected():
-        return "OpenVINO on the CPU"
-    try:
-        target = _find_target()
-    except BackendError as error:
-        return f"PyTorch on the GPU ({error})" if torch_has_cuda() else f"OpenVINO on the CPU: {error}"
-    try:
-        engine = find_engine(read_model(path), target)
-    except CanthusError as error:
-        return f"OpenVINO on the CPU: {error}"
-    state = "its engine is built" if engine else "after its engine is built, on first use"
-    return f"{target.flavour} on {target.gpu.name}, {state}"

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 
-from canthus.runtime.backends.automatic import gpu_expected
+from canthus.runtime.backends.gpu_target import gpu_expected
 from canthus.runtime.models import find_gpu_model, find_model, parse_manifest, sha256
 from canthus.runtime.pipeline import Settings
 

@@ -46,7 +46,7 @@ def _count(folder: Path) -> int | None:
 
 def without_unbuilt_engine(settings: "Settings") -> "Settings":
     """Return the settings, or those for the CPU if the GPU's engine would have to be built first."""
-    from canthus.runtime.backends.automatic import engine_ready, gpu_expected
+    from canthus.runtime.backends.gpu_target import engine_ready, gpu_expected
     from canthus.runtime.models import find_gpu_model
 
     if settings.gpu and gpu_expected() and not engine_ready(find_gpu_model(settings.model)):

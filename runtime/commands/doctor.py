@@ -106,7 +106,7 @@ def _precision() -> str:
 
 def _landmarks() -> str:
     """Return which backend and device would run the default model."""
-    from canthus.runtime.backends.automatic import describe_backend
+    from canthus.runtime.backends.gpu_target import describe_backend
     from canthus.runtime.models import find_gpu_model
 
     try:

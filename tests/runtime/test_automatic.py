@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from canthus.runtime import engine_files, pipeline
-from canthus.runtime.backends import RegionBackend, automatic, engine_build, opening
+from canthus.runtime.backends import RegionBackend, automatic, engine_build, gpu_target, opening
 from canthus.runtime.backends.regions import predict_regions
 from canthus.runtime.bench import clip
 from canthus.runtime.bench.command import command as bench
@@ -72,10 +72,10 @@ class Machine(logging.Handler):
         monkeypatch.setattr(engine_files, "engine_folder", lambda: folder)
         monkeypatch.setattr(pipeline, "Detector", lambda model: FakeDetector())
         monkeypatch.setattr(automatic, "open_backend", lambda model, points: self.cpu)
-        monkeypatch.setattr(automatic, "gpu_expected", lambda: True)
-        monkeypatch.setattr(automatic, "find_gpu", lambda: GPU)
-        monkeypatch.setattr(automatic, "select_flavour", lambda: "tensorrt-rtx")
-        monkeypatch.setattr(automatic, "flavour_version", lambda flavour: VERSION)
+        monkeypatch.setattr(gpu_target, "gpu_expected", lambda: True)
+        monkeypatch.setattr(gpu_target, "find_gpu", lambda: GPU)
+        monkeypatch.setattr(gpu_target, "select_flavour", lambda: "tensorrt-rtx")
+        monkeypatch.setattr(gpu_target, "flavour_version", lambda flavour: VERSION)
         monkeypatch.setattr(automatic, "TensorRTBackend", self.open_engine)
         self.set_build("raise SystemExit('no build is expected')")
 
@@ -231,19 +231,19 @@ def test_engine_whose_points_differ_is_not_built_at_every_start(machine):
         assert run_until(landmarker, lambda: True) == [CPU_NAME]
     assert machine.builds == []
     assert "its points differ from the model's" in machine.messages[-1]
-    assert not automatic.engine_ready(machine.model)
+    assert not gpu_target.engine_ready(machine.model)
 
 
 def test_gpu_that_tensorrt_does_not_support_is_logged_once_and_the_cpu_is_used(machine, monkeypatch):
     def refuse():
         raise BackendError("TensorRT-RTX does not support NVIDIA X (sm90)")
 
-    monkeypatch.setattr(automatic, "select_flavour", refuse)
+    monkeypatch.setattr(gpu_target, "select_flavour", refuse)
     with machine.landmarker() as landmarker:
         assert run_some(landmarker) == [CPU_NAME]
     reason = "TensorRT-RTX does not support NVIDIA X (sm90)"
     assert machine.messages == [f"no engine for the GPU: {reason}; the CPU is used"]
-    assert automatic.describe_backend(machine.model) == f"OpenVINO on the CPU: {reason}"
+    assert gpu_target.describe_backend(machine.model) == f"OpenVINO on the CPU: {reason}"
 
 
 class TorchBackend(GpuBackend):
@@ -257,8 +257,8 @@ def unsupported(machine, monkeypatch):
     def refuse():
         raise BackendError("TensorRT-RTX does not support NVIDIA X (sm90)")
 
-    monkeypatch.setattr(automatic, "select_flavour", refuse)
-    monkeypatch.setattr(automatic, "torch_has_cuda", lambda: True)
+    monkeypatch.setattr(gpu_target, "select_flavour", refuse)
+    monkeypatch.setattr(gpu_target, "torch_has_cuda", lambda: True)
     machine.gpu = TorchBackend()
     return machine
 
@@ -282,7 +282,7 @@ def test_pytorch_runs_on_a_gpu_that_tensorrt_does_not_support_and_says_so(unsupp
     ]
     assert unsupported.builds == []
     assert unsupported.gpu.closed
-    assert automatic.describe_backend(unsupported.model) == f"PyTorch on the GPU ({reason})"
+    assert gpu_target.describe_backend(unsupported.model) == f"PyTorch on the GPU ({reason})"
 
 
 def test_pytorch_that_cannot_use_the_gpu_is_logged_once_and_the_cpu_stays(unsupported, monkeypatch):
@@ -300,7 +300,7 @@ def test_backend_that_opens_after_close_is_closed(unsupported, monkeypatch):
     monkeypatch.setattr(opening, "CLOSE_TIMEOUT", 0.05)
     monkeypatch.setattr(automatic, "_open_torch", lambda model: unsupported.gpu if go.wait(20) else None)
     landmarker = unsupported.landmarker()
-    thread = landmarker.backend._opening.backend._thread
+    thread = landmarker.backend._opening._thread
     landmarker.close()
     assert not unsupported.gpu.closed
     go.set()
@@ -309,12 +309,12 @@ def test_backend_that_opens_after_close_is_closed(unsupported, monkeypatch):
 
 
 def test_pytorch_without_cuda_is_not_tried(monkeypatch):
-    monkeypatch.setattr(automatic.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(gpu_target.importlib.util, "find_spec", lambda name: object())
     for version, expected in (("2.13.0+cpu", False), ("2.13.0", True), ("2.13.0+cu130", True)):
-        monkeypatch.setattr(automatic.importlib.metadata, "version", lambda name, version=version: version)
-        assert automatic.torch_has_cuda() == expected
-    monkeypatch.setattr(automatic.importlib.util, "find_spec", lambda name: None if name == "cuda" else object())
-    assert not automatic.torch_has_cuda()
+        monkeypatch.setattr(gpu_target.importlib.metadata, "version", lambda name, version=version: version)
+        assert gpu_target.torch_has_cuda() == expected
+    monkeypatch.setattr(gpu_target.importlib.util, "find_spec", lambda name: None if name == "cuda" else object())
+    assert not gpu_target.torch_has_cuda()
 
 
 def test_frames_do_not_wait_while_a_built_engine_is_opened(machine, monkeypatch):
@@ -472,30 +472,30 @@ def test_gpu_false_keeps_the_cpu(machine):
 
 
 def test_without_a_driver_neither_tensorrt_nor_cuda_is_imported(machine, monkeypatch):
-    monkeypatch.setattr(automatic, "gpu_expected", GPU_EXPECTED)
-    monkeypatch.setattr(automatic, "installed_flavours", lambda: ("tensorrt", "tensorrt-rtx"))
+    monkeypatch.setattr(gpu_target, "gpu_expected", GPU_EXPECTED)
+    monkeypatch.setattr(gpu_target, "installed_flavours", lambda: ("tensorrt", "tensorrt-rtx"))
 
     def no_driver(name):
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", no_driver)
     before = {name for name in sys.modules if name.startswith(("tensorrt", "cuda"))}
-    assert not automatic.gpu_expected()
+    assert not gpu_target.gpu_expected()
     assert automatic.open_automatic(machine.model) is machine.cpu
-    assert automatic.describe_backend(machine.model) == "OpenVINO on the CPU"
+    assert gpu_target.describe_backend(machine.model) == "OpenVINO on the CPU"
     assert {name for name in sys.modules if name.startswith(("tensorrt", "cuda"))} == before
 
 
-GPU_EXPECTED = automatic.gpu_expected
+GPU_EXPECTED = gpu_target.gpu_expected
 
 
 def test_description_says_whether_the_engine_is_built(machine):
     name = "tensorrt-rtx on NVIDIA X"
-    assert automatic.describe_backend(machine.model) == f"{name}, after its engine is built, on first use"
-    assert not automatic.engine_ready(machine.model)
+    assert gpu_target.describe_backend(machine.model) == f"{name}, after its engine is built, on first use"
+    assert not gpu_target.engine_ready(machine.model)
     machine.cache_engine()
-    assert automatic.describe_backend(machine.model) == f"{name}, its engine is built"
-    assert automatic.engine_ready(machine.model)
+    assert gpu_target.describe_backend(machine.model) == f"{name}, its engine is built"
+    assert gpu_target.engine_ready(machine.model)
 
 
 def test_a_model_of_the_gpu_with_other_points_than_that_of_the_cpu_is_not_used(machine):

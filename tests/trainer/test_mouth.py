@@ -12,7 +12,7 @@ from canthus.trainer.evaluation import evaluate as evaluating
 from canthus.trainer.evaluation.evaluate import Candidate, evaluate
 from canthus.trainer.evaluation.json_report import to_json
 from canthus.trainer.evaluation.mouth import measure_mouth
-from canthus.trainer.evaluation.tables import mouth_caption, mouth_markdown
+from canthus.trainer.evaluation.tables import mouth_caption, mouth_table
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.faces.labelled import LabelledFace
@@ -127,5 +127,5 @@ def test_sets_without_a_wide_open_mouth_print_no_table(tmp_path):
     write_mouths(tmp_path, [1])
     results = evaluate([open_set(tmp_path)], [Candidate("knowing", Knowing())])
     assert mouth_caption(results) == ""
-    assert len(mouth_markdown(results).splitlines()) == 2
+    assert len(mouth_table(results, markdown=True).splitlines()) == 2
     assert "mouth_opening" not in to_json(results)

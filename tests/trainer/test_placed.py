@@ -15,7 +15,7 @@ from canthus.trainer.evaluation.json_report import to_json
 from canthus.trainer.evaluation.metrics import box_nme, nme
 from canthus.trainer.evaluation.placed import MAX_FRONTAL_YAW, MIN_PROFILE_YAW, measure_placed, poses_of
 from canthus.trainer.evaluation.scores import length_errors
-from canthus.trainer.evaluation.tables import placed_markdown, placed_table
+from canthus.trainer.evaluation.tables import placed_table
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind, is_placed
 from canthus.trainer.faces.labelled import LabelledFace
@@ -97,8 +97,9 @@ def test_tables_and_json_have_every_model_and_pose(tmp_path):
     assert [line.split()[:2] for line in lines[1:]] == [
         [pose, model] for pose in ("all", "frontal", "half", "profile") for model in ("one", "other")
     ]
-    assert placed_markdown(results).splitlines()[1] == "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
-    assert len(placed_markdown(results).splitlines()) == 10
+    lines = placed_table(results, markdown=True).splitlines()
+    assert lines[1] == "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
+    assert len(lines) == 10
     values = to_json(results)["results"][1]["placed_points"]["profile"]
     assert values["points"] == 2 * 68
     assert values["box"]["interval"][0] <= values["box"]["nme"]

@@ -258,14 +258,13 @@ def _report(args: argparse.Namespace, measured: "Measurements") -> None:
     from canthus.trainer.faces import contact_sheet
 
     results = measured.results
+    gap = "\n" if args.markdown else ""  # Markdown needs an empty line before a table
     if results:
         print(tables.markdown(results) if args.markdown else tables.results_table(results))
     if tables.has_placed(results):
-        table = f"\n{tables.placed_markdown(results)}" if args.markdown else tables.placed_table(results)
-        print(f"\n{tables.placed_caption()}\n{table}")
+        print(f"\n{tables.placed_caption()}{gap}\n{tables.placed_table(results, args.markdown)}")
     if caption := tables.mouth_caption(results):
-        table = f"\n{tables.mouth_markdown(results)}" if args.markdown else tables.mouth_table(results)
-        print(f"\n{caption}\n{table}")
+        print(f"\n{caption}{gap}\n{tables.mouth_table(results, args.markdown)}")
     if measured.stability:
         print("\nhow far points move if the box changes a little, in % of the normalizer")
         print(tables.stability_table(measured.stability))

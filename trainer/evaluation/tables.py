@@ -29,7 +29,7 @@ def results_table(results: Sequence[Result]) -> str:
         ]
         for one in results
     ]
-    return _align(rows, left=2)
+    return _table(rows, left=2)
 
 
 def has_placed(results: Sequence[Result]) -> bool:
@@ -37,19 +37,8 @@ def has_placed(results: Sequence[Result]) -> bool:
     return any(one.placed for one in results)
 
 
-def placed_table(results: Sequence[Result]) -> str:
-    """Return a table of the accuracy at the points that people placed: one line per pose, model and kind of boxes."""
-    return _align(_placed_rows(results), left=3)
-
-
-def placed_markdown(results: Sequence[Result]) -> str:
-    """Return the table of `placed_table` as Markdown."""
-    header, *rows = _placed_rows(results)
-    return _markdown_table([header, ["---"] * 3 + ["---:"] * (len(header) - 3), *rows])
-
-
 def placed_caption() -> str:
-    """Return the explanation of both tables."""
+    """Return the explanation of `placed_table`."""
     return (
         "points that people placed: mean distance in % of the inter-ocular distance (NME) and of the square root of "
         "the area of their box (box), by pose\n"
@@ -57,7 +46,8 @@ def placed_caption() -> str:
     )
 
 
-def _placed_rows(results: Sequence[Result]) -> list[list[str]]:
+def placed_table(results: Sequence[Result], markdown: bool = False) -> str:
+    """Return a table of the accuracy at the points that people placed: one line per pose, model and kind of boxes."""
     rows = [["pose", "model", "boxes", "NME", "95 %", "box", "95 %", "faces", "missed"]]
     for pose in results[0].placed:
         for one in results:
@@ -68,7 +58,7 @@ def _placed_rows(results: Sequence[Result]) -> list[list[str]]:
                 for cell in (_number(summary.nme), _interval(summary))
             ]
             rows.append([pose, one.model, one.boxes, *errors, str(accuracy.box.faces), str(accuracy.box.missed)])
-    return rows
+    return _table(rows, 3, markdown)
 
 
 def mouth_caption(results: Sequence[Result]) -> str:
@@ -83,25 +73,15 @@ def mouth_caption(results: Sequence[Result]) -> str:
     )
 
 
-def mouth_table(results: Sequence[Result]) -> str:
+def mouth_table(results: Sequence[Result], markdown: bool = False) -> str:
     """Return a table of the errors of the mouth opening, see `measure_mouth`."""
-    return _align(_mouth_rows(results), left=2)
-
-
-def mouth_markdown(results: Sequence[Result]) -> str:
-    """Return the table of `mouth_table` as Markdown."""
-    header, *rows = _mouth_rows(results)
-    return _markdown_table([header, ["---"] * 2 + ["---:"] * (len(header) - 2), *rows])
-
-
-def _mouth_rows(results: Sequence[Result]) -> list[list[str]]:
     rows = [["model", "boxes", "error", "95 %", "bias", "missed"]]
     for one in results:
         if one.mouth:
             error = one.mouth.error
             values = [_number(error.nme), _interval(error), _number(one.mouth.bias), str(error.missed)]
             rows.append([one.model, one.boxes, *values])
-    return rows
+    return _table(rows, 2, markdown)
 
 
 def scores_caption() -> str:
@@ -118,20 +98,20 @@ def scores_table(results: Sequence[Result]) -> str:
     for one in results:
         if not math.isnan(one.reliability.rank_correlation):
             rows += [[one.model, one.boxes, *row] for row in score_rows(one.scores)]
-    return _align(rows, left=3)
+    return _table(rows, left=3)
 
 
 def stability_table(measured: Sequence[BoxStability]) -> str:
     """Return a table of the distances between points before and after a change of the box, in % of the normalizer."""
     rows = [["model", "shift", "rotation", "scale"]]
     rows += [[one.model, *(_number(value) for value in (one.shift, one.rotation, one.scale))] for one in measured]
-    return _align(rows, left=1)
+    return _table(rows, left=1)
 
 
 def speed_table(measured: Sequence[Speed]) -> str:
     """Return a table of the time for one face, and of its ratio to the time of the first model."""
     rows = [["model", "ms", "ratio"], *([one.model, f"{one.ms:.2f}", f"{one.ratio:.2f}"] for one in measured)]
-    return _align(rows, left=1)
+    return _table(rows, left=1)
 
 
 POSE_CAPTION = f"""head pose: mean absolute errors in degrees; faces with an angle beyond 99 degrees are left out
@@ -149,7 +129,7 @@ def pose_table(measured: Sequence[PoseErrors]) -> str:
         ]
         for one in measured
     ]
-    return _align([header, *rows], left=2)
+    return _table([header, *rows], left=2)
 
 
 def clips_table(tracks: Sequence[ClipTracks]) -> str:
@@ -169,7 +149,7 @@ def clips_table(tracks: Sequence[ClipTracks]) -> str:
             values = (jitter.median, jitter.mean, jitter.still_median, jitter.still_mean)
             numbers = (_number(value, 3) for value in values)
             rows.append([one.model, kind, *numbers, reduced, _number(jitter.jumps_per_1000), lag, lost])
-    return _align(rows, left=2)
+    return _table(rows, left=2)
 
 
 def clips_summary(tracks: Sequence[ClipTracks]) -> str:
@@ -183,8 +163,11 @@ def clips_summary(tracks: Sequence[ClipTracks]) -> str:
     )
 
 
-def _align(rows: Sequence[Sequence[str]], left: int) -> str:
+def _table(rows: Sequence[Sequence[str]], left: int, markdown: bool = False) -> str:
     """Align columns: the first `left` ones to the left, the others to the right."""
+    if markdown:
+        line = ["---"] * left + ["---:"] * (len(rows[0]) - left)
+        return "\n".join(f"| {' | '.join(row)} |" for row in (rows[0], line, *rows[1:]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
@@ -200,7 +183,7 @@ def markdown(results: Sequence[Result]) -> str:
     subsets = list(results[0].attributes)
     names = [ABBREVIATIONS.get(name, name) for name in subsets]
     header = ["model", "boxes", "all", "95 %", *names, "FR@10", "AUC@10", "missed"]
-    rows = [header, ["---", "---", *("---:" for _ in header[2:])]]
+    rows = [header]
     rows += [
         [
             *(one.model, one.boxes, _number(one.all.nme), _interval(one.all)),
@@ -209,11 +192,7 @@ def markdown(results: Sequence[Result]) -> str:
         ]
         for one in results
     ]
-    return _markdown_table(rows)
-
-
-def _markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return _table(rows, 2, markdown=True)
 
 
 def _interval(summary: Summary) -> str:
