@@ -1,4 +1,4 @@
-"""Knows which cameras are plugged in, and notices when that changes."""
+"""Watches which cameras are plugged in."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Notice that frames of a video file are lost: cut, damaged or missing parts."""
+"""Detect lost frames of a video file: cut, damaged or missing parts."""
 
 from collections import Counter
 from pathlib import Path

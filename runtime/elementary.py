@@ -1,4 +1,4 @@
-"""Notice what is missing of streams without an index: MPEG transport streams, and bare H.264 and JPEG frames."""
+"""Detect what is missing of streams without an index: MPEG transport streams, and bare H.264 and JPEG frames."""
 
 import re
 from pathlib import Path

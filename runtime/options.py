@@ -81,8 +81,10 @@ def add_detector_option(parser: argparse.ArgumentParser) -> None:
 
 def settings_from_args(args: argparse.Namespace) -> "Settings":
     """Return the settings that the options of `add_landmarker_options` describe."""
+    from canthus.runtime.draw_measures import MEASURE_DRAWINGS
     from canthus.runtime.pipeline import Settings
 
+    draws_measures = not set(MEASURE_DRAWINGS).isdisjoint(parse_drawings(getattr(args, "draw", None)))
     return Settings(
         model=args.model,
         detector_model=args.detector_model,
@@ -90,14 +92,10 @@ def settings_from_args(args: argparse.Namespace) -> "Settings":
         smoothing=not args.no_smoothing,
         gpu=not args.cpu,
         precision=args.precision,
-        measures=getattr(args, "measures", False) or _draws_measures(args),
+        measures=getattr(args, "measures", False) or draws_measures,
         focal=getattr(args, "focal", None),
         person=getattr(args, "person", None),
     )
-
-
-def _draws_measures(args: argparse.Namespace) -> bool:
-    return any(name in (getattr(args, "draw", None) or "") for name in ("pose", "gaze", "expressions"))
 
 
 def add_measure_options(parser: argparse.ArgumentParser) -> None:
@@ -213,21 +211,15 @@ def check_used(parser: argparse.ArgumentParser, args: argparse.Namespace, purpos
 
 def outputs_from_args(args: argparse.Namespace) -> Outputs:
     """Return the outputs that the options of `add_output_options` describe."""
-    drawings = _drawings(args)
     return Outputs(
-        args.output,
-        args.table,
-        args.overwrite,
-        getattr(args, "measures", False),
-        drawings,
-        getattr(args, "faces_only", False),
-        getattr(args, "record_trace", None),
+        overlay=args.output,
+        table=args.table,
+        overwrite=args.overwrite,
+        measures=args.measures,
+        drawings=tuple(name for name in parse_drawings(args.draw) if name != "lines" or not args.no_lines),
+        faces_only=args.faces_only,
+        trace=getattr(args, "record_trace", None),
     )
-
-
-def _drawings(args: argparse.Namespace) -> tuple[str, ...]:
-    names = parse_drawings(getattr(args, "draw", None))
-    return tuple(name for name in names if name != "lines" or not args.no_lines)
 
 
 def parse_drawings(given: str | None) -> tuple[str, ...]:

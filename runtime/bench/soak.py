@@ -246,7 +246,7 @@ def _change(before: int | None, after: int | None) -> int | None:
 
 
 def describe(samples: list[Sample]) -> str:
-    """Return the verdict on a run, in one line."""
+    """Return the summary of a run, in one line."""
     growth, last = measure_growth(samples), samples[-1]
     lost = f" ({last.dropped} dropped)" if last.dropped else ""
     parts = [f"{growth.hours:.2f} hours, {last.frames} frames{lost}"]

@@ -61,18 +61,18 @@ def command(arguments: list[str]) -> int:
     """Find faces live and send them to other programs: VMC, OSC, OpenSeeFace, WebSocket, virtual camera."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    chosen = _chosen(args)
-    if not chosen:
+    requested = _requested(args)
+    if not requested:
         parser.error("nothing to send: give --vmc, --osc, --openseeface, --websocket or --virtual-camera")
     if args.loop and not isinstance(args.source, Path):
         parser.error("--loop needs a file: --source FILE --loop")
     from canthus.runtime.streams import StreamOptions, open_stream
 
-    settings = _with_measures(settings_from_args(args), [kind for kind, _ in chosen])
+    settings = _with_measures(settings_from_args(args), [kind for kind, _ in requested])
     options = StreamOptions(args.focal, args.vmc_shapes == "arkit", () if args.clean else parse_drawings(args.draw))
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(open_stream(kind, where, options)) for kind, where in chosen]
-        _announce(chosen, streams)
+        streams = [stack.enter_context(open_stream(kind, where, options)) for kind, where in requested]
+        _announce(requested, streams)
         recorder = stack.enter_context(_recorder(args)) if args.record_trace else None
         _run(args, settings, streams, recorder)
     return 0
@@ -132,18 +132,18 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(args: argparse.Namespace) -> "list[tuple[Kind, str]]":
-    """Return the streams that were asked for, with their addresses."""
+def _requested(args: argparse.Namespace) -> "list[tuple[Kind, str]]":
+    """Return the streams of the options, with their addresses."""
     from canthus.runtime.streams import KINDS
 
     given = vars(args)
     return [(kind, where) for kind in KINDS if (where := given[kind.replace("-", "_")]) is not None]
 
 
-def _announce(chosen: "list[tuple[Kind, str]]", streams: "list[Stream]") -> None:
+def _announce(requested: "list[tuple[Kind, str]]", streams: "list[Stream]") -> None:
     from canthus.runtime.streams.kinds import leaves_machine
 
-    for (kind, where), stream in zip(chosen, streams, strict=True):
+    for (kind, where), stream in zip(requested, streams, strict=True):
         print(stream.name, flush=True)
         if leaves_machine(kind, where):
             print(f"canthus stream: others on the network can read the {kind} stream", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Functions for all commands of the trainer: parsers, common options, checks of output folders, start of torchrun."""
+"""What several commands of the trainer use: parsers, common options, checks of output folders, start of torchrun."""
 
 import argparse
 import contextlib
