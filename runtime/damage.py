@@ -5,17 +5,18 @@ from pathlib import Path
 
 import av
 
-from canthus.runtime.elementary import FrameNumbers, ends_within_packet, has_hole
+from canthus.runtime.cut_files import describe_cut
+from canthus.runtime.elementary import FrameNumbers, has_hole
 from canthus.runtime.media import AV_TIME_BASE
 
 MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
 """FFmpeg's name of the family of .mp4."""
 
-COUNTED_FORMATS = ("avi",)
+COUNTED_FORMATS = ("avi", "mxf")
 """FFmpeg's names of the formats whose header counts the frames that are stored. The count of an .mp4 includes frames
 that an edit list hides."""
 
-STEADY_FORMATS = ("matroska,webm", "mpegts", "mpeg", "flv", "avi", "asf")
+STEADY_FORMATS = ("matroska,webm", "mpegts", "mpeg", "flv", "avi", "asf", "ogg")
 """Formats in which a damaged part leaves a gap in the times. In an .mp4 and a .gif a long frame is ordinary."""
 
 STEADY_SHARE = 0.9
@@ -26,11 +27,11 @@ MIN_STEADY_FRAMES = 10
 ONE_FRAME_CODECS = ("h264", "hevc", "mjpeg", "mpeg2video")
 """Codecs whose packets give one frame each, unless the video is interlaced. An .mp4 may hide some with an edit list."""
 
-EXACT_FORMATS = ("matroska,webm", "flv")
+EXACT_FORMATS = ("matroska,webm", "flv", "mxf")
 """Formats whose header has the exact duration. Others are a little inaccurate."""
 
-BARE_JPEGS = "mjpeg"
-"""FFmpeg's name of the format of JPEGs without a container, as .mjpeg files have it."""
+BARE_JPEGS = ("mjpeg", "jpeg_pipe")
+"""FFmpeg's names of the formats of JPEGs without a container, as .mjpeg files have it."""
 
 SAME_PERIOD = 0.002
 """Two frame periods that differ by less, in seconds, are equal. An .mkv rounds its times to milliseconds."""
@@ -58,8 +59,8 @@ class DamageCheck:
         self._periods: Counter[int] = Counter()  # milliseconds from frame to frame
         self._longest: tuple[float, float] = (0.0, 0.0)  # the longest period and its start, in seconds
         self._error = ""
-        is_ts = self._format == "mpegts"
-        self._cut = is_ts and ends_within_packet(Path(container.name))
+        self._path = Path(container.name)
+        self._stored = _stored_frames(stream, self._format)
         self._numbers, self._missing = FrameNumbers(), 0  # missing frames of a bare H.264 stream
 
     def add_packet(self, packet: av.Packet, end: float) -> None:
@@ -72,7 +73,7 @@ class DamageCheck:
         self._video_end = max(self._video_end, end)
         if self._codec == "mjpeg":
             content = bytes(packet)
-            is_bare = self._format == BARE_JPEGS
+            is_bare = self._format in BARE_JPEGS
             self._corrupt += packet.is_corrupt or _is_cut_jpeg(content) or (is_bare and has_hole(content))
         else:
             self._corrupt += packet.is_corrupt
@@ -123,10 +124,10 @@ class DamageCheck:
         return f"at least {self._missing} of its frames are missing" if self._missing else ""
 
     def _missing_at_the_end(self) -> str:
-        if self._packets < self._stream.frames and (self._format in COUNTED_FORMATS or self._ends_early()):
-            return f"its header says {self._stream.frames} frames, but it contains {self._packets}"
-        if self._cut:
-            return "it ends within a packet"
+        if self._packets < self._stored and (self._format in COUNTED_FORMATS or self._ends_early()):
+            return f"its header says {self._stored} frames, but it contains {self._packets}"
+        if cut := describe_cut(self._path, self._format):
+            return cut
         found = self._file_end - self._start
         # The last packet may have no duration. Its frame lasts as long as the longest one, at most.
         exact = self._format in EXACT_FORMATS
@@ -153,6 +154,20 @@ class DamageCheck:
             return ""
         start -= self._start
         return f"it has no frames between {start:.2f} and {start + longest:.2f} seconds"
+
+
+def _stored_frames(stream: av.VideoStream, format_name: str) -> int:
+    """Return the number of frames that a file says it contains; 0 if it does not.
+
+    The header of an .avi counts frames that are only repeated too, and its index does not. The index of a file that is
+    cut is missing, or ends earlier.
+    """
+    rate, index = stream.average_rate or 0, stream.index_entries
+    if format_name == "avi" and index and index[-1].timestamp >= stream.frames - rate:
+        return min(stream.frames, len(index))
+    if format_name == "mxf" and rate and stream.time_base == 1 / rate:
+        return stream.duration or 0
+    return stream.frames
 
 
 def _is_cut_jpeg(content: bytes) -> bool:

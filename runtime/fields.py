@@ -48,7 +48,7 @@ def read_values(path: Path) -> Any:
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise FieldError(f"too large, {size / 1e6:.0f} MB (expected at most {MAX_FILE_BYTES / 1e6:.0f})")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # without a byte order mark
     except UnicodeDecodeError as error:
         raise FieldError("not a text file (expected UTF-8)") from error
     return parse_toml(text) if path.suffix == ".toml" else parse_json(text)

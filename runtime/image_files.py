@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.files import write_file
-from canthus.runtime.image_header import FORMATS, jpeg_scan, read_image_size
+from canthus.runtime.image_header import FORMATS, jpeg_scan, needs_much_memory, read_image_size
 from canthus.runtime.limits import IMAGE_LIMIT, check_size, current_limit
 from canthus.runtime.native_messages import native_messages_caught
 from canthus.runtime.types import describe_value
@@ -25,7 +26,7 @@ MAX_BYTES_PER_PIXEL = 8
 """An uncompressed image with four channels of 16 bits. An image file that is larger than all its pixels is refused."""
 
 EXIF_PREFIX = b"Exif\0\0"
-"""Precedes the EXIF data in a JPEG. Some programs write it into a WebP too, where OpenCV does not expect it."""
+"""Precedes the EXIF data in a JPEG. Some programs write it into a WebP or PNG too, where OpenCV does not expect it."""
 
 LIBPNG_ERROR = "libpng error: "
 
@@ -40,6 +41,8 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 WEBP_QUALITY = 95
 """As OpenCV's default for .jpg. Its default for .webp is lossless, which takes seven times as long."""
+
+WEBP_METADATA = (b"EXIF", b"XMP ", b"ICCP")
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_ANIMATION = (b"acTL", b"fcTL", b"fdAT")
@@ -83,12 +86,12 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read an image file as an array (H, W, 3) uint8 RGB, upright as its EXIF data says.
 
     Raises:
-        InputError: If the file cannot be read or decoded, or has more than 100 megapixels. The environment variable
-            CANTHUS_MAX_IMAGE_MEGAPIXELS sets another limit.
+        InputError: If the file cannot be read or decoded, or has more than 100 megapixels (50 in AVIF, JPEG 2000 and
+            animated WebP). The environment variable CANTHUS_MAX_IMAGE_MEGAPIXELS sets another limit.
     """
     if not isinstance(path, str | Path):
         raise InputError(f"read_image expects the path of a file, got {describe_value(path)}")
-    return decode_image(_read_file(path), path)
+    return decode_image(read_image_bytes(path), path)
 
 
 def read_damaged_image(path: Path) -> tuple[NDArray[np.uint8], str]:
@@ -99,7 +102,7 @@ def read_damaged_image(path: Path) -> tuple[NDArray[np.uint8], str]:
     Raises:
         InputError: As `read_image`.
     """
-    data = _read_file(path)
+    data = read_image_bytes(path)
     if not _is_cut_jpeg(data):
         return _decode(data, path)
     return _decode(data + JPEG_END, path)[0], "its end is missing"
@@ -132,9 +135,15 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     write_file(path, encoded.tobytes())
 
 
-def _read_file(path: str | Path) -> bytes:
-    """Return the content of an image file whose header announces a size within the limit."""
+def read_image_bytes(path: str | Path) -> bytes:
+    """Return the content of an image file whose header announces a size within the limit.
+
+    Raises:
+        InputError: If the file cannot be read, is no image, or is too large.
+    """
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe may never end
+            raise InputError(f"{path}: is a folder, a pipe or a device (expected an image file)")
         with Path(path).open("rb") as file:
             _check_header(path, file)
             file.seek(0)
@@ -148,7 +157,7 @@ def _decode(data: bytes, name: str | Path) -> tuple[NDArray[np.uint8], str]:
     _check_header(name, io.BytesIO(data))
     image = None
     with opencv_log_silenced(), native_messages_caught() as messages, contextlib.suppress(cv2.error):
-        data = _without_animation(_without_exif_prefix(data))
+        data = _plain_png(data) if data.startswith(PNG_START) else _plain_webp(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     problems = [
         line.removeprefix(LIBPNG_ERROR)
@@ -170,6 +179,9 @@ def _check_header(name: str | Path, file: BinaryIO) -> None:
     """Raise InputError if the header of an image file is unknown, or announces too many pixels."""
     limit = current_limit(IMAGE_LIMIT)
     size = read_image_size(file)
+    file.seek(0)
+    if needs_much_memory(file.read(21)):
+        limit = limit._replace(megapixels=limit.megapixels / 2)
     if size is None or not (size[0] and size[1]):
         raise InputError(f"{name}: not a readable image (expected {FORMATS})")
     check_size(name, size, limit)
@@ -181,36 +193,43 @@ def _check_header(name: str | Path, file: BinaryIO) -> None:
         )
 
 
-def _without_exif_prefix(data: bytes) -> bytes:
-    """Return a WebP file whose EXIF data begins with its header, without a prefix. Return other files as they are."""
+def _plain_webp(data: bytes) -> bytes:
+    """Return a WebP without the prefix of its EXIF data, up to a chunk that is cut off. Return other files as they are.
+
+    OpenCV does not read a WebP that ends within its metadata.
+    """
     if not data.startswith(b"RIFF") or data[8:12] != b"WEBP":
         return data
-    start = 12
-    while start + 8 <= len(data):
-        length = int.from_bytes(data[start + 4 : start + 8], "little")
-        content = start + 8
-        if data[start : start + 4] == b"EXIF" and data[content:].startswith(EXIF_PREFIX):
-            exif = data[content + len(EXIF_PREFIX) : content + length]
-            rest = data[content + length + length % 2 :]
-            chunk = b"EXIF" + len(exif).to_bytes(4, "little") + exif + b"\0" * (len(exif) % 2)
-            chunks = data[12:start] + chunk + rest
-            return b"RIFF" + (len(chunks) + 4).to_bytes(4, "little") + b"WEBP" + chunks
-        start = content + length + length % 2
-    return data
+    kept, start = [b"WEBP"], 12
+    while start < len(data):
+        kind, length = data[start : start + 4], int.from_bytes(data[start + 4 : start + 8], "little")
+        content = data[start + 8 : start + 8 + length]
+        start += 8 + length + length % 2
+        if len(content) < length and kind in WEBP_METADATA:
+            continue
+        if kind == b"EXIF":
+            content = content.removeprefix(EXIF_PREFIX)
+            length = len(content)
+        kept += [kind, length.to_bytes(4, "little"), content, b"\0" * (len(content) % 2)]
+    chunks = b"".join(kept)
+    return b"RIFF" + len(chunks).to_bytes(4, "little") + chunks
 
 
-def _without_animation(data: bytes) -> bytes:
-    """Return a PNG without its frames after the first, up to a chunk that is cut off. Return other files as they are.
+def _plain_png(data: bytes) -> bytes:
+    """Return a PNG without its frames after the first and the prefix of its EXIF data, up to a chunk that is cut off.
 
     OpenCV needs 20 bytes for each pixel of an animated PNG, and 6 for one of another. It takes as much memory as the
     length of a chunk says, even if the file is shorter.
     """
-    if not data.startswith(PNG_START):
-        return data
     kept, start = [PNG_START], len(PNG_START)
     while start < len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4])  # length, type and checksum have 4 bytes each
-        if end <= len(data) and data[start + 4 : start + 8] not in PNG_ANIMATION:
-            kept.append(data[start:end])
+        chunk, kind = data[start:end], data[start + 4 : start + 8]
         start = end
+        if end > len(data) or kind in PNG_ANIMATION:
+            continue
+        if kind == b"eXIf" and chunk[8:].startswith(EXIF_PREFIX):
+            exif = chunk[8:-4].removeprefix(EXIF_PREFIX)
+            chunk = len(exif).to_bytes(4) + kind + exif + zlib.crc32(kind + exif).to_bytes(4)
+        kept.append(chunk)
     return b"".join(kept)

@@ -54,6 +54,13 @@ def read_image_size(file: BinaryIO) -> Size | None:
         return None
 
 
+def needs_much_memory(head: bytes) -> bool:
+    """Whether OpenCV needs more than 8 bytes for each pixel of an image file that begins with `head`."""
+    if head.startswith(b"RIFF"):
+        return head[12:16] == b"VP8X" and head[20] & 2 != 0  # an animation
+    return head[4:8] == b"ftyp" or head.startswith((b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"))
+
+
 def jpeg_scan(data: bytes) -> int:
     """Return the position of the first scan of a JPEG, or of its end. Thumbnails are before it."""
     file = io.BytesIO(data)

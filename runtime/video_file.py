@@ -157,7 +157,7 @@ class VideoFile(Closeable):
             stream.codec_context.thread_count = 2
         # The size may change in the middle. FFmpeg does not decode larger frames then. It counts padding.
         stream.codec_context.options = {"max_pixels": str(round(1.1 * limit.pixels) + 2**16)}
-        if container.format.name == BARE_JPEGS:  # nothing but the decoder notices a hole
+        if container.format.name in BARE_JPEGS:  # nothing but the decoder notices a hole
             stream.codec_context.options |= {"err_detect": "explode"}
             stream.thread_type = "SLICE"
         return container, stream
@@ -246,7 +246,7 @@ class VideoFile(Closeable):
                     check.add_frame(frame)
                     yield frame
             except av.error.FFmpegError:
-                partial = _decode_in_part(packet) if container.format.name == BARE_JPEGS else None
+                partial = _decode_in_part(packet) if container.format.name in BARE_JPEGS else None
                 if partial is None:
                     check.add_undecodable()
                     continue

@@ -28,9 +28,9 @@ RUNTIME_ORDER = (
     "errors limits threads native_messages saved_state addresses extras interrupts file_lock files abandoned "
     "temporal closeable fields schemes wflw measures types decode geometry calibration person_file models downloads "
     "engine_files cuda backends landmarks detector background_detector smooth cuts tracks tracker processing trace "
-    "channel image_header image_files media hardware_names hardware tone_mapping elementary damage cameras "
-    "camera_frames video_file seek network_stream fragments codecs track_copies sinks tables draw_measures draw "
-    "pipeline"
+    "channel image_header image_files media hardware_names hardware tone_mapping elementary cut_files damage "
+    "cameras camera_frames video_file seek network_stream fragments codecs track_copies sinks tables draw_measures "
+    "draw pipeline"
 )
 """Files and folders of runtime, each importing only earlier ones at its top."""
 HEAVY = ("torch", "PyQt6", "cv2", "av", "mediapipe", "openvino", "tensorrt", "onnx")

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from canthus.runtime.abandoned import claim, delete_abandoned
+from canthus.runtime.abandoned import delete_abandoned
 from canthus.runtime.addresses import without_password
 from canthus.runtime.batch import storage
 from canthus.runtime.batch.listing import SourceFile, find_sources
@@ -29,7 +29,7 @@ from canthus.runtime.batch.options import BatchOptions
 from canthus.runtime.batch.pools import open_pool
 from canthus.runtime.batch.progress import Table
 from canthus.runtime.batch.run import run_tasks
-from canthus.runtime.batch.state import WHOLE, Shard
+from canthus.runtime.batch.state import WHOLE, Shard, part_claimed
 from canthus.runtime.batch.summary import Row, check_summary, write_summary
 from canthus.runtime.batch.tasks import Figures, OnProgress, Task
 from canthus.runtime.draw import draw
@@ -174,13 +174,12 @@ def process_image_files(batch: ImageBatch, options: BatchOptions) -> int:
     total = _check(batch, options.shard)
     for folder in filter(None, (batch.parts, batch.drawn)):
         storage.make_folder(folder)
-    _check_key(batch)
     failed: dict[str, str] = {}  # message by the name of the part
     with contextlib.ExitStack() as stack:
         if not storage.is_remote(batch.parts):
-            lock = f"{options.shard.number}-of-{options.shard.count}"
-            stack.enter_context(claim(Path(batch.parts, lock)))
+            stack.enter_context(part_claimed(Path(batch.parts), options.shard))
             delete_abandoned(Path(batch.parts))
+        _check_key(batch)
         work = ImagesWork(batch.outputs, batch.settings, batch.drawn)
         table = stack.enter_context(Table("canthus images", total, "image", 0 if options.ray else options.workers))
         pool = stack.enter_context(open_pool(work, options))

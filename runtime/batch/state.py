@@ -9,6 +9,7 @@ import json
 import os
 import time
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Self
@@ -19,6 +20,9 @@ from canthus.runtime.batch.tasks import Figures, Outcome, Task
 from canthus.runtime.errors import InputError
 
 STATE_PREFIX = ".canthus-batch"
+
+PART_PREFIX = ".canthus-part-"
+"""Of the names of empty files, one for each part that a run works on."""
 
 UPLOAD_SECONDS = 30.0
 """How often the state is written to a remote folder, where files cannot be extended."""
@@ -42,6 +46,26 @@ class Shard:
 
 
 WHOLE = Shard()
+
+
+@contextlib.contextmanager
+def part_claimed(folder: Path, shard: Shard) -> Iterator[None]:
+    """Reserve a part of the work in an output folder. Other parts of the same number of parts may run too.
+
+    Raises InputError if another run does this part, or if one has divided the work otherwise.
+    """
+    mark = folder / f"{PART_PREFIX}{shard.number}-of-{shard.count}"
+    with claim(mark), contextlib.ExitStack() as stack:
+        try:
+            mark.touch()
+        except OSError as error:
+            raise InputError(f"{mark}: cannot be written ({error.strerror})") from error
+        stack.callback(mark.unlink, missing_ok=True)
+        for other in folder.glob(f"{PART_PREFIX}*"):
+            if not other.name.endswith(f"-of-{shard.count}"):
+                with claim(other):
+                    other.unlink(missing_ok=True)  # of a run that was killed
+        yield
 
 
 @dataclass(frozen=True)
@@ -81,7 +105,7 @@ class State:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             if not storage.is_remote(self._address):
-                stack.enter_context(claim(Path(self._address)))
+                stack.enter_context(part_claimed(Path(self._folder), self._shard))
             for address in _state_files(self._folder):
                 self._read(storage.read_text(address))
             if storage.is_remote(self._address):

@@ -37,9 +37,9 @@ The table has one row for each face: `picture` (path of the image below the fold
 the face's box and scores, then x, y and score of each point. Coordinates are pixels. An image without a face has a row
 with the other columns empty. The drawn images keep their names.
 Give -o, --table, or both. Image files that cannot be read are listed at the end, and the exit code is 1 then. A JPEG
-that is cut or damaged is processed as far as it can be decoded and listed too; the exit code is 0 then.
-Images of more than 100 megapixels are not read, unless the environment variable CANTHUS_MAX_IMAGE_MEGAPIXELS sets
-another limit.
+that is cut or damaged is processed as far as it can be decoded and listed too; the exit code is 0 then. Images of more
+than 100 megapixels (50 in AVIF, JPEG 2000 and animated WebP) are not read, unless the environment variable
+CANTHUS_MAX_IMAGE_MEGAPIXELS sets another limit.
 
 Many images: --jobs N uses N processes, and several sources can be given: files, folders, glob patterns in quotes, @LIST
 (one of these on each line) or addresses such as s3://BUCKET/FOLDER. What is finished is kept in the folder TABLE.parts,

@@ -46,9 +46,9 @@ Ctrl-C stops early. What was written until then gets the names overlay.partial.m
 command with --resume goes on, and its table is the same as without the stop. This works after a crash too.
 
 If the file is damaged or incomplete, all frames that can be decoded are processed, and one line on standard error says
-what is missing; the exit code is 0. Not noticed are: the end of a .h264, .hevc or .ts file that is cut between two
-frames or packets, and frames that are missing before a key frame of a .h264 or .hevc file. The exit code is 1 if the
-file cannot be read or an output cannot be written, and 2 for wrong options. Frames of more than 36 megapixels are
+what is missing; the exit code is 0. Not noticed are: the end of a .h264, .hevc, .mpg or .ts file that is cut between
+two frames or packets, and frames that are missing before a key frame of a .h264 or .hevc file. The exit code is 1 if
+the file cannot be read or an output cannot be written, and 2 for wrong options. Frames of more than 36 megapixels are
 refused, unless the environment variable CANTHUS_MAX_FRAME_MEGAPIXELS sets another limit.
 
 Many files: give several files, folders, glob patterns in quotes, @LIST (one of these on each line), or addresses such

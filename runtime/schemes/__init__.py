@@ -178,6 +178,9 @@ def parse_scheme(values: Any) -> Scheme:
     """Return the scheme with these fields, or the included one of this name. Raises FieldError if it is none."""
     if not isinstance(values, str):
         scheme: Scheme = parse_fields(Scheme, values)
+        for text in (scheme.name, *scheme.names, *scheme.regions):
+            if any("\ud800" <= one <= "\udfff" for one in text):  # half of a character, which cannot be written
+                raise FieldError(f"name: expected characters of Unicode, got {text!r}")
         if scheme.wflw:
             last = included_scheme("wflw").points - 1
             if not -1 <= min(scheme.wflw) <= max(scheme.wflw) <= last:

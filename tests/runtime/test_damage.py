@@ -52,10 +52,15 @@ FORMATS = [
     ("h264.flv", "libx264"),
     ("h264.mp4", "libx264"),
     ("mjpeg.mjpeg", "mjpeg"),
+    ("vp8.webm", "libvpx"),
+    ("vp8.ogv", "libvpx"),
+    ("wmv2.wmv", "wmv2"),
 ]
+OTHER_FORMATS = [("mpeg2.mpg", "mpeg2video"), ("mpeg2.mxf", "mpeg2video"), ("h264.ts", "libx264")]
+"""Not every cut of these is noticed."""
 
 
-@pytest.mark.parametrize(("name", "codec"), [*FORMATS, ("mpeg2.mpg", "mpeg2video"), ("h264.ts", "libx264")])
+@pytest.mark.parametrize(("name", "codec"), [*FORMATS, *OTHER_FORMATS])
 def test_whole_video_is_not_damaged(write, name, codec):
     assert read(write(name, codec)) == (FRAMES, "")
 
@@ -70,7 +75,7 @@ def test_every_cut_that_loses_frames_is_noticed(write, tmp_path, name, codec):
 
 
 @pytest.mark.parametrize("kind", ["zeros", "removed"])
-@pytest.mark.parametrize(("name", "codec"), [*FORMATS[:6], ("mpeg2.mpg", "mpeg2video"), ("h264.ts", "libx264")])
+@pytest.mark.parametrize(("name", "codec"), [*FORMATS[:6], ("vp8.ogv", "libvpx"), *OTHER_FORMATS])
 def test_hole_that_loses_frames_is_noticed(write, tmp_path, name, codec, kind):
     content = write(name, codec).read_bytes()
     size = len(content) // 8
@@ -80,6 +85,46 @@ def test_hole_that_loses_frames_is_noticed(write, tmp_path, name, codec, kind):
         (tmp_path / name).write_bytes(content[:start] + hole + content[start + size :])
         frames, damaged = read(tmp_path / name)
         assert frames == FRAMES or damaged, f"{frames} frames with a hole at {part}/16"
+
+
+@pytest.mark.parametrize(("name", "codec"), [("mjpeg.mkv", "mjpeg"), ("vp8.webm", "libvpx"), ("wmv2.wmv", "wmv2")])
+def test_loss_of_one_frame_at_the_end_is_noticed_by_the_size_of_the_file(write, tmp_path, name, codec):
+    content = write(name, codec).read_bytes()
+    (tmp_path / name).write_bytes(content[: len(content) * 97 // 100])
+    assert read(tmp_path / name)[1] == f"it has {len(content) * 97 // 100} of {len(content)} bytes"
+
+
+def test_changed_byte_of_an_ogg_file_is_noticed_by_its_checksum(write, tmp_path):
+    content = bytearray(write("vp8.ogv", "libvpx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "changed.ogv").write_bytes(content)
+    assert read(tmp_path / "changed.ogv")[1] == "a part of it is damaged"
+
+
+def test_program_stream_that_ends_within_a_packet_is_noticed(write, tmp_path):
+    content = write("mpeg2.mpg", "mpeg2video").read_bytes()
+    (tmp_path / "cut.mpg").write_bytes(content[: content.rindex(b"\0\0\1\xba") + 100])
+    assert "it ends within a packet" in read(tmp_path / "cut.mpg")[1]
+
+
+def test_avi_whose_header_counts_repeated_frames_is_not_damaged(tmp_path):
+    """As FFmpeg writes one from a video with another time base: every second frame is empty."""
+    times = [index / 25 for index in range(FRAMES)]
+    path = write_video(tmp_path / "repeated.avi", times)
+    with av.open(str(path)) as file:
+        assert file.streams.video[0].frames > FRAMES
+    assert read(path) == (FRAMES, "")
+
+
+def test_hole_in_jpegs_that_begin_as_a_jpeg_file_is_noticed(write, tmp_path):
+    """With the JFIF header of older versions FFmpeg opens them in another format."""
+    content = write("mjpeg.mjpeg", "mjpeg").read_bytes()
+    content = content[:2] + b"\xff\xe0\x00\x10JFIF\x00\x01\x02\x00\x00\x01\x00\x01\x00\x00" + content[2:]
+    middle = len(content) // 2
+    (tmp_path / "whole.mjpeg").write_bytes(content)
+    (tmp_path / "hole.mjpeg").write_bytes(content[:middle] + bytes(3000) + content[middle + 3000 :])
+    assert read(tmp_path / "whole.mjpeg") == (FRAMES, "")
+    assert read(tmp_path / "hole.mjpeg")[1]
 
 
 def test_header_that_counts_more_frames_is_named(write, tmp_path):

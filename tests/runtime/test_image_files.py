@@ -1,6 +1,7 @@
 """Image files: sizes in their headers, the limit of pixels, orientation."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -11,6 +12,8 @@ import pytest
 from canthus.runtime.errors import InputError
 from canthus.runtime.image_files import decode_image, find_images, read_image
 from canthus.runtime.image_header import read_image_size
+
+ONLY_POSIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (40, 56, 3), np.uint8)
 
@@ -148,6 +151,50 @@ def test_webp_is_upright_whether_or_not_its_exif_data_has_a_prefix():
     assert plain[:20].max() == 0
     assert plain[21:].min() == 255
     assert np.array_equal(plain, prefixed)
+
+
+def png_with_exif(exif):
+    """Return a PNG, white at its top."""
+    image = np.zeros((41, 56, 3), np.uint8)
+    image[:20] = 255
+    content = cv2.imencode(".png", image)[1].tobytes()
+    return content[:33] + chunk(b"eXIf", exif) + content[33:]
+
+
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"], ids=["plain", "prefixed"])
+def test_png_is_upright_whether_or_not_its_exif_data_has_a_prefix(prefix):
+    exif = prefix + b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 3, 0, 0)
+    image = decode_image(png_with_exif(exif), "image")
+    assert image[:20].max() == 0
+    assert image[21:].min() == 255
+
+
+def test_webp_that_ends_within_its_metadata_is_decoded():
+    content = webp_with_exif(b"")
+    assert decode_image(content[:-3], "cut.webp").shape == (41, 56, 3)
+
+
+@pytest.mark.parametrize("suffix", [".avif", ".jp2"])
+def test_formats_whose_decoders_need_much_memory_have_half_the_limit(monkeypatch, suffix):
+    monkeypatch.setenv("CANTHUS_MAX_IMAGE_MEGAPIXELS", "0.004")
+    with pytest.raises(InputError, match=r"expected at most 0\.002"):
+        decode_image(encode(suffix), "image")
+    assert decode_image(encode(".png"), "image").shape == IMAGE.shape
+
+
+def test_animated_webp_has_half_the_limit(monkeypatch):
+    monkeypatch.setenv("CANTHUS_MAX_IMAGE_MEGAPIXELS", "0.004")
+    still = webp_with_exif(b"")
+    decode_image(still, "image")
+    with pytest.raises(InputError, match=r"expected at most 0\.002"):
+        decode_image(still[:20] + b"\x02" + still[21:], "image")
+
+
+@ONLY_POSIX
+def test_pipe_is_refused_before_it_is_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="is a folder, a pipe or a device"):
+        read_image(tmp_path / "pipe.png")
 
 
 FLOATS = cv2.imencode(".tif", np.zeros((64, 96, 3), np.float32))[1].tobytes()

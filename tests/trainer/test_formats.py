@@ -1,6 +1,7 @@
 """Readers of COFW, 300W and COCO files, point schemes, and the checks of a new pack."""
 
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from canthus.trainer.packs.summary import asymmetry, has_swapped_sides, pack_con
 from support.data_sets import SHAPES, faces, pts, write_300w, write_coco, write_cofw
 from support.shape import SHAPE
 from support.shards import write_faces, write_shard
+
+ONLY_POSIX = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 
 LEVEL = 10.0  # % of the normalizer: asymmetry of the drawn faces, whose brows are not quite symmetric
 
@@ -323,6 +326,18 @@ def write_quality(folder: Path, content: str) -> Path:
     return folder / "shard"
 
 
+def write_named_points(folder: Path, name: str) -> Path:
+    path = folder / "faces.json"
+    write_coco(path, W300, 2)
+    content = json.loads(path.read_text())
+    names = [f"left_eye_{point}" if point < 34 else f"right_eye_{point - 34}" for point in range(68)]
+    content["categories"] = [{"id": 1, "name": name, "keypoints": names}]
+    for one in content["annotations"]:
+        one["category_id"] = 1
+    path.write_text(json.dumps(content))
+    return path
+
+
 HOSTILE: dict[str, Callable[[Path], Path]] = {
     "deep JSON": write_deep_json,
     "long number": write_long_number,
@@ -331,6 +346,8 @@ HOSTILE: dict[str, Callable[[Path], Path]] = {
     "nested keypoints": write_deep_keypoints,
     "damaged tar": write_damaged_tar,
     "huge coordinate": write_huge_coordinate,
+    "huge spread": lambda folder: write_quality(folder, "image,ensemble_sd\nsome/face 0.png,1e39\n"),
+    "half a character": lambda folder: write_named_points(folder, "\ud800"),
     "spread not a number": lambda folder: write_quality(folder, "image,ensemble_sd\nsome/face 0.png,nan\n"),
     "quality with NUL": lambda folder: write_quality(folder, "image,ensemble_sd\n\0,0.1\n" + 200_000 * "x"),
 }
@@ -370,6 +387,33 @@ def test_impossible_image_name_is_an_unreadable_image(tmp_path):
     path = write_impossible_name(tmp_path)
     with pytest.raises(InputError, match="1 images with 1 faces are missing or unreadable"):
         write_pack([open_set(path)], tmp_path / "pack", 64)
+
+
+@ONLY_POSIX
+@pytest.mark.parametrize("name", ["/dev/zero", "pipe"])
+def test_image_that_is_a_device_or_a_pipe_is_unreadable(tmp_path, name):
+    """It may never end."""
+    write_shard(tmp_path / "shard", 1)
+    os.mkfifo(tmp_path / "shard" / "images" / "pipe")
+    list_file = tmp_path / "shard" / SHARD_LIST
+    list_file.write_text(list_file.read_text().replace("some/face 0.png", name))
+    with pytest.raises(InputError, match="is a folder, a pipe or a device"):
+        open_set(tmp_path / "shard").read_image(name)
+
+
+@ONLY_POSIX
+def test_label_file_that_is_a_pipe_is_refused(tmp_path):
+    write_300w(tmp_path, 1)
+    os.mkfifo(tmp_path / "other.pts")
+    with pytest.raises(InputError, match=r"other\.pts: is a folder, a pipe or a device"):
+        open_set(tmp_path)
+
+
+def test_byte_order_mark_of_a_label_file_is_skipped(tmp_path):
+    write_shard(tmp_path / "shard", 2)
+    list_file = tmp_path / "shard" / SHARD_LIST
+    list_file.write_bytes(b"\xef\xbb\xbf" + list_file.read_bytes())
+    assert len(open_set(tmp_path / "shard").faces) == 2
 
 
 def test_parsing_undoes_formatting_of_a_list_line(tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.image_files import read_image_bytes
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet
 from canthus.trainer.faces.schemes import Scheme
 
@@ -22,11 +23,19 @@ def with_image_folder(
     name: Path, images: Path, faces: tuple[LabelledFace, ...], scheme: Scheme, published_count: int = 0
 ) -> LabelledSet:
     """Return the set of `faces` whose images are files in the folder `images`."""
-    return LabelledSet(str(name), faces, lambda image: (images / image).read_bytes(), scheme, published_count)
+
+    def read(image: str) -> bytes:
+        if not (images / image).exists():
+            raise FileNotFoundError
+        return read_image_bytes(images / image)
+
+    return LabelledSet(str(name), faces, read, scheme, published_count)
 
 
 def read_text(path: Path) -> str:
     """Read a text file; raise InputError if it cannot be read, or is larger than MAX_TEXT_BYTES."""
+    if path.exists() and not path.is_file():  # a pipe may never end
+        raise InputError(f"{path}: is a folder, a pipe or a device (expected a text file)")
     try:
         if (size := path.stat().st_size) > MAX_TEXT_BYTES:
             raise InputError(f"{path}: too large, {size / 1e9:.1f} GB (expected at most {MAX_TEXT_BYTES / 1e9:g})")
@@ -38,7 +47,7 @@ def read_text(path: Path) -> str:
 def decode_text(content: bytes, source: str) -> str:
     """Decode UTF-8; raise InputError, which names `source`, if it is something else."""
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # without a byte order mark
     except UnicodeDecodeError as error:
         raise InputError(f"{source}: not a text file (expected UTF-8)") from error
 

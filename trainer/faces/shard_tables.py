@@ -14,7 +14,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.wflw import POINTS
 from canthus.trainer.faces.kinds import Kinds, PointKind, is_labelled, place_unlabelled
 from canthus.trainer.faces.labelled import LabelledFace
-from canthus.trainer.faces.parsing import shorten
+from canthus.trainer.faces.parsing import MAX_COORDINATE, shorten
 
 SHARD_QUALITY = "quality.csv"
 SHARD_KINDS = "human.csv"
@@ -44,7 +44,7 @@ def _with_quality(faces: Sequence[LabelledFace], table: str, source: str) -> lis
     try:
         for row in rows:
             quality = _Quality(float(row["ensemble_sd"]), float(row.get("yaw") or math.nan))
-            if not 0 <= quality.spread < math.inf or math.isinf(quality.yaw):
+            if not 0 <= quality.spread < MAX_COORDINATE or abs(quality.yaw) >= MAX_COORDINATE:
                 raise ValueError
             found[row["image"]] = quality
     except (KeyError, TypeError, ValueError, csv.Error) as error:
