@@ -237,14 +237,16 @@ def _media(args: argparse.Namespace) -> "list[Media]":
 
 
 def _control(args: argparse.Namespace) -> "TrackingControl":
-    """Return the settings of the tracking that the options select."""
+    """Return the settings of the tracking that the options select, or else those that were used last."""
     from canthus.gui.finder import Tracking, TrackingControl
+    from canthus.gui.preferences import load_networks
 
+    model, gpu = load_networks()
     tracking = Tracking(
-        model=args.model,
+        model=args.model or model,
         detector_model=args.detector_model,
         precision=args.precision,
-        gpu=not args.cpu,
+        gpu=gpu and not args.cpu,
         max_faces=args.max_faces,
         smoothing=not args.no_smoothing,
         measures=args.person is not None,

@@ -1,8 +1,17 @@
-"""Keys that a control uses itself, although they are shortcuts of the window."""
+"""Controls are used with the keyboard: their keys, although they are shortcuts of the window, and who has the focus."""
 
 from PyQt6.QtCore import QEvent, Qt
-from PyQt6.QtGui import QKeyEvent
-from PyQt6.QtWidgets import QAbstractButton, QAbstractSlider, QAbstractSpinBox, QApplication, QComboBox, QScrollArea
+from PyQt6.QtGui import QKeyEvent, QPainter, QPaintEvent, QPalette, QPen
+from PyQt6.QtWidgets import (
+    QAbstractButton,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QFocusFrame,
+    QScrollArea,
+    QWidget,
+)
 
 CONTROLS = (QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox)
 
@@ -35,3 +44,21 @@ class PanelArea(QScrollArea):
         """Let the controls use their keys."""
         keep_keys(event)
         return super().event(event)
+
+
+class FocusFrame(QFocusFrame):
+    """Marks the control of a panel that has the focus. The mark of the Fusion style is hard to see in dark colors."""
+
+    def follow(self, _before: QWidget | None, focused: QWidget | None) -> None:
+        """Move to another control. Connect it to `QApplication.focusChanged`."""
+        parent: QWidget | None = focused if isinstance(focused, CONTROLS) else None
+        while parent is not None and not isinstance(parent, PanelArea):
+            parent = parent.parentWidget()
+        self.setWidget(None if parent is None else focused)
+
+    def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802 - Qt's name
+        painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+        painter.setPen(QPen(self.palette().color(QPalette.ColorRole.Accent), 2))
+        painter.drawRoundedRect(self.rect().adjusted(1, 1, -1, -1), 4, 4)
+        painter.end()

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from PyQt6.QtCore import QByteArray, QSettings, QStandardPaths
 
+from canthus.gui.finder import Tracking
 from canthus.gui.overlay import STYLE_NAMES, OverlayStyle
 from canthus.gui.theme import THEMES, Theme
+from canthus.runtime.models import included_models
 from canthus.runtime.streams import KINDS, Kind
 
 FORGOTTEN = ("mirrored",)
@@ -94,6 +96,22 @@ def save_window(geometry: QByteArray, state: QByteArray) -> None:
     settings = _settings()
     settings.setValue("window/geometry", geometry)
     settings.setValue("window/state", state)
+
+
+def load_networks() -> tuple[str | None, bool]:
+    """Return the name of the model that the user chose last (None: the default), and whether a GPU may be used."""
+    settings = _settings()
+    model = _read_text(settings, "tracking/model")
+    return model if model in included_models() else None, _read_bool(settings, "tracking/gpu", True)
+
+
+def save_networks(before: Tracking, chosen: Tracking) -> None:
+    """Store the model and the device if the user has changed them. What an option of a command says is not stored."""
+    settings = _settings()
+    if chosen.model != before.model:
+        settings.setValue("tracking/model", str(chosen.model or ""))
+    if chosen.gpu != before.gpu:
+        settings.setValue("tracking/gpu", chosen.gpu)
 
 
 def load_addresses() -> dict[Kind, str]:

@@ -121,7 +121,7 @@ class Stream:
         """Find the faces of the newest frame again, for example with other settings while the playback is paused."""
         with self._changed:
             if self._ready and self._newest is not None:
-                self._frames.put(replace(self._newest, jump=-1))
+                self._frames.put(replace(self._newest, jump=-1, arrived=time.monotonic()))
 
     def stop(self) -> None:
         """Signal all threads to end. Returns at once."""

@@ -52,7 +52,8 @@ QToolButton { color: palette(button-text); border: none; border-radius: 5px; pad
 QToolButton:hover { background: palette(button); }
 QToolButton:checked { background: palette(highlight); color: palette(highlighted-text); }
 QToolButton:disabled { color: palette(placeholder-text); }
-QToolButton#recording { color: palette(bright-text); font-weight: 600; background: transparent; }
+QToolButton#recording { color: palette(bright-text); font-weight: 600; background: transparent;
+    min-width: 8em; }
 QToolButton#recording:disabled { color: palette(placeholder-text); }
 QCheckBox::indicator:unchecked:enabled { background: palette(base); border: 1px solid palette(placeholder-text);
     border-radius: 2px; width: 12px; height: 12px; }

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from PyQt6.QtCore import QEvent, QObject, Qt, QTimer
 from PyQt6.QtGui import QAction, QGuiApplication
-from PyQt6.QtWidgets import QDockWidget, QToolButton
+from PyQt6.QtWidgets import QApplication, QDockWidget, QToolButton
 
 from canthus.gui.background_task import BackgroundTask
 from canthus.gui.broadcast import Broadcast
 from canthus.gui.dialogs import AboutDialog, PreferencesDialog
 from canthus.gui.finder import Tracking, TrackingControl
-from canthus.gui.keyboard import PanelArea
+from canthus.gui.keyboard import FocusFrame, PanelArea
 from canthus.gui.media import VideoMedia
 from canthus.gui.menus import new_action
 from canthus.gui.overlay import OverlayStyle
@@ -26,6 +26,7 @@ from canthus.gui.preferences import (
     load_preferences,
     load_style,
     load_window,
+    save_networks,
     save_preferences,
     save_style,
     save_window,
@@ -50,12 +51,8 @@ from canthus.runtime.models import included_models
 WATCH_MS = 250
 """How often the end of a clip that is recorded is looked for."""
 
-SAVE_SECONDS = 10.0
-"""How long a recording may take to be completed when the window closes."""
-
-
-STREAM_SECONDS = 2.0
-"""How long the streams may take to close."""
+SAVE_SECONDS, STREAM_SECONDS = 10.0, 2.0
+"""How long a recording may take to be completed, and the streams to close, when the window closes."""
 
 
 class Tools(QObject):
@@ -80,7 +77,6 @@ class Tools(QObject):
         self._recording.setObjectName("recording")
         self._recording.setDefaultAction(self.record)
         self._recording.setFocusPolicy(Qt.FocusPolicy.NoFocus)
-        self._recording.setMinimumWidth(self._recording.fontMetrics().horizontalAdvance(self.tr("Starting…")) + 48)
         window.menus.bar.setCornerWidget(self._recording)
         self._connect()
         self._restore()
@@ -154,9 +150,9 @@ class Tools(QObject):
         window = self._window
         window.stream.listener = self._listen
         window.result_shown.connect(self._take_result)
-        window.switches.changed.connect(self._style_changed)
+        window.switches.changed.connect(lambda style: self._require_measures(style.needs_measures))
         window.installEventFilter(self)
-        self.tracking.changed.connect(self._change)
+        self.tracking.changed.connect(self._choose)
         self.tracking.calibrate.connect(self._control.calibrate)
         self.tracking.engine.built.connect(self._control.reopen)
         window.opened.connect(self._allow)
@@ -165,7 +161,9 @@ class Tools(QObject):
         self.docks["face"].visibilityChanged.connect(lambda shown: self._require_measures(shown))
         self.streams.started.connect(lambda kind: self._require_measures(kind != "virtual-camera"))
         self.streams.failed.connect(self._stream_failed)
-        hints = QGuiApplication.styleHints()
+        application, hints = QApplication.instance(), QGuiApplication.styleHints()
+        if isinstance(application, QApplication):
+            application.focusChanged.connect(FocusFrame(window).follow)
         if hints is not None:
             hints.colorSchemeChanged.connect(self._apply_theme)  # a lambda would keep the window alive
         self._watch = QTimer(self)
@@ -208,6 +206,11 @@ class Tools(QObject):
 
     # Tracking
 
+    def _choose(self, tracking: Tracking) -> None:
+        """Use what the user has chosen in the panel, and remember it."""
+        save_networks(self._control.tracking, tracking)
+        self._change(tracking)
+
     def _change(self, tracking: Tracking) -> None:
         self._control.change(tracking)
         self._refresh_paused()
@@ -221,9 +224,6 @@ class Tools(QObject):
         """Use other settings, and show them in the panel."""
         self.tracking.show_tracking(tracking)
         self._change(tracking)
-
-    def _style_changed(self, style: OverlayStyle) -> None:
-        self._require_measures(style.needs_measures)
 
     def _take_finder_state(self) -> None:
         state = self._control.states.take()

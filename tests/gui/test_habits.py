@@ -1,18 +1,29 @@
 """What somebody who uses the viewer for the first time expects of it."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PyQt6.QtCore import QRect, QSettings
-from PyQt6.QtGui import QImage, QPainter
+from PyQt6.QtGui import QColor, QImage, QPainter, QPalette
 from PyQt6.QtWidgets import QApplication, QInputDialog
 
+from canthus.gui.app import _control, _parser
+from canthus.gui.finder import Tracking
+from canthus.gui.keyboard import FocusFrame
 from canthus.gui.messages import describe_state
 from canthus.gui.opener import Opener
 from canthus.gui.overlay import OverlayStyle, frame_to_window, paint_faces
 from canthus.gui.playback import Disconnected
-from canthus.gui.preferences import Preferences, load_addresses, load_preferences, save_preferences
+from canthus.gui.preferences import (
+    Preferences,
+    load_addresses,
+    load_networks,
+    load_preferences,
+    save_networks,
+    save_preferences,
+)
 from canthus.gui.recent import last_address, last_folder, recent, remember
 from canthus.gui.start_page import StartPage
 from canthus.gui.status_bar import StatusBar
@@ -109,6 +120,47 @@ def test_a_model_that_is_chosen_while_nothing_moves_is_used(viewer: Viewer) -> N
     panel._choose_model()
     assert wait_for(lambda: panel.state.text() == "In use: accurate")
     assert wait_for(lambda: viewer.tools._result is not None and viewer.tools._result.backend == "accurate")
+
+
+def test_the_time_of_a_pause_is_no_latency(viewer: Viewer) -> None:
+    assert wait_for(lambda: viewer.tools._result is not None)
+    before, playback = viewer.tools._result, viewer.stream.playback
+    assert playback is not None
+    playback.set_paused(True)
+    wait_for(lambda: False, 0.3)
+    now = time.monotonic()
+    viewer.stream.refresh()
+    assert wait_for(lambda: viewer.tools._result is not before and viewer.tools._result.arrived >= now)
+
+
+def test_the_model_and_the_device_are_remembered(viewer: Viewer) -> None:
+    viewer.tools._use_tracking(Tracking(gpu=False))  # as with --cpu
+    assert load_networks() == (None, True)
+    panel = viewer.tools.tracking
+    for box, value in ((panel.model, "tiny"), (panel.device, True), (panel.device, False)):
+        box.setCurrentIndex(box.findData(value))
+        box.activated.emit(box.currentIndex())
+        assert wait_for(lambda: viewer.control.tracking == panel.tracking)
+    assert load_networks() == ("tiny", False)
+    assert _control(_parser().parse_args([])).tracking == Tracking(model="tiny", gpu=False)
+    assert _control(_parser().parse_args(["--model", "accurate"])).tracking.model == "accurate"
+    save_networks(Tracking(), Tracking(model=Path("my.onnx")))
+    assert load_networks() == (None, False)  # the file may be gone
+
+
+def test_the_control_that_has_the_focus_is_marked(viewer: Viewer) -> None:
+    action = viewer.tools.docks["tracking"].toggleViewAction()
+    assert action is not None
+    action.trigger()
+    viewer.window.activateWindow()
+    (mark,) = viewer.window.findChildren(FocusFrame)
+    viewer.tools.tracking.model.setFocus()
+    assert wait_for(lambda: mark.widget() is viewer.tools.tracking.model)
+    image = mark.grab().toImage()
+    assert QColor(image.pixel(image.width() // 2, 1)) == mark.palette().color(QPalette.ColorRole.Accent)
+    viewer.window.controls.timeline.setFocus()
+    viewer.tools.tracking.model.clearFocus()
+    assert wait_for(lambda: mark.widget() is None)
 
 
 def test_the_model_is_opened_again_when_its_engine_is_built(viewer: Viewer) -> None:
