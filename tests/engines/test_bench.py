@@ -11,7 +11,7 @@ import torch
 
 from canthus.engines import gpu_bench, gpu_measure
 from canthus.engines.build import CompiledEngine
-from canthus.engines.commands import command
+from canthus.engines.commands.engine import command
 from canthus.engines.gpu_bench import BenchOptions, bench
 from canthus.engines.gpu_measure import compare_decodes, graph_ms, measure
 from canthus.engines.gpu_report import goals, markdown

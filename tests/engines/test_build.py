@@ -15,7 +15,7 @@ import torch
 from onnx import TensorProto
 
 from canthus.engines.build import BuildOptions, _builder_config, build
-from canthus.engines.commands import command
+from canthus.engines.commands.engine import command
 from canthus.engines.export import export, synthetic_crops
 from canthus.engines.graph import decode_maps, engine_graph
 from canthus.engines.verify import ParityRow, record_check, sample_crops, torch_points, verify

@@ -7,7 +7,8 @@ import onnx
 import pytest
 import torch
 
-from canthus.engines.export import FLOAT32_TOLERANCE, FP16_TOLERANCE, command, export, synthetic_crops
+from canthus.engines.commands.export import command
+from canthus.engines.export import FLOAT32_TOLERANCE, FP16_TOLERANCE, export, synthetic_crops
 from canthus.engines.graph import engine_graph
 from canthus.runtime.backends import open_backend
 from canthus.runtime.backends.cpu import run_exactly

@@ -15,7 +15,8 @@ from canthus.engines import build as engine_build
 from canthus.engines import quantize as quantization
 from canthus.engines.build import BuildOptions, default_precision
 from canthus.engines.build import build as build_engine
-from canthus.engines.export import command, export, synthetic_crops
+from canthus.engines.commands.export import command
+from canthus.engines.export import export, synthetic_crops
 from canthus.engines.graph import decode_maps, engine_graph
 from canthus.engines.quantize import QuantizeOptions, float_nodes, quantize
 from canthus.engines.verify import verify

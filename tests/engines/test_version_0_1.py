@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from canthus.engines.commands import command
+from canthus.engines.commands.engine import command
 from canthus.runtime import engine_files
 from canthus.runtime.engine_files import EngineRecipe, engine_path, read_engine
 

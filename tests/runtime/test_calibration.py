@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from canthus.engines.export import command as export_command
+from canthus.engines.commands.export import command as export_command
 from canthus.engines.export import export, synthetic_crops
 from canthus.runtime import wflw
 from canthus.runtime.backends import open_backend

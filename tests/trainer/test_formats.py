@@ -558,7 +558,7 @@ def test_prepare_command_leaves_missing_images_out_only_with_allow_missing(tmp_p
 
 
 def test_faces_with_29_points_are_prepared_trained_evaluated_and_exported(tmp_path, monkeypatch):
-    export_module = pytest.importorskip("canthus.engines.export")
+    export_module = pytest.importorskip("canthus.engines.commands.export")
     from canthus.trainer.commands.evaluate import command as evaluate
     from canthus.trainer.commands.train import command as train
 

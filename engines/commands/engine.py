@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from canthus.engines.options import engine_parser
+from canthus.engines.commands.engine_options import engine_parser
 from canthus.runtime.engine_files import (
     EngineManifest,
     engine_folder,

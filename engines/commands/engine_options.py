@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from canthus.runtime.engine_files import FLAVOURS
-from canthus.runtime.options import positive_int
+from canthus.runtime.options import command_parser, positive_int
 
 DESCRIPTION = """Build, list, inspect, verify, measure and remove TensorRT engines.
 
@@ -111,12 +111,7 @@ measurement, so a crash loses only the current one.""",
 
 def engine_parser() -> argparse.ArgumentParser:
     """Return the parser of `canthus engine` and its actions."""
-    parser = argparse.ArgumentParser(
-        prog="canthus engine",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=EXAMPLES,
-    )
+    parser = command_parser("canthus engine", DESCRIPTION, EXAMPLES)
     actions = parser.add_subparsers(title="actions", dest="action", required=True, metavar="ACTION")
     parsers = {
         name: actions.add_parser(

@@ -1,0 +1,1 @@
+"""The commands of engines: `canthus export` and `canthus engine`."""
