@@ -61,9 +61,9 @@ ABANDONED_SECONDS = 24 * 3600
 """A temporary folder of this age belongs to a build that was killed: no build takes so long."""
 
 GRAPH_SHIFT = 0.05
-"""Largest allowed median shift of the points by `engine_graph`, crop pixels."""
+"""Largest allowed median shift of the points by `engine_graph`, crop pixels, on crops of the sample clip."""
 INT8_GRAPH_SHIFT = 0.25
-"""The same in 8 bits, on crops of the sample clip. The points of `fast` moved by 0.05 pixels."""
+"""The same in 8 bits. The points of `fast` moved by 0.05 pixels."""
 
 
 @dataclass(frozen=True)
@@ -248,13 +248,12 @@ def _check_graph(model: Path, graph: bytes, precision: Precision, manifest: Mani
 
     The graph is written to `file`.
     """
-    from canthus.engines.export import synthetic_crops
     from canthus.engines.verify import sample_crops
     from canthus.runtime.backends.cpu import run_exactly
 
-    is_int8 = precision == "int8"
-    crops = sample_crops(manifest.size).images[:4] if is_int8 else synthetic_crops(4, manifest.size)
-    allowed = INT8_GRAPH_SHIFT if is_int8 else GRAPH_SHIFT
+    # Faces: without one the maps are flat, and rounding moves the points of a network from a small set by 0.05 pixels.
+    crops = sample_crops(manifest.size).images[:4]
+    allowed = INT8_GRAPH_SHIFT if precision == "int8" else GRAPH_SHIFT
     file.write_bytes(graph)
     (maps,) = run_exactly(file, crops)
     points = decode_maps(maps, manifest)[0]
