@@ -88,8 +88,10 @@ class Scheme:
             for point in (point for group in groups for point in group):
                 if not 0 <= point < self.points:
                     raise FieldError(f"{name}: there is no point {point} (expected 0 to {self.points - 1})")
-        if not self.name.strip():
+        if not self.name.strip() or not self.name.isprintable():
             raise FieldError(f"name: expected a name, got {self.name!r}")
+        if short := [list(line) for line in self.lines if len(line) < 2]:
+            raise FieldError(f"lines: expected at least two points in each, got {short[0]}")
         for region, color in self.colors.items():
             if not all(0 <= part <= 255 for part in color):
                 raise FieldError(f"colors.{region}: expected red, green and blue from 0 to 255, got {list(color)}")
@@ -102,6 +104,8 @@ class Scheme:
         for name, (left, right) in (("normalizer", self.normalizer), ("eyes", self.eyes)):
             if bool(left) != bool(right):
                 raise FieldError(f"{name}: expected points in both groups, or in none")
+            if left and set(left) == set(right):
+                raise FieldError(f"{name}: expected two different groups of points, got {list(left)} twice")
         if len(self.ibug_68) not in (0, 68):
             raise FieldError(f"ibug_68: expected 68 points, got {len(self.ibug_68)}")
         if len(self.wflw) not in (0, self.points):

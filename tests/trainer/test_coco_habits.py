@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.schemes import Scheme
+from canthus.trainer.faces.contact_sheet import draw_points
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.packs.pack import write_pack
@@ -150,6 +152,42 @@ def test_coordinates_without_v_are_named_by_the_number_of_names(tmp_path):
     rewrite(path, of_annotations(lambda one: one["keypoints"].__delitem__(slice(2, None, 3))))
     with pytest.raises(InputError, match=r"expected 30 numbers \(x, y, v of 10 points\), got 20"):
         open_set(path)
+
+
+@pytest.mark.parametrize("keypoints", [[5, 5, 2] + [0, 0, 0] * 7, [5, 5, 2] * 8], ids=["one point", "one place"])
+def test_a_face_without_two_labelled_points_has_no_region_and_is_left_out(keypoints, tmp_path, caplog):
+    path = rewrite(write_own_points(tmp_path), lambda content: content["annotations"][0].update(keypoints=keypoints))
+    assert len(open_set(path).faces) == 2
+    assert "1 annotations that are no face with two labelled points" in caplog.text
+
+
+@pytest.mark.parametrize("v", [-1, 3, 0.9])
+def test_another_v_than_0_1_and_2_is_an_error(v, tmp_path):
+    path = rewrite(write_own_points(tmp_path), of_annotations(lambda one: one["keypoints"].__setitem__(5, v)))
+    with pytest.raises(InputError, match=rf"annotation 1 .*: v is {v} \(expected 0, 1 or 2\)"):
+        open_set(path)
+
+
+def test_two_images_with_one_id_are_an_error(tmp_path):
+    path = rewrite(write_own_points(tmp_path), lambda content: content["images"][2].update(id=0))
+    with pytest.raises(InputError, match=r"two images have the id 0: 0\.png and 2\.png"):
+        open_set(path)
+
+
+def test_the_summary_names_points_that_no_face_has(tmp_path):
+    path = write_own_points(tmp_path)
+    rewrite(path, of_annotations(lambda one: one["keypoints"].__setitem__(slice(21, 24), [0, 0, 0])))
+    one = open_set(path)
+    pack, findings = write_pack([one], tmp_path / "pack", 64)
+    assert "  never labelled, so not learned: chin (1 points)" in summarize_pack([one], pack, findings)
+
+
+def test_lines_to_unlabelled_points_are_not_drawn():
+    scheme = Scheme("three", 3, lines=((0, 1, 2),))
+    points = np.array([[2, 16], [np.nan, np.nan], [30, 16]])
+    drawn = draw_points(np.zeros((32, 32, 3), np.uint8), points, scheme, (255, 255, 255))
+    assert not drawn[:, 8:24].any()
+    assert drawn[16, 2].all()
 
 
 def test_the_summary_does_not_claim_to_have_checked_faces_that_lack_points(tmp_path):

@@ -114,11 +114,12 @@ def test_names_of_an_included_scheme_select_it(tmp_path):
         ({"keypoints": ["left_ear", *list("bcdefgh")]}, "'left_ear' has no mirror point; give the pairs as flip_pairs"),
         ({"keypoints": list(PLACES), "flip_pairs": [[0, 8]]}, r"flip_pairs: there is no point 8 \(expected 0 to 7"),
         ({"keypoints": list(PLACES), "flip_pairs": [0, 1]}, "flip_pairs: expected pairs of points"),
-        ({"keypoints": list(PLACES), "flip_pairs": [[0, 1], [1, 2]]}, "mirror_pairs: point 1 occurs twice"),
-        ({"keypoints": list(PLACES), "skeleton": [[1, 9]]}, "lines: there is no point 8"),
+        ({"keypoints": list(PLACES), "flip_pairs": [[0, 1], [1, 2]]}, "flip_pairs: point 1 occurs twice"),
+        ({"keypoints": list(PLACES), "skeleton": [[1, 9]]}, r"skeleton: there is no point 9 \(expected 1 to 8"),
         ({"keypoints": list(PLACES), "skeleton": [1]}, "skeleton: expected pairs of point numbers"),
-        ({"keypoints": ["left_a", "right_a", *list("cdefgh")]}, "eyes: none of the mirrored keypoints has eye in its"),
-        ({"keypoints": [*list("abcdefg"), "a"], "flip_pairs": [[0, 1]]}, "eyes: none of the mirrored"),
+        ({"keypoints": list(PLACES), "skeleton": [[0, 8]]}, r"skeleton: there is no point 8 \(expected 0 to 7"),
+        ({"keypoints": ["left_a", "right_a", *list("cdefgh")]}, "eyes: missing, and none of the points in the mirror"),
+        ({"keypoints": [*list("abcdefg"), "a"], "flip_pairs": [[0, 1]]}, r"keypoints: a occurs twice"),
     ],
 )
 def test_a_category_that_defines_no_scheme_is_an_error_of_one_line(category, message, tmp_path):
@@ -140,7 +141,10 @@ def test_a_category_that_defines_no_scheme_is_an_error_of_one_line(category, mes
         ("eyes = [[3], [0]]", "eyes: the left ones are on the right of the image; swap the two lists"),
         ("eyes = [[4], [7]]", "normalizer: missing"),
         ("eyes = [[0, 1]]", "eyes: expected a list of 2"),
-        ("mirror_pairs = []", "eyes: none of the mirrored keypoints"),
+        ("mirror_pairs = []", "eyes: missing, and none of the points in the mirror pairs"),
+        ("mirror_pairs = [[0, 3], [3, 2]]", "mirror_pairs: point 3 occurs twice"),
+        ("normalizer = [[0, 3], [3, 0]]", "normalizer: expected two different groups of points"),
+        ('lines = [["chin", "chi"]]', "lines: there is no point chi"),
         ('mirror_pairs = [["chin", "chi"]]', "mirror_pairs: there is no point chi"),
         (
             'mirror_pairs = []\neyes = [["right_mouth"], ["left_mouth"]]\nnormalizer = [[5], [6]]',

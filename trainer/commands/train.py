@@ -195,9 +195,10 @@ def _fit_held_out(pack: "Pack", recipe: "Recipe") -> "Recipe":
 
 def _fit_epochs(pack: "Pack", recipe: "Recipe") -> "Recipe":
     """Return the recipe, with more epochs if the pack has so few faces that it would do less than MIN_STEPS steps."""
+    from canthus.trainer.faces.labelled import is_held_out
     from canthus.trainer.recipe import change
 
-    faces = len(pack) * (1 - 1 / recipe.held_out if recipe.held_out else 1)
+    faces = max(sum(not (recipe.held_out and is_held_out(name, recipe.held_out)) for name in pack.names), 1)
     epochs = float(math.ceil(MIN_STEPS * recipe.batch / faces))
     if epochs <= recipe.epochs:
         return recipe

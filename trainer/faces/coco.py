@@ -25,19 +25,25 @@ def open_coco(path: Path) -> LabelledSet:
     """Open keypoints in COCO format, as mmpose converts WFLW, COFW, 300W and LaPa, and as labelling tools write them.
 
     v is 2 for a visible point, 1 for a covered one and 0 for one without a label, which is not trained on. If no point
-    of the file has v = 2, then 1 stands for both, as after mmpose's conversion. Annotations without any labelled point
-    are left out. Without bbox, the box is that of the labelled points. Ids may be numbers or text.
+    of the file has v = 2, then 1 stands for both, as after mmpose's conversion. Annotations without two labelled points
+    at different places are left out. Without bbox, the box is that of the labelled points. Ids may be numbers or text.
 
     Where the images are: see `find_images`. What the points are: see `coco_scheme`.
     """
     content = _parse_json(read_text(path), path)
     try:
-        names = {_id(one["id"]): str(one["file_name"]) for one in content["images"]}
+        images = [(_id(one["id"]), str(one["file_name"])) for one in content["images"]]
         annotations = list(enumerate(content["annotations"], 1))
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected images (with id and file_name) and annotations; missing or wrong: {shorten(error)}"
         ) from error
+    names = dict(images)
+    if other := next(((identity, name) for identity, name in images if names[identity] != name), None):
+        raise InputError(
+            f"{path}: two images have the id {shorten(other[0])}: {shorten(other[1])} and {shorten(names[other[0]])}; "
+            "give each its own, also in image_id of the annotations"
+        )
     category, chosen = _choose_category(path, _categories(content), annotations)
     parsed: list[_Annotation] = []
     named = category["keypoints"] if category else None
@@ -46,14 +52,14 @@ def open_coco(path: Path) -> LabelledSet:
         identity = annotation.get("id") if isinstance(annotation, dict) else "?"
         face = _parse_annotation(annotation, expected, f"{path}, annotation {number} (id {shorten(identity)})")
         expected = _Expected(names, len(face.keypoints), exactly=True)
-        if face.keypoints[:, 2].any():
+        labelled = face.keypoints[face.keypoints[:, 2] > 0, :2]
+        if len(labelled) and np.ptp(labelled, axis=0).any():  # else it has no region to crop
             parsed.append(face)
     if not parsed:
-        raise InputError(f"{path}: contains no face with a labelled point (expected keypoints with v = 1 or 2)")
+        raise InputError(f"{path}: contains no face with two labelled points (expected keypoints with v = 1 or 2)")
     if len(parsed) < len(annotations):
-        _log.warning(
-            "left out of %s: %d annotations that are no face with labelled points", path, len(annotations) - len(parsed)
-        )
+        left_out = len(annotations) - len(parsed)
+        _log.warning("left out of %s: %d annotations that are no face with two labelled points", path, left_out)
     scheme = coco_scheme(path, category, np.stack([face.keypoints for face in parsed]))
     kind_of_1 = PointKind.COVERED if any((face.keypoints[:, 2] == 2).any() for face in parsed) else PointKind.PLACED
     images = find_images(path, [face.image for face in parsed])
@@ -144,6 +150,8 @@ def _parse_annotation(annotation: Any, expected: _Expected, place: str) -> _Anno
     if numbers.ndim != 1 or numbers.size != 3 * points:
         raise InputError(f"{place}: expected {3 * points} numbers (x, y, v of {points} points), got {numbers.size}")
     triples = numbers.reshape(-1, 3)
+    if (wrong := ~np.isin(triples[:, 2], (0, 1, 2))).any():
+        raise InputError(f"{place}: v is {triples[wrong, 2][0]:g} (expected 0, 1 or 2)")
     return _Annotation(image, triples, _box(annotation.get("bbox"), triples, place))
 
 

@@ -1,6 +1,7 @@
 """The scheme of keypoints in COCO format: an included one, or the user's own, from the file itself."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def coco_scheme(path: Path, category: dict[str, Any] | None, keypoints: NDArray[
         names = [str(name) for name in given["names"]]
     try:
         given = _by_number(given, names)
-        name = str((category or {}).get("name") or path.stem)
+        name = shorten((category or {}).get("name") or path.stem)
         values = {"name": name, "points": points, **_fields(names, category or {}, keypoints, given), **given}
         scheme = parse_scheme(values)
         _check_complete(scheme, keypoints)
@@ -92,7 +93,10 @@ def _names(path: Path, category: dict[str, Any] | None, points: int) -> list[str
     if not isinstance(names, list) or len(names) != points:
         count = len(names) if isinstance(names, list) else shorten(names)
         raise InputError(f"{path}, categories: keypoints: expected {points} names, as many as points, got {count}")
-    return [str(name) for name in names]
+    names = [str(name) for name in names]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{path}, categories: keypoints: {shorten(twice[0])} occurs twice (expected different names)")
+    return names
 
 
 def _own_fields(path: Path) -> dict[str, Any]:
@@ -107,14 +111,16 @@ def _by_number(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Return fields with the points by number that are given by name."""
     place = _places(names)
 
-    def number(value: Any) -> Any:
+    def number(value: Any, field: str) -> Any:
         if isinstance(value, list):
-            return [number(one) for one in value]
+            return [number(one, field) for one in value]
         if isinstance(value, dict):
-            return {name: number(one) for name, one in value.items()}
-        return place.get(value, value) if isinstance(value, str) else value
+            return {name: number(one, field) for name, one in value.items()}
+        if isinstance(value, str) and value not in place:
+            raise FieldError(f"{field}: there is no point {shorten(value)} (expected a number from 0 or a name)")
+        return place[value] if isinstance(value, str) else value
 
-    return {name: number(value) if name in _POINT_FIELDS else value for name, value in given.items()}
+    return {name: number(value, name) if name in _POINT_FIELDS else value for name, value in given.items()}
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:
@@ -147,7 +153,10 @@ def _fields(
     pairs = given.get(field, category.get("flip_pairs"))
     pairs = _pairs_of_names(names, words) if pairs is None else _indices(pairs, names, keypoints.shape[1], field)
     mirror = {one: other for pair in pairs for one, other in (pair, pair[::-1])}
-    found: dict[str, Any] = {"mirror_pairs": pairs, "lines": _chains(category.get("skeleton") or [], names)}
+    found: dict[str, Any] = {
+        "mirror_pairs": pairs,
+        "lines": _chains(category.get("skeleton") or [], names, keypoints.shape[1]),
+    }
     if names:
         found["names"] = names
     eyes = [point for point, own in enumerate(words) if _region(own) == "{side}_eye" and point in mirror]
@@ -157,7 +166,9 @@ def _fields(
     if "eyes" in given:
         left = [point for point in _first_group(given["eyes"]) if point in mirror]
     elif not left:
-        raise FieldError("eyes: none of the mirrored keypoints has eye in its name (expected left_eye, right_eye, ...)")
+        raise FieldError(
+            "eyes: missing, and none of the points in the mirror pairs has eye in its name (expected eyes in a .toml)"
+        )
     found["eyes"] = (left, [mirror[point] for point in left])
     if left:
         outer = max(left, key=lambda point: _distance(keypoints, point, mirror[point]))
@@ -225,7 +236,10 @@ def _indices(pairs: Any, names: Sequence[str], points: int, field: str) -> list[
             raise FieldError(f"{field}: there is no point {shorten(point)} (expected 0 to {points - 1} or a name)")
         return number
 
-    return [(index(one), index(other)) for one, other in pairs]
+    numbers = [(index(one), index(other)) for one, other in pairs]
+    if twice := [point for point, count in Counter(sum(numbers, ())).items() if count > 1]:
+        raise FieldError(f"{field}: point {twice[0]} occurs twice (expected each point in one pair at most)")
+    return numbers
 
 
 def _number(point: Any, names: Sequence[str]) -> int | None:
@@ -235,7 +249,7 @@ def _number(point: Any, names: Sequence[str]) -> int | None:
     return point if type(point) is int else None
 
 
-def _chains(skeleton: Any, names: Sequence[str]) -> list[Group]:
+def _chains(skeleton: Any, names: Sequence[str], count: int) -> list[Group]:
     """Return the lines of a skeleton, pairs of points that count from 1; pairs that continue each other are joined.
 
     If a point is 0, they count from 0. They may also be names.
@@ -248,6 +262,8 @@ def _chains(skeleton: Any, names: Sequence[str]) -> list[Group]:
         raise FieldError(f"skeleton: expected pairs of point numbers or names, got {shorten(skeleton)}")
     first = 0 if by_name or 0 in numbers else 1
     points = [number - first for number in numbers if number is not None]
+    if wrong := [point + first for point in points if not 0 <= point < count]:
+        raise FieldError(f"skeleton: there is no point {wrong[0]} (expected {first} to {count - 1 + first})")
     chains: list[Group] = []
     for one, other in zip(points[::2], points[1::2], strict=True):
         if chains and chains[-1][-1] == one:

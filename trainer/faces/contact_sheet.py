@@ -1,5 +1,6 @@
 """Contact sheets: a grid of faces with their points and a caption."""
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,15 +31,15 @@ _FRACTION_BITS = 4
 def draw_points(image: Image, points: NDArray[np.floating], scheme: Scheme, color: Color, radius: float = 1.5) -> Image:
     """Return a copy of an RGB image (H, W, 3) with points (K, 2) and the lines between them; radius in pixels.
 
-    Points that are NaN are left out.
+    Points that are NaN are left out, with the lines to them.
     """
     canvas = image.copy()
     drawn = np.isfinite(points).all(-1)
     fixed = np.round(np.where(drawn[:, None], points, 0) * (1 << _FRACTION_BITS)).astype(np.int32)
     darker = tuple(int(0.6 * channel) for channel in color)
-    for chain in scheme.lines:
-        known = np.array([point for point in chain if drawn[point]], np.intp)
-        cv2.polylines(canvas, [fixed[known]], False, darker, 1, cv2.LINE_AA, _FRACTION_BITS)
+    for ends in (pair for chain in scheme.lines for pair in itertools.pairwise(chain)):
+        if drawn[list(ends)].all():
+            cv2.polylines(canvas, [fixed[list(ends)]], False, darker, 1, cv2.LINE_AA, _FRACTION_BITS)
     for x, y in fixed[drawn].tolist():
         cv2.circle(canvas, (x, y), round(radius * (1 << _FRACTION_BITS)), color, -1, cv2.LINE_AA, _FRACTION_BITS)
     return canvas

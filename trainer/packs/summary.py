@@ -16,6 +16,7 @@ from canthus.trainer.faces.contact_sheet import (
 )
 from canthus.trainer.faces.kinds import Kinds, PointKind, is_labelled
 from canthus.trainer.faces.labelled import LabelledSet
+from canthus.trainer.faces.parsing import shorten
 from canthus.trainer.faces.schemes import Scheme
 from canthus.trainer.packs.pack import Findings, Pack
 
@@ -50,6 +51,9 @@ def summarize_pack(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) 
             f"  left out: {missing} faces, because {len(findings.unreadable)} images are missing or unreadable:"
         )
         lines += [f"    {reason}" for reason in findings.unreadable.values()]
+    never = [scheme.point_names[point] for point in np.flatnonzero(~is_labelled(pack.kinds).any(0))]
+    if never:
+        lines.append(f"  never labelled, so not learned: {shorten(', '.join(never))} ({len(never)} points)")
     outside = np.array(findings.outside).reshape(-1, scheme.points)  # (N, K) pixels
     lines.append(f"  points outside their image: {(outside > 0).sum()} of {pack.points[..., 0].size}")
     if outside.any():
@@ -106,7 +110,7 @@ def _describe_symmetry(points: NDArray[np.floating], scheme: Scheme) -> str:
     if distance[worst] > MAX_ASYMMETRY:
         return (
             f"symmetry of the mean face: WRONG; {figures}; are the points in the order of {scheme.name}, and its "
-            "mirror pairs right (flip_pairs count from 0)?"
+            "mirror pairs right (points count from 0)?"
         )
     return f"symmetry of the mean face: good; {figures}"
 
