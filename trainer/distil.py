@@ -7,20 +7,25 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from canthus.runtime.errors import InputError
+from canthus.trainer.faces.schemes import Scheme, describe_difference, same_order
 from canthus.trainer.networks.checkpoint import load_network
 from canthus.trainer.networks.head import split_maps
+from canthus.trainer.networks.network import scheme_from_metadata
 
 
 class Teacher:
     """A trained network that predicts maps for the crops of a student.
 
-    Raises InputError if it predicts another number of points.
+    Raises InputError if it predicts other points.
     """
 
-    def __init__(self, path: Path, points: int, device: torch.device) -> None:
+    def __init__(self, path: Path, scheme: Scheme, device: torch.device) -> None:
         network, metadata = load_network(path)
-        if metadata["points"] != points:
-            raise InputError(f"{path}: the teacher predicts {metadata['points']} points, the faces have {points}")
+        if not same_order(own := scheme_from_metadata(metadata), scheme):
+            raise InputError(
+                f"{path}: the teacher predicts {own.points} points of {own.name}, the faces have {scheme.points} of "
+                f"{scheme.name} (different: {describe_difference(own, scheme)})"
+            )
         self.size, self.stride = int(metadata["size"]), int(metadata.get("stride", 4))
         self.width = (
             float(metadata.get("sigma", 0)) * self.stride / self.size

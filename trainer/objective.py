@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from canthus.trainer.distil import Teacher
+from canthus.trainer.faces.schemes import Scheme
 from canthus.trainer.loss import LossWeight, SkpsLoss
 from canthus.trainer.packs.batches import Batch
 from canthus.trainer.recipe import Recipe
@@ -31,7 +32,7 @@ def learning_rate_factor(step: int, recipe: Recipe, total_steps: int) -> float:
             return float(0.1 ** sum(step >= epoch / recipe.epochs * total_steps for epoch in recipe.milestones))
 
 
-def make_loss(recipe: Recipe, points: int, device: torch.device, compiled: bool) -> Loss:
+def make_loss(recipe: Recipe, scheme: Scheme, device: torch.device, compiled: bool) -> Loss:
     """Return the loss against the labels, mixed with the loss against the teacher if the recipe names one."""
     skps = SkpsLoss(
         recipe.stride, recipe.sigma, recipe.near_weight, offsets=recipe.offset_loss, offset_weight=recipe.offset_weight,
@@ -40,7 +41,7 @@ def make_loss(recipe: Recipe, points: int, device: torch.device, compiled: bool)
     label_loss = torch.compile(skps.__call__) if compiled else skps
     if not recipe.teacher:
         return lambda maps, batch, _: label_loss(maps, batch.points, LossWeight(batch.weight, batch.point_weight))
-    teacher = Teacher(Path(recipe.teacher), points, device)
+    teacher = Teacher(Path(recipe.teacher), scheme, device)
     teacher_loss = torch.compile(skps.against_maps) if compiled else skps.against_maps
 
     def mixed_loss(maps: Tensor, batch: Batch, images: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from canthus.trainer.ema import EMA
 from canthus.trainer.evaluation.metrics import box_nme, nme
 from canthus.trainer.evaluation.placed import POSES, poses_of_yaws
 from canthus.trainer.faces.labelled import yaw_estimate
+from canthus.trainer.faces.schemes import describe_difference, same_order
 from canthus.trainer.log import Log, draw_crops
 from canthus.trainer.networks.checkpoint import Checkpoint, flatten_optimizer, load, restore_optimizer, save
 from canthus.trainer.networks.exported import Target, exported_model, load_exported
@@ -30,6 +31,7 @@ from canthus.trainer.networks.network import (
     build,
     channel_statistics,
     normalize,
+    scheme_from_metadata,
     window_sigma,
 )
 from canthus.trainer.networks.padding import ChannelPadding, pad_channels
@@ -114,7 +116,7 @@ class Run:
             network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.compiled = options.compile and world.world_size == 1  # compiling DistributedDataParallel was not tested
-        self.loss = make_loss(recipe, self.points, world.device, self.compiled)
+        self.loss = make_loss(recipe, pack.scheme, world.device, self.compiled)
         parallel = world.wrap(network)
         # On a CPU the loss alone is compiled: it takes half of the time of a step of the student, and compiling HRNet
         # takes longer than it saves.
@@ -314,14 +316,19 @@ class Run:
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint `last`.
 
-        Raises ModelError if it is not one, if it is of another network, or if its best checkpoint was chosen on other
-        validation faces than this run has.
+        Raises ModelError if it is not one, if it is of another network or other points, or if its best checkpoint was
+        chosen on other validation faces than this run has.
         """
         path = path.with_suffix(".safetensors")
         checkpoint = load(path)
         if not checkpoint.training_weights:
             raise ModelError(f"{path}: a run cannot be resumed from this checkpoint; use `last`")
-        metadata = checkpoint.metadata
+        metadata, scheme = checkpoint.metadata, self.batches.pack.scheme
+        if not same_order(former := scheme_from_metadata(metadata), scheme):
+            raise ModelError(
+                f"{path}: was trained with other points than the pack has ({former.name}, {scheme.name}; different: "
+                f"{describe_difference(former, scheme)}); resume with the pack that the run began with"
+            )
         self._check_validation_faces(path, metadata["best"], metadata.get("validation_faces"))
         try:
             self.network.load_state_dict(self._padding.pad(checkpoint.training_weights))

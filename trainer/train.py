@@ -162,6 +162,10 @@ def _signals_after_step(world: World) -> Iterator[threading.Event]:
     former = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stopped
+    except (RuntimeError, ImportError) as error:
+        if stopped.is_set() and _is_of_compiler(error):  # Ctrl-C ends the C++ compiler too
+            raise KeyboardInterrupt from error
+        raise
     finally:
         for number, handler in former.items():
             signal.signal(number, handler)
@@ -182,8 +186,12 @@ def _explained_failures(recipe: Recipe) -> Iterator[None]:
             raise BackendError(
                 "a worker process that makes batches has ended, often because memory is full; use fewer (--workers)"
             ) from error
-        compiling = type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))
-        if compiling or isinstance(error, ImportError):  # ImportError: a compiled kernel that is truncated on disk
+        if _is_of_compiler(error):
             reason = " ".join(str(error).split("\n")[:2]).strip()
             raise BackendError(f"torch.compile failed ({reason}); train without it, slower: --no-compile") from error
         raise
+
+
+def _is_of_compiler(error: Exception) -> bool:
+    """Return whether torch.compile failed. ImportError: a compiled kernel that is truncated on disk."""
+    return isinstance(error, ImportError) or type(error).__module__.startswith(("torch._dynamo", "torch._inductor"))

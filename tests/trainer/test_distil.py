@@ -11,6 +11,7 @@ from canthus.runtime.decode import encode
 from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer import train as training
 from canthus.trainer.distil import Teacher, resample_maps
+from canthus.trainer.faces.schemes import COFW, WFLW
 from canthus.trainer.loss import LossWeight, SkpsLoss
 from canthus.trainer.networks.checkpoint import Checkpoint, load, load_network, save
 from canthus.trainer.networks.head import decode
@@ -41,14 +42,14 @@ def teacher(tmp_path) -> Path:
 
 
 def test_teacher_maps_have_the_size_of_the_student_and_scores_from_0_to_1(teacher):
-    scores, offsets = Teacher(teacher, 98, torch.device("cpu")).maps(torch.randn(2, 3, 32, 32), 4, 1.5)
+    scores, offsets = Teacher(teacher, WFLW, torch.device("cpu")).maps(torch.randn(2, 3, 32, 32), 4, 1.5)
     assert scores.shape == (2, 98, 8, 8)
     assert offsets.shape == (2, 2, 98, 8, 8)
     assert 0 <= scores.min() <= scores.max() <= 1
 
 
 def test_teacher_maps_get_the_sigma_of_the_student_and_keep_their_peaks(teacher, monkeypatch):
-    network = Teacher(teacher, 98, torch.device("cpu"))
+    network = Teacher(teacher, WFLW, torch.device("cpu"))
     points = np.full((1, 98, 2), 32.0, np.float32)
     scores, offsets = (torch.from_numpy(part) for part in encode(points, 16, 4, 2.0))
     maps = torch.cat([0.6 * scores, *offsets.unbind(1)], 1)
@@ -66,7 +67,7 @@ def test_distillation_moves_the_student_closer_to_its_teacher(faces, teacher, tm
         training.train(faces, recipe, folder, UNCOMPILED)
         network, _ = load_network(folder / "last")
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-        teacher_maps = Teacher(teacher, 98, torch.device("cpu")).maps(images, 4, TINY.sigma)
+        teacher_maps = Teacher(teacher, WFLW, torch.device("cpu")).maps(images, 4, TINY.sigma)
         with torch.inference_mode():
             return float(
                 SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against_maps(
@@ -78,8 +79,15 @@ def test_distillation_moves_the_student_closer_to_its_teacher(faces, teacher, tm
 
 
 def test_teacher_with_another_number_of_points_is_refused(teacher):
-    with pytest.raises(InputError, match="predicts 98 points, the faces have 29"):
-        Teacher(teacher, 29, torch.device("cpu"))
+    with pytest.raises(InputError, match="predicts 98 points of WFLW, the faces have 29 of COFW"):
+        Teacher(teacher, COFW, torch.device("cpu"))
+
+
+def test_teacher_with_the_points_in_another_order_is_refused(teacher):
+    other = dataclasses.replace(WFLW, mirror_pairs=WFLW.mirror_pairs[1:])
+    with pytest.raises(InputError, match=r"have 98 of WFLW \(different: mirror_pairs\)"):
+        Teacher(teacher, other, torch.device("cpu"))
+    Teacher(teacher, dataclasses.replace(WFLW, lines=()), torch.device("cpu"))
 
 
 def test_teacher_without_size_in_its_metadata_is_refused(teacher):
@@ -87,4 +95,4 @@ def test_teacher_without_size_in_its_metadata_is_refused(teacher):
     metadata = {name: value for name, value in checkpoint.metadata.items() if name != "size"}
     save(teacher, dataclasses.replace(checkpoint, metadata=metadata))
     with pytest.raises(ModelError, match="its metadata lacks size"):
-        Teacher(teacher, 98, torch.device("cpu"))
+        Teacher(teacher, WFLW, torch.device("cpu"))

@@ -1,5 +1,6 @@
 """Errors as the literature defines them, and `canthus eval`."""
 
+import dataclasses
 import json
 import math
 from dataclasses import replace
@@ -239,6 +240,15 @@ def test_flip_tta_cancels_a_one_sided_error(tmp_path):
     faces = [open_set(tmp_path)]
     assert evaluate(faces, [Candidate("shifted", Knowing(shift=3))])[0].all.nme > 3
     assert evaluate(faces, [Candidate("both", Both(), flip_tta=True)])[0].all.nme < EXACT
+
+
+def test_a_model_of_other_points_of_the_same_number_is_named(tmp_path, caplog):
+    write_shard(tmp_path)
+    other = Knowing()
+    other.scheme = dataclasses.replace(WFLW, name="mine", mirror_pairs=((0, 1),))
+    evaluate([open_set(tmp_path)], [Candidate("ours", Knowing()), Candidate("other", other)])
+    assert "other: was trained with other points than the faces have (mine, WFLW; different: name, mi" in caplog.text
+    assert "ours: was" not in caplog.text
 
 
 def test_a_model_gets_regions_with_its_own_margin(tmp_path):

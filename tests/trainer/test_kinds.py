@@ -203,7 +203,7 @@ def test_unlabelled_points_learn_from_the_teacher_only(mixed, tmp_path):
     images = torch.zeros(12, 3, 32, 32)
     for one, learns in ((recipe, False), (teacher, True)):
         maps = torch.zeros(12, 3 * 98, 8, 8, requires_grad=True)
-        loss = run_module.make_loss(one, 98, torch.device("cpu"), compiled=False)(maps, batch, images)
+        loss = run_module.make_loss(one, WFLW, torch.device("cpu"), compiled=False)(maps, batch, images)
         (gradient,) = torch.autograd.grad(loss, maps)
         assert bool((gradient[:, 60].abs() > 0).any()) == learns
         assert (gradient[:, 61].abs() > 0).any()

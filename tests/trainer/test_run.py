@@ -35,6 +35,7 @@ from canthus.trainer.networks.checkpoint import (
 )
 from canthus.trainer.networks.network import DecodingNetwork, build
 from canthus.trainer.packs.pack import write_pack
+from canthus.trainer.parallel import World
 from canthus.trainer.recipe import Recipe, change, default_recipe, load_recipe
 from canthus.trainer.run import TrainOptions
 from support.shards import write_shard
@@ -356,6 +357,9 @@ def test_resume_refuses_another_network_and_checkpoints_without_optimizer(faces,
     other = change(TINY, {"network": "hrnet_w18"})
     with pytest.raises(ModelError, match="another network"):
         training.train(faces, other, tmp_path, RESUMED)
+    renamed = dataclasses.replace(faces.scheme, names=tuple(f"point {number}" for number in range(98)))
+    with pytest.raises(ModelError, match=r"other points than the pack has \(WFLW, WFLW; different: names\)"):
+        training.train(dataclasses.replace(faces, scheme=renamed), TINY, tmp_path, RESUMED)
     (tmp_path / "last.safetensors").write_bytes((tmp_path / "best.safetensors").read_bytes())
     with pytest.raises(ModelError, match="use `last`"):
         training.train(faces, TINY, tmp_path, RESUMED)
@@ -432,6 +436,16 @@ def test_log_has_errors_by_pose_except_in_the_file_of_an_older_version(tmp_path)
     lines = (tmp_path / "old" / "log.csv").read_text().splitlines()
     assert lines[0] == "step,seconds,loss,held_out_nme,images_per_second,waited"
     assert lines[1:] == ["20,1.0,0.5,3.0,100.0,0.0", "10,1.0,0.5,3.0,100.0,0.0"]
+
+
+def test_ctrl_c_that_also_ends_the_compiler_stops_the_run():
+    failed = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+    stop = training._signals_after_step
+    with pytest.raises(KeyboardInterrupt), stop(World(torch.device("cpu"))) as stopped:
+        stopped.set()
+        raise failed
+    with pytest.raises(failed), stop(World(torch.device("cpu"))):
+        raise failed
 
 
 def test_second_ctrl_c_ends_at_once(faces, tmp_path, monkeypatch):

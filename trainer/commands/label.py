@@ -40,6 +40,7 @@ def _label(args: argparse.Namespace) -> int:
     from canthus.runtime.detector import Detector
     from canthus.runtime.schemes import WFLW
     from canthus.trainer.evaluation.evaluate import open_candidates
+    from canthus.trainer.faces.schemes import same_order
     from canthus.trainer.labels import labelling
 
     dropped, stopped = 0, False
@@ -47,8 +48,7 @@ def _label(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as opened:
         candidates = opened.enter_context(open_candidates(args.model))
         for one in candidates:
-            if one.backend.scheme.points != WFLW.points:
-                scheme = one.backend.scheme
+            if not same_order(scheme := one.backend.scheme, WFLW):
                 raise ModelError(
                     f"{one.name}: predicts the {scheme.points} points of {scheme.name}, but a shard has the "
                     f"{WFLW.points} of {WFLW.name}; label with a model for these"

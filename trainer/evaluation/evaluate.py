@@ -26,7 +26,7 @@ from canthus.trainer.evaluation.placed import PlacedAccuracy, measure_placed, ya
 from canthus.trainer.evaluation.scores import ScoreReliability, length_errors, measure_scores
 from canthus.trainer.faces.kinds import evaluated_points, has_normalizer
 from canthus.trainer.faces.labelled import LabelledFace, LabelledSet, group_by_image
-from canthus.trainer.faces.schemes import Scheme, describe_difference
+from canthus.trainer.faces.schemes import Scheme, describe_difference, same_order
 
 _log = logging.getLogger(__name__)
 
@@ -152,6 +152,14 @@ def evaluate(
     """
     assert detect is not None or "detector" not in boxes
     scheme = common_scheme(sets)
+    for one in candidates:
+        model = one.backend.scheme
+        if model.points == scheme.points and not same_order(model, scheme):
+            _log.warning(
+                "%s: was trained with other points than the faces have (%s, %s; different: %s); its errors are right "
+                "only if the order is the same",
+                *(one.name, model.name, scheme.name, describe_difference(model, scheme)),
+            )
     rows = [(candidate, kind) for kind in boxes for candidate in candidates]  # one result each
     predictions: list[list[Landmarks]] = [[] for _ in rows]  # by row and image
     for image, faces in images_with_progress(sets, "accuracy", worker):

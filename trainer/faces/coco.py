@@ -32,14 +32,14 @@ def open_coco(path: Path) -> LabelledSet:
     """
     content = _parse_json(read_text(path), path)
     try:
-        images = [(_id(one["id"]), str(one["file_name"])) for one in content["images"]]
+        listed = [(_id(one["id"]), str(one["file_name"])) for one in content["images"]]
         annotations = list(enumerate(content["annotations"], 1))
     except (KeyError, TypeError) as error:
         raise InputError(
             f"{path}: expected images (with id and file_name) and annotations; missing or wrong: {shorten(error)}"
         ) from error
-    names = dict(images)
-    if other := next(((identity, name) for identity, name in images if names[identity] != name), None):
+    names = dict(listed)
+    if other := next(((identity, name) for identity, name in listed if names[identity] != name), None):
         raise InputError(
             f"{path}: two images have the id {shorten(other[0])}: {shorten(other[1])} and {shorten(names[other[0]])}; "
             "give each its own, also in image_id of the annotations"

@@ -5,7 +5,18 @@ import dataclasses
 from canthus.runtime.errors import InputError
 from canthus.runtime.schemes import WFLW, Scheme, included_scheme, included_schemes
 
-__all__ = ["AFLW", "COFW", "LAPA", "SCHEMES", "W300", "WFLW", "Scheme", "describe_difference", "scheme_of"]
+__all__ = [
+    "AFLW",
+    "COFW",
+    "LAPA",
+    "SCHEMES",
+    "W300",
+    "WFLW",
+    "Scheme",
+    "describe_difference",
+    "same_order",
+    "scheme_of",
+]
 
 COFW, W300, LAPA, AFLW = (included_scheme(name) for name in ("cofw", "300w", "lapa", "aflw"))
 SCHEMES = included_schemes()
@@ -23,6 +34,11 @@ def scheme_of(points: int, source: str = "") -> Scheme:
     known = ", ".join(f"{scheme.points} ({scheme.name})" for scheme in SCHEMES)
     prefix = f"{source}: " if source else ""
     raise InputError(f"{prefix}{points} points per face are not supported (expected one of {known})")
+
+
+def same_order(one: Scheme, other: Scheme) -> bool:
+    """Return whether two schemes have the same points in the same order. Lines, colors and so on may differ."""
+    return one.point_names == other.point_names and one.mirror.tolist() == other.mirror.tolist()
 
 
 def describe_difference(one: Scheme, other: Scheme) -> str:
