@@ -1,13 +1,16 @@
 """What the metadata of an output says about the run: the source, the model and the settings."""
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from canthus.runtime.addresses import without_password
 from canthus.runtime.errors import ModelError
+from canthus.runtime.fields import FieldError
 from canthus.runtime.models import find_int8, find_model, parse_manifest
-from canthus.runtime.schemes import Scheme
+from canthus.runtime.schemes import Scheme, guess_scheme, parse_scheme, scheme_values
 
 if TYPE_CHECKING:
     from canthus.runtime.pipeline import Settings
@@ -36,8 +39,18 @@ def describe_settings(settings: "Settings") -> dict[str, object]:
 
 
 def describe_points(scheme: Scheme) -> dict[str, object]:
-    """Return the scheme of the points, and the name of each."""
-    return {"name": scheme.name, "points": list(scheme.point_names)}
+    """Return the name of the scheme, of each point, and the scheme itself, for `described_points`."""
+    return {"name": scheme.name, "points": list(scheme.point_names), "definition": scheme_values(scheme)}
+
+
+def described_points(metadata: Mapping[str, object], points: int) -> Scheme:
+    """Return the scheme that the metadata of a table describes, or guess it by the number of points."""
+    described = metadata.get("scheme")
+    with contextlib.suppress(FieldError):
+        scheme = parse_scheme(described.get("definition") if isinstance(described, dict) else None)
+        if scheme.points == points:
+            return scheme
+    return guess_scheme(points)
 
 
 def describe_model(settings: "Settings", backend: str) -> dict[str, object]:

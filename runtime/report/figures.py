@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime import wflw
+from canthus.runtime.run_details import described_points
+from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.tables import Table
-
-LEFT_CORNER, RIGHT_CORNER = wflw.OUTER_CANTHI
-"""The outer corners of the eyes in WFLW's points; their distance divides the jitter."""
 
 WORST = 8
 """Rows with bad frames, at most."""
@@ -110,26 +108,30 @@ def compute_figures(table: Table, path: Path) -> Figures:
 
 def _tracks(table: Table, places: NDArray[np.int64], seconds: NDArray[np.float64]) -> tuple[FaceTrack, ...]:
     tracks = []
+    scheme = described_points(table.metadata, table.schema.points)
     for number in np.unique(table.face[table.face >= 0]):
         rows = np.flatnonzero(table.face == number)
-        jitter = measure_jitter(table.points[rows], places[rows])
+        jitter = measure_jitter(table.points[rows], places[rows], scheme)
         tracks.append(FaceTrack(int(number), rows, places[rows], seconds[rows], table.face_score[rows], jitter))
     return tuple(sorted(tracks, key=lambda track: (track.seconds[0], track.id)))
 
 
-def measure_jitter(points: NDArray[np.floating], places: NDArray[np.integer]) -> NDArray[np.float64]:
+def measure_jitter(
+    points: NDArray[np.floating], places: NDArray[np.integer], scheme: Scheme = WFLW
+) -> NDArray[np.float64]:
     """Return the jitter (F,) of a face: the mean distance of its points from the middle between the frames beside.
 
-    points: (F, K, 2). places: (F,) numbers of the frames. The result is in % of the distance of the outer eye corners
-    (of the height of the points' box for other schemes of points), and NaN where a frame beside is missing.
+    points: (F, K, 2). places: (F,) numbers of the frames. The result is in % of the scheme's normalizer, such as the
+    distance of the outer eye corners (without one of the height of the points' box), and NaN where a frame beside is
+    missing.
     """
     jitter = np.full(len(points), np.nan)
     if len(points) < 3:
         return jitter
     middle = (points[:-2] + points[2:]) / 2
     distances = np.linalg.norm(points[1:-1] - middle, axis=2).mean(1)
-    if points.shape[1] == wflw.POINTS:
-        sizes = np.linalg.norm(points[1:-1, LEFT_CORNER] - points[1:-1, RIGHT_CORNER], axis=1)
+    if scheme.normalizer[0]:
+        sizes = np.linalg.norm(scheme.normalizer_vector(points[1:-1]), axis=1)
     else:
         sizes = np.ptp(points[1:-1, :, 1], axis=1)
     neighbours = (places[2:] - places[:-2]) == 2

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from canthus.runtime.draw import draw
 from canthus.runtime.errors import InputError
 from canthus.runtime.image_files import read_image
+from canthus.runtime.run_details import described_points
 from canthus.runtime.seek import SeekableVideo
 from canthus.runtime.tables import Table
 from canthus.runtime.types import Faces
-from canthus.runtime.wflw import POINTS
 
 SIDE = 200
 """Pixels of a thumbnail."""
@@ -26,8 +26,6 @@ QUALITY = 80
 
 def make_thumbnails(table: Table, rows: tuple[int, ...], source: Path) -> dict[int, str]:
     """Return an image of the face of each row as a data URL. Rows whose frame cannot be read are left out."""
-    if table.schema.points != POINTS:
-        return {}
     try:
         images = _frames(table, rows, source) if table.schema.kind == "frames" else _images(table, rows, source)
     except InputError:
@@ -60,7 +58,8 @@ def _images(table: Table, rows: tuple[int, ...], source: Path) -> dict[int, NDAr
 
 def _encode(image: NDArray[np.uint8], table: Table, row: int) -> str:
     points, scores = table.points[row : row + 1], table.scores[row : row + 1]
-    faces = Faces(np.ascontiguousarray(points), np.ascontiguousarray(scores), np.zeros(1, np.int64))
+    scheme = described_points(table.metadata, table.schema.points)
+    faces = Faces(np.ascontiguousarray(points), np.ascontiguousarray(scores), np.zeros(1, np.int64), scheme=scheme)
     drawn = draw(image, faces, drawings=("points", "lines"))
     (x0, y0), (x1, y1) = points[0].min(0), points[0].max(0)
     side = max(float(max(x1 - x0, y1 - y0)) * MARGIN, 8.0)

@@ -1,5 +1,7 @@
 """Pages of tables, made of small synthetic tables and clips."""
 
+import base64
+import dataclasses
 import os
 import re
 import sys
@@ -13,6 +15,8 @@ import pytest
 from canthus.runtime.cli import main
 from canthus.runtime.report.charts import Series, clock, line_chart, runs
 from canthus.runtime.report.figures import compute_figures, measure_jitter
+from canthus.runtime.run_details import describe_points, described_points
+from canthus.runtime.schemes import WFLW, Scheme
 from canthus.runtime.tables import FRAMES, IMAGES, TableSink, read_table
 from canthus.runtime.types import Faces
 from support.shape import SHAPE
@@ -61,6 +65,26 @@ class Page(HTMLParser):
     def handle_endtag(self, tag):
         if tag not in self.VOID:
             assert self.open.pop() == tag
+
+
+def test_a_table_of_other_points_has_images_with_their_lines_and_jitter_by_their_normalizer(tmp_path):
+    scheme = Scheme("corners", 3, normalizer=((0,), (1,)), lines=((0, 1, 2),))
+    points = np.array([[[20, 20], [40, 20], [30, 44]]], np.float32)
+    found = Faces(points, np.ones((1, 3), np.float32), np.zeros(1, np.int64), scheme=scheme)
+    clip = write_video(tmp_path / "clip.mp4", [0.0, 0.04, 0.08])
+    about = {"source": {"path": str(clip)}, "scheme": describe_points(scheme)}
+    with TableSink(tmp_path / "points.csv", FRAMES.with_points(scheme), about) as sink:
+        for index, shift in enumerate((0, 1, 0)):
+            moved = dataclasses.replace(found, points=points + np.float32(shift))
+            sink.write(index, index / FRAMES_PER_SECOND, moved)
+    table = read_table(tmp_path / "points.csv")
+    assert described_points(table.metadata, 3) == scheme
+    assert described_points({"scheme": {"definition": "nonsense"}}, 98) == WFLW
+    assert compute_figures(table, tmp_path / "points.csv").tracks[0].jitter[1] == pytest.approx(100 * 2**0.5 / 20)
+    assert main(["report", str(tmp_path / "points.csv"), "-o", str(tmp_path / "r.html")]) == 0
+    (image, *_) = re.findall(r"data:image/jpeg;base64,([^\"]+)", (tmp_path / "r.html").read_text())
+    drawn = cv2.imdecode(np.frombuffer(base64.b64decode(image), np.uint8), cv2.IMREAD_COLOR)
+    assert drawn[30:45, 100].min(1).max() > 100  # the line between the first two points
 
 
 @pytest.fixture
