@@ -11,7 +11,7 @@ from canthus.gui.broadcast import Broadcast, StreamState
 from canthus.gui.preferences import load_addresses, save_address
 from canthus.runtime.errors import InputError
 from canthus.runtime.streams import DEFAULTS, KINDS, Kind, StreamOptions
-from canthus.runtime.streams.address import parse_address
+from canthus.runtime.streams.address import as_seen_here, parse_address
 from canthus.runtime.streams.kinds import leaves_machine
 
 REFRESH_MS = 250
@@ -155,5 +155,4 @@ class StreamsPanel(QWidget):
             address = parse_address(self.rows["websocket"].address.text().strip(), DEFAULTS["websocket"])
         except InputError:
             return
-        host = "127.0.0.1" if address.host in ("0.0.0.0", "::") else address.host
-        QDesktopServices.openUrl(QUrl(f"http://{address._replace(host=host)}/"))
+        QDesktopServices.openUrl(QUrl(f"http://{as_seen_here(address)}/"))

@@ -33,7 +33,7 @@ def command(arguments: list[str]) -> int:
     from canthus.runtime.run_details import describe_points
     from canthus.runtime.schemes import manifest_values
     from canthus.runtime.tables import FRAMES, STDOUT, TableSink, check_table
-    from canthus.runtime.trace.format import read_header
+    from canthus.runtime.trace.format import read_header, versions_in_use
     from canthus.runtime.trace.replay import describe, replay
 
     header = read_header(args.trace)
@@ -57,7 +57,11 @@ def command(arguments: list[str]) -> int:
                 table.write(one.index, one.seconds, one.faces)
     if args.table != STDOUT:
         print(f"{frames} frames, {with_faces} with faces, {describe(header)}")
-        print("the same numbers" if first_other is None else f"other numbers from frame {first_other} on")
+        if first_other is None:
+            print("the same numbers")
+        else:
+            versions = versions_in_use(header)
+            print(f"other numbers from frame {first_other} on{versions and f', here with {versions}'}")
     return 0 if first_other is None else 1
 
 

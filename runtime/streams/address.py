@@ -2,6 +2,7 @@
 
 import ipaddress
 import logging
+import os
 import socket
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -30,8 +31,8 @@ def parse_address(text: str, default: Address) -> Address:
     """
     host, port = text, ""
     if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        port = port.removeprefix(":")
+        host, closed, port = text[1:].partition("]")
+        port = port.removeprefix(":") if closed else "no port"
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
     elif text.isdecimal():
@@ -59,6 +60,25 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def is_every_address(host: str) -> bool:
+    """Whether a host stands for all addresses of this machine: a server can be opened there, but nobody be reached."""
+    return host in ("0.0.0.0", "::")
+
+
+def as_seen_here(address: Address) -> Address:
+    """Return the address at which this machine reaches a server of its own."""
+    return address._replace(host={"0.0.0.0": LOOPBACK, "::": "::1"}.get(address.host, address.host))
+
+
+def reason_of(error: OSError | UnicodeError) -> str:
+    """Return why a host cannot be used, in a few words."""
+    if isinstance(error, UnicodeError):  # Python cannot encode the name
+        return "not the name of a host"
+    if (code := error.errno or 0) > 0:  # below 0 if the host is unknown
+        return os.strerror(code)
+    return str(error.strerror or error).partition(" (")[0]  # socket.create_server adds the address
+
+
 class UdpSender:
     """Sends datagrams to an address. It never waits: a datagram that the system cannot take is dropped.
 
@@ -66,6 +86,8 @@ class UdpSender:
     """
 
     def __init__(self, address: Address) -> None:
+        if is_every_address(address.host):
+            raise UsageError(f"{address}: is no machine to send to; give the address of one ({LOOPBACK}: this one)")
         try:
             found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_DGRAM)
             family, _, _, _, target = found[0]
@@ -73,9 +95,8 @@ class UdpSender:
             self._socket = socket.socket(family, socket.SOCK_DGRAM)
             self._socket.setblocking(False)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        except (OSError, UnicodeError) as error:  # UnicodeError: a name that is too long
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{address}: cannot be reached ({reason})") from error
+        except (OSError, UnicodeError) as error:
+            raise InputError(f"{address}: cannot be reached ({reason_of(error)})") from error
         self.address = address
         self.problem = ""  # why the last datagram was not sent
         self._failed = False

@@ -9,7 +9,6 @@ import errno
 import ipaddress
 import json
 import logging
-import os
 import re
 import socket
 import struct
@@ -29,7 +28,7 @@ from websockets.sync.server import ServerConnection, serve
 from canthus.runtime.channel import Channel
 from canthus.runtime.errors import InputError
 from canthus.runtime.schemes import Scheme
-from canthus.runtime.streams.address import Address
+from canthus.runtime.streams.address import LOOPBACK, Address, as_seen_here, reason_of
 from canthus.runtime.types import Faces, Frame
 
 PAGE = Path(__file__).with_name("page.html")
@@ -174,10 +173,10 @@ class WebSocketStream:
                 logger=logger,
             )
         except (OSError, UnicodeError) as error:
-            code = error.errno if isinstance(error, OSError) else None  # below 0 if the host is unknown
-            reason = os.strerror(code) if code and code > 0 else getattr(error, "strerror", None) or error
-            raise InputError(f"{address}: no server can be opened there ({reason}); choose another port") from error
-        self.name = f"WebSocket at ws://{address}/, page at http://{address}/"
+            used = isinstance(error, OSError) and error.errno in (errno.EADDRINUSE, errno.EACCES)
+            advice = "choose another port" if used else f"give one of this machine, such as {LOOPBACK}"
+            raise InputError(f"{address}: no server can be opened there ({reason_of(error)}); {advice}") from error
+        self.name = f"WebSocket at ws://{address}/, page at http://{as_seen_here(address)}/"
         self._thread = threading.Thread(target=self._server.serve_forever, name="websocket", daemon=True)
         self._thread.start()
 

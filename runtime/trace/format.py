@@ -89,6 +89,13 @@ def make_header(processing: Processing, source: str, network: str, scheme: Schem
     return Header(processing, source, network, *versions, scheme=scheme)
 
 
+def versions_in_use(header: Header) -> str:
+    """Return what of the versions in use is not that of a trace, as text; empty if nothing."""
+    now = make_header(header.processing, "", "", header.scheme)
+    names = ("canthus", "numpy", "machine")
+    return ", ".join(f"{name} {getattr(now, name)}" for name in names if getattr(now, name) != getattr(header, name))
+
+
 def write_header(archive: zipfile.ZipFile, header: Header) -> None:
     """Write the header."""
     archive.writestr(HEADER, json.dumps(manifest_values(header), indent=1))
@@ -155,8 +162,11 @@ def _read_part(archive: zipfile.ZipFile, name: str, limit: int) -> IO[bytes]:
 def read_chunks(path: Path) -> Iterator[dict[str, NDArray]]:
     """Yield the chunks of a trace. Raises InputError if one is damaged."""
     with open_trace(path) as archive:
-        numbers = sorted({name.partition("/")[0] for name in archive.namelist() if "/" in name})
-        for number in numbers:
+        numbers = {name.partition("/")[0] for name in archive.namelist() if "/" in name}
+        expected = [f"{number:06}" for number in range(max(len(numbers), 1))]
+        for number in expected:
+            if number not in numbers:
+                raise InputError(f"{path}: is damaged (part {number} is missing)")
             try:
                 chunk = {name: _read_array(archive, f"{number}/{name}.npy") for name in COLUMNS}
                 _check_chunk(chunk)

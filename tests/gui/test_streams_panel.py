@@ -56,7 +56,7 @@ def test_osc_is_switched_on_with_the_mouse_and_a_program_reads_it(viewer: Viewer
     assert row.state.text().startswith("OSC to 127.0.0.1:")
     assert "Readers" not in row.state.text()  # they do not answer
     assert wait_for(lambda: viewer.models[0].trackings[-1].measures)
-    assert "Faces without measures are not sent" in row.state.text()  # the fake model has none
+    assert wait_for(lambda: "Faces without measures are not sent" in row.state.text())  # the fake model has none
     press(panel, "osc")
     assert (row.state.text(), row.address.isEnabled()) == ("", True)
 

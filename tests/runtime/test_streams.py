@@ -17,7 +17,7 @@ from canthus.runtime.errors import InputError
 from canthus.runtime.measures import BLENDSHAPES, MEASURE_COLUMNS
 from canthus.runtime.measures.pose import rotations_from_angles
 from canthus.runtime.streams import Address, StreamOptions, is_loopback, open_stream
-from canthus.runtime.streams.address import parse_address
+from canthus.runtime.streams.address import as_seen_here, parse_address
 from canthus.runtime.streams.kinds import leaves_machine
 from canthus.runtime.streams.openseeface import PACKET
 from canthus.runtime.streams.osc_template import FLOAT, MAX_PACKET, OscTemplate
@@ -326,7 +326,7 @@ def test_an_address_may_lack_its_host_or_port(text, address):
     assert parse_address(text, DEFAULT) == address
 
 
-@pytest.mark.parametrize("text", ["host:", "host:port", "host:70000", "0", "http://host:80", "a b", "host:-1"])
+@pytest.mark.parametrize("text", ["host:", "host:port", "host:70000", "0", "http://host:80", "a b", "host:-1", "[::1"])
 def test_other_texts_are_no_address(text):
     if text == "host:":
         assert parse_address(text, DEFAULT) == Address("host", 39539)
@@ -335,10 +335,22 @@ def test_other_texts_are_no_address(text):
         parse_address(text, DEFAULT)
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 300], ids=["unknown", "too long"])
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 300, "a..b"], ids=["unknown", "too long", "no name"])
 def test_a_host_that_does_not_exist_is_one_line(host):
     with pytest.raises(InputError, match=rf"^{host}:39539: cannot be reached \("), open_stream("vmc", host):
         pass
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_datagrams_cannot_be_sent_to_every_address(host):
+    with pytest.raises(InputError, match="is no machine to send to"), open_stream("vmc", host):
+        pass
+
+
+def test_a_server_on_every_address_is_reached_here_at_the_loopback_one():
+    assert as_seen_here(Address("0.0.0.0", 80)) == Address("127.0.0.1", 80)
+    assert str(as_seen_here(Address("::", 80))) == "[::1]:80"
+    assert as_seen_here(DEFAULT) == DEFAULT
 
 
 def test_which_addresses_stay_on_this_machine():

@@ -1,12 +1,15 @@
 """What a recorded trace must not lose, and numbers in one that no camera and tracker give."""
 
+import zipfile
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
 from canthus.runtime.schemes import WFLW
 from canthus.runtime.trace import Recorder, complete_trace
-from canthus.runtime.trace.format import _check_chunk, read_chunks
+from canthus.runtime.trace.format import _check_chunk, make_header, read_chunks, read_header, versions_in_use
 from canthus.runtime.trace.replay import _Recorded
 from canthus.runtime.types import Frame, Roi
 from fuzz.results import make_traces
@@ -53,3 +56,21 @@ def test_number_of_regions_must_be_the_recorded_one(tmp_path):
     recorded.start_frame(0)
     with pytest.raises(InputError, match=r"t\.trace: in frame 0 the tracker looks at other regions"):
         recorded.predict_regions(None, [Roi(1.0, 2.0, 3.0)])
+
+
+def test_a_trace_without_one_of_its_parts_is_damaged(trace, tmp_path):
+    """Else a trace without any part had the same numbers."""
+    other = tmp_path / "other.trace"
+    with zipfile.ZipFile(trace) as whole, zipfile.ZipFile(other, "w") as archive:
+        for name in whole.namelist():
+            if not name.startswith("000000/"):
+                archive.writestr(name, whole.read(name))
+    with pytest.raises(InputError, match=r"other\.trace: is damaged \(part 000000 is missing\)"):
+        list(read_chunks(other))
+
+
+def test_a_replay_names_the_versions_that_differ(trace):
+    header = read_header(trace)
+    assert versions_in_use(make_header(header.processing, "", "", WFLW)) == ""
+    assert versions_in_use(replace(header, numpy="0", canthus="0")).startswith("canthus ")
+    assert f"numpy {np.__version__}" in versions_in_use(replace(header, numpy="0"))

@@ -176,6 +176,23 @@ def test_a_port_in_use_is_one_line(stream, port):
         pass
 
 
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("192.0.2.1", "Cannot assign requested address"),
+        ("no-such-host.invalid", "[^()]+"),
+    ],
+)
+def test_an_address_of_another_machine_is_one_line_that_says_what_to_give(host, reason):
+    with (
+        pytest.raises(
+            InputError, match=rf"^{host}:80: no server can be opened there \({reason}\); give one of this machine"
+        ),
+        open_stream("websocket", f"{host}:80"),
+    ):
+        pass
+
+
 def test_numbers_that_are_not_finite_are_null():
     assert [websocket._number(value, 2) for value in (float("nan"), float("inf"), 1.239)] == [None, None, 1.24]
 
