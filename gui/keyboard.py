@@ -49,6 +49,10 @@ class PanelArea(QScrollArea):
 class FocusFrame(QFocusFrame):
     """Marks the control of a panel that has the focus. The mark of the Fusion style is hard to see in dark colors."""
 
+    def __init__(self, window: QWidget) -> None:
+        super().__init__(window)
+        self.hide()  # until there is something to mark: Qt would show it with the window
+
     def follow(self, _before: QWidget | None, focused: QWidget | None) -> None:
         """Move to another control. Connect it to `QApplication.focusChanged`."""
         parent: QWidget | None = focused if isinstance(focused, CONTROLS) else None

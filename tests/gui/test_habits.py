@@ -154,6 +154,7 @@ def test_the_control_that_has_the_focus_is_marked(viewer: Viewer) -> None:
     action.trigger()
     viewer.window.activateWindow()
     (mark,) = viewer.window.findChildren(FocusFrame)
+    assert mark.isHidden()
     viewer.tools.tracking.model.setFocus()
     assert wait_for(lambda: mark.widget() is viewer.tools.tracking.model)
     image = mark.grab().toImage()
@@ -161,6 +162,7 @@ def test_the_control_that_has_the_focus_is_marked(viewer: Viewer) -> None:
     viewer.window.controls.timeline.setFocus()
     viewer.tools.tracking.model.clearFocus()
     assert wait_for(lambda: mark.widget() is None)
+    assert mark.isHidden()
 
 
 def test_the_model_is_opened_again_when_its_engine_is_built(viewer: Viewer) -> None:
