@@ -56,12 +56,13 @@ def find_sources(words: Sequence[str], suffixes: tuple[str, ...], outputs: Itera
     outputs: folders whose files are left out if they are inside a source folder, so that a run does not read what
         another one wrote.
 
-    Hidden files are left out. The files of a folder are listed when they are reached: of a large tree, only one folder
-    at a time is kept in memory.
+    Hidden files, and a file that is given again, are left out. The files of a folder are listed when they are reached:
+    of a large tree, only one folder at a time is kept in memory.
 
-    Raises InputError if a word stands for no file.
+    Raises InputError if a word stands for no file, or if two files have the same name.
     """
     folders = [Path(output).resolve() for output in outputs if not is_remote(output)]
+    known: dict[int, int] | None = {} if len(words) > 1 or words[0].startswith("@") else None
     for word in words:
         found = False
         root = Path() if is_remote(word) else _root(word).resolve()
@@ -70,9 +71,26 @@ def find_sources(words: Sequence[str], suffixes: tuple[str, ...], outputs: Itera
             if ignored and not is_remote(source.address) and _is_inside(Path(source.address), ignored):
                 continue
             found = True
-            yield source
+            if known is None or not _is_known(source, known):
+                yield source
         if not found:
             raise InputError(f"{word}: contains no files to process ({', '.join(suffixes)})")
+
+
+def _is_known(source: SourceFile, known: dict[int, int]) -> bool:
+    """Whether a file was found before, and add it: hash of the name -> hash of the address, as names take more memory.
+
+    Raises InputError if it is another file of the same name.
+    """
+    count = len(known)
+    address = source.address if is_remote(source.address) else os.path.abspath(source.address)  # noqa: PTH100
+    before = known.setdefault(hash(source.name), hash(address))
+    if before != hash(address):
+        raise InputError(
+            f"{source.address}: would have the same outputs as another file with the name {source.name}; give a folder "
+            "that contains both"
+        )
+    return len(known) == count
 
 
 def _is_inside(path: Path, folders: list[Path]) -> bool:
@@ -124,9 +142,12 @@ def _walk(folder: str, below: str, suffixes: tuple[str, ...]) -> Iterator[Source
 def _read_list(path: Path, suffixes: tuple[str, ...]) -> Iterator[SourceFile]:
     """Yield the files of a list. Its files are named by their paths below the folder that contains all of them."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()]
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    if "\0" in text:
+        raise InputError(f"{path}: is not a list of files (expected text in UTF-8, with one file on each line)")
+    lines = [line.strip() for line in text.split("\n")]
     words = [line for line in lines if line and not line.startswith("#")]
     files = [word for word in words if not is_several(word)]
     root = os.path.commonpath([os.path.abspath(Path(file).parent) for file in files]) if files else ""  # noqa: PTH100

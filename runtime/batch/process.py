@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 from canthus.runtime.abandoned import delete_abandoned, delete_drafts
 from canthus.runtime.batch import storage
-from canthus.runtime.batch.listing import SourceFile, find_sources
+from canthus.runtime.batch.listing import find_sources
 from canthus.runtime.batch.options import BatchOptions
 from canthus.runtime.batch.pools import open_pool
 from canthus.runtime.batch.progress import Table
@@ -115,14 +115,7 @@ def plan(batch: Batch, folders: Sequence[str]) -> list[Task]:
     Raises InputError if two sources have the same name, or an output would replace a source.
     """
     sources = list(find_sources(batch.sources, batch.suffixes, folders))
-    names: dict[str, SourceFile] = {}
-    for source in sources:
-        other = names.setdefault(source.name, source)
-        if other is not source:
-            raise InputError(
-                f"{source.address}: would have the same outputs as {other.address}; give a folder that contains both"
-            )
-    stems = Counter(_stem(name) for name in names)
+    stems = Counter(_stem(source.name) for source in sources)
     tasks = []
     for source in sources:
         stem = source.name if stems[_stem(source.name)] > 1 else _stem(source.name)

@@ -280,6 +280,12 @@ def test_patterns_lists_and_files_are_found_and_named_below_their_roots(clips):
     assert names("@list.txt") == ["a.mp4", "deep/c.mov"]
 
 
+def test_list_may_be_of_windows_and_name_a_file_twice(clips):
+    Path("list.txt").write_bytes(b"\xef\xbb\xbfclips/a.mp4\r\nclips/b.mp4\r\nclips/./a.mp4\r\n")
+    assert names("@list.txt") == ["a.mp4", "b.mp4"]
+    assert names("clips/a.mp4", "clips/*.mp4", "clips") == ["a.mp4", "b.mp4", "deep/c.mov"]
+
+
 def test_folders_leave_out_hidden_files_other_types_and_outputs(clips):
     for name in (".a.mp4", "._b.mp4", "note.txt", ".git/x.mp4"):
         (clips / name).parent.mkdir(exist_ok=True)
@@ -301,12 +307,15 @@ def test_file_with_the_name_of_a_pattern_or_list_is_itself(clips):
         (["missing/"], 1, "no such file or folder"),
         (["clips/*.avi"], 1, "contains no files"),
         (["@missing.txt"], 1, "missing.txt: cannot be read"),
-        (["clips/a.mp4", "clips/deep/../a.mp4"], 1, "the same outputs"),
+        (["clips/a.mp4", "clips/../other/a.mp4"], 1, "other/a.mp4: would have the same outputs as another file"),
+        (["@clips/a.mp4"], 1, "is not a list of files (expected text in UTF-8"),
         (["clips", "--table", "points.csv"], 2, "is the name of a file"),
         (["clips", "-o", "clips"], 2, "would be replaced"),
     ],
 )
 def test_wrong_sources_are_one_line_before_any_work(clips, pools, capsys, words, code, message):
+    Path("other").mkdir()
+    write_video(Path("other/a.mp4"), TIMES)
     assert run("--table", "tables", "--jobs", "1", *words) == code
     error = capsys.readouterr().err
     assert message in error

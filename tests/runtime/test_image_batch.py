@@ -227,3 +227,12 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch):
     few, many = (min(peak(source) for _ in range(2)) for source in ("photos/00", "photos"))
     assert (few[0], many[0]) == (100, 2000)
     assert many[1] < 2 * few[1]
+
+
+def test_images_of_two_folders_with_one_name_are_refused(photos, pools, capsys):
+    write_image(photos.parent / "photos" / "deep" / "a.png")
+    assert run("photos/deep", "photos/f.png", "photos/a.png", "--table", "t.csv", "-o", "drawn") == 1
+    assert "photos/a.png: would have the same outputs as another file with the name a.png" in capsys.readouterr().err
+    assert not Path("drawn").exists()
+    assert run("photos", "photos/a.png", "--table", "t.csv") == 0
+    assert len(summary()) == 7
