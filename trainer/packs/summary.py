@@ -60,14 +60,16 @@ def summarize_pack(sets: Sequence[LabelledSet], pack: Pack, findings: Findings) 
         farthest = outside.max(-1).argmax()
         lines[-1] += f", on {outside.any(-1).sum()} faces; farthest, by {outside.max():.3g} px: {pack.names[farthest]}"
     swapped = _swapped_rows(pack, scheme)
-    if not len(_complete_rows(pack)):
+    complete = len(_complete_rows(pack))
+    if not complete:
         lines.append("  left and right: not checked, as no face has labels at all points")
     elif len(swapped):
         names = ", ".join(pack.names[row] for row in swapped[:MAX_NAMED])
         more = " ..." * (len(swapped) > MAX_NAMED)
         lines.append(f"  left and right: seem to be swapped on {len(swapped)} faces: {names}{more}")
     else:
-        lines.append("  left and right: correct on all faces")
+        which = "all faces" if complete == len(pack) else f"the {complete} faces with labels at all points"
+        lines.append(f"  left and right: correct on {which}")
     return [*lines, f"  {_describe_symmetry(pack.points[_complete_rows(pack)], scheme)}"]
 
 
