@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from canthus.runtime.options import command_parser
+from canthus.runtime.options import check_used, command_parser
 
 if TYPE_CHECKING:
     from canthus.runtime.tables import TableSink
@@ -29,6 +29,8 @@ def command(arguments: list[str]) -> int:
     parser.add_argument("--table", type=Path, metavar="FILE", help="write a table, as `canthus video` does")
     parser.add_argument("--overwrite", action="store_true", help="replace an output file that exists")
     args = parser.parse_args(arguments)
+    if args.table is None:
+        check_used(parser, args, "--table", "overwrite")
     from canthus.runtime.abandoned import claim
     from canthus.runtime.run_details import describe_points
     from canthus.runtime.schemes import manifest_values

@@ -18,6 +18,7 @@ from canthus.runtime.options import (
     add_person_option,
     add_source_options,
     add_trace_option,
+    check_used,
     command_parser,
     open_source,
     parse_drawings,
@@ -66,6 +67,14 @@ def command(arguments: list[str]) -> int:
         parser.error("nothing to send: give --vmc, --osc, --openseeface, --websocket or --virtual-camera")
     if args.loop and not isinstance(args.source, Path):
         parser.error("--loop needs a file: --source FILE --loop")
+    if args.virtual_camera is None:
+        check_used(parser, args, "--virtual-camera", "draw", "clean")
+    if args.clean and args.draw is not None:
+        parser.error("--draw has no effect with --clean")
+    if args.vmc is None:
+        check_used(parser, args, "--vmc", "vmc_shapes")
+    if args.record_trace is None:
+        check_used(parser, args, "--record-trace", "overwrite")
     from canthus.runtime.streams import StreamOptions, open_stream
 
     settings = _with_measures(settings_from_args(args), [kind for kind, _ in requested])

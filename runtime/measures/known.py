@@ -22,7 +22,7 @@ class KnownPerson:
     """
 
     neutral: dict[str, float]  # FEATURES: mm, and ratios for the eyes
-    closed_aspect: tuple[float, float]  # of the closed left and right eye
+    closed_aspect: tuple[float, float]  # of the closed left and right eye, 0 to 1
     head: tuple[tuple[float, float, float], ...]  # (98, 3) mm, added to the points of the mean head
 
     def __post_init__(self) -> None:
@@ -33,6 +33,8 @@ class KnownPerson:
         numbers = [*self.neutral.values(), *self.closed_aspect, *(value for point in self.head for value in point)]
         if not all(math.isfinite(value) and abs(value) <= LIMIT for value in numbers):
             raise InputError(f"a value is not a number between -{LIMIT:.0f} and {LIMIT:.0f} mm")
+        if not all(0 <= aspect <= 1 for aspect in self.closed_aspect):
+            raise InputError("closed_aspect must be between 0 and 1")
 
     @property
     def features(self) -> Floats:

@@ -76,6 +76,7 @@ def test_the_head_of_a_known_person_stays(person):
         ({"head": [[0, 0, 0]]}, "head must have 98 points, got 1"),
         ({"neutral": {"smile": 1.0}}, "neutral must have the features"),
         ({"closed_aspect": [0.2]}, "closed_aspect: expected a list of 2"),
+        ({"closed_aspect": [0.2, 5.0]}, "closed_aspect must be between 0 and 1"),
         ({"neutral": dict.fromkeys(FEATURES, 1e9)}, "not a number between -1000 and 1000"),
     ],
 )

@@ -73,6 +73,11 @@ def test_wrong_options_are_refused(tmp_path, capsys):
         (["--camera", "0"], "nothing to send"),
         (["--vmc", "--loop"], "--loop needs a file"),
         (["--vmc", "--vmc-shapes", "apple"], "invalid choice"),
+        (["--osc", "--vmc-shapes", "vrm"], "--vmc-shapes has no effect without --vmc"),
+        (["--vmc", "--clean"], "--clean has no effect without --virtual-camera"),
+        (["--vmc", "--draw", "lines"], "--draw has no effect without --virtual-camera"),
+        (["--virtual-camera", "--clean", "--draw", "lines"], "--draw has no effect with --clean"),
+        (["--vmc", "--overwrite"], "--overwrite has no effect without --record-trace"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(["stream", *words])

@@ -377,3 +377,9 @@ def test_nothing_is_recovered_of_a_trace_without_a_whole_chunk(tmp_path):
         assert not complete_trace(path)
     with pytest.raises(InputError, match="cannot be read"):
         complete_trace(tmp_path / "missing.trace")
+
+
+def test_overwriting_nothing_is_a_wrong_option(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["replay", str(tmp_path / "t.trace"), "--overwrite"])
+    assert "--overwrite has no effect without --table" in capsys.readouterr().err
