@@ -17,7 +17,9 @@ DESCRIPTION = """Measure speed and memory on a video, and the stability of the p
 The sample clip shows a portrait, first at rest, then moved along a known path. Jitter is the mean step of the points
 from frame to frame while the face is at rest. Error is the mean distance of the points from the path. Both are in % of
 the inter-ocular distance. Lag is the delay behind the path, in frames. The GPU is measured if its engine is built
-(`canthus engine build`), else the CPU."""
+(`canthus engine build`), else the CPU.
+
+Other measurements are `canthus bench peers`, `soak`, `stages` and `watch`, each with a --help of its own."""
 
 EXAMPLES = """examples:
   canthus bench                          speed and stability on the sample clip
