@@ -29,7 +29,6 @@ MAX_ROTATION, MAX_SHIFT = 0.5, 0.3
 """Limits of a step: about each axis in radians, and relative to the distance. Far from the solution, steps are too
 long."""
 
-
 _ONES = np.ones(POINTS)
 _QUARTER_TURN = np.array([[-1.0], [1.0]])
 _MOVES = np.zeros((6, 2, POINTS))

@@ -1,16 +1,11 @@
 """Head pose, eyes, mouth, gaze and expressions from points."""
 
-import json
-
 import numpy as np
 import pytest
 
 from canthus.runtime.errors import InputError
-from canthus.runtime.measures import BLENDSHAPES, MEASURE_COLUMNS, Measurer, Measures, fit, measurer
+from canthus.runtime.measures import BLENDSHAPES, MEASURE_COLUMNS, Measurer, Measures, measurer
 from canthus.runtime.measures.features import FEATURES, features
-from canthus.runtime.measures.fit import fit_images, fit_pose
-from canthus.runtime.measures.head import HEAD as INCLUDED
-from canthus.runtime.measures.head import included_head, read_head
 from canthus.runtime.measures.person import (
     CLOSED_ASPECT,
     CLOSING,
@@ -20,50 +15,14 @@ from canthus.runtime.measures.person import (
     OPEN_ASPECT,
     REOPENING,
 )
-from canthus.runtime.measures.pose import (
-    Camera,
-    Pose,
-    angles_from_rotations,
-    lines_of_sight,
-    points_on_head,
-    project,
-    rotations_from_angles,
-)
+from canthus.runtime.measures.pose import rotations_from_angles
 from canthus.runtime.types import Faces
 from canthus.runtime.wflw import LEFT_EYE, LEFT_PUPIL, MIRROR, POINTS, RIGHT_EYE, RIGHT_PUPIL
+from support.heads import seen_at, shapes_at
 
-HEAD = included_head()
 SIZE = (1280, 720)
-CAMERA = Camera(1280.0, 639.5, 359.5)
 UPPER_LIDS, LOWER_LIDS = [61, 62, 63, 69, 70, 71], [67, 66, 65, 75, 74, 73]
 UPPER_LIP, LOWER_LIP = [*range(77, 82), *range(89, 92)], [*range(83, 88), *range(93, 96)]
-
-
-def random_angles(rng, count):
-    return np.stack([rng.uniform(-limit, limit, count) for limit in (75, 40, 45)], axis=1)
-
-
-def poses_at(angles, distances=600.0):
-    """Poses at these angles, near the middle of the image."""
-    places = np.tile([30.0, -20.0, 1.0], (len(angles), 1))
-    places[:, 2] = distances
-    return list(map(Pose, rotations_from_angles(angles), places))
-
-
-def seen_at(angles, camera=None, distances=600.0, shapes=None):
-    """The points (N, 98, 2) of heads at these angles in image pixels; shapes: (N, 98, 3), None: the mean head's."""
-    shapes = shapes_at(angles) if shapes is None else shapes
-    return project(poses_at(angles, distances), shapes.swapaxes(1, 2), camera or CAMERA)
-
-
-def shapes_at(angles):
-    """The points (N, 98, 3) of the head at these angles."""
-    return np.array([HEAD.shape_at(yaw).T for yaw in angles[:, 0]])
-
-
-def angle_errors(poses, angles):
-    found = angles_from_rotations(np.array([pose.rotation for pose in poses]))
-    return np.abs((found - angles + 180) % 360 - 180)
 
 
 def frontal_face(change=None, yaw=0.0):
@@ -97,62 +56,6 @@ def close_eyes(share, eyes=(LEFT_EYE, RIGHT_EYE)):
     return change
 
 
-@pytest.mark.parametrize("focal", [700.0, 1280.0, 3000.0])
-def test_the_pose_of_a_projected_head_is_found(focal):
-    angles = random_angles(np.random.default_rng(0), 200)
-    camera = Camera(focal, 640, 360)
-    found = fit_images(HEAD, seen_at(angles, camera, focal / 2), np.ones((200, POINTS)), camera)
-    assert angle_errors(found, angles).mean() < 0.1  # the issue allows 1.5
-    places = [[pose.translation for pose in poses] for poses in (found, poses_at(angles, focal / 2))]
-    np.testing.assert_allclose(*places, atol=1.0)
-
-
-@pytest.mark.parametrize("focal", [700.0, 1280.0, 3000.0])
-def test_noise_of_two_percent_of_the_face_changes_the_pose_little(focal):
-    rng = np.random.default_rng(1)
-    angles = random_angles(rng, 200)
-    camera = Camera(focal, 640, 360)
-    points = seen_at(angles, camera, focal / 2)
-    side = np.ptp(points, axis=1).max(1)[:, None, None]
-    noisy = points + 0.02 * side * rng.normal(size=points.shape)
-    errors = angle_errors(fit_images(HEAD, noisy, np.ones((200, POINTS)), camera), angles)
-    assert errors.mean() < 1.0  # the issue allows 4
-
-
-def test_a_few_wrong_points_hardly_change_the_pose():
-    rng = np.random.default_rng(2)
-    angles = random_angles(rng, 50)
-    points = seen_at(angles)
-    for face in points:
-        wrong = rng.choice(POINTS, 10, replace=False)
-        face[wrong] += rng.uniform(-80, 80, (10, 2))
-    errors = angle_errors(fit_images(HEAD, points, np.ones((50, POINTS)), CAMERA), angles)
-    assert errors.mean() < 3
-
-
-def test_the_fit_from_a_similar_pose_finds_the_same_as_from_the_beginning():
-    angles = np.array([[30.0, -10.0, 5.0]])
-    points = seen_at(angles)
-    (near,) = fit_images(HEAD, seen_at(angles - 4), np.ones((1, POINTS)), CAMERA)
-    (lines,) = lines_of_sight([points], CAMERA)
-    found = fit_pose(HEAD, lines[0], np.ones(POINTS), np.zeros((3, POINTS)), near)
-    assert angle_errors([found.pose], angles).max() < 0.1
-
-
-def test_the_fit_knows_how_the_model_moves_with_the_pose():
-    """The derivatives are those of small rotations and translations."""
-    angles = np.array([[25.0, -15.0, 10.0]])
-    (pose,), shape, small = poses_at(angles), shapes_at(angles)[0].T, 1e-6
-    (lines,) = lines_of_sight([seen_at(angles)], CAMERA)
-    missed, moves = fit._linearize(pose, shape, lines[0])
-    np.testing.assert_allclose(missed, 0, atol=1e-6)
-    for number, step in enumerate(small * np.eye(6)[:, :, None]):
-        moved, _ = fit._move(pose, np.eye(6), step)
-        change = (project([moved], [shape], CAMERA) - project([pose], [shape], CAMERA))[0].T / small
-        depths = (pose.rotation @ shape)[2] + pose.translation[2]
-        np.testing.assert_allclose(moves[number], change * depths / CAMERA.focal, atol=1e-3)
-
-
 def test_the_documented_thresholds_are_those_in_force():
     for name, figures in (
         ("eye_open_left", [f"{CLOSED_ASPECT:.2f}"]),
@@ -162,27 +65,6 @@ def test_the_documented_thresholds_are_those_in_force():
     ):
         text = getattr(Measures, name).__doc__.replace(" %", "%")
         assert all(figure in text for figure in figures), name
-
-
-def test_angles_and_rotations_are_inverse():
-    angles = random_angles(np.random.default_rng(3), 20)
-    np.testing.assert_allclose(angles_from_rotations(rotations_from_angles(angles)), angles, atol=1e-9)
-
-
-def test_signs_of_the_angles_are_as_documented():
-    """The nose, 54, moves to the left with yaw and up with pitch; the right eye moves down with roll."""
-    rest = seen_at(np.zeros((1, 3)))[0]
-    left, up, clockwise = (seen_at(np.eye(3)[[axis]] * 20.0)[0] for axis in range(3))
-    assert left[54, 0] < rest[54, 0] - 5
-    assert up[54, 1] < rest[54, 1] - 5
-    assert clockwise[72, 1] > rest[72, 1] + 5
-
-
-def test_points_on_head_undoes_the_projection():
-    angles = random_angles(np.random.default_rng(4), 20) * 0.7
-    (lines,) = lines_of_sight([seen_at(angles)], CAMERA)
-    for pose, shape, seen in zip(poses_at(angles), shapes_at(angles), lines, strict=True):
-        np.testing.assert_allclose(points_on_head(pose, shape[:, 2], seen), shape[:, :2].T, atol=1e-6)
 
 
 def test_features_are_the_distances_that_their_names_say():
@@ -384,24 +266,9 @@ def test_a_focal_length_must_be_positive():
         Measurer(focal=0)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"shape": 1}', '{"shape": [], "contour_offsets": [], "deviations": []}'])
-def test_a_file_that_is_no_head_is_refused(tmp_path, text):
-    path = tmp_path / "head.json"
-    path.write_text(text)
-    with pytest.raises(InputError, match=r"head\.json: is not a model of the head"):
-        read_head(path)
-
-
 def test_a_direction_is_turned_by_a_rotation():
     rotation, vector = rotations_from_angles(np.array([[20.0, -35.0, 50.0]]))[0], (1.0, -2.0, 0.5)
     np.testing.assert_allclose(measurer._turned(rotation.tolist(), vector), rotation @ vector)
-
-
-def test_the_included_head_is_symmetric_and_in_millimetres():
-    np.testing.assert_allclose(HEAD.shape[MIRROR] * (-1, 1, 1), HEAD.shape, atol=0.1)
-    np.testing.assert_allclose(HEAD.shape[RIGHT_PUPIL] - HEAD.shape[LEFT_PUPIL], [63, 0, 0], atol=0.1)
-    assert HEAD.shape[54, 2] < -20  # the tip of the nose is nearer to the camera
-    assert json.loads(INCLUDED.read_text()).keys() == {"shape", "contour_offsets", "deviations"}
 
 
 def test_a_face_that_appears_does_not_change_the_others():
