@@ -48,7 +48,7 @@ MAX_ERROR = 4.0
 _PARTS = (*LEFT_EYE, LEFT_PUPIL), (*RIGHT_EYE, RIGHT_PUPIL), (*OUTER_LIPS, *INNER_LIPS), range(POINTS)
 _SCORE_WEIGHTS = np.stack([mean_weights(part) for part in _PARTS], axis=1)
 
-_BROW_ENDS = [PLACE[name] for name in ("brow_inner_left", "brow_outer_left", "brow_inner_right", "brow_outer_right")]
+_BROWS = slice(PLACE["brow_inner_left"], PLACE["brow_outer_right"] + 1)
 _BROW_DISTANCE, _LIP_GAP, _MOUTH_WIDTH = (PLACE[name] for name in ("brow_distance", "lip_gap", "mouth_width"))
 _SMILE_LEFT, _SMILE_RIGHT = BLENDSHAPES.index("mouthSmileLeft"), BLENDSHAPES.index("mouthSmileRight")
 
@@ -163,20 +163,21 @@ def _see(head: Head, person: Person, face: _Inputs) -> _Seen:
 
 
 def _measure(person: Person, face: _Seen, seconds: float) -> _Measured:
-    rotation, translation = (part.tolist() for part in face.pose)
+    rotation, translation = face.pose.rotation.tolist(), face.pose.translation.tolist()
     raw = face.features.values
     yaw, pitch, roll = angles_from_rotation(rotation)
     left, right, mouth, everything = face.scores
     person.update(raw, abs(yaw) < NEUTRAL_YAW and abs(pitch) < NEUTRAL_PITCH and everything > MIN_SCORE, seconds)
     eyes, width = person.eyes_open(raw), person.neutral_width
     change = [value - neutral for value, neutral in zip(raw, person.neutral, strict=True)]
-    sines = [_sines(*pupil, *rest) for pupil, rest in zip(face.features.pupils, PUPIL_REST, strict=True)]
+    left_pupil, right_pupil = face.features.pupils
+    sines = _sines(left_pupil, PUPIL_REST[0]), _sines(right_pupil, PUPIL_REST[1])
     looks = [(-math.degrees(math.asin(x)), -math.degrees(math.asin(y))) for x, y in sines]  # to the left, up
     shapes = blendshapes(change, eyes, looks, width)
     left, right, mouth = left * _visible(yaw), right * _visible(-yaw), mouth * _visible(abs(yaw))
     trust = left * min(eyes[0], 1.0), right * min(eyes[1], 1.0)
     x, y, z = gaze = _turned(rotation, _look(sines, trust))
-    inner_left, outer_left, inner_right, outer_right = (change[end] for end in _BROW_ENDS)
+    inner_left, inner_right, outer_left, outer_right = change[_BROWS]
     frown = -(inner_left + inner_right) / 20 - change[_BROW_DISTANCE] / 10
     excess = max(face.error - 1, 0.0)
     values = (
@@ -191,9 +192,9 @@ def _measure(person: Person, face: _Seen, seconds: float) -> _Measured:
     return _Measured(values, shapes, gaze)
 
 
-def _sines(x: float, y: float, rest_x: float, rest_y: float) -> tuple[float, float]:
-    """Return the sines of the rotation of an eye, to the right and down; from the place of its pupil and PUPIL_REST."""
-    right, down = (x - rest_x) / EYE_RADIUS, (y - rest_y) / EYE_RADIUS
+def _sines(pupil: tuple[float, float], rest: tuple[float, float]) -> tuple[float, float]:
+    """Return the sines of the rotation of an eye, to the right and down, from the place of its pupil and PUPIL_REST."""
+    right, down = (pupil[0] - rest[0]) / EYE_RADIUS, (pupil[1] - rest[1]) / EYE_RADIUS
     return min(max(right, -MAX_SINE), MAX_SINE), min(max(down, -MAX_SINE), MAX_SINE)
 
 

@@ -42,7 +42,7 @@ def test_points_that_do_not_fit_lower_the_score_and_the_next_fit_starts_again(mo
 
 def test_an_eye_turns_by_50_degrees_at_most():
     for place in (100.0, -100.0):
-        for sine in measurer._sines(place, place, 0.0, 0.0):
+        for sine in measurer._sines((place, place), (0.0, 0.0)):
             assert abs(math.degrees(math.asin(sine))) == pytest.approx(50, abs=0.5)
 
 
