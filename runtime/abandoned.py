@@ -36,12 +36,7 @@ def claim(path: Path, keep: bool = False) -> Iterator[None]:
             _delete_if_abandoned(draft)
         yield
     finally:
-        if sys.platform == "win32":  # an open file cannot be deleted there
-            lock.close()
-        with contextlib.suppress(OSError):
-            lock.path.unlink()
-        if sys.platform != "win32":
-            lock.close()
+        _delete_lock(lock)
 
 
 def delete_abandoned(folder: Path) -> None:
@@ -70,6 +65,9 @@ def rescue_drafts(folder: Path, prefix: str) -> list[Path]:
                     rescued.append(file.rename(target))
             if files and abandoned and not any(file.exists() for file in files):
                 shutil.rmtree(draft, ignore_errors=True)
+                target_hash = draft.name.removeprefix(f"{DRAFT_PREFIX}partial-").partition("-")[0]
+                if (claimed := _take(folder / f"{DRAFT_PREFIX}{target_hash}.lock")) is not None:
+                    _delete_lock(claimed)
     return rescued
 
 
@@ -95,6 +93,16 @@ def _take(path: Path) -> FileLock | None:
             return None
         if lock.is_current():
             return lock
+        lock.close()
+
+
+def _delete_lock(lock: FileLock) -> None:
+    """Delete the file of a lock that this process has."""
+    if sys.platform == "win32":  # an open file cannot be deleted there
+        lock.close()
+    with contextlib.suppress(OSError):
+        lock.path.unlink()
+    if sys.platform != "win32":
         lock.close()
 
 

@@ -195,7 +195,7 @@ def test_recording_of_a_killed_viewer_is_found_again(qt: QApplication, tmp_path:
     names = {path.name for path in rescue_recordings(tmp_path)}
     assert names == {"canthus-1.csv", "canthus-1.csv.json", "canthus-1.mp4"}
     assert times(tmp_path / "canthus-1.mp4")[-1] > 1.5
-    assert not list(tmp_path.glob(".canthus-partial-*"))
+    assert not list(tmp_path.glob(".canthus-*"))  # neither a temporary folder nor a lock
     assert rescue_recordings(tmp_path) == []
 
 
