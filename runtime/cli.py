@@ -4,6 +4,7 @@ A sub-command is a function `command(arguments: list[str]) -> int` in the entry-
 first line of its docstring is its line in `canthus --help`.
 """
 
+import errno
 import io
 import logging
 import os
@@ -48,6 +49,22 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - it stays open
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # file names need not be valid UTF-8
+    try:
+        try:
+            return _main(arguments)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:  # of the file that standard output goes to
+            print(f"canthus: standard output: {_one_line(error)}", file=sys.stderr)
+        elif not isinstance(error, BrokenPipeError):  # that the reader has closed it (`| head`) is no error
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would print an error at exit
+        return 1
+
+
+def _main(arguments: list[str] | None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("CANTHUS_DEBUG"))
     words = [word for word in words if word != "--debug"]
@@ -78,9 +95,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"\ncanthus {name}: stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has closed it (`canthus doctor | head`). Python would print an error at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        raise  # it is an OSError
     except (OSError, ImportError) as error:
         if debug or (isinstance(error, ImportError) and MISSING_LIBRARY not in str(error)):
             raise

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from canthus.runtime import cli, interrupts
 from canthus.runtime.errors import InputError
 from canthus.runtime.options import add_landmarker_options
+
+COMMAND = (sys.executable, "-c", "import sys; from canthus.runtime.cli import main; sys.exit(main())")
 
 NO_GL = "libGL.so.1: cannot open shared object file: No such file or directory"
 
@@ -212,3 +215,20 @@ def test_wrong_usage_is_one_line(capsys, words, message):
     assert message in error
     assert error.endswith(f"; `canthus {words[0]} --help` shows all options\n")
     assert error.count("\n") == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("words", [["--help"], ["--version"]])
+def test_output_that_cannot_be_written_is_no_traceback(words):
+    with Path("/dev/full").open("wb") as full:
+        result = subprocess.run([*COMMAND, *words], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (result.returncode, result.stderr) == (1, b"canthus: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("words", [["--help"], ["replay", "--help"]])
+def test_output_that_nobody_reads_is_no_error(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run([*COMMAND, *words], stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert result.stderr == b""
