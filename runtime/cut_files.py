@@ -6,6 +6,12 @@ from typing import BinaryIO
 
 from canthus.runtime.elementary import ends_within_packet
 
+MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
+"""FFmpeg's name of the family of .mp4."""
+
+MP4_BOXES = (b"ftyp", b"moov", b"mdat", b"moof", b"mfra", b"free", b"skip", b"wide", b"sidx", b"styp", b"uuid", b"meta")
+"""Types of the outermost boxes of an .mp4 (ISO/IEC 14496-12)."""
+
 UNKNOWN_RIFF_SIZES = (0, 0xFFFFFFFF)
 """Sizes in an .avi that was not completed when it was written."""
 
@@ -28,6 +34,8 @@ def describe_cut(path: Path, format_name: str) -> str:
     length, expected = path.stat().st_size, 0
     with path.open("rb") as file:
         match format_name:
+            case _ if format_name == MP4:
+                expected = _last_box_end(file, length)
             case "avi":
                 expected = _riff_end(file, length)
             case "matroska,webm":
@@ -41,6 +49,21 @@ def describe_cut(path: Path, format_name: str) -> str:
             case "ogg":
                 return _missing_pages(file, length)
     return f"it has {length} of {expected} bytes" if expected > length else ""
+
+
+def _last_box_end(file: BinaryIO, length: int) -> int:
+    """Return where the last outermost box of an .mp4 ends. What follows and is no box is ignored."""
+    end = 0
+    while end + 8 <= length:
+        file.seek(end)
+        head = file.read(16)
+        size = int.from_bytes(head[:4])
+        if size == 1:  # it does not fit into four bytes
+            size = int.from_bytes(head[8:])
+        if head[4:8] not in MP4_BOXES or size < 8:  # 0: until the end of the file
+            break
+        end += size
+    return end
 
 
 def _riff_end(file: BinaryIO, length: int) -> int:

@@ -5,12 +5,9 @@ from pathlib import Path
 
 import av
 
-from canthus.runtime.cut_files import describe_cut
+from canthus.runtime.cut_files import MP4, describe_cut
 from canthus.runtime.elementary import FrameNumbers, has_hole
 from canthus.runtime.media import AV_TIME_BASE
-
-MP4 = "mov,mp4,m4a,3gp,3g2,mj2"
-"""FFmpeg's name of the family of .mp4."""
 
 COUNTED_FORMATS = ("avi", "mxf")
 """FFmpeg's names of the formats whose header counts the frames that are stored. The count of an .mp4 includes frames

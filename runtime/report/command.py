@@ -153,7 +153,7 @@ def _write_pages(tables: Sequence[Path], pages: Sequence[Path], root: Path, args
             continue
         figures = replace(figures, name=table.relative_to(root).as_posix())
         rows.append((figures, quote(os.fsencode(page.relative_to(folder).as_posix()))))
-    folders = {table.parent for table in tables} | {word.absolute() for word in args.tables if word.is_dir()}
+    folders = {path.resolve() for path in (*(table.parent for table in tables), *filter(Path.is_dir, args.tables))}
     failed = [*_failed_files(folders), *unreadable]
     index = folder / "index.html"
     write_file(index, index_page(f"{len(rows)} tables", rows, failed).encode("utf-8", "replace"))

@@ -107,6 +107,26 @@ def test_program_stream_that_ends_within_a_packet_is_noticed(write, tmp_path):
     assert "it ends within a packet" in read(tmp_path / "cut.mpg")[1]
 
 
+def test_cut_mp4_of_fragments_is_noticed_by_the_size_of_its_last_box(write, tmp_path):
+    with (
+        av.open(str(write("h264.mp4", "libx264"))) as source,
+        av.open(str(tmp_path / "f.mp4"), "w", container_options={"movflags": "+frag_keyframe+empty_moov"}) as file,
+    ):
+        stream = file.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux():
+            if packet.dts is not None:
+                packet.stream = stream
+                file.mux(packet)
+    whole = (tmp_path / "f.mp4").read_bytes()
+    assert read(tmp_path / "f.mp4") == (FRAMES, "")
+    (tmp_path / "f.mp4").write_bytes(whole + b"not a box of an .mp4")
+    assert read(tmp_path / "f.mp4") == (FRAMES, "")
+    (tmp_path / "f.mp4").write_bytes(whole[: len(whole) * 2 // 3])
+    frames, damage = read(tmp_path / "f.mp4")
+    assert 0 < frames < FRAMES
+    assert f"it has {len(whole) * 2 // 3} of " in damage
+
+
 def test_avi_whose_header_counts_repeated_frames_is_not_damaged(tmp_path):
     """As FFmpeg writes one from a video with another time base: every second frame is empty."""
     times = [index / 25 for index in range(FRAMES)]

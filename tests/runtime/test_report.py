@@ -251,6 +251,15 @@ def test_failures_are_listed_though_all_tables_are_in_one_folder_below_the_summa
     assert "no frame" in Page(tmp_path / "report" / "index.html").content
 
 
+def test_failures_are_listed_once_however_the_folder_is_named(tmp_path, table, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("tables").mkdir()
+    table.rename(Path("tables", "a.csv"))
+    Path("tables", "summary.csv").write_text("source,name,status,message\nx,x.mp4,failed,no frame\n")
+    assert main(["report", "tables/../tables", "-o", "report"]) == 0
+    assert Page(Path("report", "index.html")).content.count("no frame") == 1
+
+
 def test_table_of_images_lists_those_without_a_face(tmp_path):
     (tmp_path / "photos").mkdir()
     cv2.imwrite(str(tmp_path / "photos" / "one.png"), np.full((64, 64, 3), 90, np.uint8))
