@@ -5,6 +5,7 @@ read, and copied from there when they are complete. fsspec is imported only for 
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib
 import logging
@@ -49,8 +50,9 @@ def open_remote(address: str) -> tuple[Any, str]:
     package = _PACKAGES.get(protocol)
     for name in ("fsspec", *([package] if package else [])):  # what they log is in the error that they raise, too
         logging.getLogger(name).addHandler(_SILENT)
+    options = {"auto_mkdir": True} if protocol in ("file", "local") else {}
     try:
-        system, path = url_to_fs(address)
+        system, path = url_to_fs(address, **options)
     except Exception as error:  # each file system has errors of its own
         if isinstance(error, ImportError) and package:
             advice = f"{package}, which is not installed: {installer()} {package}"
@@ -224,6 +226,9 @@ def _named(folder: str, address: str) -> Iterator[None]:
         yield
     except CanthusError as error:
         lines = [str(line).replace(folder, without_password(address)) for line in error.args]
+        is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.ENOSPC
+        if is_full and is_remote(address):
+            lines.append(f"it is written to {Path(folder).parent} first; set TMPDIR to a folder on a larger disk")
         raise type(error)(*lines) from error
 
 

@@ -1,6 +1,7 @@
 """Sources and outputs behind addresses of fsspec: its file system in memory. Bright areas count as faces here."""
 
 import csv
+import errno
 import functools
 import json
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from canthus.runtime import video_run
-from canthus.runtime.batch import process
+from canthus.runtime.batch import process, storage
 from canthus.runtime.batch.summary import Row, write_summary
 from canthus.runtime.cli import main
+from canthus.runtime.errors import InputError
+from canthus.runtime.files import Draft
 from support.batch import inline
 from support.videos import write_video
 
@@ -198,3 +201,19 @@ def test_password_of_an_address_is_not_in_the_summary():
     assert "ftp://host/a.mp4,a.mp4,failed,,0,ftp://host/a.mp4: cannot be read" in text
     assert "clips/b@c.mp4,b@c.mp4,done" in text
     assert "secret" not in text
+
+
+def test_full_temporary_folder_is_named_when_an_output_is_remote(memory, tmp_path):
+    def write() -> None:
+        with storage.staged("memory://out/t.csv") as path, Draft(path).writing():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match=r"memory://out/t\.csv: cannot be written(.|\n)*set TMPDIR"):
+        write()
+
+
+def test_missing_folders_of_a_file_address_are_created(fake_networks, tmp_path):
+    write_video(tmp_path / "a.mp4", TIMES)
+    folder = f"file://{tmp_path}/new/tables"
+    assert run(str(tmp_path / "a.mp4"), "--table", f"{folder}/t.csv") == 0
+    assert (tmp_path / "new" / "tables" / "t.csv").is_file()

@@ -22,7 +22,7 @@ from canthus.trainer.augmentation.augment import flip
 from canthus.trainer.commands.data import command
 from canthus.trainer.evaluation.metrics import nme
 from canthus.trainer.faces import wflw_lists
-from canthus.trainer.faces.contact_sheet import TILE
+from canthus.trainer.faces.contact_sheet import TILE, write_image
 from canthus.trainer.faces.formats import open_set
 from canthus.trainer.faces.kinds import PointKind
 from canthus.trainer.faces.pts import parse_pts
@@ -31,6 +31,7 @@ from canthus.trainer.faces.wflw_lists import LIST_FOLDER, SHARD_LIST, format_lis
 from canthus.trainer.packs.pack import Findings, Pack, open_pack, write_pack
 from canthus.trainer.packs.summary import asymmetry, has_swapped_sides, pack_contact_sheet, summarize_pack
 from support.data_sets import SHAPES, faces, pts, write_300w, write_coco, write_cofw
+from support.disk import full_disk
 from support.shape import SHAPE
 from support.shards import write_faces, write_shard
 
@@ -545,6 +546,16 @@ def test_prepare_command_writes_pack_summary_and_contact_sheet(tmp_path, capsys)
     sheet = cv2.imread(str(tmp_path / "pack" / "sheet.png"))
     assert sheet.shape == (276, 6 * 256, 3)
     np.testing.assert_array_equal(sheet[..., ::-1], pack_contact_sheet(open_pack(tmp_path / "pack")))
+
+
+def test_image_on_a_full_disk_leaves_the_one_before(tmp_path, capfd):
+    write_image(tmp_path / "sheet.png", np.zeros((8, 8, 3), np.uint8))
+    before = (tmp_path / "sheet.png").read_bytes()
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3)).astype(np.uint8)
+    with full_disk(), pytest.raises(InputError, match=r"sheet\.png: cannot be written"):
+        write_image(tmp_path / "sheet.png", noise)
+    assert (tmp_path / "sheet.png").read_bytes() == before
+    assert capfd.readouterr().err == ""
 
 
 def test_prepare_command_leaves_missing_images_out_only_with_allow_missing(tmp_path, capsys):

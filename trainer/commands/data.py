@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from canthus.runtime.errors import InputError
+from canthus.runtime.files import write_file
 from canthus.trainer.commands.data_derive import add_relabel, add_turn
 from canthus.trainer.commands.data_measure import add_batch_speed, add_calibrate, add_fit_boxes, add_fit_head
 from canthus.trainer.commands.shared import PACK_FILES, add_step, make_parser, refuse_existing
@@ -124,7 +125,7 @@ def _prepare(args: argparse.Namespace) -> int:
         if args.webp:
             megabytes = (args.output / "crops.zip").stat().st_size / 1e6
             lines.insert(2, f"  compressed to {megabytes:.3g} MB (crops.zip, WebP of quality {args.webp})")
-        (args.output / "summary.txt").write_text("\n".join(lines) + "\n")
+        write_file(args.output / "summary.txt", ("\n".join(lines) + "\n").encode())
     except OSError as unwritable:
         raise InputError(f"{args.output}: cannot be written: {unwritable.strerror}") from unwritable
     write_image(args.output / "sheet.png", pack_contact_sheet(pack))

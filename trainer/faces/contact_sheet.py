@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from canthus.runtime.errors import InputError, UsageError
+from canthus.runtime.errors import UsageError
+from canthus.runtime.files import write_file
 from canthus.trainer.faces.schemes import Scheme
 
 Image = NDArray[np.uint8]
@@ -73,7 +74,7 @@ def evenly_spaced(count: int, wanted: int) -> list[int]:
 
 
 def write_image(path: Path, image: Image, drawing: bool = False) -> None:
-    """Write an RGB image (H, W, 3) in the format of the file name's suffix.
+    """Write an RGB image (H, W, 3) in the format of the file name's suffix, completely or not at all.
 
     `drawing` makes smaller .png files of images with few colors.
 
@@ -83,8 +84,8 @@ def write_image(path: Path, image: Image, drawing: bool = False) -> None:
     # By default OpenCV stores differences between neighboring pixels, which suits photographs.
     options = [cv2.IMWRITE_PNG_COMPRESSION, 9, cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE]
     try:
-        written = cv2.imwrite(str(path), image[..., ::-1], options if drawing and path.suffix.lower() == ".png" else [])
+        is_drawing = drawing and path.suffix.lower() == ".png"
+        content = cv2.imencode(path.suffix, image[..., ::-1], options if is_drawing else [])[1]
     except cv2.error as unknown:
         raise UsageError(f"{path}: unknown image format (expected a name that ends in .png or .jpg)") from unknown
-    if not written:
-        raise InputError(f"{path}: cannot be written")
+    write_file(path, content.tobytes())
