@@ -13,7 +13,7 @@ import av
 from canthus.gui.clock import Clock
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import BackendError
-from canthus.runtime.media import AV_TIME_BASE, demux, main_track, open_media
+from canthus.runtime.media import AV_TIME_BASE, channel_layout, demux, main_track, open_media
 
 if TYPE_CHECKING:
     from PyQt6.QtCore import QIODevice
@@ -174,6 +174,8 @@ def decode_audio(path: Path, start: float) -> Iterator[bytes]:
         if track is None:
             return
         container.seek(max(0, round(start * AV_TIME_BASE)))
+        if channel_layout(track) is None:
+            return
         resampler = av.AudioResampler("s16", "stereo", RATE)
         skipped: int | None = None  # bytes before the start that are still to come
         for packet in demux(container, track):

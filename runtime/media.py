@@ -4,6 +4,7 @@ Optional metadata never decides whether a file can be read: tags that are not UT
 know are accepted.
 """
 
+import ctypes
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -64,6 +65,17 @@ def main_track(tracks: Sequence[Track]) -> Track | None:
         return bool(track.disposition & Disposition.default) - bool(track.disposition & Disposition.attached_pic)
 
     return max((track for track in tracks if track.codec_context), key=priority, default=None)
+
+
+def channel_layout(track: av.AudioStream) -> av.AudioLayout | None:
+    """Return the channel layout of an audio track; None if it is a list of channels, as of some .mov files with 7.1.
+
+    PyAV and FFmpeg both free such a list, which ends the process. So the layout that is read here is never freed, and
+    such a track must not be decoded.
+    """
+    layout = track.layout
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
+    return None if " channels (" in layout.name else layout
 
 
 def error_reason(error: Exception) -> str:

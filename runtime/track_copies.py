@@ -11,7 +11,7 @@ from av.bitstream import BitStreamFilterContext
 from canthus.runtime.closeable import Closeable
 from canthus.runtime.errors import InputError
 from canthus.runtime.fragments import FRAGMENTED_FORMATS, Fragments
-from canthus.runtime.media import AV_TIME_BASE, demux, error_reason, main_track, open_media
+from canthus.runtime.media import AV_TIME_BASE, channel_layout, demux, error_reason, main_track, open_media
 from canthus.runtime.video_file import VideoFile
 
 COPIED_CODECS = {
@@ -98,11 +98,13 @@ class AudioCopy(Closeable):
             self._stream = target.add_stream_from_template(self._track)
             if fragmented and name == "aac" and not self._track.codec_context.extradata:
                 self._move_headers(self._track)
+        elif (layout := channel_layout(self._track)) is None:
+            self.stop("the order of its channels is not supported")
         else:
             encoder = "libopus" if target.format.name == "webm" else "aac"
             rates = av.Codec(encoder, "w").audio_rates or []
             rate = self._track.rate if self._track.rate in rates else 48_000
-            stream = target.add_stream(encoder, rate=rate, layout=self._layout(self._track))
+            stream = target.add_stream(encoder, rate=rate, layout=self._encoded_layout(layout))
             assert isinstance(stream, av.AudioStream), "its encoder is one of audio"
             self._stream = stream
 
@@ -118,9 +120,9 @@ class AudioCopy(Closeable):
         if self._next is not None and self._next.has_sidedata("new_extradata"):
             self._stream.codec_context.extradata = bytes(self._next.get_sidedata("new_extradata"))
 
-    def _layout(self, track: av.AudioStream) -> str:
-        """Return the layout for a track's channels in AAC; `error` says if that has fewer of them."""
-        name, channels = track.layout.name, track.layout.nb_channels
+    def _encoded_layout(self, source: av.AudioLayout) -> str:
+        """Return the layout for the source's channels in AAC; `error` says if that has fewer of them."""
+        name, channels = source.name, source.nb_channels
         layout = name if name in AAC_LAYOUTS else AAC_LAYOUT_OF_CHANNELS.get(channels, "5.1")
         if av.AudioLayout(layout).nb_channels < channels:
             self.error = f"its {channels} channels are mixed down to {layout}"

@@ -351,6 +351,23 @@ def copy_video(source, target):
     return sink.audio_error
 
 
+def test_audio_whose_channels_have_an_order_of_their_own_is_copied_or_left_out_and_named(tmp_path):
+    """FFmpeg 5 writes 7.1 in this order. PyAV ends the process if it decodes such a track."""
+    source = write_audio_video(tmp_path / "own.mov", "7.1")
+    content, tag = source.read_bytes(), b"chan" + bytes(4)
+    assert tag + bytes.fromhex("000100000000063f") in content
+    source.write_bytes(
+        content.replace(tag + bytes.fromhex("000100000000063f"), tag + bytes.fromhex("0080000800000000"))
+    )
+    for suffix, audio, error in (("mp4", 0, "the order of its channels is not supported"), ("mov", 1, "")):
+        target = tmp_path / f"copy.{suffix}"
+        assert copy_video(source, target) == error
+        with av.open(str(target)) as written:
+            assert len(written.streams.audio) == audio
+        with VideoFile(target) as video:
+            assert len(list(video)) == 25
+
+
 @pytest.mark.parametrize(
     ("layout", "written", "error"),
     [
