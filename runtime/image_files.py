@@ -1,5 +1,6 @@
 """Find, decode and encode image files."""
 
+import collections
 import contextlib
 import io
 import logging
@@ -21,6 +22,11 @@ from canthus.runtime.native_messages import native_messages_caught
 from canthus.runtime.types import describe_value
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+
+OTHER_SUFFIXES = (
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".gif", ".ppm", ".pgm", ".tga", ".psd", ".dng", ".cr2", ".nef", ".arw",
+)  # fmt: skip
+"""Suffixes of images for which folders are not searched."""
 
 MAX_BYTES_PER_PIXEL = 8
 """An uncompressed image with four channels of 16 bits. An image file that is larger than all its pixels is refused."""
@@ -65,7 +71,8 @@ def opencv_log_silenced() -> Iterator[None]:
 def find_images(source: Path, output: Path | None = None) -> list[Path]:
     """Return the image files of a folder and its sub-folders, sorted by path, or `source` itself if it is a file.
 
-    Files inside `output` are left out, so that a second run does not read what the first one wrote.
+    Files inside `output` are left out, so that a second run does not read what the first one wrote. A line is logged if
+    the folder has images in other formats (`OTHER_SUFFIXES`).
 
     Raises:
         InputError: If `source` does not exist or contains no image file.
@@ -74,11 +81,17 @@ def find_images(source: Path, output: Path | None = None) -> list[Path]:
         return [source]
     if not source.is_dir():
         raise InputError(f"{source}: no such file or folder")
-    images = sorted(path for path in source.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    files = [path for path in source.rglob("*") if path.is_file()]
+    images = sorted(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES)
     if output and source.resolve() in output.resolve().parents:
         images = [path for path in images if not path.resolve().is_relative_to(output.resolve())]
+    others = collections.Counter(suffix for path in files if (suffix := path.suffix.lower()) in OTHER_SUFFIXES)
+    counts = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common())
     if not images:
-        raise InputError(f"{source}: contains no images ({', '.join(IMAGE_SUFFIXES)})")
+        hint = f"; convert the others to .jpg or .png: {counts}" if others else ""
+        raise InputError(f"{source}: contains no images ({', '.join(IMAGE_SUFFIXES)}){hint}")
+    if others:
+        _log.warning("%s: left out images of other formats (%s); convert them to .jpg or .png", source, counts)
     return images
 
 

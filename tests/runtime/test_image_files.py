@@ -270,3 +270,15 @@ def test_images_of_a_folder_come_sorted_without_those_of_the_output(tmp_path):
         find_images(tmp_path / "empty")
     with pytest.raises(InputError, match="absent: no such file or folder"):
         find_images(tmp_path / "absent")
+
+
+def test_images_of_other_formats_in_a_folder_are_named(tmp_path, caplog):
+    for name in ("a.HEIC", "b.heic", "c.gif", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"no images .*; convert the others to .jpg or .png: 2 .heic, 1 .gif$"):
+        find_images(tmp_path)
+    (tmp_path / "d.png").touch()
+    assert find_images(tmp_path) == [tmp_path / "d.png"]
+    assert [record.message for record in caplog.records] == [
+        f"{tmp_path}: left out images of other formats (2 .heic, 1 .gif); convert them to .jpg or .png"
+    ]
