@@ -118,8 +118,8 @@ def test_frames_to_write_are_hdr_or_sdr(video, transfer):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--codec", "hevc"], (9, 9, None, "yuv420p10le")),
-        ([], (9, 9, None, "yuv420p")),
+        (["--codec", "h264"], (9, 9, None, "yuv420p")),
+        ([], (9, 9, None, "yuv420p10le")),
         (["--tone-map"], (1, 1, 1, "yuv420p")),
         (["--tone-map", "--codec", "hevc"], (1, 1, 1, "yuv420p10le")),
     ],

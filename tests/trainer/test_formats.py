@@ -244,7 +244,7 @@ def test_v_of_1_is_a_covered_point_if_the_file_has_visible_ones(tmp_path):
             lambda c: c["annotations"][0].update(keypoints=[1, 2, 1] * 19),
             r"annotation 2 \(id 1\): expected 57 numbers .* got 87",
         ),
-        (lambda c: c.update(annotations=[]), "contains no face with a labelled point"),
+        (lambda c: c.update(annotations=[]), "contains no face with two labelled points"),
     ],
 )
 def test_error_names_the_bad_annotation_of_a_coco_file(tmp_path, change, message):
