@@ -70,12 +70,14 @@ def main_track(tracks: Sequence[Track]) -> Track | None:
 def channel_layout(track: av.AudioStream) -> av.AudioLayout | None:
     """Return the channel layout of an audio track; None if it is a list of channels, as of some .mov files with 7.1.
 
-    PyAV and FFmpeg both free such a list, which ends the process. So the layout that is read here is never freed, and
-    such a track must not be decoded.
+    PyAV and FFmpeg both free such a list, which ends the process. So its layout is never freed here, and such a track
+    must not be decoded.
     """
     layout = track.layout
+    if " channels (" not in layout.name:
+        return layout
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(layout))
-    return None if " channels (" in layout.name else layout
+    return None
 
 
 def error_reason(error: Exception) -> str:
