@@ -1,4 +1,4 @@
-"""Controls are used with the keyboard: their keys, although they are shortcuts of the window, and who has the focus."""
+"""For the keyboard: controls keep keys that are shortcuts of the window, and a frame marks the one with the focus."""
 
 from PyQt6.QtCore import QEvent, Qt
 from PyQt6.QtGui import QKeyEvent, QPainter, QPaintEvent, QPalette, QPen
