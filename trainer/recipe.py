@@ -56,6 +56,13 @@ _TABLES = {"kind_weights": KindWeights, "augmentation": Augmentation}
 """The tables of a recipe: fields that are dataclasses. `TABLE.NAME` is a value of one."""
 
 
+_OTHER_STUDENTS: dict[str, dict[str, Any]] = {
+    "student": {"network": "student", "sigma": 1.5},
+    "student_stride8": {"network": "student_stride8", "sigma": 1.4, "size": 160, "flip_tta": True},
+}
+"""What the recipe `student` has otherwise for the students that it does not name."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """The settings of a training run. The defaults train the small student on a CPU.
@@ -64,12 +71,12 @@ class Recipe:
     """
 
     # network
-    network: Literal["student", "hrnet_w18", "hrnet_w18_skps"] = "student"
+    network: Literal["student_lean", "student_stride8", "student", "hrnet_w18", "hrnet_w18_skps"] = "student_lean"
     size: int = 128  # side of a crop, pixels
     flip_tta: bool = False  # use the trained network on each crop and its mirror image: more accurate, twice the time
     decode: Literal["window", "peak"] = "window"  # points from all cells near the peak, or from the peak cell alone
     # loss
-    sigma: float = 1.5  # of the Gaussians in the score maps, cells
+    sigma: float = 1.2  # of the Gaussians in the score maps, cells
     near_weight: float = 10.0  # added to the weight of cells with a target score above 0.2, in the loss of the scores
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
     offset_weight: float = 10.0  # Adaptive Wing is about ten times steeper than smooth L1
@@ -134,8 +141,8 @@ class Recipe:
 
     @property
     def stride(self) -> int:
-        """Pixels of the crop per cell of the maps; the same for all networks."""
-        return 4
+        """Pixels of the crop per cell of the maps."""
+        return 8 if self.network in ("student_stride8", "student_lean") else 4
 
     def save(self, path: Path) -> None:
         """Write all values as JSON, which `load_recipe` reads."""
@@ -183,7 +190,8 @@ def default_name(network: str, points: int = WFLW.points) -> str:
 
 def default_recipe(network: str, points: int = WFLW.points) -> Recipe:
     """Return the default recipe for a network and a number of points."""
-    return find_recipe(default_name(network, points))
+    recipe = find_recipe(default_name(network, points))
+    return dataclasses.replace(recipe, **_OTHER_STUDENTS[network]) if network in _OTHER_STUDENTS else recipe
 
 
 def find_recipe(name: str) -> Recipe:
@@ -213,7 +221,7 @@ def load_recipe(path: Path) -> Recipe:
         raise InputError(f"{path}: not a recipe: {wrong}") from wrong
     if not isinstance(values, dict):
         raise InputError(f"{path}: not a recipe: expected names and values, got {json.dumps(values)[:60]}")
-    return _read_values(values, str(path), default_recipe(str(values.get("network", "student"))))
+    return _read_values(values, str(path), default_recipe(str(values.get("network", "student_lean"))))
 
 
 def _read_values(values: dict[str, Any], source: str, default: Recipe) -> Recipe:

@@ -147,10 +147,10 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tuple[Path, str, Recipe]":
     """Return the folder of the run, the name or path of its recipe, and the recipe with the options applied."""
-    from canthus.trainer.recipe import change, default_name, find_recipe, named_recipes
+    from canthus.trainer.recipe import change, default_name, default_recipe, find_recipe, named_recipes
 
-    network = args.network or ("hrnet_w18" if has_gpu or args.gpus else "student")
-    name = args.recipe or default_name(network, pack.points.shape[1])
+    network, points = args.network or ("hrnet_w18" if has_gpu or args.gpus else "student_lean"), pack.points.shape[1]
+    name = args.recipe or default_name(network, points)
     folder = args.output or Path("runs", f"{args.pack.resolve().name}-{Path(name).stem}")
     if args.resume:
         if not (folder / "recipe.json").is_file():
@@ -159,7 +159,7 @@ def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tup
                 "start a run"
             )
         name = str(folder / "recipe.json")
-    recipe = find_recipe(name)
+    recipe = find_recipe(name) if args.recipe or args.resume else default_recipe(network, points)
     try:
         recipe = change(recipe, dict(args.settings))
     except InputError as wrong:

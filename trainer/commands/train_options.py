@@ -37,7 +37,12 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         ".toml or .json file, such as recipe.json of another run (default: the HRNet recipe for the number of points "
         "if there is a CUDA GPU, else student)",
     )
-    what.add_argument("--network", choices=("student", "hrnet_w18"), help="train this network with its default recipe")
+    what.add_argument(
+        "--network",
+        choices=("student_lean", "student_stride8", "student", "hrnet_w18"),
+        help="train this network with its default recipe: that of `fast`, that of `accurate`, the `fast` of version 0.2, "
+        "or HRNetV2-w18",
+    )
     what.add_argument(
         "--set",
         action="append",

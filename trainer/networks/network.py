@@ -11,10 +11,10 @@ from canthus.runtime.errors import ModelError
 from canthus.runtime.fields import FieldError
 from canthus.runtime.schemes import Scheme, guess_scheme, parse_scheme
 from canthus.trainer.networks.head import decode
-from canthus.trainer.networks.student import Student
+from canthus.trainer.networks.student import LAYOUTS, Student
 from canthus.trainer.renamed_keys import rename_keys
 
-Architecture = Literal["hrnet_w18", "hrnet_w18_skps", "student"]
+Architecture = Literal["hrnet_w18", "hrnet_w18_skps", "student", "student_stride8", "student_lean"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -23,7 +23,7 @@ images that are normalized with them."""
 
 
 def build(architecture: str, points: int) -> nn.Module:
-    """Return a network with random weights: normalized images (B, 3, S, S) -> maps (B, 3K, S/4, S/4).
+    """Return a network with random weights: normalized images (B, 3, S, S) -> maps (B, 3K, S/stride, S/stride).
 
     Raises ModelError for an unknown architecture.
     """
@@ -36,8 +36,8 @@ def build(architecture: str, points: int) -> nn.Module:
             from canthus.trainer.networks.hrnet import HRNetSkps
 
             return HRNetSkps(points)
-        case "student":
-            return Student(points)
+        case "student" | "student_stride8" | "student_lean":
+            return Student(points, LAYOUTS[architecture])
         case _:
             raise ModelError(f"unknown network {architecture!r} (expected {' or '.join(get_args(Architecture))})")
 
