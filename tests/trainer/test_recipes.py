@@ -171,7 +171,7 @@ def nested(values: dict[str, object]) -> dict[str, object]:
         ("[training]\nbatch = 4", "a recipe has no 'training'; expected one of network, size, "),
         ("augmentation = 3", "augmentation: expected a table of names and values, got 3"),
         ("[augmentation.scale]\nlow = 1", r"augmentation\.scale: expected a list of 2 \(a finite number, a finite"),
-        ("network = 2026-11-26", "network: expected one of 'student_lean', 'student_stride8', 'student', 'hrnet_w18', 'hrnet_w18_skps', got datetime"),
+        ("network = 2026-11-26", "network: expected one of 'student_lean', .*'hrnet_w18_skps', got datetime"),
         ("extends = 2026-11-26", "extends: expected one of cofw-hrnet, .*, got datetime"),
         ('extends = ["student"]', r"extends: expected one of .*, got \['student'\]"),
         ("learning_rate = nan", "learning_rate: expected a finite number, got nan"),
