@@ -57,8 +57,8 @@ _TABLES = {"kind_weights": KindWeights, "augmentation": Augmentation}
 
 
 _OTHER_STUDENTS: dict[str, dict[str, Any]] = {
-    "student": {"network": "student", "sigma": 1.5},
-    "student_stride8": {"network": "student_stride8", "sigma": 1.4, "size": 160, "flip_tta": True},
+    "student_stride8": {"network": "student_stride8", "sigma": 1.3},
+    "student_lean": {"network": "student_lean", "sigma": 1.1, "size": 96},
 }
 """What the recipe `student` has otherwise for the students that it does not name."""
 
@@ -71,12 +71,12 @@ class Recipe:
     """
 
     # network
-    network: Literal["student_lean", "student_stride8", "student", "hrnet_w18", "hrnet_w18_skps"] = "student_lean"
+    network: Literal["student", "student_stride8", "student_lean", "hrnet_w18", "hrnet_w18_skps"] = "student"
     size: int = 128  # side of a crop, pixels
     flip_tta: bool = False  # use the trained network on each crop and its mirror image: more accurate, twice the time
     decode: Literal["window", "peak"] = "window"  # points from all cells near the peak, or from the peak cell alone
     # loss
-    sigma: float = 1.2  # of the Gaussians in the score maps, cells
+    sigma: float = 1.5  # of the Gaussians in the score maps, cells
     near_weight: float = 10.0  # added to the weight of cells with a target score above 0.2, in the loss of the scores
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
     offset_weight: float = 10.0  # Adaptive Wing is about ten times steeper than smooth L1
@@ -221,7 +221,7 @@ def load_recipe(path: Path) -> Recipe:
         raise InputError(f"{path}: not a recipe: {wrong}") from wrong
     if not isinstance(values, dict):
         raise InputError(f"{path}: not a recipe: expected names and values, got {json.dumps(values)[:60]}")
-    return _read_values(values, str(path), default_recipe(str(values.get("network", "student_lean"))))
+    return _read_values(values, str(path), default_recipe(str(values.get("network", "student"))))
 
 
 def _read_values(values: dict[str, Any], source: str, default: Recipe) -> Recipe:

@@ -16,6 +16,8 @@ from canthus.trainer.networks.exported import Target, exported_model, load_expor
 from canthus.trainer.networks.head import split_maps
 from canthus.trainer.networks.network import DecodingNetwork, build, normalize
 
+FAST = parse_manifest(find_model("fast")).network
+
 
 @pytest.fixture(scope="module")
 def crops():
@@ -23,8 +25,8 @@ def crops():
 
 
 def test_a_network_from_an_exported_model_predicts_the_same(crops):
-    network = build("student", WFLW.points)
-    summary = load_exported(find_model("fast"), Target("student", network, WFLW), crops)
+    network = build(FAST, WFLW.points)
+    summary = load_exported(find_model("fast"), Target(FAST, network, WFLW), crops)
     assert "of WFLW" not in summary  # the points are the same
     with torch.inference_mode():
         points, _ = DecodingNetwork(network).eval()(torch.from_numpy(crops))
@@ -38,8 +40,8 @@ def test_a_network_from_an_exported_model_predicts_the_same(crops):
 def test_shared_points_keep_their_maps_and_others_are_new(crops):
     networks = {}
     for scheme in (WFLW, included_scheme("300w"), included_scheme("aflw"), Scheme("own", 5)):
-        networks[scheme.points] = build("student", scheme.points).eval()
-        summary = load_exported(find_model("fast"), Target("student", networks[scheme.points], scheme), crops)
+        networks[scheme.points] = build(FAST, scheme.points).eval()
+        summary = load_exported(find_model("fast"), Target(FAST, networks[scheme.points], scheme), crops)
     assert "of the 5 points of own, 0 start from maps of WFLW and 5 are new (the field wflw of a scheme" in summary
     with torch.inference_mode():
         images = normalize(torch.from_numpy(crops[:1]))
@@ -79,9 +81,9 @@ def test_names_of_included_models_and_onnx_files_are_exported_models(tmp_path):
 
 
 def test_a_model_that_does_not_fit_is_refused(crops, monkeypatch):
-    with pytest.raises(ModelError, match=r"is a student, the recipe trains a hrnet_w18; .*--network student"):
-        load_exported(find_model("fast"), Target("hrnet_w18", build("student", 5), Scheme("own", 5)), crops)
+    with pytest.raises(ModelError, match=rf"is a {FAST}, the recipe trains a hrnet_w18; .*--network {FAST}"):
+        load_exported(find_model("fast"), Target("hrnet_w18", build(FAST, 5), Scheme("own", 5)), crops)
     manifest = dataclasses.replace(parse_manifest(find_model("fast")), precision="int8")
     monkeypatch.setattr(exported, "read_manifest", lambda _: manifest)
     with pytest.raises(ModelError, match="computes in 8 bits"):
-        load_exported(find_model("fast"), Target("student", build("student", 5), Scheme("own", 5)), crops)
+        load_exported(find_model("fast"), Target(FAST, build(FAST, 5), Scheme("own", 5)), crops)

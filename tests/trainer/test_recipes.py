@@ -22,13 +22,13 @@ from support.shards import NEAR, middle_of_dot, write_shard
 
 
 def test_student_is_the_default_recipe():
-    assert find_recipe("student") == Recipe() == default_recipe("student_lean")
+    assert find_recipe("student") == Recipe() == default_recipe("student")
 
 
 def test_other_students_have_the_default_recipe_with_their_own_maps_and_crops():
-    default, before, large = Recipe(), default_recipe("student"), default_recipe("student_stride8")
-    assert before == change(default, {"network": "student", "sigma": 1.5})
-    assert large == change(default, {"network": "student_stride8", "sigma": 1.4, "size": 160, "flip_tta": True})
+    default, stride8, lean = Recipe(), default_recipe("student_stride8"), default_recipe("student_lean")
+    assert stride8 == change(default, {"network": "student_stride8", "sigma": 1.3})
+    assert lean == change(default, {"network": "student_lean", "sigma": 1.1, "size": 96})
 
 
 def test_published_recipe_has_the_published_values():
@@ -171,7 +171,7 @@ def nested(values: dict[str, object]) -> dict[str, object]:
         ("[training]\nbatch = 4", "a recipe has no 'training'; expected one of network, size, "),
         ("augmentation = 3", "augmentation: expected a table of names and values, got 3"),
         ("[augmentation.scale]\nlow = 1", r"augmentation\.scale: expected a list of 2 \(a finite number, a finite"),
-        ("network = 2026-11-26", "network: expected one of 'student_lean', .*'hrnet_w18_skps', got datetime"),
+        ("network = 2026-11-26", "network: expected one of 'student', .*'hrnet_w18_skps', got datetime"),
         ("extends = 2026-11-26", "extends: expected one of cofw-hrnet, .*, got datetime"),
         ('extends = ["student"]', r"extends: expected one of .*, got \['student'\]"),
         ("learning_rate = nan", "learning_rate: expected a finite number, got nan"),

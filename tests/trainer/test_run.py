@@ -390,7 +390,7 @@ def test_recipe_round_trip_and_file_with_some_values(tmp_path):
     assert load_recipe(path) == recipe
     path.write_text('{"network": "hrnet_w18", "batch": 16, "augmentation": {"blur_p": 1}}')
     assert load_recipe(path) == change(default_recipe("hrnet_w18"), {"batch": 16, "augmentation.blur_p": 1.0})
-    assert default_recipe("student_lean") == Recipe()
+    assert default_recipe("student") == Recipe()
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_recipe_round_trip_and_file_with_some_values(tmp_path):
         ("batch", True, "expected int, got True"),
         ("batch", 0, "batch must be at least 1"),
         ("size", 100, "multiple of 32"),
-        ("network", "resnet", "one of 'student_lean', 'student_stride8', 'student', 'hrnet_w18'"),
+        ("network", "resnet", "one of 'student', 'student_stride8', 'student_lean', 'hrnet_w18'"),
         ("learning_rate", -1.0, "must be positive"),
         ("dataset_weights", [["wflw"]], r"dataset_weights\[0\]: expected a list of 2"),
         ("augmentation.scale", [2, 1], r"scale must be \[lowest, highest\]"),

@@ -110,7 +110,7 @@ def _prepare(args: argparse.Namespace) -> int:
     sets = [open_set(path, args.split) for path in args.sets]
     if args.as_98:
         sets = [convert_to_98(one) for one in sets]
-    name = args.recipe or default_name("hrnet_w18" if _has_gpu() else "student_lean", sets[0].scheme.points)
+    name = args.recipe or default_name("hrnet_w18" if _has_gpu() else "student", sets[0].scheme.points)
     recipe = find_recipe(name)
     how = recipe.augmentation
     # The margin around the region of the network: PACK_MARGIN and a little, or the whole region twice.

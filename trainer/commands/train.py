@@ -149,7 +149,7 @@ def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tup
     """Return the folder of the run, the name or path of its recipe, and the recipe with the options applied."""
     from canthus.trainer.recipe import change, default_name, default_recipe, find_recipe, named_recipes
 
-    network, points = args.network or ("hrnet_w18" if has_gpu or args.gpus else "student_lean"), pack.points.shape[1]
+    network, points = args.network or ("hrnet_w18" if has_gpu or args.gpus else "student"), pack.points.shape[1]
     name = args.recipe or default_name(network, points)
     folder = args.output or Path("runs", f"{args.pack.resolve().name}-{Path(name).stem}")
     if args.resume:

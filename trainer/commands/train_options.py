@@ -39,9 +39,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     )
     what.add_argument(
         "--network",
-        choices=("student_lean", "student_stride8", "student", "hrnet_w18"),
-        help="train this network with its default recipe: that of `fast`, that of `accurate`, the former `fast`, or "
-        "HRNetV2-w18",
+        choices=("student", "student_stride8", "student_lean", "hrnet_w18"),
+        help="train this network with its default recipe: that of `fast`, of `accurate`, of `tiny`, or HRNetV2-w18",
     )
     what.add_argument(
         "--set",
