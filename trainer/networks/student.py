@@ -14,7 +14,7 @@ class Layout(NamedTuple):
     """The depth of a student, and the stride of its maps."""
 
     encoder_blocks: tuple[int, int, int, int]  # residual blocks at strides 4, 8, 16 and 32
-    decoder_blocks: tuple[int, int, int]  # at strides 4, 8 and 16; those finer than the maps have no meaning
+    decoder_blocks: tuple[int, int, int]  # at strides 4, 8 and 16; those at finer strides than the maps are ignored
     head_width: int  # channels
     finest: int  # level of the maps: 0 = stride 4, 1 = stride 8
 
@@ -26,8 +26,10 @@ LAYOUTS: dict[StudentName, Layout] = {
     "student_stride8": Layout((1, 1, 2, 2), (0, 1, 1), 96, 1),
     "student_lean": Layout((0, 1, 1, 1), (0, 1, 1), 96, 1),
 }
-"""With maps of stride 8, the offsets alone carry the precision. The last convolution and the decode then take a quarter
-of the time, and half of a training step is saved. The layers that two students share have the same names and shapes, so
+"""The networks of the models fast, accurate and tiny, in this order.
+
+With maps of stride 8, the offsets alone carry the precision. The last convolution and the decode then take a quarter of
+the time, and half of a training step is saved. The layers that two students share have the same names and shapes, so
 that one can start from the weights of the other."""
 
 
@@ -68,7 +70,7 @@ class Student(nn.Module):
                 halving += [convolution(WIDTHS[level - 1], width, stride=2), nn.ReLU()]
             down.append(nn.Sequential(*halving, *(Residual(width) for _ in range(count))))
         self.down = nn.ModuleList(down)
-        # Keys are levels. Their names in a checkpoint are those of a list.
+        # By level. In a checkpoint the layers have the names that a list would give them, as in version 0.2.0.
         self.lateral, self.up = nn.ModuleDict(), nn.ModuleDict()
         for level in range(layout.finest, len(WIDTHS) - 1):
             fine, coarse = WIDTHS[level], WIDTHS[level + 1]
