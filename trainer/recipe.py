@@ -60,7 +60,7 @@ _OTHER_STUDENTS: dict[str, dict[str, Any]] = {
     "student_stride8": {"network": "student_stride8", "sigma": 1.3},
     "student_lean": {"network": "student_lean", "sigma": 1.1, "size": 96},
 }
-"""What the recipe `student` has otherwise for the students that it does not name."""
+"""What the default recipes of these networks change in the recipe `student`."""
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ class Layout(NamedTuple):
     """The depth of a student, and the stride of its maps."""
 
     encoder_blocks: tuple[int, int, int, int]  # residual blocks at strides 4, 8, 16 and 32
-    decoder_blocks: tuple[int, int, int]  # at strides 4, 8 and 16; those at finer strides than the maps are ignored
+    decoder_blocks: tuple[int, int, int]  # at strides 4, 8 and 16; with maps of stride 8 the first is not used
     head_width: int  # channels
-    finest: int  # level of the maps: 0 = stride 4, 1 = stride 8
+    finest: int  # where the decoder ends: 0 = at stride 4, 1 = at stride 8
 
 
 StudentName = Literal["student", "student_stride8", "student_lean"]
@@ -28,9 +28,9 @@ LAYOUTS: dict[StudentName, Layout] = {
 }
 """The networks of the models fast, accurate and tiny, in this order.
 
-With maps of stride 8, the offsets alone carry the precision. The last convolution and the decode then take a quarter of
-the time, and half of a training step is saved. The layers that two students share have the same names and shapes, so
-that one can start from the weights of the other."""
+With maps of stride 8 instead of 4, the offsets alone carry the precision. The last convolution and the decode then take
+a quarter of their time, and a training step half of its time. Layers have the same names in all students and, but for
+`join` and `head`, the same shapes. So one student can start from a checkpoint of another."""
 
 
 def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
