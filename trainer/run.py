@@ -128,6 +128,7 @@ class Run:
         self.best_nme = math.inf  # of the validation faces so far, %
         self.error_by_pose: dict[str, float] = {}  # of the last validation, %; only if placed points are measured
         self.losses: list[Tensor] = []  # of the steps of this epoch, on the device
+        self.losses_before = (0.0, 0.0)  # sum and count over all processes, of the steps before a resume
         self._checked = 0  # how many of them are known to be finite
         self._progress = 0.0  # elapsed fraction of the time limit
 
@@ -216,9 +217,17 @@ class Run:
 
     def end_epoch(self) -> float:
         """Return the mean loss of the epoch over all processes, and start the next epoch."""
-        total, count = self.world.sum(float(torch.stack(self.losses).sum()), len(self.losses))
-        self.losses, self._checked = [], 0
+        self.gather_losses()
+        total, count = self.losses_before
+        self.losses_before = (0.0, 0.0)
         return total / count
+
+    def gather_losses(self) -> None:
+        """Move the losses of all processes into `losses_before`; a checkpoint keeps them from there."""
+        own = float(torch.stack(self.losses).sum()) if self.losses else 0.0
+        total, count = self.world.sum(own, len(self.losses))
+        self.losses_before = (self.losses_before[0] + total, self.losses_before[1] + count)
+        self.losses, self._checked = [], 0
 
     @torch.inference_mode()
     def validate(self) -> float:
@@ -303,6 +312,7 @@ class Run:
             "best": self.best_nme if math.isfinite(self.best_nme) else None,  # JSON has no infinity
             "validation_faces": validation_fingerprint(self.batches),
             "averaged": self.ema.count,
+            "losses_of_epoch": self.losses_before,
         }
         strip = self._padding.strip
         optimizer = strip(flatten_optimizer(self.optimizer), self._parameters()) if resumable else {}
@@ -338,6 +348,8 @@ class Run:
         restore_optimizer(self.optimizer, self._padding.pad(checkpoint.optimizer, self._parameters()))
         self.ema.count = metadata["averaged"]
         self.step = metadata["step"]
+        total, count = metadata.get("losses_of_epoch", (0.0, 0.0))  # checkpoints of version 0.2.0 have none
+        self.losses_before = (total, count)
         self.best_nme = math.inf if metadata["best"] is None else metadata["best"]
 
     def _check_validation_faces(self, path: Path, best: float | None, former: str | None) -> None:

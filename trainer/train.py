@@ -101,6 +101,7 @@ def _loop(run: Run, log: Log | None, stopped: threading.Event, workers: int) -> 
         for batch in batches:
             if run.world.any(stopped.is_set()):
                 run.check_losses()
+                run.gather_losses()
                 return False
             if run.time_is_up():
                 break

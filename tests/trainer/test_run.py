@@ -66,6 +66,11 @@ def weights(folder: Path, name: str = "last") -> dict[str, torch.Tensor]:
     return {f"{part}/{key}": value for part, values in parts.items() for key, value in values.items()}
 
 
+def losses(run: Path) -> list[tuple[str, str]]:
+    """The steps and mean losses in the log of a run."""
+    return [(row["step"], row["loss"]) for row in csv.DictReader((run / "log.csv").read_text().splitlines())]
+
+
 def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
     assert one.keys() == other.keys()
     assert not [name for name in one if not torch.equal(one[name], other[name])]
@@ -333,6 +338,7 @@ def test_run_stopped_by_ctrl_c_resumes_to_exactly_the_same_weights(faces, unbrok
     training.train(faces, TINY, tmp_path, RESUMED)
     assert_same(weights(tmp_path), weights(unbroken))
     assert_same(weights(tmp_path, "best"), weights(unbroken, "best"))
+    assert losses(tmp_path) == losses(unbroken)  # those of the steps before Ctrl-C too
 
 
 def test_resume_of_a_finished_run_changes_nothing(faces, unbroken):
