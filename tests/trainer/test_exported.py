@@ -63,6 +63,26 @@ def test_other_included_models_start_other_points_too_and_say_so(model, crops):
     assert ("; it was trained with crops of 96 px, not 128 (--set size=96)" in summary) == (model == "tiny")
 
 
+def test_a_student_starts_from_another_and_names_the_layers_that_are_new(crops):
+    lean = build("student_lean", WFLW.points)
+    summary = load_exported(find_model("accurate"), Target("student_lean", lean, WFLW), crops)
+    assert "loaded 20 layers" in summary  # all
+    assert "new" not in summary
+
+    large = build("student_stride8", 5)
+    before = large.state_dict()["down.0.0.first.0.weight"].clone()
+    summary = load_exported(
+        find_model("tiny"), Target("student_stride8", large, Scheme("own", 5, wflw=(54,) * 5)), crops
+    )
+    assert "loaded 20 layers" in summary
+    assert "; 6 layers of a student_stride8 are new (down.0.0.first.0, down.0.0.second.0, " in summary
+    assert "of the 5 points of own, 5 start from maps of WFLW" in summary
+    assert torch.equal(large.state_dict()["down.0.0.first.0.weight"], before)
+
+    summary = load_exported(find_model("tiny"), Target("student", build("student", WFLW.points), WFLW), crops)
+    assert "join.0.0, head.0, head.3)" in summary  # their shapes differ
+
+
 def test_points_are_shared_through_those_of_wflw():
     cofw, aflw, w300 = (included_scheme(name) for name in ("cofw", "aflw", "300w"))
     shared = exported._shared_points(cofw, aflw)

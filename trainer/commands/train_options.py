@@ -63,7 +63,7 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="start from these weights: an included model (tiny, fast, accurate), an exported model (.onnx), a "
         ".safetensors, or a .pth with weights only, such as HRNet-W18-C trained on ImageNet (of its authors or of "
-        "timm). The model may have other points",
+        "timm). The model may have other points, and one student may start from another",
     )
     what.add_argument(
         "--choose-on",

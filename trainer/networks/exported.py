@@ -20,6 +20,7 @@ from canthus.runtime.extras import install_command
 from canthus.runtime.models import included_models, read_manifest
 from canthus.runtime.schemes import WFLW, Scheme
 from canthus.trainer.networks.network import normalize
+from canthus.trainer.networks.student import LAYOUTS
 
 BATCH = 32
 """Crops that are measured at once."""
@@ -51,6 +52,8 @@ def load_exported(model: Path, target: Target, crops: NDArray[np.uint8]) -> str:
     equal, else those that are close to the same point of WFLW (`Scheme.wflw` and `Scheme.ibug_68`). The maps of other
     points get random weights.
 
+    One student can start from another: layers that the model lacks, or has in another shape, keep their random weights.
+
     crops: (N, S, S, 3) faces as the network will see them.
 
     Raises:
@@ -60,7 +63,8 @@ def load_exported(model: Path, target: Target, crops: NDArray[np.uint8]) -> str:
     manifest = read_manifest(model)
     if manifest.precision != "float":
         raise ModelError(f"{model}: computes in 8 bits (expected a float model); name the model that it was made from")
-    if manifest.network != target.architecture:
+    other_student = manifest.network != target.architecture
+    if other_student and not {manifest.network, target.architecture} <= LAYOUTS.keys():
         raise ModelError(
             f"{model}: is a {manifest.network}, the recipe trains a {target.architecture}; choose a recipe for it, "
             f"such as --network {manifest.network}"
@@ -69,13 +73,19 @@ def load_exported(model: Path, target: Target, crops: NDArray[np.uint8]) -> str:
     convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     (*_, last) = convolutions
     shared = _shared_points(manifest.scheme, target.scheme)
+    new = [name for name, layer in convolutions.items() if other_student and not _fits(layer, weights, name, last)]
     for name, convolution in convolutions.items():
+        if name in new:
+            continue
         if name == last and manifest.scheme != target.scheme:
             _load_maps(convolution, weights, name, shared)
         else:
             _load_convolution(model, network, name, weights)
     _measure_norms(network, crops)
-    parts = [f"{model}: loaded {len(convolutions)} layers; batch normalization measured on {len(crops)} faces"]
+    loaded = len(convolutions) - len(new)
+    parts = [f"{model}: loaded {loaded} layers; batch normalization measured on {len(crops)} faces"]
+    if new:
+        parts.append(f"{len(new)} layers of a {target.architecture} are new ({', '.join(new)})")
     if manifest.scheme != target.scheme:
         parts.append(_describe_points(manifest.scheme, target.scheme, len(shared)))
     if manifest.size != crops.shape[1]:
@@ -124,6 +134,12 @@ def _read(model: Path) -> Arrays:
         for name, array in arrays.items()
         if name.startswith(prefix)
     }
+
+
+def _fits(layer: nn.Conv2d, weights: Arrays, name: str, last: str) -> bool:
+    """Return whether the weights have a layer, in its shape. The last layer may be for another number of points."""
+    weight = weights.get(f"{name}.weight")
+    return weight is not None and weight.shape[name == last :] == tuple(layer.weight.shape)[name == last :]
 
 
 def _load_convolution(model: Path, network: nn.Module, name: str, weights: Arrays) -> None:
