@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Final, Literal, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +56,11 @@ _TABLES = {"kind_weights": KindWeights, "augmentation": Augmentation}
 """The tables of a recipe: fields that are dataclasses. `TABLE.NAME` is a value of one."""
 
 
+SMALL_NETWORK: Final = "student_stride8"
+"""The network of the recipe `student`, which trains on a CPU."""
+
 _OTHER_STUDENTS: dict[str, dict[str, Any]] = {
-    "student_stride8": {"network": "student_stride8", "sigma": 1.3},
+    "student": {"network": "student", "sigma": 1.5},
     "student_lean": {"network": "student_lean", "sigma": 1.1, "size": 96},
 }
 """What the default recipes of these networks change in the recipe `student`."""
@@ -71,12 +74,12 @@ class Recipe:
     """
 
     # network
-    network: Literal["student", "student_stride8", "student_lean", "hrnet_w18", "hrnet_w18_skps"] = "student"
+    network: Literal["student", "student_stride8", "student_lean", "hrnet_w18", "hrnet_w18_skps"] = SMALL_NETWORK
     size: int = 128  # side of a crop, pixels
     flip_tta: bool = False  # use the trained network on each crop and its mirror image: more accurate, twice the time
     decode: Literal["window", "peak"] = "window"  # points from all cells near the peak, or from the peak cell alone
     # loss
-    sigma: float = 1.5  # of the Gaussians in the score maps, cells
+    sigma: float = 1.3  # of the Gaussians in the score maps, cells
     near_weight: float = 10.0  # added to the weight of cells with a target score above 0.2, in the loss of the scores
     offset_loss: Literal["adaptive-wing", "smooth-l1"] = "smooth-l1"
     offset_weight: float = 10.0  # Adaptive Wing is about ten times steeper than smooth L1
@@ -221,7 +224,7 @@ def load_recipe(path: Path) -> Recipe:
         raise InputError(f"{path}: not a recipe: {wrong}") from wrong
     if not isinstance(values, dict):
         raise InputError(f"{path}: not a recipe: expected names and values, got {json.dumps(values)[:60]}")
-    return _read_values(values, str(path), default_recipe(str(values.get("network", "student"))))
+    return _read_values(values, str(path), default_recipe(str(values.get("network", SMALL_NETWORK))))
 
 
 def _read_values(values: dict[str, Any], source: str, default: Recipe) -> Recipe:

@@ -67,10 +67,10 @@ def test_distillation_moves_the_student_closer_to_its_teacher(faces, teacher, tm
         training.train(faces, recipe, folder, UNCOMPILED)
         network, _ = load_network(folder / "last")
         images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-        teacher_maps = Teacher(teacher, WFLW, torch.device("cpu")).maps(images, 4, TINY.sigma)
+        teacher_maps = Teacher(teacher, WFLW, torch.device("cpu")).maps(images, TINY.stride, TINY.sigma)
         with torch.inference_mode():
             return float(
-                SkpsLoss(4, TINY.sigma, offsets="smooth-l1").against_maps(
+                SkpsLoss(TINY.stride, TINY.sigma, offsets="smooth-l1").against_maps(
                     network(images), *teacher_maps, LossWeight(torch.ones(4), torch.ones(4, 98))
                 )
             )

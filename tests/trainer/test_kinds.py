@@ -202,7 +202,7 @@ def test_unlabelled_points_learn_from_the_teacher_only(mixed, tmp_path):
     batch = Batches(pack, change(recipe, {"augmentation.flip_p": 0})).make_batch(0)
     images = torch.zeros(12, 3, 32, 32)
     for one, learns in ((recipe, False), (teacher, True)):
-        maps = torch.zeros(12, 3 * 98, 8, 8, requires_grad=True)
+        maps = torch.zeros(12, 3 * 98, 4, 4, requires_grad=True)
         loss = run_module.make_loss(one, WFLW, torch.device("cpu"), compiled=False)(maps, batch, images)
         (gradient,) = torch.autograd.grad(loss, maps)
         assert bool((gradient[:, 60].abs() > 0).any()) == learns
@@ -245,7 +245,7 @@ def test_validation_measures_placed_points_relative_to_their_box(mixed, tmp_path
     training.train(mixed, recipe, folder, UNCOMPILED)
     placed = 8 * 68 + 28
     assert f"validation: {placed} points that people placed on 9 faces" in caplog.text
-    network = DecodingNetwork(load_network(folder / "best")[0]).eval()
+    network = DecodingNetwork(load_network(folder / "best")[0], recipe.stride).eval()
     errors = []
     with torch.inference_mode():
         for batch in Batches(mixed, recipe, mixed).validation():

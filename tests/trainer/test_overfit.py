@@ -22,11 +22,11 @@ REPEATED = 16
 """How often the training pack holds each face. This makes epochs longer and validation less frequent."""
 
 OVERFIT = Recipe(
-    size=128, epochs=7.5, batch=8, learning_rate=4e-3, weight_decay=0, warm_up=20, ema_decay=0.95, precision="fp32",
-    held_out=0, profile_weight=1, negative_fraction=0, spread_half_weight=1, offset_weight=80,
+    size=128, epochs=12, batch=8, learning_rate=4e-3, weight_decay=0, warm_up=20, ema_decay=0.95, precision="fp32",
+    held_out=0, profile_weight=1, negative_fraction=0, spread_half_weight=1, offset_weight=320,
     augmentation=NO_AUGMENTATION,
 )  # fmt: skip
-"""240 steps. The offset weight is high because smooth L1 is small for errors of half a pixel."""
+"""384 steps. The offset weight is high because smooth L1 is small for errors of half a pixel."""
 
 
 def overfit(faces: LabelledSet, folder: Path) -> float:

@@ -16,19 +16,26 @@ from canthus.trainer.faces.formats import open_set
 from canthus.trainer.objective import learning_rate_factor
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import write_pack
-from canthus.trainer.recipe import Recipe, change, default_recipe, find_recipe, load_recipe, named_recipes
+from canthus.trainer.recipe import (
+    SMALL_NETWORK,
+    Recipe,
+    change,
+    default_recipe,
+    find_recipe,
+    load_recipe,
+    named_recipes,
+)
 from canthus.trainer.renamed_keys import RENAMED_KEYS
 from support.shards import NEAR, middle_of_dot, write_shard
 
 
 def test_student_is_the_default_recipe():
-    assert find_recipe("student") == Recipe() == default_recipe("student")
+    assert find_recipe("student") == Recipe() == default_recipe(SMALL_NETWORK)
 
 
 def test_other_students_have_the_default_recipe_with_their_own_maps_and_crops():
-    default, stride8, lean = Recipe(), default_recipe("student_stride8"), default_recipe("student_lean")
-    assert stride8 == change(default, {"network": "student_stride8", "sigma": 1.3})
-    assert lean == change(default, {"network": "student_lean", "sigma": 1.1, "size": 96})
+    assert default_recipe("student") == change(Recipe(), {"network": "student", "sigma": 1.5})
+    assert default_recipe("student_lean") == change(Recipe(), {"network": "student_lean", "sigma": 1.1, "size": 96})
 
 
 def test_published_recipe_has_the_published_values():

@@ -396,7 +396,6 @@ def test_recipe_round_trip_and_file_with_some_values(tmp_path):
     assert load_recipe(path) == recipe
     path.write_text('{"network": "hrnet_w18", "batch": 16, "augmentation": {"blur_p": 1}}')
     assert load_recipe(path) == change(default_recipe("hrnet_w18"), {"batch": 16, "augmentation.blur_p": 1.0})
-    assert default_recipe("student") == Recipe()
 
 
 @pytest.mark.parametrize(

@@ -105,12 +105,12 @@ def _prepare(args: argparse.Namespace) -> int:
     from canthus.trainer.faces.formats import open_set
     from canthus.trainer.packs.pack import write_pack
     from canthus.trainer.packs.summary import pack_contact_sheet, summarize_pack
-    from canthus.trainer.recipe import default_name, find_recipe
+    from canthus.trainer.recipe import SMALL_NETWORK, default_name, find_recipe
 
     sets = [open_set(path, args.split) for path in args.sets]
     if args.as_98:
         sets = [convert_to_98(one) for one in sets]
-    name = args.recipe or default_name("hrnet_w18" if _has_gpu() else "student", sets[0].scheme.points)
+    name = args.recipe or default_name("hrnet_w18" if _has_gpu() else SMALL_NETWORK, sets[0].scheme.points)
     recipe = find_recipe(name)
     how = recipe.augmentation
     # The margin around the region of the network: PACK_MARGIN and a little, or the whole region twice.

@@ -147,9 +147,16 @@ def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> Non
 
 def choose_recipe(args: argparse.Namespace, pack: "Pack", has_gpu: bool) -> "tuple[Path, str, Recipe]":
     """Return the folder of the run, the name or path of its recipe, and the recipe with the options applied."""
-    from canthus.trainer.recipe import change, default_name, default_recipe, find_recipe, named_recipes
+    from canthus.trainer.recipe import (
+        SMALL_NETWORK,
+        change,
+        default_name,
+        default_recipe,
+        find_recipe,
+        named_recipes,
+    )
 
-    network, points = args.network or ("hrnet_w18" if has_gpu or args.gpus else "student"), pack.points.shape[1]
+    network, points = args.network or ("hrnet_w18" if has_gpu or args.gpus else SMALL_NETWORK), pack.points.shape[1]
     name = args.recipe or default_name(network, points)
     folder = args.output or Path("runs", f"{args.pack.resolve().name}-{Path(name).stem}")
     if args.resume:

@@ -40,7 +40,8 @@ def _add_what(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--network",
         choices=("student", "student_stride8", "student_lean", "hrnet_w18"),
-        help="train this network with its default recipe: the network of fast, of accurate or of tiny, or HRNetV2-w18",
+        help="train this network with its default recipe: that of fast in version 0.2.0, of fast and "
+        "accurate, or of tiny, or HRNetV2-w18",
     )
     what.add_argument(
         "--set",

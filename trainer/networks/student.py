@@ -26,7 +26,8 @@ LAYOUTS: dict[StudentName, Layout] = {
     "student_stride8": Layout((1, 1, 2, 2), (0, 1, 1), 96, 1),
     "student_lean": Layout((0, 1, 1, 1), (0, 1, 1), 96, 1),
 }
-"""The networks of the models fast, accurate and tiny, in this order.
+"""`student` is the network of `fast` in version 0.2.0, `student_stride8` that of `fast` and `accurate`, and
+`student_lean` that of `tiny`.
 
 With maps of stride 8 instead of 4, the offsets alone carry the precision. The last convolution and the decode then take
 a quarter of their time, and a training step half of its time. Layers have the same names in all students and, but for
