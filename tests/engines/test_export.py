@@ -51,7 +51,7 @@ def test_exported_model_equals_pytorch_for_one_crop_and_for_five(checkpoint, mod
     network, _ = load_network(checkpoint)
     crops = synthetic_crops(5, SIZE)
     with torch.inference_mode():
-        points, scores = (part.numpy() for part in DecodingNetwork(network).eval()(torch.from_numpy(crops)))
+        points, scores = (part.numpy() for part in DecodingNetwork(network, 4).eval()(torch.from_numpy(crops)))
     for count in (1, 5):
         exported_points, exported_scores = run_exactly(model, crops[:count])
         assert np.quantile(abs(exported_points - points[:count]), 0.98) < FLOAT32_TOLERANCE

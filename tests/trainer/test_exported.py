@@ -29,7 +29,7 @@ def test_a_network_from_an_exported_model_predicts_the_same(crops):
     summary = load_exported(find_model("fast"), Target(FAST, network, WFLW), crops)
     assert "of WFLW" not in summary  # the points are the same
     with torch.inference_mode():
-        points, _ = DecodingNetwork(network).eval()(torch.from_numpy(crops))
+        points, _ = DecodingNetwork(network, network.stride).eval()(torch.from_numpy(crops))
         maps = network(normalize(torch.from_numpy(crops)))
         in_training = network.train()(normalize(torch.from_numpy(crops)))  # by the statistics of the batch
     expected = run_exactly(find_model("fast"), crops)[0]

@@ -371,7 +371,7 @@ def test_decoding_network_turns_crops_into_points():
     torch.manual_seed(0)
     network = build("student", 5)
     crops = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    deployed = DecodingNetwork(network).eval()
+    deployed = DecodingNetwork(network, 4).eval()
     points, scores = deployed(crops)
     wanted, _ = decode(network.eval()(normalize(crops)), 4)
     torch.testing.assert_close(points, wanted)

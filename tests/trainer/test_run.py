@@ -93,7 +93,7 @@ def test_checkpoint_backend_equals_the_network(checkpoint):
         points, scores = backend.predict(crops)
         assert backend.size == 32
         assert backend.predict(crops[:0])[0].shape == (0, 98, 2)
-    wanted, _ = DecodingNetwork(load_network(checkpoint)[0]).eval()(torch.from_numpy(crops))
+    wanted, _ = DecodingNetwork(load_network(checkpoint)[0], 4).eval()(torch.from_numpy(crops))
     np.testing.assert_allclose(points, wanted.detach(), atol=1e-5)
     assert scores.shape == (3, 98)
 

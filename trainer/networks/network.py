@@ -131,7 +131,7 @@ class DecodingNetwork(nn.Module):
     window_sigma: of the decode; `PEAK` selects the published decoder.
     """
 
-    def __init__(self, network: nn.Module, stride: int = 4, window_sigma: float = WINDOW_SIGMA) -> None:
+    def __init__(self, network: nn.Module, stride: int, window_sigma: float = WINDOW_SIGMA) -> None:
         super().__init__()
         self.network = network
         self.stride = stride
