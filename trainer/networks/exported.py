@@ -139,7 +139,8 @@ def _read(model: Path) -> Arrays:
 def _fits(layer: nn.Conv2d, weights: Arrays, name: str, last: str) -> bool:
     """Return whether the weights have a layer, in its shape. The last layer may be for another number of points."""
     weight = weights.get(f"{name}.weight")
-    return weight is not None and weight.shape[name == last :] == tuple(layer.weight.shape)[name == last :]
+    compared = slice(1 if name == last else 0, None)  # without the maps that the last layer makes
+    return weight is not None and weight.shape[compared] == tuple(layer.weight.shape)[compared]
 
 
 def _load_convolution(model: Path, network: nn.Module, name: str, weights: Arrays) -> None:
