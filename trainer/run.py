@@ -1,19 +1,21 @@
 """A training run: its network, data and loss, and the operations of the training loop on them."""
 
+import dataclasses
 import logging
 import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from canthus.runtime.errors import InputError, ModelError
+from canthus.runtime.fields import FieldError, check, parse_fields
 from canthus.runtime.schemes import scheme_values
 from canthus.trainer.augmentation.settings import NO_AUGMENTATION
 from canthus.trainer.ema import EMA
@@ -128,7 +130,8 @@ class Run:
         self.best_nme = math.inf  # of the validation faces so far, %
         self.error_by_pose: dict[str, float] = {}  # of the last validation, %; only if placed points are measured
         self.losses: list[Tensor] = []  # of the steps of this epoch, on the device
-        self.losses_before = (0.0, 0.0)  # sum and count over all processes, of the steps before a resume
+        # Of the steps of this epoch before a resume, over all processes.
+        self.loss_sum, self.losses_summed = 0.0, 0
         self._checked = 0  # how many of them are known to be finite
         self._progress = 0.0  # elapsed fraction of the time limit
 
@@ -218,15 +221,16 @@ class Run:
     def end_epoch(self) -> float:
         """Return the mean loss of the epoch over all processes, and start the next epoch."""
         self.gather_losses()
-        total, count = self.losses_before
-        self.losses_before = (0.0, 0.0)
-        return total / count
+        mean = self.loss_sum / self.losses_summed
+        self.loss_sum, self.losses_summed = 0.0, 0
+        return mean
 
     def gather_losses(self) -> None:
-        """Move the losses of all processes into `losses_before`; a checkpoint keeps them from there."""
+        """Move the losses of all processes into `loss_sum`; a checkpoint keeps them from there."""
         own = float(torch.stack(self.losses).sum()) if self.losses else 0.0
         total, count = self.world.sum(own, len(self.losses))
-        self.losses_before = (self.losses_before[0] + total, self.losses_before[1] + count)
+        self.loss_sum += total
+        self.losses_summed += int(count)
         self.losses, self._checked = [], 0
 
     @torch.inference_mode()
@@ -312,7 +316,8 @@ class Run:
             "best": self.best_nme if math.isfinite(self.best_nme) else None,  # JSON has no infinity
             "validation_faces": validation_fingerprint(self.batches),
             "averaged": self.ema.count,
-            "losses_of_epoch": self.losses_before,
+            "loss_sum": self.loss_sum,
+            "losses_summed": self.losses_summed,
         }
         strip = self._padding.strip
         optimizer = strip(flatten_optimizer(self.optimizer), self._parameters()) if resumable else {}
@@ -326,8 +331,8 @@ class Run:
     def restore(self, path: Path) -> None:
         """Continue from a checkpoint `last`.
 
-        Raises ModelError if it is not one, if it is of another network or other points, or if its best checkpoint was
-        chosen on other validation faces than this run has.
+        Raises ModelError if it is not one, if its metadata is damaged, if it is of another network or other points, or
+        if its best checkpoint was chosen on other validation faces than this run has.
         """
         path = path.with_suffix(".safetensors")
         checkpoint = load(path)
@@ -339,18 +344,17 @@ class Run:
                 f"{path}: was trained with other points than the pack has ({former.name}, {scheme.name}; different: "
                 f"{describe_difference(former, scheme)}); resume with the pack that the run began with"
             )
-        self._check_validation_faces(path, metadata["best"], metadata.get("validation_faces"))
+        progress = _read_progress(path, metadata)
+        self._check_validation_faces(path, progress.best, progress.validation_faces)
         try:
             self.network.load_state_dict(self._padding.pad(checkpoint.training_weights))
             self.ema.network.load_state_dict(self._padding.pad(checkpoint.weights))
         except RuntimeError as other:
             raise ModelError(f"{path}: this run trains another network") from other
         restore_optimizer(self.optimizer, self._padding.pad(checkpoint.optimizer, self._parameters()))
-        self.ema.count = metadata["averaged"]
-        self.step = metadata["step"]
-        total, count = metadata.get("losses_of_epoch", (0.0, 0.0))  # checkpoints of version 0.2.0 have none
-        self.losses_before = (total, count)
-        self.best_nme = math.inf if metadata["best"] is None else metadata["best"]
+        self.ema.count, self.step = progress.averaged, progress.step
+        self.loss_sum, self.losses_summed = progress.loss_sum, progress.losses_summed
+        self.best_nme = math.inf if progress.best is None else progress.best
 
     def _check_validation_faces(self, path: Path, best: float | None, former: str | None) -> None:
         """Raise ModelError if the NME of the best checkpoint cannot be compared with those of this run."""
@@ -367,6 +371,27 @@ class Run:
                 f"{path}: its best checkpoint was chosen on other validation faces; resume with the packs that the run "
                 "began with (PACK and --choose-on), or start a new run"
             )
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far a run is, in the metadata of its checkpoints."""
+
+    step: int = field(metadata=check(at_least=0))
+    averaged: int = field(metadata=check(at_least=0))
+    best: float | None = None
+    validation_faces: str | None = None
+    loss_sum: float = 0.0  # 0 losses in checkpoints of version 0.2.0
+    losses_summed: int = field(default=0, metadata=check(at_least=0))
+
+
+def _read_progress(path: Path, metadata: dict[str, Any]) -> _Progress:
+    """Return how far the run of a checkpoint is. Raises ModelError if its metadata is damaged."""
+    names = {one.name for one in dataclasses.fields(_Progress)}
+    try:
+        return parse_fields(_Progress, {name: metadata[name] for name in names & metadata.keys()})
+    except FieldError as wrong:
+        raise ModelError(f"{path}: its metadata is damaged: {wrong}; start a new run") from wrong
 
 
 def _augments_on_device(options: TrainOptions, recipe: Recipe, device: torch.device) -> bool:

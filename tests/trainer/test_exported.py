@@ -66,7 +66,8 @@ def test_other_included_models_start_other_points_too_and_say_so(model, crops):
 def test_a_student_starts_from_another_and_names_the_layers_that_are_new(crops):
     lean = build("student_lean", WFLW.points)
     summary = load_exported(find_model("accurate"), Target("student_lean", lean, WFLW), crops)
-    assert "loaded 20 layers" in summary  # all
+    assert "loaded 20 of its 26 layers" in summary
+    assert "it is a student_stride8, so a student_lean needs more training" in summary
     assert "new" not in summary
 
     large = build("student_stride8", 5)
@@ -74,13 +75,15 @@ def test_a_student_starts_from_another_and_names_the_layers_that_are_new(crops):
     summary = load_exported(
         find_model("tiny"), Target("student_stride8", large, Scheme("own", 5, wflw=(54,) * 5)), crops
     )
-    assert "loaded 20 layers" in summary
+    assert "loaded 20 of its 20 layers" in summary
     assert "; 6 layers of a student_stride8 are new (down.0.0.first.0, down.0.0.second.0, " in summary
     assert "of the 5 points of own, 5 start from maps of WFLW" in summary
     assert torch.equal(large.state_dict()["down.0.0.first.0.weight"], before)
 
-    summary = load_exported(find_model("tiny"), Target("student", build("student", WFLW.points), WFLW), crops)
+    w300 = included_scheme("300w")
+    summary = load_exported(find_model("tiny"), Target("student", build("student", w300.points), w300), crops)
     assert "join.0.0, head.0, head.3)" in summary  # their shapes differ
+    assert "of the 68 points of 300W, 0 start from maps of WFLW and 68 are new" in summary
 
 
 def test_points_are_shared_through_those_of_wflw():

@@ -371,6 +371,19 @@ def test_resume_refuses_another_network_and_checkpoints_without_optimizer(faces,
         training.train(faces, TINY, tmp_path, RESUMED)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("step", "x"), ("losses_summed", -3), ("loss_sum", None), ("averaged", 1.5), ("best", [1])]
+)
+def test_resume_with_damaged_metadata_is_one_line(faces, unbroken, tmp_path, name, value):
+    shutil.copytree(unbroken, tmp_path, dirs_exist_ok=True)
+    checkpoint = load(tmp_path / "last")
+    save(tmp_path / "last", dataclasses.replace(checkpoint, metadata={**checkpoint.metadata, name: value}))
+    with pytest.raises(
+        ModelError, match=rf"last\.safetensors: its metadata is damaged: {name}: expected .*; start a new run"
+    ):
+        training.train(faces, TINY, tmp_path, RESUMED)
+
+
 def test_loss_that_is_not_finite_ends_the_run_without_a_checkpoint(faces, tmp_path):
     wild = change(TINY, {"learning_rate": 1e30, "warm_up": 0})
     with pytest.raises(ModelError, match="lower learning_rate"):

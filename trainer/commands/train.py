@@ -136,7 +136,9 @@ def _report_end(args: argparse.Namespace, folder: Path, best: Path) -> None:
 def check_args(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     """Exit with an error message if options do not fit together."""
     if args.network and args.recipe:
-        parser.error("--recipe sets the network too; to change it: --set network=NAME")
+        parser.error(
+            "--recipe sets the network too; to change it: --set network=NAME (size and sigma stay those of the recipe)"
+        )
     if args.resume and (args.network or args.recipe or args.settings or args.pretrained or args.overwrite):
         parser.error(
             "--resume uses the recipe of the run; leave out --network, --recipe, --set, --pretrained and --overwrite"

@@ -82,12 +82,14 @@ def load_exported(model: Path, target: Target, crops: NDArray[np.uint8]) -> str:
         else:
             _load_convolution(model, network, name, weights)
     _measure_norms(network, crops)
-    loaded = len(convolutions) - len(new)
-    parts = [f"{model}: loaded {loaded} layers; batch normalization measured on {len(crops)} faces"]
+    loaded, theirs = len(convolutions) - len(new), sum(name.endswith(".weight") for name in weights)
+    parts = [f"{model}: loaded {loaded} of its {theirs} layers; batch normalization measured on {len(crops)} faces"]
+    if other_student:
+        parts.append(f"it is a {manifest.network}, so a {target.architecture} needs more training than it would")
     if new:
         parts.append(f"{len(new)} layers of a {target.architecture} are new ({', '.join(new)})")
     if manifest.scheme != target.scheme:
-        parts.append(_describe_points(manifest.scheme, target.scheme, len(shared)))
+        parts.append(_describe_points(manifest.scheme, target.scheme, 0 if last in new else len(shared)))
     if manifest.size != crops.shape[1]:
         parts.append(
             f"it was trained with crops of {manifest.size} px, not {crops.shape[1]} (--set size={manifest.size})"
