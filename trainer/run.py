@@ -1,21 +1,19 @@
 """A training run: its network, data and loss, and the operations of the training loop on them."""
 
-import dataclasses
 import logging
 import math
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from canthus.runtime.errors import InputError, ModelError
-from canthus.runtime.fields import FieldError, check, parse_fields
 from canthus.runtime.schemes import scheme_values
 from canthus.trainer.augmentation.settings import NO_AUGMENTATION
 from canthus.trainer.ema import EMA
@@ -43,8 +41,9 @@ from canthus.trainer.packs.batches import Batch, Batches, Contents, Process, aug
 from canthus.trainer.packs.pack import Pack
 from canthus.trainer.parallel import World, sync_batch_norm
 from canthus.trainer.recipe import Recipe
+from canthus.trainer.run_progress import read_progress
 from canthus.trainer.time_limit import TimeLimit
-from canthus.trainer.validation_faces import open_validation_pack, validation_fingerprint
+from canthus.trainer.validation_faces import check_validation_faces, open_validation_pack, validation_fingerprint
 
 _log = logging.getLogger(__name__)
 
@@ -344,8 +343,8 @@ class Run:
                 f"{path}: was trained with other points than the pack has ({former.name}, {scheme.name}; different: "
                 f"{describe_difference(former, scheme)}); resume with the pack that the run began with"
             )
-        progress = _read_progress(path, metadata)
-        self._check_validation_faces(path, progress.best, progress.validation_faces)
+        progress = read_progress(path, metadata)
+        check_validation_faces(path, self.batches, progress.best, progress.validation_faces)
         try:
             self.network.load_state_dict(self._padding.pad(checkpoint.training_weights))
             self.ema.network.load_state_dict(self._padding.pad(checkpoint.weights))
@@ -355,43 +354,6 @@ class Run:
         self.ema.count, self.step = progress.averaged, progress.step
         self.loss_sum, self.losses_summed = progress.loss_sum, progress.losses_summed
         self.best_nme = math.inf if progress.best is None else progress.best
-
-    def _check_validation_faces(self, path: Path, best: float | None, former: str | None) -> None:
-        """Raise ModelError if the NME of the best checkpoint cannot be compared with those of this run."""
-        if best is None:
-            return
-        current = validation_fingerprint(self.batches)
-        if current is None:
-            raise ModelError(
-                f"{path}: its best checkpoint was chosen on faces that recipe.json does not name (NME {best:.2f} %); "
-                "resume with the pack that they are in: --choose-on PACK"
-            )
-        if former not in (None, current):  # None: written by version 0.1
-            raise ModelError(
-                f"{path}: its best checkpoint was chosen on other validation faces; resume with the packs that the run "
-                "began with (PACK and --choose-on), or start a new run"
-            )
-
-
-@dataclass(frozen=True)
-class _Progress:
-    """How far a run is, in the metadata of its checkpoints."""
-
-    step: int = field(metadata=check(at_least=0))
-    averaged: int = field(metadata=check(at_least=0))
-    best: float | None = None
-    validation_faces: str | None = None
-    loss_sum: float = 0.0  # 0 losses in checkpoints of version 0.2.0
-    losses_summed: int = field(default=0, metadata=check(at_least=0))
-
-
-def _read_progress(path: Path, metadata: dict[str, Any]) -> _Progress:
-    """Return how far the run of a checkpoint is. Raises ModelError if its metadata is damaged."""
-    names = {one.name for one in dataclasses.fields(_Progress)}
-    try:
-        return parse_fields(_Progress, {name: metadata[name] for name in names & metadata.keys()})
-    except FieldError as wrong:
-        raise ModelError(f"{path}: its metadata is damaged: {wrong}; start a new run") from wrong
 
 
 def _augments_on_device(options: TrainOptions, recipe: Recipe, device: torch.device) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from canthus.runtime.errors import InputError
+from canthus.runtime.errors import InputError, ModelError
 from canthus.trainer.faces.kinds import is_placed
 from canthus.trainer.packs.batches import Batches
 from canthus.trainer.packs.pack import Pack, open_pack
@@ -30,6 +30,27 @@ def validation_fingerprint(batches: Batches) -> str | None:
         return None
     text = "\n".join(str(names[row]) for row in batches.validation_rows) + "\nplaced" * batches.placed_only
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_validation_faces(path: Path, batches: Batches, best: float | None, former: str | None) -> None:
+    """Raise ModelError if the NME of the best checkpoint of a run cannot be compared with those that are to come.
+
+    path: the checkpoint that the run is resumed from, for the message.
+    best, former: NME (%) of the best checkpoint, and fingerprint of the faces that it was measured on.
+    """
+    if best is None:
+        return
+    current = validation_fingerprint(batches)
+    if current is None:
+        raise ModelError(
+            f"{path}: its best checkpoint was chosen on faces that recipe.json does not name (NME {best:.2f} %); "
+            "resume with the pack that they are in: --choose-on PACK"
+        )
+    if former not in (None, current):  # None: written by version 0.1
+        raise ModelError(
+            f"{path}: its best checkpoint was chosen on other validation faces; resume with the packs that the run "
+            "began with (PACK and --choose-on), or start a new run"
+        )
 
 
 def describe_validation(batches: Batches) -> str:
